@@ -1,0 +1,88 @@
+"""Backbones: the frozen encoders. One module per family, and one line in :data:`FAMILIES`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrobust.errors import CheckpointError, unknown_name
+
+if TYPE_CHECKING:
+    from mmrobust.backbones.base import Backbone
+
+FAMILIES = {
+    "vilt": "mmrobust.backbones.vilt:load",
+    "mmrobust-cavmae": "mmrobust.backbones.cavmae:load",
+}
+"""``model_type`` of a config.json → ``module:function`` that loads such a backbone from a folder or a Hub id."""
+
+BACKBONE_FOLDER = "backbone"
+"""Where a checkpoint keeps the backbone that it holds itself."""
+
+
+def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
+    """A backbone with its weights and processor.
+
+    Args:
+        source: a folder in Hugging Face's layout, a checkpoint of ours that holds its backbone (``--method full``), or
+            a Hub id, found in the cache or fetched unless ``HF_HUB_OFFLINE`` is set.
+        modalities: what it must take.
+
+    Raises:
+        CheckpointError: nothing there, no weights, or a family that mmrobust does not know.
+        UsageError: it takes other modalities.
+    """
+    from mmrobust.backbones.base import check_modalities
+
+    place = locate(source)
+    loader = _loader(_model_type(place, source), source)
+    try:
+        backbone: Backbone = loader(place, source)
+    except (OSError, ValueError, RuntimeError) as cause:
+        reason = " ".join(str(cause).split())[:200]
+        raise CheckpointError(f"backbone {source}: weights or processor cannot be loaded ({reason})") from cause
+    check_modalities(type(backbone), modalities, source)
+    return backbone
+
+
+def locate(source: str) -> str:
+    """Where the weights of ``source`` lie: a checkpoint's inner backbone folder, or ``source`` itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    if (folder / BACKBONE_FOLDER).is_dir():
+        return str(folder / BACKBONE_FOLDER)
+    if (folder / "training.parquet").is_file():
+        raise CheckpointError(
+            f"{source}: is a checkpoint that holds no backbone of its own; as --backbone name one made by --method full"
+        )
+    return source
+
+
+def _model_type(place: str, source: str) -> str:
+    from transformers import PretrainedConfig
+
+    folder = Path(place)
+    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
+        raise CheckpointError(f"{source}: no such folder; --backbone takes tiny, a folder of weights or a Hub id")
+    try:
+        values, _ = PretrainedConfig.get_config_dict(place)
+    except (OSError, ValueError) as cause:
+        hint = (
+            "has no readable config.json" if folder.is_dir() else "is no folder here and no model in reach on the Hub"
+        )
+        raise CheckpointError(
+            f"backbone {source}: {hint}; --backbone takes tiny, a folder of weights or a Hub id "
+            "(offline: download it first with `hf download`)"
+        ) from cause
+    return str(values.get("model_type", ""))
+
+
+def _loader(model_type: str, source: str) -> Any:
+    if model_type not in FAMILIES:
+        error = unknown_name("model type", model_type, FAMILIES)
+        raise CheckpointError(f"backbone {source}: {error}")
+    module, _, attribute = FAMILIES[model_type].partition(":")
+    return getattr(importlib.import_module(module), attribute)

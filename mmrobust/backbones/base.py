@@ -1,0 +1,170 @@
+"""What a backbone is to the rest of the package: streams, layers, pooling, and the processor of its inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mmrobust.backbones.layers import LayerView, Prompts, run_layer
+from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.fingerprints import fingerprint_tensors
+
+PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
+"""(stream, layer of the stream, its sequence) → what the method adds there."""
+
+FILLS = ("ones", "zeros")
+"""What stands in for a missing image, after the transform. A missing text is ``''``, a missing audio all zeros."""
+
+
+class Processor(ABC):
+    """Raw modalities to the backbone's own tensors.
+
+    A raw image is a ``PIL.Image`` (RGB), a raw text a ``str``, a raw audio a pair (waveform float32 [n], rate in Hz).
+    """
+
+    @abstractmethod
+    def encode(self, modality: str, raw: Any) -> Tensor:
+        """One modality of one sample: image [3, H, W], text ids [L], audio [frames, mel]."""
+
+    @abstractmethod
+    def fill(self, modality: str, fill: str) -> Tensor:
+        """What stands in for the modality where it is missing; one tensor for the whole data set.
+
+        Its shape never depends on the sample: a fill in the sample's own size would tell the model about it.
+        """
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Encoded samples (modality → tensor) to one batch of the backbone's inputs, padded where sizes differ."""
+
+    @abstractmethod
+    def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """What to sort by, so that a batch holds samples of like size and little is padded."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what is needed to make the same processor again into the backbone's ``folder``."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a head sees of a batch."""
+
+    pooled_BD: Tensor | None
+    """One vector for the whole sample (heads ``linear`` and ``mlp``)."""
+    parts_BD: Mapping[str, Tensor]
+    """Modality → its own vector [B, D of the modality] (head ``prototype``)."""
+
+
+class Pooling(nn.Module):
+    """Streams to features: the part of a backbone that some methods train."""
+
+    pooled_size: int
+    part_sizes: Mapping[str, int]
+    trained_names: ClassVar[tuple[str, ...]] = ()
+    """Names of children that a method with ``trains_pooling`` trains, where the head reads the pooled vector."""
+
+    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
+        """One vector for the whole sample [B, D]."""
+        raise NotImplementedError
+
+    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → its own vector [B, D of the modality]."""
+        raise NotImplementedError
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen encoder: an nn.Module of a library (or ours) with its weights, names and config, seen as streams."""
+
+    family: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]]
+    streams: ClassVar[tuple[str, ...]]
+    """In the order in which they run; a later stream may begin with what earlier ones gave."""
+    normed_head: ClassVar[bool] = False
+    """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
+
+    model: Any
+    """The module that holds the weights."""
+
+    def __init__(self, model: Any, processor: Processor, source: str) -> None:
+        super().__init__()
+        self.model = model
+        self.processor = processor
+        self.source = source
+        """The Hub id or folder it came from, or ``tiny-…``."""
+
+    @abstractmethod
+    def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
+        """The tokens with which ``stream`` begins: embedded inputs, or earlier streams joined."""
+
+    @abstractmethod
+    def layers(self, stream: str) -> Sequence[LayerView]:
+        """The layers of ``stream``, first to last."""
+
+    @abstractmethod
+    def first_layer(self, stream: str) -> int:
+        """How many layers of the network lie before the first one of ``stream``."""
+
+    @abstractmethod
+    def pooling(self) -> Pooling:
+        """The pooling, made of the model's own modules (shared, not copied)."""
+
+    @property
+    @abstractmethod
+    def width(self) -> Mapping[str, int]:
+        """Stream → size D of its tokens."""
+
+    def forward(self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None) -> dict[str, TokenSequence]:
+        """Every stream, after its last layer.
+
+        Args:
+            inputs: a batch as :meth:`Processor.collate` gives it.
+            prompts: what a method adds; ``None``: nothing.
+        """
+        done: dict[str, TokenSequence] = {}
+        for stream in self.streams:
+            sequence = self.enter(stream, inputs, done)
+            for index, layer in enumerate(self.layers(stream)):
+                added = None if prompts is None else prompts(stream, index, sequence)
+                sequence = run_layer(layer, sequence, added)
+            done[stream] = sequence
+        return done
+
+    def fingerprint(self) -> str:
+        """Fingerprint of every weight."""
+        return fingerprint_tensors(self.model.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
+        self.model.save_pretrained(folder)
+        self.processor.save(folder)
+
+
+def check_fill(fill: str) -> str:
+    """``fill`` itself, where it is one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if fill not in FILLS:
+        raise unknown_name("fill", fill, FILLS)
+    return fill
+
+
+def check_modalities(backbone: type[Backbone], wanted: Sequence[str], source: str) -> None:
+    """Raise where a backbone does not take exactly the ``wanted`` modalities.
+
+    Raises:
+        UsageError: it does not; the message names both.
+    """
+    if set(backbone.modalities) != set(wanted):
+        raise UsageError(
+            f"backbone {source} ({backbone.family}) takes {' + '.join(backbone.modalities)}, "
+            f"the data set gives {' + '.join(wanted)}; choose with --modalities, or another --backbone"
+        )

@@ -1,0 +1,183 @@
+"""CAV-MAE as three streams: audio, image, then both together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmrobust.backbones.base import Backbone, Pooling, Processor
+from mmrobust.backbones.cavmae_model import CavMaeModel
+from mmrobust.backbones.filterbank import log_mel_filterbank
+from mmrobust.backbones.layers import LayerView
+from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.errors import CheckpointError
+from mmrobust.files import read_json, write_json
+
+JOINT = "joint"
+PROCESSOR_FILE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class AudioSettings:
+    """How a waveform becomes the model's filter bank.
+
+    The normalisation of the defaults is the one of the reference on VGGSound.
+    """
+
+    sampling_rate: int = 16_000
+    frames: int = 1024
+    mel_bins: int = 128
+    mean: float = -5.081
+    std: float = 4.4849
+
+
+class CavMaeProcessor(Processor):
+    """Audio to a normalised log mel filter bank of fixed length, images by an image processor.
+
+    Args:
+        audio: the filter bank's settings.
+        image_processor: a ``CLIPImageProcessorPil`` (resize, centre crop, normalise): the reference's transform.
+    """
+
+    def __init__(self, audio: AudioSettings, image_processor: Any) -> None:
+        self.audio, self.image_processor = audio, image_processor
+
+    @classmethod
+    def load(cls, source: str) -> CavMaeProcessor:
+        """The processor that :meth:`save` wrote into the folder ``source``."""
+        from transformers import CLIPImageProcessorPil
+
+        file = Path(source) / PROCESSOR_FILE
+        values = read_json(file, "input settings of a CAV-MAE", CheckpointError)
+        try:
+            audio = AudioSettings(**values["audio"])
+        except (KeyError, TypeError) as cause:
+            raise CheckpointError(f"{file}: no or unknown audio settings ({cause})") from cause
+        return cls(audio, CLIPImageProcessorPil(**values.get("image", {})))
+
+    def encode(self, modality: str, raw: Any) -> Tensor:
+        """See :meth:`Processor.encode`: audio [frames, mel], cut or padded with zeros, then normalised."""
+        if modality == "image":
+            return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
+        waveform, rate = raw
+        settings = self.audio
+        bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins)[: settings.frames]
+        padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
+        padded[: len(bank)] = bank
+        return torch.from_numpy((padded - settings.mean) / settings.std)
+
+    def fill(self, modality: str, fill: str) -> Tensor:
+        """See :meth:`Processor.fill`: a zero filter bank, or an image of the model's size."""
+        if modality == "audio":
+            return torch.zeros(self.audio.frames, self.audio.mel_bins)
+        crop = self.image_processor.crop_size
+        return torch.full((3, int(crop["height"]), int(crop["width"])), 1.0 if fill == "ones" else 0.0)
+
+    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """audio_values [B, frames, mel], pixel_values [B, 3, H, W]: all of one size, nothing is padded."""
+        return {
+            "audio_values": torch.stack([sample["audio"] for sample in samples]),
+            "pixel_values": torch.stack([sample["image"] for sample in samples]),
+        }
+
+    def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """All samples are of one size."""
+        del sample
+        return ()
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`Processor.save`."""
+        keys = ("size", "crop_size", "image_mean", "image_std", "resample")
+        image = {key: value for key, value in self.image_processor.to_dict().items() if key in keys}
+        write_json(folder / PROCESSOR_FILE, {"audio": dataclasses.asdict(self.audio), "image": image})
+
+
+class CavMaePooling(Pooling):
+    """Final norm, then the mean over all tokens (pooled), or over each modality's (parts); prompts are left out."""
+
+    def __init__(self, norm: nn.Module, size: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.pooled_size = size
+        self.part_sizes = {"audio": size, "image": size}
+
+    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
+        """Mean of the normed audio and image tokens [B, D]."""
+        pooled: Tensor = self.norm(streams[JOINT].content()).mean(1)
+        return pooled
+
+    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → mean of its normed tokens [B, D]."""
+        return {m: self.norm(streams[JOINT].segment(m)).mean(1) for m in ("audio", "image")}
+
+
+class CavMaeBackbone(Backbone):
+    """CAV-MAE's multimodal path: both streams always run, a missing one on its fill."""
+
+    family = "cavmae"
+    modalities = ("audio", "image")
+    streams = ("audio", "image", JOINT)
+    normed_head = True
+
+    def __init__(self, model: CavMaeModel, processor: CavMaeProcessor, source: str) -> None:
+        super().__init__(model, processor, source)
+
+    @property
+    def width(self) -> Mapping[str, int]:
+        """See :attr:`Backbone.width`."""
+        return dict.fromkeys(self.streams, self.model.config.hidden_size)
+
+    def layers(self, stream: str) -> Sequence[LayerView]:
+        """See :meth:`Backbone.layers`."""
+        model = self.model
+        blocks = {"audio": model.blocks_a, "image": model.blocks_v, JOINT: model.blocks_u}[stream]
+        return [_view(block) for block in blocks]
+
+    def first_layer(self, stream: str) -> int:
+        """See :meth:`Backbone.first_layer`."""
+        return int(self.model.config.num_specific_layers) if stream == JOINT else 0
+
+    def pooling(self) -> CavMaePooling:
+        """See :meth:`Backbone.pooling`."""
+        return CavMaePooling(self.model.norm, self.model.config.hidden_size)
+
+    def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
+        """Patches with position and modality embeddings; the joint stream begins with audio, then image."""
+        if stream == JOINT:
+            return done["audio"].followed_by(done["image"])
+        model = self.model
+        if stream == "audio":  # [B, frames, mel] → [B, 1, mel, frames]: tokens run along time, mel row by mel row
+            patches = model.patch_embed_a(inputs["audio_values"].transpose(1, 2)[:, None])
+            tokens = patches + model.pos_embed_a + model.modality_a
+        else:
+            tokens = model.patch_embed_v(inputs["pixel_values"]) + model.pos_embed_v + model.modality_v
+        return TokenSequence(tokens, None, ((stream, tokens.shape[1]),))
+
+
+def _view(block: Any) -> LayerView:
+    """The parts of a CAV-MAE block, with the norms for both modalities together."""
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = block.attn.qkv(x).chunk(3, dim=-1)
+        return query, key, value
+
+    return LayerView(
+        norm1=block.norm1,
+        project=project,
+        out=lambda x: block.attn.proj_drop(block.attn.proj(x)),
+        norm2=block.norm2,
+        mlp=block.mlp,
+        heads=block.attn.num_heads,
+    )
+
+
+def load(place: str, source: str) -> CavMaeBackbone:
+    """The CAV-MAE whose weights and processor lie in the folder ``place``."""
+    return CavMaeBackbone(CavMaeModel.from_pretrained(place), CavMaeProcessor.load(place), source)

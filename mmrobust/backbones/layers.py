@@ -1,0 +1,80 @@
+"""The one prompted-transformer layer that every family runs.
+
+ViLT, CLIP's towers and CAV-MAE's streams are stacks of pre-norm transformer layers. A :class:`LayerView` names the
+parts of one of them where they lie in the module that holds the weights, and :func:`run_layer` runs it together with
+what a method adds. Nothing else in the package knows how attention works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the usual name)
+
+from mmrobust.backbones.sequence import TokenSequence
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """The parts of one pre-norm transformer layer, as functions of [B, L, D] tensors."""
+
+    norm1: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    """Tokens to queries, keys and values, each [B, L, D]."""
+    out: Callable[[Tensor], Tensor]
+    """The output projection of the attention, its dropout included."""
+    norm2: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+    """The feed-forward half, its dropout included, without the residual."""
+    heads: int
+    attention_dropout: nn.Dropout | None = None
+    """Drops attention weights while its module trains; ``None``: never."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a method adds at one layer, the same for every sample of the batch."""
+
+    tokens_PD: Tensor | None = None
+    """Tokens in front of the sequence; they stay there in the layers after (input level)."""
+    keys_PD: Tensor | None = None
+    """Keys in front of the layer's keys, raw, after the projection (attention level)."""
+    values_PD: Tensor | None = None
+    """Values that go with ``keys_PD``."""
+
+
+def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None = None) -> TokenSequence:
+    """One layer over ``sequence`` with the ``prompts`` of a method.
+
+    ``x = x + out(attention(norm1(x)))``, then ``x = x + mlp(norm2(x))``.
+    """
+    if prompts is not None and prompts.tokens_PD is not None:
+        sequence = sequence.with_prompts(prompts.tokens_PD)
+    x_BLD = sequence.tokens_BLD
+    query, key, value = layer.project(layer.norm1(x_BLD))
+    mask = sequence.mask_BL
+    if prompts is not None and prompts.keys_PD is not None and prompts.values_PD is not None:
+        key = torch.cat([prompts.keys_PD.to(key.dtype).expand(len(key), -1, -1), key], dim=1)
+        value = torch.cat([prompts.values_PD.to(value.dtype).expand(len(value), -1, -1), value], dim=1)
+        if mask is not None:
+            mask = F.pad(mask, (key.shape[1] - mask.shape[1], 0), value=True)
+    dropout = layer.attention_dropout
+    attended = F.scaled_dot_product_attention(
+        _split_heads(query, layer.heads),
+        _split_heads(key, layer.heads),
+        _split_heads(value, layer.heads),
+        attn_mask=None if mask is None else mask[:, None, None, :],
+        dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
+    )
+    x_BLD = x_BLD + layer.out(attended.transpose(1, 2).flatten(2))
+    x_BLD = x_BLD + layer.mlp(layer.norm2(x_BLD))
+    return sequence.with_tokens(x_BLD)
+
+
+def _split_heads(x_BLD: Tensor, heads: int) -> Tensor:
+    """[B, L, D] → [B, heads, L, D / heads]."""
+    batch, length, size = x_BLD.shape
+    return x_BLD.view(batch, length, heads, size // heads).transpose(1, 2)

@@ -1,0 +1,220 @@
+"""ViLT (Kim et al., ICML 2021) through ``transformers.ViltModel``: one joint stream over text and image.
+
+Two things differ from the library, both needed for reproducible numbers: patches keep their order (the library draws it
+at random, which changes float sums), and the blocks' LayerNorm uses eps 1e-6 as in the original weights. Hugging Face's
+default of 1e-12 makes the gradient of MMP's constant initial prompts a thousand times too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils.rnn import pad_sequence
+from transformers import ViltModel
+
+from mmrobust.backbones.base import Backbone, Pooling, Processor
+from mmrobust.backbones.layers import LayerView
+from mmrobust.backbones.sequence import TokenSequence
+
+BLOCK_EPS = 1e-6
+"""LayerNorm eps of the blocks and the final norm; the text embedding keeps the config's (1e-12)."""
+
+JOINT = "joint"
+
+
+class ViltProcessor(Processor):
+    """Text by the backbone's tokenizer, images by its image processor.
+
+    Args:
+        tokenizer: a ``PreTrainedTokenizerFast``.
+        image_processor: a ``ViltImageProcessorPil``.
+        max_length: how many tokens the position table holds; longer texts are cut.
+    """
+
+    def __init__(self, tokenizer: Any, image_processor: Any, max_length: int) -> None:
+        self.tokenizer, self.image_processor, self.max_length = tokenizer, image_processor, max_length
+
+    @classmethod
+    def load(cls, source: str, max_length: int) -> ViltProcessor:
+        """The processor that lies beside the weights in a folder or on the Hub."""
+        from transformers import AutoTokenizer, ViltImageProcessorPil
+
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        return cls(tokenizer, ViltImageProcessorPil.from_pretrained(source), max_length)
+
+    def encode(self, modality: str, raw: Any) -> Tensor:
+        """See :meth:`Processor.encode`."""
+        if modality == "text":
+            ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
+            return torch.tensor(ids, dtype=torch.long)
+        return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
+
+    def fill(self, modality: str, fill: str) -> Tensor:
+        """See :meth:`Processor.fill`: ``''``, or a square image of the training size."""
+        if modality == "text":
+            return self.encode("text", "")
+        side = int(self.image_processor.size["shortest_edge"])
+        return torch.full((3, side, side), 1.0 if fill == "ones" else 0.0)
+
+    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """input_ids, attention_mask [B, L]; pixel_values [B, 3, H, W], pixel_mask [B, H, W]."""
+        ids = [sample["text"] for sample in samples]
+        images = [sample["image"] for sample in samples]
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        padding = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "pixel_values": torch.stack([F.pad(image, pad) for image, pad in zip(images, padding, strict=True)]),
+            "pixel_mask": torch.stack(
+                [
+                    F.pad(torch.ones(image.shape[1:], dtype=torch.long), pad)
+                    for image, pad in zip(images, padding, strict=True)
+                ]
+            ),
+        }
+
+    def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """Image size first, then text length."""
+        return (*sample["image"].shape[1:], len(sample["text"]))
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`Processor.save`."""
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+
+
+class ViltPooling(Pooling):
+    """Final norm, then the tanh dense on the text [CLS] (pooled), or the text and the image [CLS] (parts)."""
+
+    trained_names: ClassVar[tuple[str, ...]] = ("pooler",)
+
+    def __init__(self, norm: nn.Module, pooler: nn.Module, size: int) -> None:
+        super().__init__()
+        self.norm, self.pooler = norm, pooler
+        self.pooled_size = size
+        self.part_sizes = {"image": size, "text": size}
+
+    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
+        """tanh(dense(norm(text [CLS]))) [B, D]."""
+        pooled: Tensor = self.pooler(self.norm(streams[JOINT].segment("text")))
+        return pooled
+
+    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """The last layer's [CLS] of each modality, normed [B, D]."""
+        return {m: self.norm(streams[JOINT].segment(m)[:, 0]) for m in ("image", "text")}
+
+
+class ViltBackbone(Backbone):
+    """ViLT as one joint stream: [prompts | text | image]."""
+
+    family = "vilt"
+    modalities = ("image", "text")
+    streams = (JOINT,)
+
+    def __init__(self, model: ViltModel, processor: ViltProcessor, source: str) -> None:
+        for layer in model.encoder.layer:
+            layer.layernorm_before.eps = layer.layernorm_after.eps = BLOCK_EPS
+        model.layernorm.eps = BLOCK_EPS
+        super().__init__(model, processor, source)
+
+    @property
+    def width(self) -> Mapping[str, int]:
+        """See :attr:`Backbone.width`."""
+        return {JOINT: self.model.config.hidden_size}
+
+    def layers(self, stream: str) -> Sequence[LayerView]:
+        """See :meth:`Backbone.layers`."""
+        del stream
+        return [_view(layer) for layer in self.model.encoder.layer]
+
+    def first_layer(self, stream: str) -> int:
+        """See :meth:`Backbone.first_layer`."""
+        del stream
+        return 0
+
+    def pooling(self) -> ViltPooling:
+        """See :meth:`Backbone.pooling`."""
+        return ViltPooling(self.model.layernorm, self.model.pooler, self.model.config.hidden_size)
+
+    def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
+        """Text tokens, then the image [CLS] and the valid patches."""
+        del stream, done
+        embeddings = self.model.embeddings
+        text = embeddings.text_embeddings(input_ids=inputs["input_ids"])
+        image, image_mask = self._embed_image(inputs["pixel_values"], inputs["pixel_mask"])
+        modality_type = embeddings.token_type_embeddings.weight
+        text, image = text + modality_type[0], image + modality_type[1]
+        return TokenSequence(text, inputs["attention_mask"].bool(), (("text", text.shape[1]),)).followed_by(
+            TokenSequence(image, image_mask, (("image", image.shape[1]),))
+        )
+
+    def _embed_image(self, pixels: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K].
+
+        K is the most valid patches of any image. They come first, in reading order; a padded one is never attended to.
+        """
+        embeddings = self.model.embeddings
+        patches = embeddings.patch_embeddings(pixels)
+        grid = patches.shape[2:]
+        mask = F.interpolate(pixel_mask[:, None].float(), size=grid)[:, 0].bool()
+        tokens = (patches + self._positions(mask)).flatten(2).transpose(1, 2)
+        mask = mask.flatten(1)
+        if not mask.all():
+            order = torch.argsort(~mask, dim=1, stable=True)[:, : int(mask.sum(1).max())]
+            tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
+            mask = mask.gather(1, order)
+        cls = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(tokens), -1, -1)
+        tokens = embeddings.dropout(torch.cat([cls, tokens], dim=1))
+        return tokens, F.pad(mask, (1, 0), value=True)
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        """The position map [1 or B, D, rows, columns] stretched to each image's own rows × columns of valid patches."""
+        side = self.model.config.image_size // self.model.config.patch_size
+        table = self.model.embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        rows, columns = mask.shape[1:]
+        if mask.all():
+            return _stretch(table, rows, columns)
+        maps = {}
+        sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+        for height, width in set(sizes):
+            stretched = _stretch(table, height, width)
+            maps[height, width] = F.pad(stretched, (0, columns - width, 0, rows - height))
+        return torch.cat([maps[size] for size in sizes])
+
+
+def _stretch(table: Tensor, rows: int, columns: int) -> Tensor:
+    """A position map [1, D, side, side] at another size, bilinear with aligned corners, as ViLT does."""
+    if table.shape[2:] == (rows, columns):
+        return table
+    return F.interpolate(table, size=(rows, columns), mode="bilinear", align_corners=True)
+
+
+def _view(layer: Any) -> LayerView:
+    """The parts of a ``ViltLayer``."""
+    attention = layer.attention.attention
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return attention.query(x), attention.key(x), attention.value(x)
+
+    return LayerView(
+        norm1=layer.layernorm_before,
+        project=project,
+        out=lambda x: layer.attention.output(x, None),
+        norm2=layer.layernorm_after,
+        mlp=lambda x: layer.output.dropout(layer.output.dense(layer.intermediate(x))),
+        heads=attention.num_attention_heads,
+        attention_dropout=attention.dropout,
+    )
+
+
+def load(place: str, source: str) -> ViltBackbone:
+    """The ViLT whose weights and processor lie in the folder or Hub id ``place``."""
+    model = ViltModel.from_pretrained(place)
+    processor = ViltProcessor.load(place, model.config.max_position_embeddings)
+    return ViltBackbone(model, processor, source)

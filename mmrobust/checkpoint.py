@@ -1,0 +1,235 @@
+"""Checkpoints: a folder with what was trained, how, and a card that tells people about it.
+
+``config.json``, ``model.safetensors`` (only what was trained), ``README.md`` (the model card), ``training.parquet``
+(the curves). A checkpoint whose backbone exists nowhere else (full fine-tuning, or a tiny backbone) also holds it, in
+``backbone/``. Never pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mmrobust.backbones import BACKBONE_FOLDER, load_backbone
+from mmrobust.backbones.base import Backbone
+from mmrobust.cases import Case
+from mmrobust.classifier import Classifier
+from mmrobust.configuration import from_mapping
+from mmrobust.errors import CheckpointError, MmrobustError
+from mmrobust.files import read_json, write_json
+from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+CURVES_FILE = "training.parquet"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What ``config.json`` says."""
+
+    method: dict[str, Any]
+    """``name`` and the method's settings."""
+    head: dict[str, Any]
+    """``name`` and the head's settings."""
+    backbone: dict[str, Any]
+    """``id`` (as it was named), ``path`` (relative to the checkpoint, where it is a folder), ``family``, ``stored``
+    (whether the checkpoint holds it), ``fingerprint`` (of its weights)."""
+    modalities: list[str]
+    classes: list[str]
+    task: str
+    headline_metric: str
+    cases: list[str]
+    fill: str
+    dataset: dict[str, Any]
+    """``name`` and ``fingerprint`` of the data it was trained on."""
+    training: dict[str, Any]
+    """``scenario``, ``missing_rate``, ``seed``, ``recipe``, ``trained_parameters``, ``best_epoch``, ``validation`` …"""
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> CheckpointConfig:
+        """The ``config.json`` of ``folder``.
+
+        Raises:
+            CheckpointError: none there, or not one of ours.
+        """
+        file = folder / CONFIG_FILE
+        values = read_json(file, "config of a checkpoint", CheckpointError)
+        names = {f.name for f in dataclasses.fields(cls)}
+        if "method" not in values or "head" not in values:
+            raise CheckpointError(f"{file}: is no checkpoint of mmrobust (weights of a backbone go to --backbone)")
+        version = values.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise CheckpointError(f"{file}: checkpoint format {version} is newer than this mmrobust reads; upgrade it")
+        if set(values) - names or {"backbone", "modalities", "classes", "cases"} - set(values):
+            raise CheckpointError(f"{file}: keys are not those of a checkpoint of format {FORMAT_VERSION}")
+        try:
+            return cls(**values)
+        except TypeError as cause:
+            raise CheckpointError(f"{file}: {cause}") from cause
+
+
+def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
+    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own."""
+    return {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in classifier.trained().items()
+        if not name.startswith("backbone.")
+    }
+
+
+def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConfig) -> None:
+    """Weights, the backbone where it must be held, and last the config: it makes ``folder`` a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(trained_tensors(classifier), folder / WEIGHTS_FILE)
+    if config.backbone["stored"]:
+        classifier.backbone.save(folder / BACKBONE_FOLDER)
+    write_json(folder / CONFIG_FILE, dataclasses.asdict(config))
+
+
+def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier:
+    """An untrained classifier as ``config`` describes it.
+
+    Raises:
+        UsageError: an unknown method, head or setting.
+    """
+    method, head = dict(config.method), dict(config.head)
+    method_cls, head_cls = method_class(method.pop("name")), head_class(head.pop("name"))
+    return Classifier(
+        backbone,
+        method_cls,
+        from_mapping(method_cls.config_class, method, f"{method_cls.name} method"),
+        head_cls,
+        from_mapping(head_cls.config_class, head, f"{head_cls.name} head"),
+        classes=config.classes,
+        task=config.task,
+        cases=[Case.parse(case, config.modalities) for case in config.cases],
+        fill=config.fill,
+    )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was loaded."""
+
+    folder: Path
+    config: CheckpointConfig
+    classifier: Classifier
+    fingerprint: str
+    """Of the trained weights, the settings that the logits depend on, and the backbone."""
+
+
+def load_checkpoint(
+    source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None
+) -> Checkpoint:
+    """A checkpoint, ready to run, in evaluation mode.
+
+    Args:
+        source: a folder, or a Hub id.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``float32``, or ``bfloat16`` for the matrix work.
+        backbone: where the frozen backbone lies now, if not where the checkpoint remembers it.
+
+    Raises:
+        CheckpointError: not there, not readable, its backbone gone or changed, or weights that do not fit.
+    """
+    folder = _fetch(str(source))
+    config = CheckpointConfig.read(folder)
+    try:
+        loaded = load_backbone(backbone or _backbone_place(folder, config), config.modalities)
+        found, expected = loaded.fingerprint(), config.backbone["fingerprint"]
+        if found != expected:
+            raise CheckpointError(
+                f"{folder}: its backbone {config.backbone['id']} has other weights now "
+                f"({found[:12]}, was {expected[:12]}); train again, or name the old one with --backbone"
+            )
+        classifier = build_classifier(loaded, config)
+    except CheckpointError:
+        raise
+    except (MmrobustError, KeyError, TypeError) as cause:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {cause}") from cause
+    trained = _read_weights(folder / WEIGHTS_FILE, classifier)
+    classifier.load_state_dict(trained, strict=False)
+    fingerprint = fingerprint_settings(
+        {
+            "weights": fingerprint_tensors(trained),
+            "backbone": expected,
+            **{key: getattr(config, key) for key in ("method", "head", "classes", "task", "cases", "fill")},
+        }
+    )
+    classifier.to(torch.device(device))
+    classifier.dtype = dtype
+    return Checkpoint(folder, config, classifier.train(False), fingerprint)
+
+
+def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:
+    """The classifier of a checkpoint (folder or Hub id), in evaluation mode. Arguments: :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    return load_checkpoint(source, device=device, dtype=dtype, backbone=backbone).classifier
+
+
+def relative_place(source: str, folder: Path) -> str | None:
+    """``source`` relative to the checkpoint ``folder``, so that both may move together; ``None`` for a Hub id."""
+    return os.path.relpath(source, folder) if Path(source).is_dir() else None
+
+
+def _fetch(source: str) -> Path:
+    """The folder of a checkpoint, from the Hub where ``source`` is no folder here."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
+        raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
+    except (OSError, ValueError, RuntimeError) as cause:
+        raise CheckpointError(
+            f"{source}: no such folder here, and not in reach on the Hub; checkpoints are made by: mmrobust train"
+        ) from cause
+
+
+def _backbone_place(folder: Path, config: CheckpointConfig) -> str:
+    backbone = config.backbone
+    if backbone["stored"]:
+        return str(folder / BACKBONE_FOLDER)
+    if backbone.get("path") and (folder / backbone["path"]).is_dir():
+        return os.path.normpath(folder / str(backbone["path"]))
+    if backbone.get("path") and not Path(backbone["id"]).is_dir():
+        raise CheckpointError(f"{folder}: its backbone {backbone['id']} is gone; say where it lies now with --backbone")
+    return str(backbone["id"])
+
+
+def _read_weights(file: Path, classifier: Classifier) -> Mapping[str, torch.Tensor]:
+    """The trained tensors, checked against what the classifier trains: names and shapes must be the same."""
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+    except (OSError, SafetensorError) as cause:
+        raise CheckpointError(f"{file}: cannot be read ({' '.join(str(cause).split())[:120]})") from cause
+    expected = trained_tensors(classifier)
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        said = "is missing" if name in expected else "is not known to this method and head"
+        raise CheckpointError(f"{file}: weight {name} {said}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{list(tensor.shape)}, not {list(expected[name].shape)}"
+            raise CheckpointError(f"{file}: weight {name} is of shape {shapes}")
+    return tensors

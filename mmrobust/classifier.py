@@ -1,0 +1,163 @@
+"""The classifier: backbone + method + head. A batch and a case go in, logits come out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust.backbones.base import Backbone, Features, check_fill
+from mmrobust.backbones.layers import Prompts
+from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.cases import Case
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.heads.base import Head, HeadConfig, HeadSizes
+from mmrobust.methods.base import Method, MethodConfig
+from mmrobust.scenarios import CONCAT, PROMPTINGS, SITUATION
+
+
+class Classifier(nn.Module):
+    """A frozen backbone, what a method adds to it, and a head.
+
+    Args:
+        backbone: the encoder.
+        method: class of the method.
+        method_config: its settings.
+        head: class of the head.
+        head_config: its settings.
+        classes: names of the classes.
+        task: ``single-label``, ``multi-label`` or ``binary``.
+        cases: the cases that method and head tell apart.
+        fill: what stands in for a missing image.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: type[Method],
+        method_config: MethodConfig,
+        head: type[Head],
+        head_config: HeadConfig,
+        *,
+        classes: Sequence[str],
+        task: str,
+        cases: Sequence[Case],
+        fill: str = "ones",
+    ) -> None:
+        super().__init__()
+        self.classes, self.task, self.fill = tuple(classes), task, check_fill(fill)
+        self.dtype = "float32"
+        """``bfloat16``: matrix work runs in that type (autocast); weights and logits stay float32."""
+        self.modalities: tuple[str, ...] = tuple(backbone.modalities)
+        self.cases = tuple(case.name for case in cases)
+        self._states = {case.name: case for case in cases}
+        self.backbone = backbone
+        self.method = method(method_config, backbone, self.cases)
+        pooling = backbone.pooling()
+        # A method that trains the pooling alone must not touch the backbone's own weights: it gets a copy.
+        self.pooling = (
+            copy.deepcopy(pooling) if self.method.trains_pooling and not self.method.trains_backbone else pooling
+        )
+        sizes = HeadSizes(pooling.pooled_size, pooling.part_sizes, backbone.normed_head)
+        self.head = head(head_config, sizes, len(self.classes), cases)
+        self._choose_trained()
+        self.train(False)
+
+    @property
+    def depends_on_prompting(self) -> bool:
+        """Whether situation and concat prompting can give different logits."""
+        return self.method.has_prompts or self.head.knows_case
+
+    def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
+        """Logits [B, classes], float32.
+
+        Args:
+            inputs: the backbone's own tensors (``input_ids``, ``attention_mask``, ``pixel_values``, ``pixel_mask``;
+                ``audio_values`` [B, frames, mel]), with the fill of a missing modality already in place.
+            case: the case of every sample of the batch.
+            prompting: ``situation``: the model is told the case; ``concat``: it is offered all cases together.
+
+        Raises:
+            UsageError: a case that this classifier does not know, or an unknown prompting.
+        """
+        told = self._told(case, prompting)
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            logits: Tensor = self.head(self.features(inputs, told), told)
+        return logits.float()
+
+    def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
+        """What the head sees of a batch; ``told`` are the cases whose prompts are offered."""
+
+        def prompts(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
+            return self.method.prompts(stream, layer, told, sequence)
+
+        streams = self.backbone(inputs, prompts if self.method.has_prompts else None)
+        if self.head.reads_parts:
+            return Features(None, self.pooling.parts(streams))
+        return Features(self.pooling.pooled(streams), {})
+
+    def logits(
+        self, samples: Iterable[Mapping[str, Any]], case: str = "complete", prompting: str = SITUATION
+    ) -> Tensor:
+        """Logits [N, classes] of raw samples, in one batch.
+
+        Args:
+            samples: dicts modality → ``PIL.Image`` / ``str`` / (waveform, rate in Hz); ``None`` or absent: missing.
+            case: the case of the samples; what it calls missing is replaced by the fill, whatever the sample holds.
+            prompting: as for :meth:`forward`.
+
+        Raises:
+            UsageError: a sample that lacks what ``case`` calls present, or no samples.
+        """
+        self._told(case, prompting)
+        encoded = [self._encode(sample, self._states[case]) for sample in samples]
+        if not encoded:
+            raise UsageError("no samples were given to classify")
+        device = next(self.parameters()).device
+        batch = {key: value.to(device) for key, value in self.backbone.processor.collate(encoded).items()}
+        with torch.inference_mode():
+            logits: Tensor = self(batch, case, prompting)
+            return logits
+
+    def _encode(self, sample: Mapping[str, Any], case: Case) -> dict[str, Tensor]:
+        processor, encoded = self.backbone.processor, {}
+        for modality in self.modalities:
+            raw = sample.get(modality)
+            if not case.is_missing(modality) and raw is None:
+                raise UsageError(f"a sample has no {modality}, but case '{case}' says it is present")
+            missing = case.is_missing(modality)
+            encoded[modality] = processor.fill(modality, self.fill) if missing else processor.encode(modality, raw)
+        return encoded
+
+    def _told(self, case: str, prompting: str) -> tuple[str, ...]:
+        if case not in self.cases:
+            raise unknown_name("case of this checkpoint", case, self.cases)
+        if prompting not in PROMPTINGS:
+            raise unknown_name("prompting", prompting, PROMPTINGS)
+        return self.cases if prompting == CONCAT else (case,)
+
+    def _choose_trained(self) -> None:
+        """Mark what trains: the method's and the head's own, what the method wants of the pooling, or everything."""
+        head_trains = {name: p.requires_grad for name, p in self.head.named_parameters()}
+        self.requires_grad_(self.method.trains_backbone)
+        self.method.requires_grad_(True)
+        for name, parameter in self.head.named_parameters():
+            parameter.requires_grad_(head_trains[name])
+        if self.method.trains_pooling and not self.head.reads_parts:
+            for name in self.pooling.trained_names:
+                self.pooling.get_submodule(name).requires_grad_(True)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Name → every parameter that trains."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Training mode for what trains; a frozen backbone stays in evaluation mode, so that its dropout is off."""
+        super().train(mode)
+        if not self.method.trains_backbone:
+            self.backbone.train(False)
+        return self

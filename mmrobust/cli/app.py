@@ -1,0 +1,67 @@
+"""The ``mmrobust`` command: the list of commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mmrobust import __version__
+from mmrobust.cli import check, console, data, evaluate, report, train
+from mmrobust.cli.console import everywhere
+from mmrobust.errors import MmrobustError
+
+app = typer.Typer(
+    name="mmrobust",
+    help="How robust is a multimodal classifier when an input is missing or degraded?\n\n"
+    "Left to right: [bold]data prepare[/] → [bold]train[/] → [bold]eval[/] → [bold]report[/] and [bold]check[/].",
+    epilog="Start with: mmrobust demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "MMROBUST", "help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+app.command("train", epilog=train.EXAMPLE)(everywhere(train.train))
+app.command("eval", epilog=evaluate.EXAMPLE)(everywhere(evaluate.evaluate))
+app.command("report", epilog=report.EXAMPLE)(everywhere(report.report))
+app.command("check", epilog=check.EXAMPLE)(everywhere(check.check))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        console.out().print(f"mmrobust {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
+    console.settings.quiet = console.settings.debug = False
+    try:
+        code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
+    except MmrobustError as error:
+        return _fail(error, error.exit_code)
+    except typer.TyperException as error:  # wrong usage, as found by the parser
+        return _fail(error, 2)
+    except OSError as error:  # a full disk, a folder without permission
+        return _fail(error, 2)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(error, 130)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(error: BaseException, code: int) -> int:
+    if console.settings.debug:
+        console.err().print_exception()
+    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
+    console.err().print(f"mmrobust: {line}", markup=False, style="red")
+    return code
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

@@ -1,0 +1,105 @@
+"""What the commands share for speaking to people: consoles, progress bars, quiet and debug."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mmrobust.progress import Advance
+
+
+@dataclass
+class Settings:
+    """What ``--quiet`` and ``--debug`` set for the running command."""
+
+    quiet: bool = False
+    debug: bool = False
+
+
+settings = Settings()
+
+_PANEL = "Everywhere"
+
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no remarks: results only.", rich_help_panel=_PANEL)]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL)]
+
+
+def everywhere(function: Callable[..., None]) -> Callable[..., None]:
+    """``function`` as a command with the flags that every command has, ``--quiet`` and ``--debug``."""
+
+    @functools.wraps(function)
+    def command(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
+        settings.quiet, settings.debug = quiet, debug
+        function(*args, **kwargs)
+
+    signature = inspect.signature(function, eval_str=True)
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", _Quiet), ("debug", _Debug))
+    ]
+    parameters = [*signature.parameters.values(), *flags]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def out() -> Console:
+    """Where results go: standard output."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def err() -> Console:
+    """Where everything else goes: standard error."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def remark(message: str) -> None:
+    """A line on standard error, unless ``--quiet``."""
+    if not settings.quiet:
+        err().print(message, markup=False)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
+    """A bar with rate and time left on standard error, where that is a terminal and nobody asked for quiet.
+
+    The :data:`mmrobust.progress.Progress` of the command line.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """Units per second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s", style="progress.data.speed")
+
+    hidden = settings.quiet or not sys.stderr.isatty()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda units: bar.advance(task, units)

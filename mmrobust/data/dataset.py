@@ -1,0 +1,307 @@
+"""The canonical data set: a folder of ``{split}-*.parquet`` and a ``dataset.json``.
+
+Columns: ``id`` (string, unique), one per modality (``image`` and ``audio``: struct{bytes, path}; ``text``: string) and
+``label`` (int, or list<int> for multi-label). A null modality is naturally missing. ``datasets.load_dataset`` opens the
+same folder, since the Parquet schema carries Hugging Face's feature metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmrobust.cases import MODALITIES, Case
+from mmrobust.errors import DataError, UsageError, unknown_name
+from mmrobust.files import read_json
+
+FORMAT_VERSION = 1
+INFO_FILE = "dataset.json"
+SPLITS = ("train", "validation", "test")
+TASKS = ("single-label", "multi-label", "binary")
+TASK_METRICS = {
+    "single-label": ("accuracy", "macro_f1"),
+    "multi-label": ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map"),
+    "binary": ("auroc", "accuracy"),
+}
+"""The metrics of each task; the first is its usual headline."""
+
+ROW_GROUP_CACHE_BYTES = 256 * 2**20
+"""How much of a split stays in memory, compressed samples as they lie in the file."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset.json`` says.
+
+    Raises:
+        DataError: a field that contradicts the format.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+    task: str
+    headline_metric: str
+    splits: dict[str, int]
+    """Rows of each split."""
+    fingerprint: str
+    """Hash over every id, label and byte of every split."""
+    licence: str = "unknown"
+    source: str = "unknown"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if not self.modalities or any(m not in MODALITIES for m in self.modalities):
+            raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
+        if self.task not in TASKS:
+            raise DataError(f"data set {self.name}: task '{self.task}' is none of {', '.join(TASKS)}")
+        if self.headline_metric not in TASK_METRICS[self.task]:
+            known = ", ".join(TASK_METRICS[self.task])
+            raise DataError(f"data set {self.name}: metric '{self.headline_metric}' does not fit {self.task}: {known}")
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise DataError(f"data set {self.name}: needs two or more classes, each named once")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise DataError(f"data set {self.name}: a binary task has two classes, not {len(self.classes)}")
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetInfo:
+        """The ``dataset.json`` of ``folder``.
+
+        Raises:
+            DataError: no such folder or file, or one that is not of this format.
+        """
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; make a data set with: mmrobust data prepare NAME --out {folder}"
+            )
+        file = folder / INFO_FILE
+        if not file.is_file():
+            raise DataError(f"{folder}: holds no {INFO_FILE}; make a data set with: mmrobust data prepare --help")
+        values = read_json(file, "description of a data set")
+        if isinstance(values.get("format_version"), int) and values["format_version"] > FORMAT_VERSION:
+            raise DataError(f"{file}: data set format {values['format_version']} is newer than this mmrobust reads")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = [key for key in values if key not in fields]
+        absent = [k for k, f in fields.items() if k not in values and f.default is dataclasses.MISSING]
+        if unknown or absent:
+            said = f"unknown key {unknown[0]}" if unknown else f"no key {absent[0]}"
+            raise DataError(f"{file}: {said}; keys are {', '.join(fields)}")
+        try:
+            return cls(**values)
+        except (TypeError, DataError) as cause:
+            raise DataError(f"{file}: {cause}") from cause
+
+
+def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str) -> pa.Schema:
+    """The schema of a split's Parquet files, with Hugging Face's feature metadata."""
+    media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": media, "audio": media, "text": pa.string()}
+    features: dict[str, Any] = {"id": {"dtype": "string", "_type": "Value"}}
+    for modality in modalities:
+        kind = {"image": "Image", "audio": "Audio"}.get(modality)
+        features[modality] = {"_type": kind} if kind else {"dtype": "string", "_type": "Value"}
+    label = {"names": list(classes), "_type": "ClassLabel"}
+    multi = task == "multi-label"
+    features["label"] = {"feature": label, "_type": "Sequence"} if multi else label
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            *(pa.field(modality, columns[modality]) for modality in modalities),
+            pa.field("label", pa.list_(pa.int64()) if multi else pa.int64()),
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row as it lies in the file: media still encoded, ``None`` where a modality is naturally missing."""
+
+    id: str
+    label: tuple[int, ...]
+    """The class, or the classes of a multi-label sample."""
+    image: bytes | None = field(default=None, repr=False)
+    audio: bytes | None = field(default=None, repr=False)
+    text: str | None = None
+    origin: str = ""
+    """Where it lies (file, row), for messages."""
+
+
+class Dataset:
+    """A canonical data set on disk.
+
+    Raises:
+        DataError: the folder is none.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.info = DatasetInfo.read(self.folder)
+
+    def split(self, name: str) -> Split:
+        """The split ``train``, ``validation`` or ``test``.
+
+        Raises:
+            UsageError: no such split.
+            DataError: it is empty, or its files do not agree with ``dataset.json``.
+        """
+        if name not in self.info.splits:
+            raise unknown_name(f"split of {self.folder}", name, self.info.splits)
+        return Split(self, name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits that are there."""
+        return tuple(self.info.splits)
+
+
+class Split:
+    """One split: ids, labels and natural cases in memory, media read from Parquet row groups as they are asked for."""
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset, self.info, self.name = dataset, dataset.info, name
+        files = sorted(dataset.folder.glob(f"{name}-*.parquet"))
+        self._files = [_open_parquet(file, self.info) for file in files]
+        self._groups = [  # (file, row group, first row of the split, rows)
+            (file, group, file.metadata.row_group(group).num_rows)
+            for file in self._files
+            for group in range(file.metadata.num_row_groups)
+        ]
+        self._starts = np.cumsum([0, *(rows for _, _, rows in self._groups)])
+        rows, declared = int(self._starts[-1]), self.info.splits[name]
+        if rows != declared:
+            raise DataError(f"{dataset.folder}: split '{name}' has {rows} rows, {INFO_FILE} says {declared}")
+        if not rows:
+            raise DataError(f"{dataset.folder}: split '{name}' is empty")
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @functools.cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The sample ids, in the split's order."""
+        return tuple(self._column("id").to_pylist())
+
+    @functools.cached_property
+    def labels(self) -> tuple[tuple[int, ...], ...]:
+        """The class, or the classes, of each sample."""
+        labels = self._column("label").to_pylist()
+        return tuple(tuple(label) if isinstance(label, list) else (label,) for label in labels)
+
+    @functools.cached_property
+    def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Modality → whether each sample has it [N]. Reads no media: null counts, then paths, say enough."""
+        return {modality: self._present(modality) for modality in self.info.modalities}
+
+    def natural_cases(self, modalities: Sequence[str]) -> tuple[Case, ...] | None:
+        """The case each sample is in by nature, for a model of these modalities; ``None`` where all are complete.
+
+        Raises:
+            DataError: a sample that has none of the modalities, named.
+        """
+        present = np.stack([self.presence[m] for m in modalities])
+        if present.all():
+            return None
+        for position in np.flatnonzero(~present.any(axis=0))[:1]:
+            raise DataError(
+                f"{self.dataset.folder}: sample '{self.ids[position]}' has no {' and no '.join(modalities)}"
+            )
+        return tuple(
+            Case.missing(modalities, *(m for m, p in zip(modalities, row, strict=True) if not p)) for row in present.T
+        )
+
+    def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
+        """The samples at these positions, in that order."""
+        return [self._sample(int(position)) for position in positions]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._sample(position) for position in range(len(self)))
+
+    def _sample(self, position: int) -> Sample:
+        group = int(np.searchsorted(self._starts, position, side="right")) - 1
+        table = self._row_group(group)
+        row = {name: table[name][position - int(self._starts[group])].as_py() for name in table.column_names}
+        label = row["label"]
+        media = {m: row[m] and row[m]["bytes"] for m in ("image", "audio") if m in row}
+        return Sample(
+            id=row["id"],
+            label=tuple(label) if isinstance(label, list) else (label,),
+            text=row.get("text"),
+            origin=f"{self.dataset.folder} ({self.name}, row {position})",
+            **media,
+        )
+
+    def _row_group(self, index: int) -> pa.Table:
+        """A row group, from the cache of the most recently used ones, bounded in bytes."""
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        file, group, _ = self._groups[index]
+        table = file.read_row_group(group)
+        self._cache[index] = table
+        while len(self._cache) > 1 and sum(t.nbytes for t in self._cache.values()) > ROW_GROUP_CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return table
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return pa.chunked_array(c for file in self._files for c in file.read(columns=[name]).column(0).chunks)
+
+    def _present(self, modality: str) -> npt.NDArray[np.bool_]:
+        leaf = modality if modality == "text" else f"{modality}.path"
+        parts = []
+        for file, group, rows in self._groups:
+            column = file.read_row_group(group, columns=[leaf]).column(0)
+            parts.append(column.is_valid().to_numpy() if column.null_count else np.ones(rows, dtype=bool))
+        return np.concatenate(parts)
+
+
+def _open_parquet(file: Path, info: DatasetInfo) -> pq.ParquetFile:
+    """``file`` opened, after a look at its columns.
+
+    Raises:
+        DataError: no Parquet, or other columns or types than ``info`` asks for.
+    """
+    expected = parquet_schema(info.modalities, info.classes, info.task)
+    try:
+        opened = pq.ParquetFile(file, memory_map=True)
+    except (pa.ArrowException, OSError) as cause:
+        reason = (str(cause).splitlines() or ["damaged"])[0]
+        raise DataError(f"{file}: cannot be read as Parquet ({reason}); prepare the data set again") from cause
+    for column in expected:
+        found = opened.schema_arrow.get_field_index(column.name)
+        if found < 0:
+            raise DataError(f"{file}: no column '{column.name}'; a data set has {', '.join(expected.names)}")
+        if opened.schema_arrow.field(found).type != column.type:
+            kind = opened.schema_arrow.field(found).type
+            raise DataError(f"{file}: column '{column.name}' is {kind}, not {column.type}")
+    return opened
+
+
+def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The modalities a model is to use on this data set: the wanted ones, else the data set's two, else image + text.
+
+    Raises:
+        UsageError: a wanted modality that the data set does not have.
+    """
+    if wanted is None:
+        return info.modalities if len(info.modalities) <= 2 else ("image", "text")
+    for modality in wanted:
+        if modality not in info.modalities:
+            raise unknown_name(f"modality of {info.name}", modality, info.modalities)
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"--modalities {','.join(wanted)} names one twice")
+    return tuple(wanted)

@@ -1,0 +1,173 @@
+"""The data set ``av-digits``: spoken digits, each paired with one handwritten digit of the same class.
+
+The AV-MNIST recipe of the missing-modality literature, on free data: recordings of the Free Spoken Digit Dataset
+(8 kHz, six speakers) and pictures of the MNIST test set (28×28 grey). The source is a folder with
+
+- ``pairs.csv``: columns id, audio (path of a WAV, relative to the folder), mnist_index, label, split;
+- ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, as MNIST is released;
+- the recordings that ``pairs.csv`` names.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.data.dataset import SPLITS, DatasetInfo
+from mmrobust.data.decoding import decode_audio
+from mmrobust.data.prepare.digits import encode_picture
+from mmrobust.data.writing import Row, write_dataset
+from mmrobust.errors import DataError
+from mmrobust.files import refuse_to_overwrite
+from mmrobust.progress import Progress, no_progress
+
+CLASSES = tuple("0123456789")
+LICENCE = "audio: Free Spoken Digit Dataset, CC BY-SA 4.0; images: MNIST (LeCun, Cortes, Burges)"
+SOURCE = "Free Spoken Digit Dataset and the MNIST test set, paired by class"
+
+PAIRS_FILE = "pairs.csv"
+IMAGES_FILE = "t10k-images-idx3-ubyte.gz"
+LABELS_FILE = "t10k-labels-idx1-ubyte.gz"
+COLUMNS = ("id", "audio", "mnist_index", "label", "split")
+
+_IDX_UNSIGNED_BYTE = 0x08
+
+
+def prepare_av_digits(
+    source: Path, out: Path, *, limit: int | None = None, progress: Progress = no_progress
+) -> DatasetInfo:
+    """Write the data set ``av-digits`` to the folder ``out``: the WAVs byte for byte, the pictures as BMP.
+
+    Args:
+        source: the folder that holds ``pairs.csv``, the recordings and the two MNIST files.
+        out: the folder to make.
+        limit: keep the first ``limit`` pairs of each split.
+        progress: told of each pair.
+
+    Raises:
+        UsageError: ``out`` holds something already.
+        DataError: a file is not there or broken, or a label of ``pairs.csv`` is not that of the picture.
+
+    """
+    refuse_to_overwrite(out, "data set")
+    pairs = _read_pairs(source)
+    images = read_idx(source / IMAGES_FILE, dimensions=3)
+    labels = read_idx(source / LABELS_FILE, dimensions=1)
+    if len(images) != len(labels):
+        raise DataError(f"{source}: {IMAGES_FILE} has {len(images)} pictures, {LABELS_FILE} {len(labels)} labels")
+    return write_dataset(
+        out,
+        _rows(source, pairs, images, labels, limit, progress),
+        name="av-digits",
+        modalities=("audio", "image"),
+        classes=CLASSES,
+        task="single-label",
+        headline_metric="accuracy",
+        licence=LICENCE,
+        source=SOURCE,
+    )
+
+
+def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read the array in a gzipped idx file of unsigned bytes, the format of MNIST.
+
+    Raises:
+        DataError: no such file, or none of that format and number of ``dimensions``.
+
+    """
+    try:
+        content = gzip.decompress(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; --source names the folder that holds it") from None
+    except (OSError, EOFError, zlib.error) as cause:
+        raise DataError(f"{file}: cannot be unpacked ({cause}); download it again") from cause
+    header = 4 + 4 * dimensions
+    if content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)) or len(content) < header:
+        raise DataError(f"{file}: is no idx file of unsigned bytes in {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    values = np.frombuffer(content, dtype=np.uint8, offset=header)
+    if values.size != int(np.prod(shape, dtype=np.int64)):
+        raise DataError(f"{file}: holds {values.size} values, its header promises {'×'.join(map(str, shape))}")
+    return values.reshape(shape)
+
+
+def _read_pairs(source: Path) -> list[dict[str, str]]:
+    """Read the rows of ``pairs.csv``, all columns there."""
+    file = source / PAIRS_FILE
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; --source names the folder that holds {PAIRS_FILE}")
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            pairs = list(reader)
+            absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; --source names the folder that holds it") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
+        raise DataError(f"{file}: cannot be read as CSV ({cause})") from cause
+    if absent:
+        raise DataError(f"{file}: no column '{absent[0]}'; the columns are {', '.join(COLUMNS)}")
+    for row, pair in enumerate(pairs, start=1):
+        if any(pair[column] is None for column in COLUMNS):
+            raise DataError(f"{file}, row {row}: has fewer fields than the header")
+        if pair["split"] not in SPLITS:
+            raise DataError(f"{file}, row {row}: split '{pair['split']}' is none of {', '.join(SPLITS)}")
+    return pairs
+
+
+def _rows(
+    source: Path,
+    pairs: list[dict[str, str]],
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    limit: int | None,
+    progress: Progress,
+) -> Iterator[Row]:
+    written = dict.fromkeys(SPLITS, 0)
+    with progress("av-digits", len(pairs)) as advance:
+        for row, pair in enumerate(pairs, start=1):
+            advance(1)
+            if limit is not None and written[pair["split"]] >= limit:
+                continue
+            written[pair["split"]] += 1
+            where = f"{source / PAIRS_FILE}, row {row} ('{pair['id']}')"
+            index, label = _number(pair, "mnist_index", where), _number(pair, "label", where)
+            if not 0 <= index < len(images):
+                raise DataError(f"{where}: mnist_index {index} is none of the {len(images)} pictures")
+            if label != labels[index]:
+                raise DataError(
+                    f"{where}: label {label}, but {LABELS_FILE} says that picture {index} is {labels[index]}"
+                )
+            yield Row(
+                split=pair["split"],
+                id=pair["id"],
+                label=(label,),
+                audio=_read_recording(source / pair["audio"], where),
+                audio_path=pair["audio"],
+                image=encode_picture(images[index]),
+                image_path=f"mnist-{index:05d}.bmp",
+            )
+
+
+def _number(pair: dict[str, str], column: str, where: str) -> int:
+    try:
+        return int(pair[column])
+    except ValueError:
+        raise DataError(f"{where}: {column} '{pair[column]}' is no whole number") from None
+
+
+def _read_recording(file: Path, where: str) -> bytes:
+    """Read a recording, and see that it can be decoded."""
+    try:
+        recording = file.read_bytes()
+    except OSError as cause:
+        raise DataError(f"{where}: recording {file} cannot be read ({cause.strerror})") from cause
+    decode_audio(recording, f"{where}: {file}")
+    return recording

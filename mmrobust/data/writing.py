@@ -1,0 +1,157 @@
+"""Writing a canonical data set: rows go in, a folder appears when all of them are there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmrobust.data.dataset import INFO_FILE, SPLITS, DatasetInfo, parquet_schema
+from mmrobust.errors import DataError
+from mmrobust.files import atomic_folder, write_json
+from mmrobust.fingerprints import new_digest
+
+ROW_GROUP_ROWS = 256
+ROW_GROUP_BYTES = 8 * 2**20
+"""A row group is closed at whichever comes first, so that reading one stays cheap whatever the media."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One sample to write. ``None`` where a modality is naturally missing."""
+
+    split: str
+    id: str
+    label: tuple[int, ...]
+    image: bytes | None = None
+    image_path: str = ""
+    """The name under which the picture was found (kept for people; the bytes are what counts)."""
+    audio: bytes | None = None
+    audio_path: str = ""
+    text: str | None = None
+
+
+class DatasetWriter:
+    """Writes rows into split files; see :func:`write_dataset`."""
+
+    def __init__(self, folder: Path, modalities: Sequence[str], classes: Sequence[str], task: str) -> None:
+        self._folder, self._modalities, self._task, self._classes = folder, tuple(modalities), task, len(classes)
+        self._schema = parquet_schema(modalities, classes, task)
+        self._files: dict[str, pq.ParquetWriter] = {}
+        self._pending: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        self._pending_bytes = dict.fromkeys(SPLITS, 0)
+        self._rows = dict.fromkeys(SPLITS, 0)
+        self._digests = {split: new_digest() for split in SPLITS}
+        self._ids: set[str] = set()
+
+    def add(self, row: Row) -> None:
+        """Append ``row`` to its split.
+
+        Raises:
+            DataError: an id that was there before, an unknown split, or a label that is no class.
+        """
+        if row.split not in SPLITS:
+            raise DataError(f"sample '{row.id}': split '{row.split}' is none of {', '.join(SPLITS)}")
+        if not row.id or row.id in self._ids:
+            raise DataError(f"sample id '{row.id}' is {'used twice' if row.id else 'empty'}; ids must be unique")
+        if any(not 0 <= label < self._classes for label in row.label) or (
+            self._task != "multi-label" and len(row.label) != 1
+        ):
+            raise DataError(
+                f"sample '{row.id}': label {list(row.label)} does not fit {self._classes} classes, {self._task}"
+            )
+        self._ids.add(row.id)
+        value: dict[str, Any] = {"id": row.id, "text": row.text}
+        value["label"] = list(row.label) if self._task == "multi-label" else row.label[0]
+        value["image"] = None if row.image is None else {"bytes": row.image, "path": row.image_path}
+        value["audio"] = None if row.audio is None else {"bytes": row.audio, "path": row.audio_path}
+        value = {name: value[name] for name in self._schema.names}
+        self._pending[row.split].append(value)
+        self._pending_bytes[row.split] += sum(len(x) for x in (row.image, row.audio, row.text) if x is not None)
+        self._rows[row.split] += 1
+        self._hash(row)
+        if len(self._pending[row.split]) >= ROW_GROUP_ROWS or self._pending_bytes[row.split] >= ROW_GROUP_BYTES:
+            self._flush(row.split)
+
+    def _hash(self, row: Row) -> None:
+        """Into the split's fingerprint: every field, with its length in front, so that no two rows read alike."""
+        parts = [row.id.encode(), repr(row.label).encode()]
+        media = {"image": row.image, "audio": row.audio, "text": None if row.text is None else row.text.encode()}
+        for part in [*parts, *(media[m] for m in self._modalities)]:
+            self._digests[row.split].update(b"-" if part is None else b"%d:" % len(part) + part)
+
+    def _flush(self, split: str) -> None:
+        if not self._pending[split]:
+            return
+        if split not in self._files:
+            path = self._folder / f"{split}-00000-of-00001.parquet"
+            self._files[split] = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._files[split].write_table(pa.Table.from_pylist(self._pending[split], schema=self._schema))
+        self._pending[split], self._pending_bytes[split] = [], 0
+
+    def close(self) -> tuple[dict[str, int], str]:
+        """Finish the files. Returns the rows of each split that has any, and the fingerprint of all of them."""
+        for split in SPLITS:
+            self._flush(split)
+        for file in self._files.values():
+            file.close()
+        whole = new_digest()
+        for split in SPLITS:
+            whole.update(f"{split}/{self._rows[split]}/{self._digests[split].hexdigest()}".encode())
+        return {split: rows for split, rows in self._rows.items() if rows}, whole.hexdigest()
+
+
+@contextmanager
+def _writer(folder: Path, modalities: Sequence[str], classes: Sequence[str], task: str) -> Iterator[DatasetWriter]:
+    writer = DatasetWriter(folder, modalities, classes, task)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def write_dataset(
+    folder: Path,
+    rows: Iterable[Row],
+    *,
+    name: str,
+    modalities: Sequence[str],
+    classes: Sequence[str],
+    task: str,
+    headline_metric: str,
+    licence: str,
+    source: str,
+) -> DatasetInfo:
+    """Write ``rows`` as the canonical data set ``folder``, which appears only when all of them are written.
+
+    Rows may come in any order of splits; within a split their order is kept. Memory does not grow with their number.
+
+    Raises:
+        UsageError: ``folder`` holds something already.
+        DataError: a row that does not fit (see :meth:`DatasetWriter.add`), or no row at all.
+    """
+    with atomic_folder(folder, "data set") as partial:
+        with _writer(partial, modalities, classes, task) as writer:
+            for row in rows:
+                writer.add(row)
+            splits, fingerprint = writer.close()
+        if not splits:
+            raise DataError(f"{source}: no sample was found; nothing is written")
+        info = DatasetInfo(
+            name=name,
+            modalities=tuple(modalities),
+            classes=tuple(classes),
+            task=task,
+            headline_metric=headline_metric,
+            splits=splits,
+            fingerprint=fingerprint,
+            licence=licence,
+            source=source,
+        )
+        write_json(partial / INFO_FILE, dataclasses.asdict(info))
+    return info

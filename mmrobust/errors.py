@@ -1,0 +1,62 @@
+"""Every exception that mmrobust raises on purpose.
+
+    MmrobustError              something the user can mend; the command line prints it as one line and exits with 2
+    ├── UsageError             a setting, name or value that does not exist or does not fit
+    ├── DataError              a data set, a sample or a file of predictions that cannot be read
+    ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
+    ├── TrainingError          a training that cannot go on (divergence, an empty split)
+    ├── NotComparableError     two results between which no verdict is possible
+    └── Interrupted            stopped by the user, with what is finished kept (exit code 130)
+
+The library raises; only ``mmrobust.cli`` turns an exception into a line and an exit code. A message names the thing,
+the file and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmrobustError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+    exit_code = 2
+
+
+class UsageError(MmrobustError):
+    """A setting, name or value that does not exist or does not fit."""
+
+
+class DataError(MmrobustError):
+    """A data set, a sample or a predictions file that cannot be read."""
+
+
+class CheckpointError(MmrobustError):
+    """A checkpoint or a backbone that cannot be read or does not fit the data."""
+
+
+class TrainingError(MmrobustError):
+    """A training that cannot go on."""
+
+
+class NotComparableError(MmrobustError):
+    """Two results between which no verdict is possible."""
+
+
+class Interrupted(MmrobustError):
+    """Stopped by the user; what was finished is kept."""
+
+    exit_code = 130
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UsageError:
+    """Error for a mistyped name: says what is known and which of it is nearest.
+
+    >>> str(unknown_name("method", "mpm", ["none", "full", "mmp"]))
+    "unknown method 'mpm': did you mean 'mmp'? Known: none, full, mmp"
+    """
+    choices = list(known)
+    nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    hint = f" did you mean '{nearest[0]}'?" if nearest else ""
+    return UsageError(f"unknown {kind} '{name}':{hint} Known: {', '.join(choices)}")

@@ -1,0 +1,356 @@
+"""Evaluation: predict what a grid needs, once; score every cell as a join; write results with their provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mmrobust.checkpoint import Checkpoint
+from mmrobust.classifier import Classifier
+from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.dataset import Dataset, Split
+from mmrobust.errors import DataError, Interrupted, UsageError
+from mmrobust.prediction.plan import Plan, plan_predictions
+from mmrobust.prediction.run import DEFAULT_BATCH_SIZE, predict
+from mmrobust.prediction.store import PredictionStore
+from mmrobust.progress import Progress, no_progress
+from mmrobust.provenance import command_line, git_state, now, versions
+from mmrobust.results import RESULTS_FILE, RESULTS_KEYS, RESULTS_SCHEMA, Results, read_results, write_results
+from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, SITUATION, Grid, scenario_names
+from mmrobust.scoring.join import SplitTruth, score
+
+SHARD_SAMPLES = 512
+"""Samples of the split that one shard is about: what a killed run loses at most."""
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """A split, or the first samples of it, as the evaluation sees it."""
+
+    split: Split
+    size: int
+    """How many samples, from the first."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the samples."""
+        return self.split.ids[: self.size]
+
+    def truth(self, modalities: Sequence[str]) -> SplitTruth:
+        """What scoring must know, for a model of these modalities."""
+        natural = self.split.natural_cases(modalities)
+        return SplitTruth(
+            ids=self.ids,
+            labels=self.split.labels[: self.size],
+            modalities=tuple(modalities),
+            classes=len(self.split.info.classes),
+            task=self.split.info.task,
+            natural=None if natural is None else natural[: self.size],
+        )
+
+
+def evaluate(
+    classifier: Classifier,
+    dataset: str | Path | Dataset,
+    *,
+    scenarios: Sequence[str] | None = None,
+    rates: Sequence[float] = DEFAULT_RATES,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    prompting: Sequence[str] = PROMPTINGS,
+    split: str = "test",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    limit: int | None = None,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """The results table of a classifier over a grid, in memory.
+
+    Args:
+        classifier: as :func:`mmrobust.load` gives it.
+        dataset: a data set, or its folder.
+        scenarios: names; ``None``: every missing-modality scenario of the classifier's modalities.
+        rates: missing rates in [0, 1].
+        seeds: mask seeds, or how many of them.
+        prompting: ``situation``, ``concat``.
+        split: of the data set.
+        batch_size: samples per forward pass; changes no result.
+        limit: only so many samples, from the first.
+        progress: shows how far it is.
+
+    Returns:
+        One row per cell and metric: ``scenario``, ``missing_rate``, ``seed``, ``prompting``, ``metric``, ``n``,
+        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
+
+    Raises:
+        MmrobustError: names that do not exist, data that do not fit the classifier or cannot be read.
+    """
+    dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
+    grid = make_grid(classifier.modalities, scenarios, rates, seeds, prompting)
+    samples = select_samples(dataset, split, limit)
+    check_fits(classifier, dataset, "the classifier")
+    truth = samples.truth(classifier.modalities)
+    plan = _plan(classifier, truth, grid)
+    logits = {key: np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32) for key in plan}
+    for shard in _predict_shards(classifier, samples, plan, batch_size, progress):
+        for key, (positions, values) in shard.items():
+            logits[key][positions] = values
+    return score(truth, _under_every_prompting(classifier, logits, grid), grid, progress=progress)
+
+
+def evaluate_checkpoints(
+    checkpoints: Mapping[str, Checkpoint],
+    dataset: Dataset,
+    grid_for: Mapping[str, Grid],
+    out: Path,
+    *,
+    split: str = "test",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    limit: int | None = None,
+    progress: Progress = no_progress,
+) -> Results:
+    """Evaluate checkpoints over their grids into the folder ``out``, and extend what is there.
+
+    Only predictions that are new are computed. Rows of the same key are replaced, all others of ``results.parquet``
+    are kept.
+
+    Args:
+        checkpoints: name → checkpoint.
+        dataset: the data.
+        grid_for: name → grid.
+        out: gets ``results.parquet`` and ``predictions/``.
+        split: of the data set.
+        batch_size: samples per forward pass.
+        limit: only so many samples, from the first.
+        progress: shows how far it is.
+
+    Returns:
+        All results of the folder, as they were written.
+
+    Raises:
+        MmrobustError: data that do not fit or cannot be read, or results of other data in ``out``.
+    """
+    started = now()
+    samples = select_samples(dataset, split, limit)
+    for name, checkpoint in checkpoints.items():
+        check_fits(checkpoint.classifier, dataset, name)
+    about = {
+        "name": dataset.info.name,
+        "fingerprint": dataset.info.fingerprint,
+        "split": split,
+        "n": samples.size,
+        "task": dataset.info.task,
+        "headline_metric": dataset.info.headline_metric,
+        "classes": list(dataset.info.classes),
+    }
+    earlier = _earlier(out, about)
+    frames = []
+    for name, checkpoint in checkpoints.items():
+        frame = _evaluate_one(checkpoint, samples, grid_for[name], out, batch_size, progress)
+        frames.append(_identified(frame, name, checkpoint, about))
+    merged = _merge(earlier.frame if earlier else None, pd.concat(frames))
+    devices = {name: _device(checkpoint) for name, checkpoint in checkpoints.items()}
+    provenance = {
+        "dataset": about,
+        "checkpoints": {
+            **(earlier.provenance["checkpoints"] if earlier else {}),
+            **{name: {**_describe(checkpoint), **devices[name]} for name, checkpoint in checkpoints.items()},
+        },
+        "versions": versions(),
+        "git": git_state(),
+        **next(iter(devices.values())),
+        "command": command_line(),
+        "started": started,
+        "finished": now(),
+    }
+    write_results(out / RESULTS_FILE, merged, provenance)
+    return read_results(out)
+
+
+def make_grid(
+    modalities: Sequence[str],
+    scenarios: Sequence[str] | None,
+    rates: Sequence[float],
+    seeds: int | Sequence[int],
+    promptings: Sequence[str],
+) -> Grid:
+    """The grid for a model of these modalities.
+
+    Raises:
+        UsageError: a scenario, rate or prompting that does not exist, or no seed.
+    """
+    known = scenario_names(modalities)
+    chosen = tuple(scenarios) if scenarios else known
+    if isinstance(seeds, int) and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least one mask seed is needed")
+    return Grid(
+        chosen, tuple(rates), tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds), tuple(promptings)
+    )
+
+
+def select_samples(dataset: Dataset, split: str, limit: int | None) -> EvaluationSplit:
+    """The samples to evaluate.
+
+    Raises:
+        UsageError: no such split, or a limit below one.
+        DataError: an empty split.
+    """
+    chosen = dataset.split(split)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: at least one sample is needed")
+    return EvaluationSplit(chosen, min(len(chosen), limit or len(chosen)))
+
+
+def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
+    """Raise where a classifier cannot be evaluated on a data set.
+
+    Raises:
+        UsageError: other modalities, classes or another task; the message names both.
+    """
+    info = dataset.info
+    lacking = [m for m in classifier.modalities if m not in info.modalities]
+    if lacking:
+        raise UsageError(
+            f"{name}: takes {' + '.join(classifier.modalities)}, but {dataset.folder} has "
+            f"{' + '.join(info.modalities)}: no {' and no '.join(lacking)}"
+        )
+    if classifier.classes != info.classes or classifier.task != info.task:
+        raise UsageError(
+            f"{name}: knows {_about_classes(classifier.task, classifier.classes)}, "
+            f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
+        )
+
+
+def _about_classes(task: str, classes: Sequence[str]) -> str:
+    return f"{len(classes)} {task} classes ({', '.join(classes[:3])} …)"
+
+
+def _plan(classifier: Classifier, truth: SplitTruth, grid: Grid) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
+    """The predictions that the grid needs of this classifier."""
+    promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
+    plan = plan_predictions(truth.ids, grid, classifier.modalities, truth.natural, promptings)
+    for case, _ in plan:
+        if case not in classifier.cases:
+            raise DataError(f"some samples are in case '{case}', which the checkpoint was not made for")
+    return plan
+
+
+def _under_every_prompting(
+    classifier: Classifier, logits: Mapping[tuple[str, str], npt.NDArray[np.float32]], grid: Grid
+) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
+    """The predictions by prompting; a model to which it makes no difference gives the same ones under each."""
+    if classifier.depends_on_prompting:
+        return dict(logits)
+    return {(case, prompting): values for (case, _), values in logits.items() for prompting in grid.promptings}
+
+
+Shard = dict[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
+def _predict_shards(
+    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress
+) -> Any:
+    """Run ``plan``, a stretch of the split at a time, so that a sample is decoded once for all its cases.
+
+    Yields:
+        (case, prompting) → positions and logits, for one stretch.
+    """
+    encoded = EncodedSplit(samples.split, classifier.backbone.processor, classifier.modalities, classifier.fill)
+    with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
+        for start in range(0, samples.size, SHARD_SAMPLES):
+            shard: Shard = {}
+            for (case, prompting), positions in plan.items():
+                within = positions[(positions >= start) & (positions < start + SHARD_SAMPLES)]
+                if len(within):
+                    values = predict(
+                        classifier, encoded, within.tolist(), case, prompting, batch_size=batch_size, advance=advance
+                    )
+                    shard[case, prompting] = within, values
+            if shard:
+                yield shard
+
+
+def _evaluate_one(
+    checkpoint: Checkpoint, samples: EvaluationSplit, grid: Grid, out: Path, batch_size: int, progress: Progress
+) -> pd.DataFrame:
+    classifier, info = checkpoint.classifier, samples.split.info
+    truth = samples.truth(classifier.modalities)
+    identity = {
+        "checkpoint": checkpoint.fingerprint,
+        "dataset": info.fingerprint,
+        "split": samples.split.name,
+        "dtype": classifier.dtype,
+    }
+    store = PredictionStore(
+        out, identity, _describe(checkpoint), samples.split.ids, samples.split.labels, len(info.classes)
+    )
+    plan = store.missing(_plan(classifier, truth, grid))
+    try:
+        for shard in _predict_shards(classifier, samples, plan, batch_size, progress):
+            store.add(shard)
+    except KeyboardInterrupt:
+        raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
+    logits = {key: values[: samples.size] for key, values in store.logits.items()}
+    return score(truth, _under_every_prompting(classifier, logits, grid), grid, progress=progress)
+
+
+def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
+    """The results that ``out`` holds already.
+
+    Raises:
+        UsageError: they are of other data.
+    """
+    if not (out / RESULTS_FILE).is_file():
+        return None
+    earlier = read_results(out)
+    if earlier.provenance["dataset"] != about:
+        theirs, ours = (
+            f"{data['name']} ({data['split']}, {data['n']} samples, {data['fingerprint'][:12]})"
+            for data in (earlier.provenance["dataset"], about)
+        )
+        raise UsageError(f"{out}: holds results on {theirs}, these would be on {ours}; name another --out")
+    return earlier
+
+
+def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The scored cells with the columns that say whose they are."""
+    config = checkpoint.config
+    return frame.assign(
+        checkpoint=name,
+        dataset=about["name"],
+        split=about["split"],
+        method=config.method["name"],
+        head=config.head["name"],
+        backbone=config.backbone["id"],
+    )[RESULTS_SCHEMA.names]
+
+
+def _merge(earlier: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
+    if earlier is None:
+        return new
+    merged: pd.DataFrame = pd.concat([earlier, new]).drop_duplicates(list(RESULTS_KEYS), keep="last")
+    return merged
+
+
+def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What results and predictions say of a checkpoint."""
+    config = checkpoint.config
+    return {
+        "fingerprint": checkpoint.fingerprint,
+        "method": config.method,
+        "head": config.head,
+        "backbone": config.backbone["id"],
+        "backbone_fingerprint": config.backbone["fingerprint"],
+        "fill": config.fill,
+        "modalities": config.modalities,
+        "cases": config.cases,
+        "training": config.training,
+    }
+
+
+def _device(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"device": str(next(checkpoint.classifier.parameters()).device), "dtype": checkpoint.classifier.dtype}

@@ -1,0 +1,82 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmrobust.errors import DataError, MmrobustError, UsageError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; moved onto ``path`` (fsync, rename) when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, what: str) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` to fill; renamed to ``folder`` when the block ends well.
+
+    Args:
+        folder: the folder to make.
+        what: what it will hold, for the message where it is there already.
+
+    Raises:
+        UsageError: ``folder`` exists and holds something: nothing is ever overwritten.
+    """
+    refuse_to_overwrite(folder, what)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        if folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_to_overwrite(folder: Path, what: str) -> None:
+    """Raise where ``folder`` is a file or holds something already."""
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; name a folder for the {what}")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: holds files already; name another folder for the {what}, or remove this one")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str, error: type[MmrobustError] = DataError) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises:
+        MmrobustError: of the type ``error``: no such file, no JSON, or no object; ``what`` names what was sought.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; it is the {what}") from None
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read as the {what} ({cause})") from cause
+    if not isinstance(value, dict):
+        raise error(f"{path}: is not the {what} (a JSON object was expected)")
+    return value

@@ -1,0 +1,31 @@
+"""Heads: what turns features into class scores. One module each, and one line in :data:`HEADS`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from mmrobust.errors import unknown_name
+
+if TYPE_CHECKING:
+    from mmrobust.heads.base import Head
+
+HEADS = {
+    "linear": "mmrobust.heads.linear:LinearHead",
+    "mlp": "mmrobust.heads.linear:MlpHead",
+    "prototype": "mmrobust.heads.prototype:PrototypeHead",
+}
+"""Name → ``module:class``; imported when it is asked for."""
+
+
+def head_class(name: str) -> type[Head]:
+    """The class of the head ``name``.
+
+    Raises:
+        UsageError: there is no such head.
+    """
+    if name not in HEADS:
+        raise unknown_name("head", name, HEADS)
+    module, _, attribute = HEADS[name].partition(":")
+    cls: type[Head] = getattr(importlib.import_module(module), attribute)
+    return cls

@@ -1,0 +1,63 @@
+"""What a head is: features in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mmrobust.backbones.base import Features
+from mmrobust.cases import Case
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Settings of a head; a head with settings has its own subclass."""
+
+
+@dataclass(frozen=True)
+class HeadSizes:
+    """What a head must know of its surroundings."""
+
+    pooled: int
+    """Size of the pooled vector."""
+    parts: Mapping[str, int]
+    """Modality → size of its part."""
+    normed: bool
+    """Whether the family puts a LayerNorm in front of a linear head."""
+
+
+class Head(nn.Module):
+    """Base of all heads.
+
+    Args:
+        config: an instance of :attr:`config_class`.
+        sizes: sizes of the features.
+        classes: number of classes.
+        cases: the cases that the classifier tells apart.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[HeadConfig]] = HeadConfig
+    reads_parts: ClassVar[bool] = False
+    """Whether it reads the modalities' own features instead of the pooled vector."""
+    knows_case: ClassVar[bool] = False
+    """Whether its logits depend on the case: then situation and concat prompting differ."""
+
+    def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
+        """Logits [B, classes] for the case that the model is told (situation), or for all of them (concat)."""
+        raise NotImplementedError
+
+    def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
+        """Initial values from the frozen features of the training split, where a head has such a start.
+
+        Args:
+            seen: case → (modality → features [N, D], labels as ones in [N, classes]), over the samples that have, by
+                nature, what the case calls present.
+        """

@@ -1,0 +1,58 @@
+"""What a method is: what it adds to the frozen backbone, and what of the backbone it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from mmrobust.backbones.base import Backbone
+from mmrobust.backbones.layers import Prompts
+from mmrobust.backbones.sequence import TokenSequence
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Settings of a method; a method with settings has its own subclass."""
+
+
+class Method(nn.Module):
+    """Base of all methods.
+
+    Args:
+        config: an instance of :attr:`config_class`.
+        backbone: what it will be added to; only sizes are read, nothing is kept.
+        cases: names of the cases that it tells apart.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[MethodConfig]] = MethodConfig
+    has_prompts: ClassVar[bool] = False
+    """Whether what it adds depends on the case: then situation and concat prompting differ."""
+    trains_backbone: ClassVar[bool] = False
+    trains_pooling: ClassVar[bool] = False
+    """Whether it trains the pooling's ``trained_names``, on a copy of its own."""
+
+    def __init__(self, config: Any, backbone: Backbone, cases: Sequence[str]) -> None:
+        super().__init__()
+        self.config = config
+        self.cases = tuple(cases)
+
+    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
+        """What to add in front of ``layer`` of ``stream``.
+
+        Args:
+            stream: a stream of the backbone.
+            layer: index of the layer within the stream.
+            cases: the case that the model is told (situation), or all of them (concat).
+            sequence: the layer's input.
+        """
+        return None
+
+
+class NoMethod(Method):
+    """``none``: the frozen backbone as it is; only the head trains."""
+
+    name = "none"

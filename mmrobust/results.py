@@ -1,0 +1,152 @@
+"""The schema of the two tables that evaluation writes, predictions and results, and of their provenance.
+
+Both are Parquet and carry the provenance as JSON in the file's key-value metadata, under ``mmrobust``. A change to a
+schema raises its version, and the reader goes on reading the older ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmrobust.errors import DataError
+from mmrobust.files import atomic_file
+
+RESULTS_VERSION = 1
+PREDICTIONS_VERSION = 1
+RESULTS_FILE = "results.parquet"
+_METADATA_KEY = b"mmrobust"
+
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # the sample
+        ("case", pa.string()),  # the case it was predicted in
+        ("prompting", pa.string()),  # situation or concat
+        ("noise_seed", pa.int64()),  # seed of its degradation; null where nothing is degraded
+        # the true class, or the classes of a multi-label sample: always a list, so that the column has one type
+        ("label", pa.list_(pa.int64())),
+        ("logits", pa.list_(pa.float32())),  # [classes]
+    ]
+)
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        # The key of a row:
+        ("checkpoint", pa.string()),  # the name under which the checkpoint was evaluated
+        ("dataset", pa.string()),
+        ("split", pa.string()),
+        ("scenario", pa.string()),
+        ("missing_rate", pa.float64()),  # η in [0, 1]
+        ("seed", pa.int64()),  # the mask seed: who is affected
+        ("prompting", pa.string()),
+        ("metric", pa.string()),
+        # What was evaluated:
+        ("method", pa.string()),
+        ("head", pa.string()),
+        ("backbone", pa.string()),
+        # How many samples the value is over, and how many of them the scenario affected:
+        ("n", pa.int64()),
+        ("n_affected", pa.int64()),
+        ("n_naturally_missing", pa.int64()),  # samples that lacked a modality before any scenario
+        # The value, and its 95 % bootstrap interval over samples (null where it was not computed):
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+
+RESULTS_KEYS = ("checkpoint", "dataset", "split", "scenario", "missing_rate", "seed", "prompting", "metric")
+CELL_KEYS = ("scenario", "missing_rate", "seed", "prompting", "metric")
+"""The part of the key that two checkpoints on the same data share."""
+
+
+class Results(NamedTuple):
+    """A results table and where it comes from."""
+
+    frame: pd.DataFrame
+    """One row per ``RESULTS_KEYS``, columns as ``RESULTS_SCHEMA``."""
+    provenance: dict[str, Any]
+    """``versions``, ``git``, ``device``, ``dtype``, ``command``, ``started``, ``finished``, ``dataset`` (name,
+    fingerprint, split, task, headline_metric), ``checkpoints`` (name → fingerprint, backbone_fingerprint, fill …)."""
+
+    @property
+    def headline_metric(self) -> str:
+        """The metric that the data set names as its headline.
+
+        Raises:
+            DataError: the provenance does not say.
+        """
+        dataset = self.provenance.get("dataset") or {}
+        if not dataset.get("headline_metric"):
+            raise DataError("the results do not name the headline metric of their data; run mmrobust eval again")
+        return str(dataset["headline_metric"])
+
+
+def write_table(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """``table`` as Parquet with its provenance, atomically."""
+    metadata = {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(provenance, sort_keys=True).encode()}
+    with atomic_file(path) as partial:
+        pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd")
+
+
+def write_results(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
+    """The results table ``frame`` (columns as ``RESULTS_SCHEMA``), sorted by its key, to ``path``, atomically."""
+    frame = frame.sort_values(list(RESULTS_KEYS), kind="stable", ignore_index=True)
+    table = pa.Table.from_pandas(frame, schema=RESULTS_SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    write_table(path, table, {"kind": "results", "schema_version": RESULTS_VERSION, **provenance})
+
+
+def read_results(path: Path) -> Results:
+    """The results in ``path``: a results file, or the folder that holds ``results.parquet``.
+
+    Raises:
+        DataError: no such file, no results table, an empty one, or one of a newer schema.
+    """
+    file = path / RESULTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        where = f"{path}: holds no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
+        raise DataError(f"{where}; results are made by: mmrobust eval CHECKPOINT --data DIR --out {path}")
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{file}: cannot be read as Parquet ({_first_line(cause)}); run mmrobust eval again") from cause
+    provenance = read_provenance(table.schema, file, "results", RESULTS_VERSION)
+    absent = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
+    if absent:
+        raise DataError(f"{file}: is no results table: no column {', '.join(absent)}")
+    try:
+        table = table.select(RESULTS_SCHEMA.names).cast(RESULTS_SCHEMA)
+    except (pa.ArrowException, ValueError) as cause:
+        raise DataError(f"{file}: a column has another type than results have ({_first_line(cause)})") from cause
+    if not table.num_rows:
+        raise DataError(f"{file}: holds no rows; run mmrobust eval again")
+    return Results(table.to_pandas(), provenance)
+
+
+def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:
+    """The provenance in a Parquet schema.
+
+    Raises:
+        DataError: the file is not of the ``kind`` that mmrobust writes, or of a newer version than ``newest``.
+    """
+    raw = (schema.metadata or {}).get(_METADATA_KEY)
+    try:
+        provenance: Any = json.loads(raw) if raw else None
+    except ValueError:
+        provenance = None
+    if not isinstance(provenance, dict) or provenance.get("kind") != kind:
+        raise DataError(f"{file}: was not written by mmrobust as {kind}")
+    version = provenance.get("schema_version")
+    if not isinstance(version, int) or version > newest:
+        raise DataError(f"{file}: {kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it")
+    return provenance
+
+
+def _first_line(cause: BaseException) -> str:
+    return (str(cause).splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,219 @@
+"""Scenarios, missing tables and the grid: which sample is in which case.
+
+A missing table is a pure function of (sample ids, scenario, rate, seed). Samples are ranked by
+``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is the same on every
+platform and nested: who is missing at 30 % is missing at 70 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.cases import Case
+from mmrobust.errors import UsageError, unknown_name
+
+SITUATION = "situation"
+CONCAT = "concat"
+PROMPTINGS = (SITUATION, CONCAT)
+"""``situation``: the model is told the case. ``concat``: it is not, and is offered all cases together."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The rule that gives each sample of a split its case at a missing rate."""
+
+    name: str
+    cases: tuple[Case, ...]
+    """What an affected sample becomes: the affected one of rank r falls into ``cases[r % len(cases)]``."""
+
+    @classmethod
+    def parse(cls, name: str, modalities: Iterable[str]) -> Scenario:
+        """The scenario of that ``name`` for a model of these ``modalities``.
+
+        ``missing-<modality>`` affects one modality. ``missing-both`` (two modalities) is MMP's protocol: half the
+        affected samples lose one modality, half the other.
+
+        Raises:
+            UsageError: no such scenario for these modalities.
+        """
+        modalities = tuple(modalities)
+        known = scenario_names(modalities)
+        if name not in known:
+            raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known)
+        lost = modalities if name == "missing-both" else (name.removeprefix("missing-"),)
+        return cls(name, tuple(Case.missing(modalities, modality) for modality in lost))
+
+
+def scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The missing-modality scenarios of a model with these modalities.
+
+    >>> scenario_names(("image", "text"))
+    ('missing-image', 'missing-text', 'missing-both')
+    """
+    single = tuple(f"missing-{modality}" for modality in modalities)
+    return (*single, "missing-both") if len(modalities) == 2 else single
+
+
+def affected_count(samples: int, rate: float) -> int:
+    """⌊N·η⌋, exact: the rate is taken as the decimal number it was written as (0.29 of 100 samples are 29)."""
+    return int(samples * Fraction(repr(float(rate))))
+
+
+def rank_samples(sample_ids: Sequence[str], scenario: str, seed: int) -> npt.NDArray[np.int64]:
+    """Positions of the samples in the order in which ``scenario`` affects them under ``seed``."""
+    digests = [hashlib.blake2b(f"{seed}/{scenario}/{sample_id}".encode()).digest() for sample_id in sample_ids]
+    order = sorted(range(len(sample_ids)), key=lambda i: (digests[i], sample_ids[i]))
+    return np.asarray(order, dtype=np.int64)
+
+
+class ScenarioDraw:
+    """One scenario and seed over the samples of a split: the missing table at every rate.
+
+    Args:
+        sample_ids: the ids of the split's samples, in the split's order.
+        scenario: the scenario.
+        seed: the mask seed.
+        natural: the case that each sample is in by nature (a null modality); ``None`` where all are complete.
+            A sample that has nothing to lose under the scenario is never affected and does not count in N.
+    """
+
+    def __init__(
+        self, sample_ids: Sequence[str], scenario: Scenario, seed: int, natural: Sequence[Case] | None = None
+    ) -> None:
+        modalities = scenario.cases[0].modalities
+        complete = Case.complete(modalities)
+        natural = [complete] * len(sample_ids) if natural is None else list(natural)
+        outcome = {case: [c.within(case) for c in scenario.cases] for case in set(natural)}
+        loses = {case: all(c not in (None, case) for c in cases) for case, cases in outcome.items()}
+
+        ranked = rank_samples(sample_ids, scenario.name, seed)
+        self._order = ranked[[loses[natural[i]] for i in ranked]] if len(ranked) else ranked
+        self._unaffected = np.asarray([case.name for case in natural], dtype=object)
+        self._affected = self._unaffected.copy()
+        for rank, position in enumerate(self._order):
+            case = outcome[natural[position]][rank % len(scenario.cases)]
+            assert case is not None
+            self._affected[position] = case.name
+
+    def affected(self, rate: float) -> npt.NDArray[np.int64]:
+        """Positions of the ⌊N·η⌋ affected samples, first-affected first."""
+        return self._order[: affected_count(len(self._order), rate)]
+
+    def table(self, rate: float) -> npt.NDArray[np.object_]:
+        """The missing table: the case name of each sample [N], in the split's order."""
+        table = self._unaffected.copy()
+        affected = self.affected(rate)
+        table[affected] = self._affected[affected]
+        return table
+
+
+def missing_table(
+    sample_ids: Sequence[str],
+    scenario: Scenario,
+    rate: float,
+    seed: int,
+    natural: Sequence[Case] | None = None,
+) -> dict[str, str]:
+    """Sample id → case name, for one (scenario, rate, seed). Arguments as for :class:`ScenarioDraw`."""
+    return dict(zip(sample_ids, ScenarioDraw(sample_ids, scenario, seed, natural).table(rate), strict=True))
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One point of the grid; it has one number per metric."""
+
+    scenario: str
+    missing_rate: float
+    seed: int
+    prompting: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scenarios × missing rates × mask seeds × promptings.
+
+    Raises:
+        UsageError: an empty axis, a rate outside [0, 1] or an unknown prompting.
+    """
+
+    scenarios: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    promptings: tuple[str, ...] = PROMPTINGS
+
+    def __post_init__(self) -> None:
+        for axis in ("scenarios", "rates", "seeds", "promptings"):
+            values = tuple(dict.fromkeys(getattr(self, axis)))
+            if not values:
+                raise UsageError(f"the grid has no {axis}: name at least one")
+            object.__setattr__(self, axis, values)
+        object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
+        for prompting in self.promptings:
+            if prompting not in PROMPTINGS:
+                raise unknown_name("prompting", prompting, PROMPTINGS)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, scenario by scenario, then by prompting, rate and seed."""
+        for scenario in self.scenarios:
+            for prompting in self.promptings:
+                for rate in self.rates:
+                    for seed in self.seeds:
+                        yield Cell(scenario, rate, seed, prompting)
+
+
+DEFAULT_RATES = tuple(step / 10 for step in range(11))
+DEFAULT_SEEDS = (0, 1, 2)
+
+
+def default_grid(modalities: Sequence[str]) -> Grid:
+    """Every missing-modality scenario of the modalities, rates 0 to 1 by 0.1, three seeds, both promptings."""
+    return Grid(scenario_names(modalities), DEFAULT_RATES, DEFAULT_SEEDS)
+
+
+def check_rate(rate: float) -> float:
+    """``rate`` itself, where it is a missing rate.
+
+    Raises:
+        UsageError: it lies outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1")
+    return float(rate)
+
+
+def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
+    """Rates from text: numbers, comma-separated lists and ``start:stop:step`` (stop included).
+
+    >>> parse_rates(["0:1:0.5", "0.7"])
+    (0.0, 0.5, 0.7, 1.0)
+    """
+    rates: set[Decimal] = set()
+    for text in texts:
+        for part in text.split(","):
+            rates.update(_parse_rate_range(part.strip()))
+    return tuple(sorted(check_rate(float(rate)) for rate in rates))
+
+
+def _parse_rate_range(text: str) -> list[Decimal]:
+    """The rates of one ``number`` or ``start:stop:step``, in decimal arithmetic, so that 0.1 steps reach 1."""
+    try:
+        numbers = [Decimal(number) for number in text.split(":")]
+    except InvalidOperation:
+        numbers = []
+    if len(numbers) == 1 and numbers[0].is_finite():
+        return numbers
+    if len(numbers) == 3 and all(n.is_finite() for n in numbers) and numbers[2] > 0 and numbers[1] >= numbers[0]:
+        start, stop, step = numbers
+        check_rate(float(start))
+        check_rate(float(stop))
+        if (stop - start) / step > 10_000:
+            raise UsageError(f"missing rates '{text}' are more than 10,000: take a larger step")
+        return [start + step * i for i in range(int((stop - start) / step) + 1)]
+    raise UsageError(f"missing rate '{text}' is neither a number nor start:stop:step; try 0.7 or 0:1:0.1")

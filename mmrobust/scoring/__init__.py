@@ -1,0 +1,1 @@
+"""The cheap half of an evaluation: predictions joined with missing tables, metrics, statistics. Never imports torch."""

@@ -1,0 +1,201 @@
+"""The join: cell = metrics(predictions ⋈ missing table).
+
+A model gives a sample the same logits in the same case, whatever cell asks, so a cell is nothing but a choice of rows.
+Cells that choose the same rows (rate 0 of every scenario and seed, rate 1 of a scenario with one case) are scored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mmrobust.cases import Case
+from mmrobust.errors import DataError
+from mmrobust.progress import Progress, no_progress
+from mmrobust.scenarios import Cell, Grid, Scenario, ScenarioDraw
+from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
+from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
+
+Logits = Mapping[tuple[str, str], npt.NDArray[np.float32]]
+"""(case name, prompting) → logits [N, C] in the split's order; a row is NaN where the sample was not predicted."""
+
+
+@dataclass(frozen=True)
+class SplitTruth:
+    """What scoring has to know of the samples of a split: all but their media.
+
+    Raises:
+        DataError: another number of labels or natural cases than of samples, or no sample at all.
+    """
+
+    ids: tuple[str, ...]
+    """Sample ids, in the split's order."""
+    labels: tuple[tuple[int, ...], ...]
+    """The class of each sample; the classes, maybe none, where the task is multi-label."""
+    modalities: tuple[str, ...]
+    """The modalities of the model: they decide what a scenario is."""
+    classes: int
+    task: str
+    """``single-label``, ``multi-label`` or ``binary``."""
+    natural: tuple[Case, ...] | None = None
+    """The case that each sample is in by nature; ``None`` where all are complete."""
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise DataError("there is no sample to score")
+        for what, values in (("labels", self.labels), ("natural cases", self.natural)):
+            if values is not None and len(values) != len(self.ids):
+                raise DataError(f"{len(self.ids)} samples, but {len(values)} {what}")
+        if self.task != "multi-label":
+            for sample, label in zip(self.ids, self.labels, strict=True):
+                if len(label) != 1:
+                    raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task wants one")
+
+
+@dataclass(frozen=True)
+class _Join:
+    """Which predictions make each cell, every missing table held once."""
+
+    cases: list[str]
+    """The cases that the tables speak of."""
+    tables: list[npt.NDArray[np.uint8]]
+    """The different missing tables: for each sample, the index of its case [N]."""
+    of_draw: dict[tuple[str, float, int], tuple[int, int]]
+    """(scenario, rate, seed) → (index of its table, number of affected samples)."""
+
+
+def score(
+    truth: SplitTruth,
+    logits: Logits,
+    grid: Grid,
+    *,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    bootstrap_seed: int = 0,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """The results of one checkpoint over ``grid``, from its predictions.
+
+    Args:
+        truth: the samples of the split.
+        logits: the predictions: every (sample, case, prompting) that the grid asks for.
+        grid: which cells to score.
+        metrics: names of metrics of the task; all of the task's where ``None``.
+        resamples: bootstrap resamples behind the intervals; 0: no intervals.
+        bootstrap_seed: seed of the resamples, which all cells share.
+        progress: told of scored tables.
+
+    Returns:
+        One row per (scenario, missing_rate, seed, prompting, metric), in that order, with ``n``, ``n_affected``,
+        ``n_naturally_missing``, ``value``, and the ends ``ci_low``, ``ci_high`` of the 95 % percentile interval over
+        samples (NaN without resamples). ``value`` is NaN where the metric is not defined (AUROC of one class).
+
+    Raises:
+        UsageError: a scenario or metric that does not fit.
+        DataError: a prediction that a cell needs is not there or not finite, or has another shape.
+    """
+    functions = metrics_of(truth.task, metrics)
+    join = _join(truth, grid)
+    _require(truth, logits, join, grid.promptings)
+    targets = target_matrix(truth.labels, truth.classes)
+    keys = [(table, prompting) for table in range(len(join.tables)) for prompting in grid.promptings]
+
+    def values(weights: npt.NDArray[np.floating[Any]], advance: Any) -> npt.NDArray[np.float64]:
+        weighted = WeightedTruth(targets, weights)
+        scored = np.empty((len(keys), len(functions), len(weights)))
+        for row, (table, prompting) in enumerate(keys):
+            chosen = _choose(logits, join.cases, join.tables[table], prompting, truth.classes)
+            outcomes = Outcomes(chosen, weighted, several=truth.task == "multi-label")
+            for column, function in enumerate(functions.values()):
+                scored[row, column] = function(outcomes)
+            advance(len(weights))
+        return scored
+
+    with progress("scoring", len(keys) * (resamples + 1)) as advance:
+        value = values(np.ones((1, len(truth.ids))), advance)[..., 0]
+        chunks = [values(weights, advance) for weights in resample_weights(len(truth.ids), resamples, bootstrap_seed)]
+    low = high = np.full_like(value, np.nan)
+    if chunks:
+        bootstrap = np.concatenate(chunks, axis=-1).reshape(value.size, -1)
+        low, high = (end.reshape(value.shape) for end in percentile_interval(bootstrap))
+
+    rows = {key: row for row, key in enumerate(keys)}
+    cells = sorted(grid.cells())
+    drawn = [join.of_draw[cell.scenario, cell.missing_rate, cell.seed] for cell in cells]
+    at = [rows[table, cell.prompting] for cell, (table, _) in zip(cells, drawn, strict=True)]
+    natural = sum(case.present != case.modalities for case in truth.natural or ())
+    return _frame(cells, tuple(functions)).assign(
+        n=len(truth.ids),
+        n_affected=np.repeat([affected for _, affected in drawn], len(functions)),
+        n_naturally_missing=natural,
+        value=value[at].ravel(),
+        ci_low=low[at].ravel(),
+        ci_high=high[at].ravel(),
+    )
+
+
+def _join(truth: SplitTruth, grid: Grid) -> _Join:
+    cases: dict[str, int] = {}
+    index: dict[bytes, int] = {}
+    join = _Join([], [], {})
+    for name in grid.scenarios:
+        scenario = Scenario.parse(name, truth.modalities)
+        for seed in grid.seeds:
+            draw = ScenarioDraw(truth.ids, scenario, seed, truth.natural)
+            for rate in grid.rates:
+                names = draw.table(rate)
+                codes = [cases.setdefault(case, len(cases)) for case in names]
+                table = np.asarray(codes, dtype=np.uint8)
+                number = index.setdefault(table.tobytes(), len(join.tables))
+                if number == len(join.tables):
+                    join.tables.append(table)
+                join.of_draw[name, rate, seed] = (number, len(draw.affected(rate)))
+    join.cases.extend(cases)
+    return join
+
+
+def _require(truth: SplitTruth, logits: Logits, join: _Join, promptings: Sequence[str]) -> None:
+    """Raise where a cell needs a prediction that is not there, before anything is computed."""
+    for number, case in enumerate(join.cases):
+        needed = np.zeros(len(truth.ids), dtype=np.bool_)
+        for table in join.tables:
+            needed |= table == number
+        for prompting in promptings:
+            given = logits.get((case, prompting))
+            where = f"in case '{case}' under prompting '{prompting}'"
+            if given is None:
+                sample = truth.ids[int(needed.argmax())]
+                raise DataError(f"no prediction of sample '{sample}' {where}; run mmrobust eval to make it")
+            if given.shape != (len(truth.ids), truth.classes):
+                shape, wanted = " × ".join(map(str, given.shape)), f"{len(truth.ids)} × {truth.classes}"
+                raise DataError(f"the predictions {where} are {shape} logits, not {wanted}; run mmrobust eval again")
+            lacking = np.flatnonzero(needed & ~np.isfinite(given).all(axis=1))
+            if lacking.size:
+                sample, absent = truth.ids[int(lacking[0])], bool(np.isnan(given[lacking[0]]).all())
+                said = "no prediction" if absent else "a prediction that is not finite"
+                more = f" (and of {lacking.size - 1} more)" if lacking.size > 1 else ""
+                raise DataError(f"{said} of sample '{sample}'{more} {where}; run mmrobust eval to make it")
+
+
+def _choose(
+    logits: Logits, cases: Sequence[str], table: npt.NDArray[np.uint8], prompting: str, classes: int
+) -> npt.NDArray[np.float32]:
+    """The logits [N, C] of each sample in the case that ``table`` gives it."""
+    chosen = np.empty((len(table), classes), dtype=np.float32)
+    for number in np.unique(table):
+        rows = table == number
+        chosen[rows] = logits[cases[number], prompting][rows]
+    return chosen
+
+
+def _frame(cells: Sequence[Cell], metrics: Sequence[str]) -> pd.DataFrame:
+    """The key columns: every cell, once per metric."""
+    return pd.DataFrame(
+        [(c.scenario, c.missing_rate, c.seed, c.prompting, metric) for c in cells for metric in metrics],
+        columns=["scenario", "missing_rate", "seed", "prompting", "metric"],
+    )

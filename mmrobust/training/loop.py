@@ -1,0 +1,226 @@
+"""The training loop, the same for every method, and :func:`train`, which runs it from settings to checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mmrobust.cases import Case
+from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
+from mmrobust.classifier import Classifier
+from mmrobust.errors import CheckpointError, Interrupted, TrainingError, UsageError
+from mmrobust.files import refuse_to_overwrite
+from mmrobust.fingerprints import fingerprint_settings
+from mmrobust.heads.base import Head
+from mmrobust.prediction.run import predict
+from mmrobust.progress import Advance, Progress, no_progress
+from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
+from mmrobust.training.card import write_card
+from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
+from mmrobust.training.recipe import Recipe
+from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions, set_up
+from mmrobust.training.state import EpochRecord, Progressed, StateStore, begun, jsonable
+
+Observer = Callable[[EpochRecord, int], None]
+"""Called after each epoch with its record and the best epoch so far."""
+
+
+def train(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = no_progress,
+    observe: Observer = lambda record, best: None,
+) -> CheckpointConfig:
+    """Train a classifier and write its checkpoint to ``out``. Seeded to the bit on a CPU.
+
+    Args:
+        settings: what to train, on what, how.
+        out: the checkpoint folder. Until the training is done it holds nothing but the state to resume from.
+        resume: go on with the training that was begun in ``out`` (or begin, where none was).
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``float32``, or ``bfloat16`` for the matrix work.
+        progress: shows how far it is.
+        observe: called after each epoch.
+
+    Returns:
+        The checkpoint's config, as it was written.
+
+    Raises:
+        MmrobustError: settings or data that do not fit, an ``out`` that is taken, a loss that is no number.
+        Interrupted: Ctrl-C; what is finished is kept.
+    """
+    if resume and (out / CONFIG_FILE).is_file():
+        return CheckpointConfig.read(out)
+    if begun(out) and not resume:
+        raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
+    if not begun(out):
+        refuse_to_overwrite(out, "checkpoint")
+    setup = set_up(settings, out)
+    setup.classifier.to(torch.device(device))
+    setup.classifier.dtype = dtype
+    identity = fingerprint_settings(
+        {"settings": jsonable(dataclasses.asdict(settings)), "config": setup.config.dataset, "dtype": dtype}
+        | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
+    )
+    store = StateStore(out, identity)
+    progressed = _fit(setup, settings, store, progress, observe)
+    config = _finish(setup, settings.recipe, progressed)
+    save_checkpoint(out, setup.classifier, config)
+    pd.DataFrame([dataclasses.asdict(r) for r in progressed.records]).to_parquet(out / CURVES_FILE, index=False)
+    write_card(out, config, progressed)
+    store.remove()
+    return config
+
+
+def _fit(setup: Setup, settings: TrainSettings, store: StateStore, progress: Progress, observe: Observer) -> Progressed:
+    """Train to the last epoch, or until patience is lost; the classifier ends with the weights of the best epoch."""
+    classifier, recipe = setup.classifier, settings.recipe
+    weights = classifier.trained()
+    optimizer = make_optimizer(classifier, recipe)
+    progressed = store.load(weights, optimizer)
+    if not progressed.epoch:
+        _start_head(setup)
+    with progress(f"train {settings.method} + {settings.head}", recipe.epochs * len(setup.train.table)) as advance:
+        advance(progressed.epoch * len(setup.train.table))
+        try:
+            while progressed.epoch < recipe.epochs and not _patience_lost(progressed, recipe):
+                record = _epoch(setup, settings, optimizer, progressed.epoch, advance)
+                best = max((r.validation for r in progressed.records), default=-np.inf)
+                progressed.records.append(record)
+                if record.validation > best:
+                    progressed.best_epoch = record.epoch
+                    progressed.best = {name: p.detach().cpu().clone() for name, p in weights.items()}
+                store.save(progressed, weights, optimizer)
+                observe(record, progressed.best_epoch)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"training stopped after epoch {progressed.epoch} of {recipe.epochs}; "
+                "the same command with --resume goes on"
+            ) from None
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            parameter.copy_(progressed.best[name])
+    classifier.train(False)
+    return progressed
+
+
+def _epoch(
+    setup: Setup, settings: TrainSettings, optimizer: torch.optim.Optimizer, epoch: int, advance: Advance
+) -> EpochRecord:
+    """One pass over the training split, one over the validation split. Draws depend on the epoch's number alone."""
+    recipe, size = settings.recipe, len(setup.train.table)
+    draws = np.random.default_rng([settings.seed, epoch])
+    torch.manual_seed(int(draws.integers(2**31)))
+    order = draws.permutation(size)
+    batches = [order[start : start + recipe.batch_size] for start in range(0, size, recipe.batch_size)]
+    begin, total, rate = time.perf_counter(), 0.0, 0.0
+    setup.classifier.train(True)
+    for index, batch in enumerate(batches):
+        rate = learning_rate(recipe, epoch * len(batches) + index, recipe.epochs * len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        value = _step(setup.classifier, setup.train, batch, optimizer, recipe)
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"the loss is no number any more at epoch {epoch + 1}, step {index + 1}; try a smaller --lr "
+                f"(it was {recipe.lr:g})"
+            )
+        total += value * len(batch)
+        advance(len(batch))
+    seconds = time.perf_counter() - begin
+    setup.classifier.train(False)
+    metric = validate(setup.classifier, setup.validation, setup.config.headline_metric)
+    return EpochRecord(epoch + 1, total / size, metric, rate, seconds, size / seconds)
+
+
+def _step(
+    classifier: Classifier,
+    split: TrainingSplit,
+    batch: np.ndarray[tuple[int], np.dtype[np.int64]],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+) -> float:
+    """One step of the optimiser on one mixed batch. Its samples run case by case, the loss is the mean over all."""
+    device = next(classifier.parameters()).device
+    optimizer.zero_grad(set_to_none=True)
+    value = 0.0
+    for case, positions in split.of_case(batch).items():
+        samples = split.encoded.samples(positions, Case.parse(case, classifier.modalities))
+        inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
+        logits = classifier(inputs, case)
+        part = loss(logits, split.targets[positions].to(device), classifier.task, recipe.label_smoothing) / len(batch)
+        part.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        value += float(part.detach())
+    clip_gradients(list(classifier.trained().values()), recipe.clip)
+    optimizer.step()
+    return value
+
+
+def validate(classifier: Classifier, split: TrainingSplit, metric: str) -> float:
+    """The metric on a split, each sample in its case of the split's table."""
+    logits = np.empty((len(split.table), len(classifier.classes)), dtype=np.float32)
+    for case, positions in split.of_case(np.arange(len(split.table))).items():
+        logits[positions] = predict(classifier, split.encoded, positions.tolist(), case, "situation")
+    truth = WeightedTruth(split.targets.numpy() > 0, np.ones((1, len(logits))))
+    outcomes = Outcomes(logits, truth, classifier.task == "multi-label")
+    return float(metrics_of(classifier.task, [metric])[metric](outcomes)[0])
+
+
+@torch.no_grad()
+def _start_head(setup: Setup) -> None:
+    """Give a head that begins from the frozen features its start (the prototypes: class means per case)."""
+    classifier, split = setup.classifier, setup.train
+    if type(classifier.head).start_from is Head.start_from:
+        return
+    device = next(classifier.parameters()).device
+    seen = {}
+    for name in classifier.cases:
+        case = Case.parse(name, classifier.modalities)
+        positions = case_positions(split, case)
+        features: dict[str, list[torch.Tensor]] = {}
+        for start in range(0, len(positions), 64):
+            samples = split.encoded.samples(positions[start : start + 64], case)
+            inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
+            for modality, part in classifier.features(inputs, (name,)).parts_BD.items():
+                features.setdefault(modality, []).append(part.float())
+        seen[name] = {m: torch.cat(f) for m, f in features.items()}, split.targets[positions].to(device)
+    classifier.head.start_from(seen)
+
+
+def _patience_lost(progressed: Progressed, recipe: Recipe) -> bool:
+    return bool(recipe.patience) and progressed.epoch - progressed.best_epoch >= recipe.patience
+
+
+def _finish(setup: Setup, recipe: Recipe, progressed: Progressed) -> CheckpointConfig:
+    """The config with what training found, after a look at the backbone: frozen means bit-identical.
+
+    Raises:
+        CheckpointError: a frozen backbone's weights have changed: a defect of mmrobust, not of the data.
+    """
+    config, backbone = copy.deepcopy(setup.config), setup.classifier.backbone
+    fingerprint = backbone.fingerprint()
+    if setup.classifier.method.trains_backbone:
+        config.backbone["fingerprint"] = fingerprint
+    elif fingerprint != config.backbone["fingerprint"]:
+        raise CheckpointError("the frozen backbone's weights changed in training; please report this")
+    best = progressed.records[progressed.best_epoch - 1]
+    config.training.update(
+        trained_parameters=sum(p.numel() for p in setup.classifier.trained().values()),
+        all_parameters=sum(p.numel() for p in setup.classifier.parameters()),
+        epochs=progressed.epoch,
+        best_epoch=best.epoch,
+        validation=best.validation,
+        seconds=sum(record.seconds for record in progressed.records),
+    )
+    return config

@@ -1,0 +1,62 @@
+"""The objective and how it is optimised: losses by task, the optimiser's groups, the schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from mmrobust.classifier import Classifier
+from mmrobust.training.recipe import Recipe
+
+
+def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
+    """Labels as ones in [N, classes]."""
+    targets = torch.zeros(len(labels), classes)
+    for row, label in enumerate(labels):
+        targets[row, list(label)] = 1.0
+    return targets
+
+
+def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float) -> Tensor:
+    """Sum over the batch of the cross entropy (multi-label: of the binary cross entropy, mean over classes).
+
+    Args:
+        logits: [B, classes].
+        targets: multi-hot [B, classes].
+        task: of the data set.
+        label_smoothing: share of the target that is spread over all classes (multi-label: moved towards 1/2).
+    """
+    if task == "multi-label":
+        smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1).sum()
+    return F.cross_entropy(logits, targets.argmax(1), label_smoothing=label_smoothing, reduction="sum")
+
+
+def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over what trains; matrices and prompts decay, vectors (biases, norms, scales) do not."""
+    trained = classifier.trained()
+    groups = [
+        {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate at ``step`` of ``steps``: a linear rise, then the recipe's schedule."""
+    warmup = int(recipe.warmup * steps)
+    if step < warmup:
+        return recipe.lr * step / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    factor = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[recipe.schedule]
+    return recipe.lr * factor
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
+    """Scale the gradients so that their common norm is at most ``largest``; 0: leave them."""
+    if largest:
+        nn.utils.clip_grad_norm_(parameters, largest)

@@ -1,0 +1,98 @@
+"""Recipes: how long, how fast and with what a training runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmrobust.configuration import from_mapping
+from mmrobust.errors import UsageError, unknown_name
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training. The defaults are MMP's for prompts (Lee et al., CVPR 2023), but for the batch size.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 1e-2
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 2e-2
+    """Not applied to biases, norms and scales."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: float = 0.1
+    """Share of all steps over which the learning rate rises from 0."""
+    schedule: str = "linear"
+    """What follows the warm-up: ``linear`` or ``cosine`` to 0, or ``constant``."""
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    """Largest norm of the gradient; 0: no clipping."""
+    patience: int = 0
+    """Epochs without a better validation after which training stops; 0: never."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        checks = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "lr": 0 < self.lr < float("inf"),
+            "weight_decay": self.weight_decay >= 0,
+            "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "warmup": 0 <= self.warmup < 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "clip": self.clip >= 0,
+            "patience": self.patience >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(f"recipe setting {name} = {getattr(self, name)} is out of range")
+
+    def changed(self, **values: Any) -> Recipe:
+        """The same with the ``values`` that are not ``None`` in place."""
+        return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
+
+
+DEFAULT = Recipe()
+SCRATCH = Recipe(epochs=30, batch_size=32, lr=1e-3, weight_decay=5e-2, betas=(0.9, 0.999), schedule="cosine")
+"""``full`` on a tiny backbone, whose weights are random."""
+FINE_TUNING = Recipe(epochs=10, batch_size=32, lr=5e-5, weight_decay=1e-2, betas=(0.9, 0.999))
+"""``full`` on a backbone that knows something already."""
+
+
+def default_recipe(method: str, backbone: str) -> Recipe:
+    """The recipe that is taken where none is named."""
+    if method != "full":
+        return DEFAULT
+    return SCRATCH if backbone.startswith("tiny") else FINE_TUNING
+
+
+def read_recipe(path: Path, base: Recipe) -> Recipe:
+    """The recipe in a YAML file; what it does not say stays as in ``base``.
+
+    Raises:
+        UsageError: no such file, no mapping, an unknown key or a value out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UsageError(f"recipe {path}: cannot be read ({cause})") from cause
+    except yaml.YAMLError as cause:
+        raise UsageError(f"recipe {path}: is no YAML ({' '.join(str(cause).split())})") from cause
+    if not isinstance(values, dict):
+        raise UsageError(f"recipe {path}: holds no settings; write lines like `lr: 0.01`")
+    try:
+        return from_mapping(Recipe, {**dataclasses.asdict(base), **values}, "recipe")
+    except (UsageError, TypeError) as cause:
+        raise UsageError(f"recipe {path}: {cause}") from cause

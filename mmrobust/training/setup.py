@@ -1,0 +1,157 @@
+"""What a training begins with: the data, its missing tables, and an untrained classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmrobust.backbones import load_backbone
+from mmrobust.backbones.base import Backbone
+from mmrobust.backbones.tiny import is_tiny, make_tiny
+from mmrobust.cases import Case, missing_cases
+from mmrobust.checkpoint import CheckpointConfig, build_classifier, relative_place
+from mmrobust.classifier import Classifier
+from mmrobust.configuration import from_mapping
+from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.dataset import Dataset, choose_modalities
+from mmrobust.errors import TrainingError
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
+from mmrobust.provenance import versions
+from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate
+from mmrobust.training.objective import multi_hot
+from mmrobust.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides what a training gives."""
+
+    data: Path
+    backbone: str
+    """``tiny``, ``tiny-…``, a folder, a checkpoint made by ``full``, or a Hub id."""
+    method: str
+    head: str
+    recipe: Recipe
+    modalities: tuple[str, ...] | None = None
+    scenario: str = "missing-both"
+    missing_rate: float = 0.7
+    seed: int = 0
+    fill: str = "ones"
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    head_settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """A split under its missing table."""
+
+    encoded: EncodedSplit
+    table: npt.NDArray[np.object_]
+    """The case name of each sample [N]."""
+    targets: Tensor
+    """Labels as ones in [N, classes]."""
+
+    def of_case(self, positions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+        """``positions`` by the case that their samples are in."""
+        cases = self.table[positions]
+        return {case: positions[cases == case] for case in sorted(set(cases.tolist()))}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A classifier and the splits it trains and is validated on."""
+
+    classifier: Classifier
+    config: CheckpointConfig
+    train: TrainingSplit
+    validation: TrainingSplit
+
+
+def set_up(settings: TrainSettings, out: Path) -> Setup:
+    """Read the data, draw the missing tables, load the backbone, build the classifier.
+
+    Args:
+        settings: what to train.
+        out: the checkpoint folder to be; only to say where the backbone lies from there.
+
+    Raises:
+        MmrobustError: whatever does not exist or does not fit; nothing has been written.
+    """
+    method, head = method_class(settings.method), head_class(settings.head)
+    method_config = from_mapping(method.config_class, settings.method_settings, f"{settings.method} method")
+    head_config = from_mapping(head.config_class, settings.head_settings, f"{settings.head} head")
+    check_rate(settings.missing_rate)
+    dataset = Dataset(settings.data)
+    modalities = choose_modalities(dataset.info, settings.modalities)
+    scenario = Scenario.parse(settings.scenario, modalities)
+    splits = {name: _split(dataset, name) for name in ("train", "validation")}
+
+    backbone = _load(settings, modalities, dataset)
+    stored = method.trains_backbone or is_tiny(settings.backbone)
+    config = CheckpointConfig(
+        method={"name": settings.method, **dataclasses.asdict(method_config)},
+        head={"name": settings.head, **dataclasses.asdict(head_config)},
+        backbone={
+            "id": settings.backbone,
+            "path": None if stored else relative_place(settings.backbone, out),
+            "family": backbone.family,
+            "stored": stored,
+            "fingerprint": backbone.fingerprint(),
+        },
+        modalities=list(backbone.modalities),
+        classes=list(dataset.info.classes),
+        task=dataset.info.task,
+        headline_metric=dataset.info.headline_metric,
+        cases=[case.name for case in missing_cases(backbone.modalities)],
+        fill=settings.fill,
+        dataset={"name": dataset.info.name, "fingerprint": dataset.info.fingerprint},
+        training={
+            "scenario": settings.scenario,
+            "missing_rate": settings.missing_rate,
+            "seed": settings.seed,
+            "recipe": dataclasses.asdict(settings.recipe),
+        },
+        versions=versions(),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        classifier = build_classifier(backbone, config)
+
+    def under_table(name: str) -> TrainingSplit:
+        split = splits[name]
+        natural = split.natural_cases(backbone.modalities)
+        draw = ScenarioDraw(split.ids, scenario, settings.seed, natural)
+        encoded = EncodedSplit(split, backbone.processor, backbone.modalities, settings.fill)
+        table = draw.table(settings.missing_rate)
+        return TrainingSplit(encoded, table, multi_hot(split.labels, len(dataset.info.classes)))
+
+    return Setup(classifier, config, under_table("train"), under_table("validation"))
+
+
+def _split(dataset: Dataset, name: str) -> Any:
+    if name not in dataset.splits:
+        raise TrainingError(
+            f"{dataset.folder}: has no split '{name}' ({', '.join(dataset.splits)} only); "
+            "training needs train and validation"
+        )
+    return dataset.split(name)
+
+
+def _load(settings: TrainSettings, modalities: tuple[str, ...], dataset: Dataset) -> Backbone:
+    if is_tiny(settings.backbone):
+        return make_tiny(settings.backbone, modalities, dataset.split("train"), settings.seed)
+    return load_backbone(settings.backbone, modalities)
+
+
+def case_positions(split: TrainingSplit, case: Case) -> npt.NDArray[np.int64]:
+    """Positions of the samples that have, by nature, all that ``case`` calls present."""
+    presence = split.encoded.split.presence
+    return np.flatnonzero(np.all([presence[m] for m in case.present], axis=0))

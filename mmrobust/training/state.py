@@ -1,0 +1,140 @@
+"""The state of a training between two epochs, on disk, so that a killed run goes on to the identical result.
+
+An epoch depends on nothing but the weights, the optimiser's moments and its own number (every random draw of an epoch
+is seeded by it), so these are all that is kept: safetensors and JSON, never pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.files import atomic_folder, read_json, write_json
+
+STATE_FOLDER = ".training"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of the curves."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    validation: float
+    """Headline metric on the validation split under the training scenario."""
+    lr: float
+    """At the end of the epoch."""
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass
+class Progressed:
+    """How far a training is."""
+
+    records: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The trained weights of the best epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.records)
+
+
+class StateStore:
+    """The states of one training, in ``.training`` under its checkpoint folder.
+
+    Args:
+        out: the checkpoint folder.
+        identity: fingerprint of everything that decides the result; a state of another training is refused.
+    """
+
+    def __init__(self, out: Path, identity: str) -> None:
+        self._folder, self._identity = out / STATE_FOLDER, identity
+
+    def save(
+        self, progressed: Progressed, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write the state after an epoch, then remove the ones before it."""
+        current = self._folder / f"epoch-{progressed.epoch:05d}"
+        moments = {
+            f"{name}/{key}": value
+            for name, parameter in weights.items()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+        with atomic_folder(current, "state of a training") as partial:
+            save_file(
+                {name: p.detach().cpu().contiguous() for name, p in weights.items()}, partial / "weights.safetensors"
+            )
+            save_file({name: t.cpu().contiguous() for name, t in moments.items()}, partial / "moments.safetensors")
+            save_file(progressed.best, partial / "best.safetensors")
+            records = [dataclasses.asdict(record) for record in progressed.records]
+            state = {"identity": self._identity, "best_epoch": progressed.best_epoch, "records": records}
+            write_json(partial / "state.json", state)
+        for older in self._folder.iterdir():
+            if older != current:
+                shutil.rmtree(older, ignore_errors=True)
+
+    def load(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progressed:
+        """The newest state put back into ``weights`` and ``optimizer``; a fresh one where none is there.
+
+        Raises:
+            UsageError: the state is of a training with other settings.
+            CheckpointError: it cannot be read.
+        """
+        folders = sorted(self._folder.glob("epoch-*")) if self._folder.is_dir() else []
+        if not folders:
+            return Progressed()
+        folder = folders[-1]
+        state = read_json(folder / "state.json", "state of a training", CheckpointError)
+        if state.get("identity") != self._identity:
+            raise UsageError(
+                f"{self._folder.parent}: was begun with other settings or data; repeat its command with --resume, "
+                "or name another --out"
+            )
+        try:
+            saved, moments, best = (load_file(folder / f"{n}.safetensors") for n in ("weights", "moments", "best"))
+        except (OSError, SafetensorError) as cause:
+            raise CheckpointError(f"{folder}: cannot be read ({cause}); remove it to begin anew") from cause
+        with torch.no_grad():
+            for name, parameter in weights.items():
+                parameter.copy_(saved[name])
+        for name, parameter in weights.items():
+            found = {key.removeprefix(f"{name}/"): t for key, t in moments.items() if key.rpartition("/")[0] == name}
+            if found:
+                # Moments lie where the parameter does, the step counter on the CPU: as AdamW itself keeps them.
+                optimizer.state[parameter] = {
+                    key: t if key == "step" else t.to(parameter.device) for key, t in found.items()
+                }
+        return Progressed([EpochRecord(**record) for record in state["records"]], int(state["best_epoch"]), best)
+
+    def remove(self) -> None:
+        """Forget every state: the training is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def begun(out: Path) -> bool:
+    """Whether ``out`` holds a training that was not finished."""
+    return (out / STATE_FOLDER).is_dir()
+
+
+def jsonable(value: Any) -> Any:
+    """Settings as plain JSON values: paths become text, tuples lists."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

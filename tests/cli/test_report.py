@@ -1,0 +1,111 @@
+"""``mmrobust report`` as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmrobust.cases import missing_cases
+from mmrobust.results import write_results
+from mmrobust.scenarios import Grid
+from mmrobust.scoring.join import SplitTruth, score
+
+MODALITIES = ("image", "text")
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A folder with the results of three evaluations, two of a checkpoint of the same name."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    grid = Grid(("missing-image", "missing-text"), (0.0, 0.5, 1.0), (0, 1), ("situation", "concat"))
+    labels = np.arange(50) % 2
+    truth = SplitTruth(
+        tuple(f"s{i}" for i in range(50)), tuple((int(c),) for c in labels), MODALITIES, 2, "single-label"
+    )
+    for folder, name, wrong in (("main", "mmp", 5), ("new", "mmp", 10), ("other", "none", 20)):
+        logits = {
+            (case.name, prompting): np.eye(2, dtype=np.float32)[labels]
+            for case in missing_cases(MODALITIES)
+            for prompting in ("situation", "concat")
+        }
+        logits["missing-image", "situation"][:wrong] *= -1
+        about = {"method": name, "head": "linear", "backbone": "tiny-vilt"}
+        frame = score(truth, logits, grid, resamples=50).assign(
+            checkpoint=name, dataset="digits", split="test", **about
+        )
+        dataset = {"name": "digits", "fingerprint": "0123", "split": "test", "task": "single-label"}
+        provenance = {
+            "dataset": {**dataset, "headline_metric": "accuracy", "classes": ["even", "odd"]},
+            "checkpoints": {name: {"fill": "ones", **about}},
+        }
+        write_results(tmp_path / folder / "results.parquet", frame, provenance)
+    return tmp_path
+
+
+def test_the_table_is_on_standard_output(cli, runs):
+    code, out, err = cli("report", runs / "main")
+    assert (code, err) == (0, "")
+    assert out.startswith("digits · test · 50 samples · accuracy in %\n")
+    row = out.splitlines()[out.splitlines().index("missing-image") + 1].split()
+    assert row[:3] == ["mmp", "situation", "100.0"]
+    assert row[4] == "90.0"
+
+
+def test_several_results_stand_side_by_side(cli, runs):
+    code, out, _ = cli("report", runs / "main", runs / "new" / "results.parquet", runs / "other")
+    assert code == 0
+    assert "mmp (main)" in out
+    assert "mmp (new/results.parquet)" in out
+    assert "none" in out
+
+
+def test_files_are_written_and_named_on_standard_error(cli, runs):
+    code, out, err = cli("report", runs / "main", "--markdown", runs / "r" / "a.md", "--csv", runs / "r" / "a.csv")
+    assert code == 0
+    assert "wrote" not in out
+    assert err.count("wrote") == 2
+    assert (runs / "r" / "a.md").read_text(encoding="utf-8").startswith("# Robustness report")
+    assert len((runs / "r" / "a.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3 * 2 * 2 * 2
+
+
+def test_metric_and_prompting(cli, runs):
+    _, out, _ = cli("report", runs / "main", "--metric", "macro_f1", "--prompting", "situation")
+    assert "macro_f1 in %" in out
+    assert "concat" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder; results are made by: mmrobust eval"),
+        (["main", "--metric", "acuracy"], "unknown metric of these results 'acuracy': did you mean 'accuracy'"),
+        (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(cli, runs, monkeypatch, arguments, message):
+    monkeypatch.chdir(runs)
+    code, out, err = cli("report", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["report", "main"], ["check", "main", "--baseline", "main"]])
+def test_neither_report_nor_check_imports_a_framework(runs, command):
+    code = (
+        "import sys; from mmrobust.cli.app import run\n"
+        f"assert run({command!r}) == 0\n"
+        "found = {'torch', 'transformers', 'sklearn'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=runs, stdout=subprocess.DEVNULL)
+
+
+def test_help_has_a_runnable_example(cli):
+    for command in ("report", "check"):
+        code, out, _ = cli(command, "--help")
+        assert code == 0
+        assert f"Example: mmrobust {command}" in " ".join(out.split())

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from mmrobust.data.decoding import MAX_PIXELS, decode_audio, decode_image, resample
+from mmrobust.errors import DataError
+
+ROWS = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colour(width: int = 8, height: int = 6) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    image = decode_image(data, "sample 'x'")
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_rgb_grey_and_one_bit() -> None:
+    assert (pixels_of(encoded(colour())) == np.asarray(colour())).all()
+    assert (pixels_of(encoded(Image.fromarray(ROWS))) == ROWS[:, :, None]).all()
+    assert set(pixels_of(encoded(Image.fromarray(ROWS).convert("1"))).ravel()) <= {0, 255}
+    assert pixels_of(encoded(colour(1, 1))).shape == (1, 1, 3)
+
+
+def test_transparency_lies_over_white() -> None:
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 3] = (0, 51, 255)
+    assert pixels_of(encoded(Image.fromarray(rgba)))[0, :, 0].tolist() == [255, 204, 0]
+    grey = Image.merge("LA", (Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 0)))
+    assert pixels_of(encoded(grey)).ravel().tolist() == [255, 255, 255]
+
+
+def test_palettes_with_and_without_transparency() -> None:
+    palette = colour().quantize(16)
+    assert (pixels_of(encoded(palette)) == np.asarray(palette.convert("RGB"))).all()
+    drawn = Image.new("P", (2, 1), 0)
+    drawn.putpalette([10, 20, 30, 40, 50, 60])
+    drawn.putpixel((1, 0), 1)
+    assert pixels_of(encoded(drawn, transparency=0))[0].tolist() == [[255, 255, 255], [40, 50, 60]]
+    assert pixels_of(encoded(drawn, transparency=b"\x00\xff"))[0].tolist() == [[255, 255, 255], [40, 50, 60]]
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert pixels_of(encoded(Image.fromarray(levels), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_floating_point_pictures() -> None:
+    levels = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
+    assert pixels_of(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0].tolist() == [0, 127, 255]
+    with pytest.raises(DataError, match="NaN or infinite pixels"):
+        decode_image(encoded(Image.fromarray(levels * np.nan), "TIFF"), "x")
+
+
+def test_cmyk() -> None:
+    cmyk = colour(16, 16).convert("CMYK")
+    for kind, options in (("TIFF", {}), ("JPEG", {"quality": 100, "subsampling": 0})):
+        difference = pixels_of(encoded(cmyk, kind, **options)).astype(int) - np.asarray(cmyk.convert("RGB"))
+        assert np.abs(difference).mean() < 5
+
+
+def test_the_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (4, 4), name) for name in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert pixels_of(data)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = colour()
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation)
+    turned = [
+        None,
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        undo,
+        Image.Transpose.TRANSVERSE,
+        undo,
+    ][orientation - 1]
+    stored = upright if turned is None else upright.transpose(turned)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert (pixels_of(encoded(stored, exif=exif)) == np.asarray(upright)).all()
+
+
+def test_broken_exif_data_do_not_matter() -> None:
+    data = encoded(colour(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
+    assert pixels_of(data).shape == (6, 8, 3)
+
+
+def test_other_formats_by_content_not_by_name() -> None:
+    for kind in ("JPEG", "BMP", "WEBP", "GIF"):
+        assert pixels_of(encoded(colour(), kind)).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_every_truncation_is_an_error_or_a_picture(kind: str) -> None:
+    data = encoded(colour(64, 64), kind)
+    for share in (0.02, 0.1, 0.5, 0.8):
+        with pytest.raises(DataError, match="sample 'x'"):
+            decode_image(data[: int(len(data) * share)], "sample 'x'")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "a.png: the picture is empty"),
+        (b"not a picture", "a.png: is no picture in a format that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "a.png: "),
+    ],
+)
+def test_what_is_no_picture(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        decode_image(data, "a.png")
+    assert "\n" not in str(raised.value)
+    assert "BytesIO" not in str(raised.value)
+
+
+@pytest.mark.parametrize("side", [11_000, 40_000])
+def test_a_huge_picture_is_refused_before_it_fills_the_memory(side: int) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    assert side * side > MAX_PIXELS
+    with pytest.raises(DataError, match=r"a\.png: the picture"):
+        decode_image(data, "a.png")
+
+
+def recording(waveform: np.ndarray, rate: int = 8000, kind: str = "WAV", subtype: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_16", 1e-4),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "FLOAT", 1e-6),
+        ("WAV", "ULAW", 3e-2),
+        ("FLAC", "PCM_16", 1e-4),
+        ("OGG", "VORBIS", 1e-1),
+    ],
+)
+def test_recordings_of_many_formats(kind: str, subtype: str, tolerance: float) -> None:
+    waveform, rate = decode_audio(recording(TONE, kind=kind, subtype=subtype), "x")
+    assert (waveform.dtype, waveform.shape, rate) == (np.float32, (4000,), 8000)
+    assert np.abs(waveform - TONE).max() < tolerance
+
+
+def test_channels_are_averaged() -> None:
+    waveform, rate = decode_audio(recording(np.stack([TONE, np.zeros(4000), -TONE / 2], axis=1), 96_000), "x")
+    assert rate == 96_000
+    assert np.abs(waveform - TONE / 6).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "a.wav: the recording is empty"),
+        (b"RIFF", "a.wav: the recording cannot be read"),
+        (b"not a recording at all", "a.wav: the recording cannot be read"),
+        (recording(np.zeros(0)), r"a.wav: the recording is empty \(0 samples\)"),
+        (recording(np.array([0.1, np.nan]), subtype="FLOAT"), "a.wav: the recording holds NaN"),
+        (recording(np.array([0.1, np.inf]), subtype="FLOAT"), "a.wav: the recording holds NaN or infinite"),
+    ],
+)
+def test_what_is_no_recording(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        decode_audio(data, "a.wav")
+    assert "BytesIO" not in str(raised.value)
+
+
+def test_of_a_cut_recording_the_beginning_is_read() -> None:
+    data = recording(TONE, subtype="PCM_16")
+    waveform, _ = decode_audio(data[: len(data) // 2], "x")
+    assert 1900 < len(waveform) < 2100
+    assert np.abs(waveform - TONE[: len(waveform)]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("rate", "target"), [(8000, 16_000), (44_100, 16_000), (96_000, 16_000), (11_025, 16_000)])
+def test_resampling_keeps_the_tone(rate: int, target: int) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    resampled = resample(tone, rate, target)
+    assert resampled.dtype == np.float32
+    assert len(resampled) == target
+    expected = np.sin(2 * np.pi * 440 * np.arange(target) / target)
+    inner = slice(target // 10, -target // 10)  # the filter rings at the ends
+    assert np.abs(resampled[inner] - expected[inner]).max() < 2e-3
+
+
+def test_resampling_removes_what_the_target_cannot_hold() -> None:
+    tone = np.sin(2 * np.pi * 7000 * np.arange(48_000) / 48_000).astype(np.float32)
+    assert np.abs(resample(tone, 48_000, 8000)[500:-500]).max() < 0.02
+
+
+def test_resampling_to_the_same_rate_and_to_none() -> None:
+    tone = TONE.astype(np.float32)
+    assert resample(tone, 8000, 8000) is tone
+    with pytest.raises(ValueError, match="must be positive"):
+        resample(tone, 8000, 0)

@@ -1,0 +1,60 @@
+"""Results to report on: scored predictions of models whose quality is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmrobust.cases import missing_cases
+from mmrobust.results import Results
+from mmrobust.scenarios import DEFAULT_RATES, Grid
+from mmrobust.scoring.join import SplitTruth, score
+
+MODALITIES = ("image", "text")
+SCENARIOS = ("missing-both", "missing-image", "missing-text")
+
+
+def make(name="mmp", strength=1.0, rates=DEFAULT_RATES, seeds=(0, 1, 2), promptings=("situation", "concat")):
+    """Results of a model on 80 samples; ``strength`` is how well it copes with what is missing."""
+    labels = np.random.default_rng(0).integers(0, 4, 80)
+    truth = SplitTruth(
+        tuple(f"s{i}" for i in range(80)), tuple((int(c),) for c in labels), MODALITIES, 4, "single-label"
+    )
+    logits = {}
+    for number, case in enumerate(missing_cases(MODALITIES)):
+        for prompting in ("situation", "concat"):
+            z = np.random.default_rng([number, len(prompting)]).normal(size=(80, 4)).astype(np.float32)
+            z[np.arange(80), labels] += 3.0 if case.name == "complete" else strength - 0.2 * (prompting == "concat")
+            logits[case.name, prompting] = z
+    frame = score(truth, logits, Grid(SCENARIOS, rates, seeds, promptings), resamples=100)
+    about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
+    provenance = {
+        "dataset": {
+            "name": "digits",
+            "fingerprint": "0123abcd",
+            "split": "test",
+            "task": "single-label",
+            "headline_metric": "accuracy",
+            "classes": ["a", "b", "c", "d"],
+        },
+        "checkpoints": {name: {"fingerprint": f"of-{name}", "fill": "ones", **about}},
+        "versions": {"mmrobust": "0.1.0", "torch": "2.9"},
+        "git": {"commit": "abc123", "dirty": True},
+        "command": "mmrobust eval runs/mmp --data digits --out results",
+        "device": "cpu",
+        "dtype": "float32",
+        "finished": "2026-01-01T00:00:00Z",
+    }
+    return Results(frame.assign(checkpoint=name, dataset="digits", split="test", **about), provenance)
+
+
+@pytest.fixture(scope="session")
+def make_results():
+    """A function that makes the results of one model."""
+    return make
+
+
+@pytest.fixture(scope="session")
+def two(make_results):
+    """A weaker and a stronger model."""
+    return [make_results("none", strength=0.5), make_results("mmp", strength=2.0)]

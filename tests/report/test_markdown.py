@@ -1,0 +1,50 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from mmrobust.report import FORMATS, tables
+from mmrobust.results import Results
+
+
+def test_every_rate_and_figure_is_in_the_table(two):
+    text = FORMATS["markdown"](tables.build(two))
+    header = next(line for line in text.splitlines() if line.startswith("| scenario"))
+    cells = [cell.strip() for cell in header.strip("|").split("|")]
+    assert cells[:3] == ["scenario", "prompting", "checkpoint"]
+    assert cells[3:14] == [f"{rate / 10:g}" for rate in range(11)]
+    assert cells[14:] == ["AUC-η", "relative", "worst cell", "drop / 10 pts"]
+    rows = [line for line in text.splitlines() if line.startswith("| missing-")]
+    assert len(rows) == 3 * 2 * 2
+    assert all(line.count("|") == header.count("|") for line in rows)
+
+
+def test_the_best_is_bold_and_the_worst_cell_is_named(two):
+    text = FORMATS["markdown"](tables.build(two))
+    row = next(line for line in text.splitlines() if line.startswith("| missing-image | situation | mmp"))
+    assert "**" in row
+    frame = two[1].frame
+    chosen = (frame.scenario == "missing-image") & (frame.prompting == "situation") & (frame.metric == "accuracy")
+    worst = frame[chosen].sort_values(["value", "missing_rate", "seed"]).iloc[0]
+    assert f"{100 * worst.value:.1f} (η {worst.missing_rate:g}, seed {worst.seed})" in row
+
+
+def test_checkpoints_and_provenance_are_told(two):
+    text = FORMATS["markdown"](tables.build(two))
+    assert "| mmp | mmp | linear | tiny-vilt | ones | of-mmp |" in text
+    assert "- command: `mmrobust eval runs/mmp --data digits --out results`" in text
+    assert "- data: digits, split test, fingerprint `0123abcd`" in text
+    assert "- versions: mmrobust 0.1.0, torch 2.9" in text
+    assert "- git: `abc123` (dirty)" in text
+    assert "80 samples; mean of 3 mask seeds" in text
+
+
+def test_a_name_cannot_break_the_table(make_results):
+    text = FORMATS["markdown"](tables.build([make_results("a|b<c>", rates=(0.0,), seeds=(0,))]))
+    assert "a\\|b&lt;c>" in text
+
+
+def test_sparse_provenance_is_enough(make_results):
+    frame, provenance = make_results(rates=(0.0,), seeds=(0,))
+    text = FORMATS["markdown"](tables.build([Results(frame, {"dataset": provenance["dataset"]})]))
+    assert "## Provenance" in text
+    assert "None" not in text

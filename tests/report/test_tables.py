@@ -1,0 +1,131 @@
+"""The table behind every format."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmrobust.errors import DataError, UsageError
+from mmrobust.report import tables
+from mmrobust.results import Results, write_results
+
+
+def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two):
+    (table,) = tables.build(two).tables
+    keys = [(row.scenario, row.prompting, row.checkpoint) for row in table.rows]
+    assert keys == [
+        (scenario, prompting, checkpoint)
+        for scenario in ("missing-image", "missing-text", "missing-both")
+        for prompting in ("situation", "concat")
+        for checkpoint in ("none", "mmp")
+    ]
+    assert (table.dataset, table.split, table.metric, table.n, table.seeds) == ("digits", "test", "accuracy", 80, 3)
+    assert len(table.rates) == 11
+
+
+def test_a_point_is_the_mean_over_seeds(two):
+    (table,) = tables.build(two).tables
+    frame = two[0].frame
+    row = table.rows[0]
+    rows = frame[
+        (frame.scenario == row.scenario)
+        & (frame.prompting == row.prompting)
+        & (frame.missing_rate == 0.3)
+        & (frame.metric == "accuracy")
+    ]
+    assert row.points[0.3].value == pytest.approx(rows.value.mean())
+    assert row.points[0.3].spread == pytest.approx(rows.value.std(ddof=1))
+
+
+def test_the_best_is_marked_among_rivals_only(two):
+    (table,) = tables.build(two).tables
+    weak, strong = table.rows[0], table.rows[1]
+    assert table.is_best(strong, 1.0)
+    assert not table.is_best(weak, 1.0)
+    assert table.is_best(strong, 0.0)  # equal as printed
+    assert table.is_best(weak, 0.0)
+    (alone,) = tables.build(two[:1]).tables
+    assert not any(alone.is_best(row, rate) for row in alone.rows for rate in alone.rates)
+
+
+def test_a_metric_and_promptings_may_be_chosen(two):
+    report = tables.build(two, metric="macro_f1", promptings=["concat"])
+    assert report.tables[0].metric == "macro_f1"
+    assert report.tables[0].promptings == ("concat",)
+    assert set(report.results.metric) == {"macro_f1"}
+    assert set(report.results.prompting) == {"concat"}
+
+
+def test_what_the_results_do_not_hold_is_refused(two, make_results):
+    with pytest.raises(UsageError, match="unknown metric of these results 'acuracy': did you mean 'accuracy'"):
+        tables.build(two, metric="acuracy")
+    only = make_results(promptings=("situation",), rates=(0.0,), seeds=(0,))
+    with pytest.raises(UsageError, match="unknown prompting of these results 'concat'"):
+        tables.build([only], promptings=["concat"])
+
+
+def test_results_that_lack_a_prompting_which_others_have_are_left_out(make_results):
+    results = [make_results("a", promptings=("situation",)), make_results("b")]
+    (table,) = tables.build(results, promptings=["concat"]).tables
+    assert {row.checkpoint for row in table.rows} == {"b"}
+
+
+def test_results_that_name_no_headline_metric_are_refused(two):
+    with pytest.raises(DataError, match="do not name the headline metric"):
+        tables.build([Results(two[0].frame, {"dataset": {"name": "digits"}})])
+
+
+def test_results_on_other_data_are_another_table(two):
+    other = Results(
+        two[1].frame.assign(dataset="emoji"),
+        {**two[1].provenance, "dataset": {**two[1].provenance["dataset"], "name": "emoji", "fingerprint": "ff"}},
+    )
+    assert [table.dataset for table in tables.build([two[0], other]).tables] == ["digits", "emoji"]
+
+
+def test_rates_that_only_one_checkpoint_has(make_results):
+    results = [make_results("a", rates=(0.0, 0.5)), make_results("b", rates=(0.0, 1.0))]
+    (table,) = tables.build(results).tables
+    assert table.rates == (0.0, 0.5, 1.0)
+    assert 1.0 not in table.rows[0].points
+
+
+def test_checkpoints_of_the_same_name_are_told_apart(tmp_path, make_results):
+    for place in ("old", "new"):
+        frame, provenance = make_results("mmp", rates=(0.0,), seeds=(0,))
+        write_results(tmp_path / place / "eval" / "results.parquet", frame, provenance)
+    read = tables.read([tmp_path / "old" / "eval", tmp_path / "new" / "eval" / "results.parquet"])
+    assert [set(frame.checkpoint) for frame, _ in read] == [{"mmp (old/eval)"}, {"mmp (new/eval/results.parquet)"}]
+    read = tables.read([tmp_path / "old" / "eval", tmp_path / "new" / "eval"])
+    assert [set(frame.checkpoint) for frame, _ in read] == [{"mmp (old)"}, {"mmp (new)"}]
+    assert [list(provenance["checkpoints"]) for _, provenance in read] == [["mmp (old)"], ["mmp (new)"]]
+    assert len(tables.build(read).tables[0].rows) == 2 * 3 * 2
+
+
+def test_a_path_named_twice_is_read_once(tmp_path, make_results):
+    write_results(tmp_path / "results.parquet", *make_results("mmp", rates=(0.0,), seeds=(0,)))
+    (read,) = tables.read([tmp_path, tmp_path])
+    assert set(read.frame.checkpoint) == {"mmp"}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        tables.read([tmp_path / "nowhere"])
+
+
+def test_uncertainty_says_what_is_known(two, make_results):
+    assert tables.build(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
+    frame, provenance = make_results(seeds=(0,), rates=(0.0, 1.0))
+    bare = Results(frame.assign(ci_low=np.nan, ci_high=np.nan), provenance)
+    assert tables.build([bare]).tables[0].uncertainty == "one mask seed"
+
+
+def test_percent():
+    assert [tables.percent(v) for v in (0.9333, 1.0, 0.0, float("nan"))] == ["93.3", "100.0", "0.0", "–"]
+
+
+def test_the_table_is_plain_values(two):
+    (table,) = tables.build(two).tables
+    assert dataclasses.asdict(table)["rows"][0]["scenario"] == "missing-image"

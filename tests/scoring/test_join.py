@@ -1,0 +1,206 @@
+"""A cell is a join: each value equals a naive evaluation of that cell alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as reference
+
+from mmrobust.cases import Case, missing_cases
+from mmrobust.errors import DataError, UsageError
+from mmrobust.scenarios import Grid, Scenario, missing_table
+from mmrobust.scoring import join
+from mmrobust.scoring.bootstrap import resample_weights
+from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scoring.metrics import METRICS
+
+MODALITIES = ("image", "text")
+GRID = Grid(("missing-image", "missing-text", "missing-both"), (0.0, 0.3, 0.7, 1.0), (0, 1, 2))
+
+
+def evaluation(task="single-label", samples=60, classes=4, natural=None, seed=0):
+    """Synthetic predictions of a model that is worse in each missing case: (truth, logits)."""
+    random = np.random.default_rng(seed)
+    if task == "multi-label":
+        labels = tuple(tuple(np.flatnonzero(random.random(classes) < 0.4).tolist()) for _ in range(samples))
+    else:
+        labels = tuple((int(c),) for c in random.integers(0, classes, samples))
+    strengths = {"complete": 2.0, "missing-image": 1.0, "missing-text": 0.5}
+    logits = {}
+    for case in missing_cases(MODALITIES):
+        for prompting in ("situation", "concat"):
+            z = random.normal(size=(samples, classes)).astype(np.float32)
+            for row, label in enumerate(labels):
+                z[row, list(label)] += strengths[case.name]
+            logits[case.name, prompting] = z
+    ids = tuple(f"sample-{i}" for i in range(samples))
+    return SplitTruth(ids, labels, MODALITIES, classes, task, natural), logits
+
+
+def naive_cell(truth, logits, cell):
+    """The cell's headline metrics from scikit-learn, sample by sample, from the published missing table."""
+    scenario = Scenario.parse(cell.scenario, truth.modalities)
+    table = missing_table(truth.ids, scenario, cell.missing_rate, cell.seed, truth.natural)
+    rows = np.stack([logits[table[name], cell.prompting][i] for i, name in enumerate(truth.ids)])
+    if truth.task == "multi-label":
+        targets = np.asarray([[c in label for c in range(truth.classes)] for label in truth.labels])
+        return {
+            "micro_f1": reference.f1_score(targets, rows >= 0, average="micro", zero_division=0),
+            "map": reference.average_precision_score(targets, rows, average="macro"),
+        }
+    labels = [label for (label,) in truth.labels]
+    values = {"accuracy": reference.accuracy_score(labels, rows.argmax(axis=1))}
+    if truth.task == "binary":
+        values["auroc"] = reference.roc_auc_score(labels, rows[:, 1].astype(np.float64) - rows[:, 0])
+    return values
+
+
+@pytest.mark.parametrize(("task", "classes"), [("single-label", 4), ("multi-label", 5), ("binary", 2)])
+def test_every_cell_equals_a_naive_evaluation_of_it_alone(task, classes):
+    truth, logits = evaluation(task, classes=classes)
+    frame = score(truth, logits, GRID, resamples=0)
+    assert len(frame) == len(list(GRID.cells())) * len(METRICS[task])
+    by_key = frame.set_index(["scenario", "missing_rate", "seed", "prompting", "metric"])["value"]
+    for cell in GRID.cells():
+        for metric, value in naive_cell(truth, logits, cell).items():
+            key = (cell.scenario, cell.missing_rate, cell.seed, cell.prompting, metric)
+            assert by_key[key] == pytest.approx(value, abs=1e-12)
+
+
+def test_intervals_come_from_resamples_that_all_cells_share():
+    truth, logits = evaluation()
+    frame = score(truth, logits, GRID, resamples=200, metrics=["accuracy"])
+    assert (frame.ci_low <= frame.value).all()
+    assert (frame.value <= frame.ci_high).all()
+    twin = {key: logits[key[0], "situation"] for key in logits}  # concat says what situation says
+    paired = score(truth, twin, GRID, resamples=200, metrics=["accuracy"])
+    ends = paired.pivot(columns="prompting", index=["scenario", "missing_rate", "seed"], values=["ci_low", "ci_high"])
+    assert (ends["ci_low"]["situation"] == ends["ci_low"]["concat"]).all()
+    assert (ends["ci_high"]["situation"] == ends["ci_high"]["concat"]).all()
+
+
+def test_the_same_resamples_whatever_the_memory(monkeypatch):
+    truth, logits = evaluation()
+    whole = score(truth, logits, GRID, resamples=50)
+    monkeypatch.setattr(join, "resample_weights", functools.partial(resample_weights, chunk_bytes=4 * 60 * 7))
+    pd.testing.assert_frame_equal(score(truth, logits, GRID, resamples=50), whole)
+
+
+def test_without_resamples_there_are_no_intervals():
+    truth, logits = evaluation()
+    frame = score(truth, logits, GRID, resamples=0)
+    assert frame[["ci_low", "ci_high"]].isna().all(axis=None)
+
+
+def test_cells_with_the_same_missing_table_are_scored_once(monkeypatch):
+    truth, logits = evaluation()
+    scored = []
+    monkeypatch.setitem(METRICS, "single-label", {"accuracy": lambda outcomes: scored.append(1) or np.zeros(1)})
+    score(truth, logits, dataclasses.replace(GRID, rates=(0.0, 1.0), promptings=("situation",)), resamples=0)
+    # Rate 0 is one table; rate 1 is one for missing-image, one for missing-text and one per seed for missing-both.
+    assert len(scored) == 1 + 1 + 1 + 3
+
+
+def test_who_is_affected_is_counted():
+    truth, logits = evaluation(samples=10)
+    frame = score(truth, logits, dataclasses.replace(GRID, rates=(0.0, 0.29, 1.0)), resamples=0)
+    assert set(frame.n) == {10}
+    assert dict(zip(frame.missing_rate, frame.n_affected, strict=True)) == {0.0: 0, 0.29: 2, 1.0: 10}
+    assert set(frame.n_naturally_missing) == {0}
+
+
+def test_a_naturally_missing_modality_stays_missing_and_is_counted():
+    complete, no_text = Case.complete(MODALITIES), Case.missing(MODALITIES, "text")
+    truth, logits = evaluation(samples=20, natural=(no_text,) * 5 + (complete,) * 15)
+    frame = score(truth, logits, dataclasses.replace(GRID, scenarios=("missing-image",)), resamples=0)
+    assert set(frame.n_naturally_missing) == {5}
+    assert frame.n_affected.max() == 15  # those with no text cannot lose their image as well
+    for cell in dataclasses.replace(GRID, scenarios=("missing-image",)).cells():
+        row = frame[
+            (frame.missing_rate == cell.missing_rate)
+            & (frame.seed == cell.seed)
+            & (frame.prompting == cell.prompting)
+            & (frame.metric == "accuracy")
+        ]
+        assert row.value.item() == pytest.approx(naive_cell(truth, logits, cell)["accuracy"], abs=1e-12)
+
+
+def test_predictions_that_no_cell_needs_may_be_absent():
+    truth, logits = evaluation()
+    affected = missing_table(truth.ids, Scenario.parse("missing-text", MODALITIES), 0.3, 0)
+    grid = Grid(("missing-text",), (0.3,), (0,), ("situation",))
+    partial = {("complete", "situation"): logits["complete", "situation"].copy()}
+    partial["missing-text", "situation"] = logits["missing-text", "situation"].copy()
+    for row, name in enumerate(truth.ids):
+        other = "complete" if affected[name] == "missing-text" else "missing-text"
+        partial[other, "situation"][row] = np.nan
+    pd.testing.assert_frame_equal(score(truth, partial, grid), score(truth, logits, grid))
+
+
+def test_an_absent_prediction_is_named():
+    truth, logits = evaluation()
+    lacking = {key: value for key, value in logits.items() if key != ("missing-text", "concat")}
+    with pytest.raises(
+        DataError, match=r"no prediction of sample 'sample-.*' in case 'missing-text' under prompting 'c"
+    ):
+        score(truth, lacking, GRID)
+    logits["complete", "situation"][7] = np.nan
+    with pytest.raises(DataError, match="no prediction of sample 'sample-7' in case 'complete' under prompting 'situ"):
+        score(truth, logits, GRID)
+    logits["complete", "situation"][7] = [0, 0, np.inf, 0]
+    with pytest.raises(DataError, match="a prediction that is not finite of sample 'sample-7' in case 'complete'"):
+        score(truth, logits, GRID)
+
+
+def test_predictions_of_another_shape_are_refused():
+    truth, logits = evaluation()
+    logits["complete", "concat"] = logits["complete", "concat"][:, :3]
+    with pytest.raises(DataError, match="under prompting 'concat' are 60 × 3 logits, not 60 × 4"):
+        score(truth, logits, GRID)
+
+
+def test_truth_that_contradicts_itself_is_refused():
+    truth, _ = evaluation(samples=3)
+    with pytest.raises(DataError, match="no sample to score"):
+        dataclasses.replace(truth, ids=(), labels=())
+    with pytest.raises(DataError, match="3 samples, but 2 labels"):
+        dataclasses.replace(truth, labels=truth.labels[:2])
+    with pytest.raises(DataError, match="sample 'sample-1' has 2 classes; a single-label task wants one"):
+        dataclasses.replace(truth, labels=((0,), (0, 1), (1,)))
+
+
+def test_an_unknown_scenario_or_metric_is_refused():
+    truth, logits = evaluation()
+    with pytest.raises(UsageError, match="did you mean 'missing-text'"):
+        score(truth, logits, dataclasses.replace(GRID, scenarios=("missing-txt",)))
+    with pytest.raises(UsageError, match="unknown metric"):
+        score(truth, logits, GRID, metrics=["f1"])
+
+
+def test_progress_ends_at_its_total():
+    from contextlib import contextmanager
+
+    seen = {"done": 0}
+
+    @contextmanager
+    def progress(description, total):
+        seen["total"] = total
+        yield lambda units: seen.update(done=seen["done"] + units)
+
+    truth, logits = evaluation()
+    score(truth, logits, GRID, resamples=30, progress=progress)
+    assert seen["done"] == seen["total"] > 0
+
+
+def test_scoring_imports_neither_torch_nor_scikit_learn():
+    code = (
+        "import mmrobust.scoring.join, mmrobust.scoring.robustness, sys;"
+        "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,103 @@
+"""The robustness figures, on curves whose figures are known."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
+
+
+def results(values, checkpoint="mmp", prompting="situation"):
+    """A results table from (rate, seed) → value."""
+    rows = [(rate, seed, value) for (rate, seed), value in values.items()]
+    frame = pd.DataFrame(rows, columns=["missing_rate", "seed", "value"])
+    return frame.assign(
+        checkpoint=checkpoint,
+        dataset="digits",
+        split="test",
+        scenario="missing-text",
+        prompting=prompting,
+        metric="accuracy",
+        n=100,
+        ci_low=frame["value"] - 0.1,
+        ci_high=frame["value"] + 0.05,
+    )
+
+
+def figures(values):
+    (row,) = summarise(results(values)).to_dict("records")
+    return row
+
+
+def test_a_straight_line():
+    row = figures({(rate, 0): 0.9 - 0.3 * rate for rate in np.linspace(0, 1, 11)})
+    assert row["auc_eta"] == pytest.approx(0.75)
+    assert row["complete"] == pytest.approx(0.9)
+    assert row["relative_robustness"] == pytest.approx(0.75 / 0.9)
+    assert row["drop_per_10_points"] == pytest.approx(0.03)
+    assert (row["worst_value"], row["worst_rate"], row["worst_seed"]) == (pytest.approx(0.6), 1.0, 0)
+
+
+def test_uneven_rates_are_weighed_by_their_distance():
+    row = figures({(0.2, 0): 1.0, (0.4, 0): 0.5, (1.0, 0): 0.5})
+    assert row["auc_eta"] == pytest.approx((0.2 * 0.75 + 0.6 * 0.5) / 0.8)
+    assert np.isnan(row["complete"])
+    assert np.isnan(row["relative_robustness"])
+
+
+def test_one_rate_is_its_own_area():
+    row = figures({(0.7, 0): 0.8, (0.7, 1): 0.6})
+    assert row["auc_eta"] == pytest.approx(0.7)
+    assert np.isnan(row["drop_per_10_points"])
+    assert (row["worst_value"], row["worst_seed"]) == (0.6, 1)
+
+
+def test_seeds_are_averaged_and_their_spread_kept_apart_from_the_interval():
+    curve = curves(results({(0.0, 0): 0.9, (0.0, 1): 0.9, (0.5, 0): 0.8, (0.5, 1): 0.6}))
+    assert curve["value"].tolist() == pytest.approx([0.9, 0.7])
+    assert curve["spread"].tolist() == pytest.approx([0.0, np.std([0.8, 0.6], ddof=1)])
+    assert curve["ci_low"].tolist() == pytest.approx([0.8, 0.6])
+    assert curve["ci_high"].tolist() == pytest.approx([0.95, 0.75])
+    assert curve["seeds"].tolist() == [2, 2]
+
+
+def test_one_seed_has_no_spread():
+    assert curves(results({(0.0, 0): 0.9}))["spread"].isna().all()
+
+
+def test_an_undefined_value_leaves_the_figures_undefined():
+    row = figures({(0.0, 0): 0.9, (0.5, 0): np.nan, (0.5, 1): 0.5, (1.0, 0): 0.4})
+    assert np.isnan(row["auc_eta"])
+    assert np.isnan(row["drop_per_10_points"])
+    assert row["worst_value"] == 0.4
+
+
+def test_curves_do_not_mix():
+    frame = pd.concat(
+        [
+            results({(0.0, 0): 0.9, (1.0, 0): 0.7}),
+            results({(0.0, 0): 0.5, (1.0, 0): 0.1}, checkpoint="none"),
+            results({(0.0, 0): 0.8, (1.0, 0): 0.8}, prompting="concat"),
+        ]
+    )
+    by_key = summarise(frame).set_index(["checkpoint", "prompting"])
+    assert by_key["auc_eta"].to_dict() == pytest.approx(
+        {("mmp", "concat"): 0.8, ("mmp", "situation"): 0.8, ("none", "situation"): 0.3}
+    )
+    assert by_key.loc[("mmp", "concat"), "drop_per_10_points"] == pytest.approx(0)
+
+
+def test_100_000_rows_take_less_than_a_second():
+    axes = [[f"model-{i}" for i in range(50)], [f"s{i}" for i in range(6)], [i / 10 for i in range(11)], range(5)]
+    keys = list(itertools.product(*axes, ["situation", "concat"], ["accuracy", "macro_f1", "map"]))
+    frame = pd.DataFrame(keys, columns=["checkpoint", "scenario", "missing_rate", "seed", "prompting", "metric"])
+    frame = frame.assign(dataset="d", split="test", n=10, value=0.5, ci_low=0.4, ci_high=0.6)
+    started = time.perf_counter()
+    summary = summarise(frame)
+    assert time.perf_counter() - started < 2  # 0.2 s on two idle cores
+    assert len(summary) == len(frame.drop_duplicates(list(CURVE_KEYS)))

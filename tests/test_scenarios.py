@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmrobust.cases import Case
+from mmrobust.errors import UsageError
+from mmrobust.scenarios import (
+    DEFAULT_RATES,
+    Cell,
+    Grid,
+    Scenario,
+    ScenarioDraw,
+    affected_count,
+    default_grid,
+    missing_table,
+    parse_rates,
+    rank_samples,
+    scenario_names,
+)
+
+PAIR = ("image", "text")
+TRIPLE = ("image", "text", "audio")
+
+ids = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=60, unique=True)
+rates = st.integers(0, 1000).map(lambda permille: permille / 1000)
+seeds = st.integers(0, 5)
+names = st.sampled_from(scenario_names(PAIR))
+
+
+def naive_table(sample_ids: list[str], name: str, rate: float, seed: int) -> dict[str, str]:
+    """A missing table as DESIGN says it in words, for complete samples of image and text."""
+    ranked = sorted(sample_ids, key=lambda i: hashlib.blake2b(f"{seed}/{name}/{i}".encode()).digest())
+    affected = ranked[: int(len(ranked) * Fraction(str(rate)))]
+    table = dict.fromkeys(sample_ids, "complete")
+    for rank, sample_id in enumerate(affected):
+        table[sample_id] = name if name != "missing-both" else ("missing-image", "missing-text")[rank % 2]
+    return table
+
+
+@given(ids, names, rates, seeds)
+def test_a_table_is_what_the_definition_says(sample_ids: list[str], name: str, rate: float, seed: int) -> None:
+    table = missing_table(sample_ids, Scenario.parse(name, PAIR), rate, seed)
+    assert table == naive_table(sample_ids, name, rate, seed)
+    assert list(table) == sample_ids
+
+
+def test_a_table_never_changes() -> None:
+    """Pinned: a change here makes every result that was ever stored incomparable."""
+    sample_ids = [f"sample-{i:03d}" for i in range(200)]
+    table = missing_table(sample_ids, Scenario.parse("missing-both", PAIR), 0.7, 0)
+    assert Counter(table.values()) == {"complete": 60, "missing-image": 70, "missing-text": 70}
+    digest = hashlib.blake2b(json.dumps(table).encode(), digest_size=16).hexdigest()
+    assert digest == "706daa38606acc7d27c6be401a7dac0a"
+
+
+@given(ids, names, rates, rates, seeds)
+def test_tables_are_nested_over_rates(sample_ids: list[str], name: str, one: float, two: float, seed: int) -> None:
+    draw = ScenarioDraw(sample_ids, Scenario.parse(name, PAIR), seed)
+    fewer, more = draw.table(min(one, two)), draw.table(max(one, two))
+    affected = fewer != "complete"
+    assert (more[affected] == fewer[affected]).all()
+
+
+@given(ids, names, rates, seeds, st.randoms(use_true_random=False))
+def test_a_table_does_not_depend_on_the_order_of_samples(sample_ids, name, rate, seed, random) -> None:
+    scenario = Scenario.parse(name, PAIR)
+    shuffled = random.sample(sample_ids, len(sample_ids))
+    assert missing_table(shuffled, scenario, rate, seed) == missing_table(sample_ids, scenario, rate, seed)
+
+
+@given(ids, names, seeds, st.integers(1, 4))
+def test_a_shard_ranks_its_samples_as_the_whole_does(sample_ids: list[str], name: str, seed: int, shards: int) -> None:
+    whole = [sample_ids[i] for i in rank_samples(sample_ids, name, seed)]
+    shard = sample_ids[::shards]
+    assert [shard[i] for i in rank_samples(shard, name, seed)] == [i for i in whole if i in set(shard)]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 100))
+def test_the_count_is_exactly_the_floor(samples: int, percent: int) -> None:
+    assert affected_count(samples, percent / 100) == samples * percent // 100
+
+
+def test_the_count_of_a_rate_that_floats_cannot_hold() -> None:
+    assert int(100 * 0.29) == 28  # what the naive product gives
+    assert affected_count(100, 0.29) == 29
+
+
+@given(ids, rates, seeds)
+def test_missing_both_halves_the_affected(sample_ids: list[str], rate: float, seed: int) -> None:
+    table = Counter(missing_table(sample_ids, Scenario.parse("missing-both", PAIR), rate, seed).values())
+    assert table["missing-image"] + table["missing-text"] == affected_count(len(sample_ids), rate)
+    assert 0 <= table["missing-image"] - table["missing-text"] <= 1
+
+
+def test_other_seeds_and_scenarios_affect_other_samples() -> None:
+    sample_ids = [str(i) for i in range(500)]
+    affected = {
+        (name, seed): frozenset(ScenarioDraw(sample_ids, Scenario.parse(name, PAIR), seed).affected(0.5))
+        for name in scenario_names(PAIR)
+        for seed in range(3)
+    }
+    assert len(set(affected.values())) == len(affected)
+    one, two = affected["missing-text", 0], affected["missing-text", 1]
+    assert 90 < len(one & two) < 160  # half of 250, as if drawn independently
+
+
+@given(st.data(), st.sampled_from(scenario_names(TRIPLE)), rates, seeds)
+def test_natural_cases_of_three_modalities(data: st.DataObject, name: str, rate: float, seed: int) -> None:
+    lost = st.sets(st.sampled_from(TRIPLE), max_size=2)
+    natural = [Case.missing(TRIPLE, *n) for n in data.draw(st.lists(lost, min_size=1, max_size=40))]
+    sample_ids = [str(i) for i in range(len(natural))]
+    draw = ScenarioDraw(sample_ids, Scenario.parse(name, TRIPLE), seed, natural)
+    (target,) = (m for m in TRIPLE if name == f"missing-{m}")
+
+    able = [i for i, case in enumerate(natural) if not case.is_missing(target) and len(case.present) > 1]
+    affected = draw.affected(rate).tolist()
+    assert len(affected) == affected_count(len(able), rate)
+    assert set(affected) <= set(able)
+    for i, outcome in enumerate(draw.table(rate)):
+        case = Case.parse(outcome, TRIPLE)
+        expected = set(natural[i].present) - ({target} if i in affected else set())
+        assert set(case.present) == expected
+
+
+def test_a_sample_with_one_modality_left_is_never_affected() -> None:
+    natural = [Case.missing(PAIR, "text"), Case.missing(PAIR, "image"), Case.complete(PAIR)]
+    for name in scenario_names(PAIR):
+        draw = ScenarioDraw(["a", "b", "c"], Scenario.parse(name, PAIR), 0, natural)
+        assert draw.table(1)[:2].tolist() == ["missing-text", "missing-image"]
+        assert draw.affected(1).tolist() == [2]
+
+
+def test_no_samples_make_an_empty_table() -> None:
+    assert missing_table([], Scenario.parse("missing-text", PAIR), 0.5, 0) == {}
+
+
+def test_scenarios_of_the_modalities() -> None:
+    assert scenario_names(PAIR) == ("missing-image", "missing-text", "missing-both")
+    assert scenario_names(TRIPLE) == ("missing-image", "missing-text", "missing-audio")
+    with pytest.raises(
+        UsageError, match=r"unknown scenario for image and text 'missing-txt': did you mean 'missing-text'\?"
+    ):
+        Scenario.parse("missing-txt", PAIR)
+    with pytest.raises(UsageError, match="missing-audio"):
+        Scenario.parse("missing-audio", PAIR)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["0.7"], (0.7,)),
+        (["0,0.5", "1"], (0.0, 0.5, 1.0)),
+        (["0:1:0.1"], DEFAULT_RATES),
+        (["0.1:0.5:0.2", " 0.3 "], (0.1, 0.3, 0.5)),
+        (["0:1:0.3"], (0.0, 0.3, 0.6, 0.9)),
+        (["0.7,0.70"], (0.7,)),
+        (["0.5:0.5:1"], (0.5,)),
+    ],
+)
+def test_rates_are_read(texts: list[str], expected: tuple[float, ...]) -> None:
+    assert parse_rates(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.2", "missing rate 1.2 is not a share"),
+        ("-0.1", "missing rate -0.1 is not a share"),
+        ("0:2:0.5", "missing rate 2 is not a share"),
+        ("most", "'most' is neither a number nor start:stop:step"),
+        ("", "'' is neither"),
+        ("nan", "'nan' is neither"),
+        ("0:1", "'0:1' is neither"),
+        ("1:0:0.1", "'1:0:0.1' is neither"),
+        ("0:1:0", "'0:1:0' is neither"),
+        ("0:1:1e-9", "more than 10,000"),
+    ],
+)
+def test_rates_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_rates([text])
+
+
+def test_a_grid_lists_its_cells_once_each_in_order() -> None:
+    grid = Grid(("missing-text", "missing-text"), (0.7, 0, 0.7), (0, 1), ("situation",))
+    assert list(grid.cells()) == [
+        Cell("missing-text", 0.0, 0, "situation"),
+        Cell("missing-text", 0.0, 1, "situation"),
+        Cell("missing-text", 0.7, 0, "situation"),
+        Cell("missing-text", 0.7, 1, "situation"),
+    ]
+
+
+def test_the_default_grid() -> None:
+    cells = list(default_grid(PAIR).cells())
+    assert len(cells) == len(set(cells)) == 3 * 11 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        (((), (0.5,), (0,)), "the grid has no scenarios"),
+        ((("missing-text",), (), (0,)), "the grid has no rates"),
+        ((("missing-text",), (0.5,), ()), "the grid has no seeds"),
+        ((("missing-text",), (0.5,), (0,), ()), "the grid has no promptings"),
+        ((("missing-text",), (1.2,), (0,)), "missing rate 1.2"),
+        ((("missing-text",), (float("nan"),), (0,)), "missing rate nan"),
+        ((("missing-text",), (0.5,), (0,), ("concatt",)), r"did you mean 'concat'\?"),
+    ],
+)
+def test_a_grid_that_is_none(axes: tuple[tuple[object, ...], ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Grid(*axes)
+
+
+def test_the_table_is_an_array_in_the_order_of_the_split() -> None:
+    draw = ScenarioDraw(["b", "a"], Scenario.parse("missing-text", PAIR), 0)
+    assert isinstance(draw.table(1.0), np.ndarray)
+    assert draw.table(1.0).tolist() == ["missing-text", "missing-text"]
