@@ -332,8 +332,8 @@ def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: M
 def _merge(earlier: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
     if earlier is None:
         return new
-    merged: pd.DataFrame = pd.concat([earlier, new]).drop_duplicates(list(RESULTS_KEYS), keep="last")
-    return merged
+    both: pd.DataFrame = pd.concat([earlier, new])
+    return both[~both.duplicated(list(RESULTS_KEYS), keep="last")]
 
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:

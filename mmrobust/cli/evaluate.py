@@ -32,7 +32,7 @@ def evaluate(
     device: Device = "auto",
     dtype: DType = "auto",
     backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone lies now, if it was moved.")] = None,
-    as_json: AsJson = False,
+    json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
     from mmrobust.checkpoint import load_checkpoint
@@ -56,7 +56,7 @@ def evaluate(
     results = evaluate_checkpoints(
         loaded, dataset, grids, out, split=split, batch_size=size, limit=limit, progress=console.progress_bar
     )
-    if as_json:
+    if json:
         typer.echo(results.frame.to_json(orient="records"))
         return
     from mmrobust.report import tables, terminal
