@@ -18,7 +18,7 @@ from mmrobust.files import atomic_file
 from mmrobust.progress import Progress, no_progress
 from mmrobust.report import FORMATS
 from mmrobust.report.tables import Report, build
-from mmrobust.results import RESULTS_FILE, Results
+from mmrobust.results import Results
 from mmrobust.rules import parse_rule
 from mmrobust.scenarios import DEFAULT_RATES, SITUATION
 from mmrobust.training.loop import train
@@ -56,11 +56,14 @@ class DemoOutcome:
     files: tuple[Path, ...]
 
 
-def run_demo(out: Path, *, progress: Progress = no_progress, say: Say = lambda line: None) -> DemoOutcome:
+def run_demo(
+    out: Path, *, limit: int | None = None, progress: Progress = no_progress, say: Say = lambda line: None
+) -> DemoOutcome:
     """Run everything into the folder ``out``; what is there from an earlier run is taken as it is.
 
     Args:
         out: gets ``data/``, ``checkpoints/``, ``results/`` and the reports.
+        limit: only so many samples of each split, for a quicker look.
         progress: shows how far each step is.
         say: told each step, with the command that does the same.
 
@@ -72,7 +75,7 @@ def run_demo(out: Path, *, progress: Progress = no_progress, say: Say = lambda l
         data = out / "data" / "digits"
         say(f"mmrobust data prepare digits --out {data}")
         if not (data / INFO_FILE).is_file():
-            prepare_digits(data, progress=progress)
+            prepare_digits(data, limit=limit, progress=progress)
         for name in (TEACHER, *STUDENTS):
             _train(name, data, out, progress, say)
         baseline, candidate, others = _evaluate(data, out, progress, say)
@@ -130,8 +133,3 @@ def _resumable(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted(f"the demo stopped; what is finished is kept, `mmrobust demo --out {out}` goes on") from None
-
-
-def results_of(out: Path, name: str) -> Path:
-    """The results file of one of the demo's checkpoints."""
-    return out / "results" / name / RESULTS_FILE

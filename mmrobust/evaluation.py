@@ -319,6 +319,7 @@ def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
 def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: Mapping[str, Any]) -> pd.DataFrame:
     """The scored cells with the columns that say whose they are."""
     config = checkpoint.config
+    columns: list[str] = list(RESULTS_SCHEMA.names)
     return frame.assign(
         checkpoint=name,
         dataset=about["name"],
@@ -326,7 +327,7 @@ def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: M
         method=config.method["name"],
         head=config.head["name"],
         backbone=config.backbone["id"],
-    )[RESULTS_SCHEMA.names]
+    )[columns]
 
 
 def _merge(earlier: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
