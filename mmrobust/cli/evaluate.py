@@ -37,8 +37,8 @@ def evaluate(
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
     from mmrobust.checkpoint import load_checkpoint
     from mmrobust.data.dataset import Dataset
+    from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.evaluation import evaluate_checkpoints, make_grid
-    from mmrobust.prediction.run import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.scenarios import DEFAULT_RATES, PROMPTINGS, parse_rates
 
     rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
