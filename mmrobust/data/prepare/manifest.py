@@ -7,11 +7,8 @@ modality is a naturally missing one.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import functools
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from typing import Any
 
 from mmrobust.data.dataset import SPLITS, TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.prepare.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.files import refuse_to_overwrite
@@ -38,9 +36,6 @@ SPLIT_NAMES = {
 }
 """What a split may be called in a manifest, and what it becomes."""
 
-MAX_CELL_CHARACTERS = 2**26
-"""Longest cell of a CSV; Python's own limit is 131,072, less than some texts have."""
-
 
 @dataclass(frozen=True)
 class ManifestColumns:
@@ -52,10 +47,6 @@ class ManifestColumns:
     text: str = "text"
     label: str = "label"
     split: str = "split"
-
-
-_Cells = dict[str, Any]
-_Reader = Callable[[Path], tuple[list[str], Iterator[tuple[str, _Cells]]]]
 
 
 @dataclass
@@ -118,7 +109,7 @@ def prepare_manifest(
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
     columns = columns or ManifestColumns()
-    header, rows = _open_manifest(source)
+    header, rows = open_table(source)
     present = _find_columns(source, header, columns)
     entries = [_entry(row, where, cells, present) for row, (where, cells) in enumerate(rows, start=1)]
     if not entries:
@@ -152,94 +143,6 @@ def prepare_manifest(
         licence=licence,
         source=described_as or str(source),
     )
-
-
-def _open_manifest(source: Path) -> tuple[list[str], Iterator[tuple[str, _Cells]]]:
-    """Open the manifest: the column names, and of each row where it stands and its cells."""
-    if source.is_dir():
-        raise DataError(f"{source}: is a folder; --source names the manifest itself, a CSV, JSONL or Parquet file")
-    if not source.is_file():
-        raise DataError(f"{source}: no such file; --source names a manifest, a CSV, JSONL or Parquet file")
-    reader = _READERS.get(source.suffix.lower())
-    if reader is None:
-        raise DataError(f"{source}: ends in none of {', '.join(_READERS)}, so its format is not known")
-    try:
-        return reader(source)
-    except UnicodeDecodeError as cause:
-        raise DataError(
-            f"{source}: is not UTF-8 text ({cause.reason} at byte {cause.start}); save it as UTF-8"
-        ) from None
-
-
-def _read_delimited(source: Path, delimiter: str) -> tuple[list[str], Iterator[tuple[str, _Cells]]]:
-    previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            numbered = [(reader.line_num, fields) for fields in reader if fields]
-    except csv.Error as cause:
-        raise DataError(
-            f"{source}, line {reader.line_num}: cannot be read as {source.suffix[1:].upper()} ({cause})"
-        ) from cause
-    finally:
-        csv.field_size_limit(previous)
-    if not numbered:
-        raise DataError(f"{source}: is empty; the first line names the columns")
-    header = [column.strip() for column in numbered[0][1]]
-    twice = [column for i, column in enumerate(header) if column in header[:i]]
-    if twice:
-        raise DataError(f"{source}: column '{twice[0]}' is there twice")
-
-    def rows() -> Iterator[tuple[str, _Cells]]:
-        for row, (line, fields) in enumerate(numbered[1:], start=1):
-            where = f"{source}, row {row} (line {line})"
-            if len(fields) != len(header):
-                raise DataError(f"{where}: has {len(fields)} fields, the header names {len(header)}")
-            yield where, dict(zip(header, fields, strict=True))
-
-    return header, rows()
-
-
-def _read_jsonl(source: Path) -> tuple[list[str], Iterator[tuple[str, _Cells]]]:
-    parsed: list[tuple[str, _Cells]] = []
-    header: dict[str, None] = {}
-    with source.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            where = f"{source}, row {len(parsed) + 1} (line {line})"
-            try:
-                cells = json.loads(text)
-            except (ValueError, RecursionError) as cause:
-                raise DataError(f"{where}: is no JSON ({cause})") from cause
-            if not isinstance(cells, dict):
-                raise DataError(f"{where}: is no JSON object; each line is one, with a key per column")
-            parsed.append((where, cells))
-            header.update(dict.fromkeys(cells))
-    if not parsed:
-        raise DataError(f"{source}: is empty; each line is one JSON object")
-    return list(header), iter(parsed)
-
-
-def _read_parquet(source: Path) -> tuple[list[str], Iterator[tuple[str, _Cells]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(source)
-    except (pa.ArrowException, OSError) as cause:
-        reason = (str(cause).splitlines() or ["damaged"])[0]
-        raise DataError(f"{source}: cannot be read as Parquet ({reason})") from cause
-    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
-    return table.column_names, ((f"{source}, row {row}", cells) for row, cells in enumerate(rows, start=1))
-
-
-_READERS: dict[str, _Reader] = {
-    ".csv": functools.partial(_read_delimited, delimiter=","),
-    ".tsv": functools.partial(_read_delimited, delimiter="\t"),
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
 
 
 def _find_columns(source: Path, header: list[str], columns: ManifestColumns) -> dict[str, str]:
