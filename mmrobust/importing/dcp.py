@@ -8,7 +8,7 @@ task. It names a case by what is *present*: its ``image`` is our ``missing-text`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ def import_dcp(state: Mapping[str, Tensor], head_from: str = TASKS[0]) -> Import
         **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
         **source.affine(f"{head_from}_classifier", "head.dense"),
     }
-    source.check_empty(f"{task}_classifier." for task in TASKS)
+    source.check_empty(tuple(f"{task}_classifier." for task in TASKS))
     return ImportedDcp(clip, trained, sizes, remarks)
 
 
@@ -148,9 +148,9 @@ class _Source:
         """Weight and bias of a linear layer or a norm."""
         return {f"{ours}.{part}": self.take(f"{theirs}.{part}") for part in ("weight", "bias")}
 
-    def check_empty(self, but: Iterable[str]) -> None:
+    def check_empty(self, but: tuple[str, ...]) -> None:
         """Raise where a key was not taken, other than those that begin with one of ``but``."""
-        left = sorted(key for key in self._left if not key.startswith(tuple(but)))
+        left = sorted(key for key in self._left if not key.startswith(but))
         if left:
             more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
             raise CheckpointError(f"weight {left[0]}{more} is none of DCP's: the file is of another model or version")
