@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,32 @@ def test_a_text_is_padded_to_the_longest_of_its_batch_and_cut_to_the_position_ta
     batch = processor.collate([{"text": text, "image": image} for text in texts[:2]])
     assert batch["input_ids"].shape == (2, len(texts[1]))
     assert batch["attention_mask"].sum(1).tolist() == [len(text) for text in texts[:2]]
+
+
+def test_a_folder_laid_out_as_openai_published_it(tmp_path: Path) -> None:
+    """vocab.json and merges.txt, an image processor of whole numbers, and the wrong ``eos_token_id`` of old configs."""
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "se", "ve", "seve", "seven</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    seven, start, end = len(tokens) - 3, len(tokens) - 2, len(tokens) - 1
+    merges = ["#version: 0.2", "s e", "v e", "se ve", "seve n</w>"]
+    images = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
+    (tmp_path / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (tmp_path / "merges.txt").write_text("\n".join(merges) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer", "do_lower_case": true}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokens), "max_position_embeddings": 10, "bos_token_id": 0, "eos_token_id": 2}
+    vision = {"image_size": 32, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=tower | text, vision_config=tower | vision)).save_pretrained(tmp_path)
+
+    backbone = load_backbone(str(tmp_path), ("image", "text"))
+    processor = backbone.processor
+    texts = [processor.encode("text", text) for text in ("Seven seven", "", "seven " * 50)]
+    assert [text.tolist() for text in texts[:2]] == [[start, seven, seven, end], [start, end]]
+    assert texts[2].tolist() == [start, *[seven] * 8, end]
+    batch = processor.collate([{"text": text, "image": processor.fill("image", "ones")} for text in texts])
+    with torch.inference_mode():
+        ours = backbone.pooling().parts(backbone(batch))["text"]
+        theirs = backbone.model.get_text_features(batch["input_ids"], attention_mask=batch["attention_mask"])
+    torch.testing.assert_close(ours, theirs.pooler_output, atol=1e-5, rtol=1e-5)
