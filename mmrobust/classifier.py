@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.backbones.base import Backbone, Features, check_fill
-from mmrobust.backbones.layers import Prompts
-from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.cases import Case
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.heads.base import Head, HeadConfig, HeadSizes
@@ -69,7 +67,7 @@ class Classifier(nn.Module):
     @property
     def depends_on_prompting(self) -> bool:
         """Whether situation and concat prompting can give different logits."""
-        return self.method.has_prompts or self.head.knows_case
+        return self.method.has_prompts or self.head.knows_case or self.backbone.towers
 
     def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
         """Logits [B, classes], float32.
@@ -90,12 +88,14 @@ class Classifier(nn.Module):
         return logits.float()
 
     def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
-        """What the head sees of a batch; ``told`` are the cases whose prompts are offered."""
+        """What the head sees of a batch; ``told`` are the cases whose prompts are offered.
 
-        def prompts(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
-            return self.method.prompts(stream, layer, told, sequence)
-
-        streams = self.backbone(inputs, prompts if self.method.has_prompts else None)
+        A modality that is missing in all of them is not looked at: whoever is told the case can do without its tower.
+        Under concat prompting the cases name every modality, so what is looked at tells nothing about the sample's.
+        """
+        looked_at = {modality for case in told for modality in self._states[case].present}
+        prompts = self.method.source(told) if self.method.has_prompts else None
+        streams = self.backbone(inputs, prompts, looked_at)
         if self.head.reads_parts:
             return Features(None, self.pooling.parts(streams))
         return Features(self.pooling.pooled(streams), {})
@@ -147,8 +147,9 @@ class Classifier(nn.Module):
         self.method.requires_grad_(True)
         for name, parameter in self.head.named_parameters():
             parameter.requires_grad_(head_trains[name])
-        if self.method.trains_pooling and not self.head.reads_parts:
-            for name in self.pooling.trained_names:
+        if self.method.trains_pooling:
+            pooling = self.pooling
+            for name in pooling.trained_part_names if self.head.reads_parts else pooling.trained_names:
                 self.pooling.get_submodule(name).requires_grad_(True)
 
     def trained(self) -> dict[str, nn.Parameter]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "vilt": "mmrobust.backbones.vilt:load",
+    "clip": "mmrobust.backbones.clip:load",
     "mmrobust-cavmae": "mmrobust.backbones.cavmae:load",
 }
 """``model_type`` of a config.json → ``module:function`` that loads such a backbone from a folder or a Hub id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Features:
     pooled_BD: Tensor | None
     """One vector for the whole sample (heads ``linear`` and ``mlp``)."""
     parts_BD: Mapping[str, Tensor]
-    """Modality → its own vector [B, D of the modality] (head ``prototype``)."""
+    """Modality → its own vector [B, D of the modality] (head ``prototype``); at least those that are looked at."""
 
 
 class Pooling(nn.Module):
@@ -70,13 +70,15 @@ class Pooling(nn.Module):
     part_sizes: Mapping[str, int]
     trained_names: ClassVar[tuple[str, ...]] = ()
     """Names of children that a method with ``trains_pooling`` trains, where the head reads the pooled vector."""
+    trained_part_names: ClassVar[tuple[str, ...]] = ()
+    """The same where the head reads the parts."""
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """One vector for the whole sample [B, D]."""
+        """One vector for the whole sample [B, D]. What a tower that did not run would have given is zero."""
         raise NotImplementedError
 
     def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → its own vector [B, D of the modality]."""
+        """Modality → its own vector [B, D of the modality], of those whose stream ran."""
         raise NotImplementedError
 
 
@@ -87,6 +89,9 @@ class Backbone(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
     """In the order in which they run; a later stream may begin with what earlier ones gave."""
+    towers: ClassVar[bool] = False
+    """Whether each stream is one modality's own tower, of the modality's name, and sees nothing of the others. Then the
+    tower of a modality that nothing looks at is not run."""
     normed_head: ClassVar[bool] = False
     """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
 
@@ -121,15 +126,25 @@ class Backbone(nn.Module, ABC):
     def width(self) -> Mapping[str, int]:
         """Stream → size D of its tokens."""
 
-    def forward(self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None) -> dict[str, TokenSequence]:
-        """Every stream, after its last layer.
+    def needed(self, looked_at: Collection[str]) -> tuple[str, ...]:
+        """The streams that must run where only the modalities ``looked_at`` matter, in the order in which they run."""
+        return tuple(stream for stream in self.streams if stream in looked_at) if self.towers else self.streams
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        prompts: PromptSource | None = None,
+        looked_at: Collection[str] | None = None,
+    ) -> dict[str, TokenSequence]:
+        """The streams that are needed, each after its last layer.
 
         Args:
             inputs: a batch as :meth:`Processor.collate` gives it.
             prompts: what a method adds; ``None``: nothing.
+            looked_at: the modalities that matter; ``None``: all.
         """
         done: dict[str, TokenSequence] = {}
-        for stream in self.streams:
+        for stream in self.needed(self.modalities if looked_at is None else looked_at):
             sequence = self.enter(stream, inputs, done)
             for index, layer in enumerate(self.layers(stream)):
                 added = None if prompts is None else prompts(stream, index, sequence)

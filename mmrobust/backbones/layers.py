@@ -36,10 +36,12 @@ class LayerView:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a method adds at one layer, the same for every sample of the batch."""
+    """What a method adds at one layer: [P, D], the same for every sample, or [B, P, D]."""
 
     tokens_PD: Tensor | None = None
     """Tokens in front of the sequence; they stay there in the layers after (input level)."""
+    replaced_PD: Tensor | None = None
+    """Tokens in the place of the first P of the sequence, which an earlier layer's prompts hold."""
     keys_PD: Tensor | None = None
     """Keys in front of the layer's keys, raw, after the projection (attention level)."""
     values_PD: Tensor | None = None
@@ -51,27 +53,41 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
 
     ``x = x + out(attention(norm1(x)))``, then ``x = x + mlp(norm2(x))``.
     """
+    if prompts is not None and prompts.replaced_PD is not None:
+        sequence = sequence.with_first(prompts.replaced_PD)
     if prompts is not None and prompts.tokens_PD is not None:
         sequence = sequence.with_prompts(prompts.tokens_PD)
     x_BLD = sequence.tokens_BLD
     query, key, value = layer.project(layer.norm1(x_BLD))
-    mask = sequence.mask_BL
     if prompts is not None and prompts.keys_PD is not None and prompts.values_PD is not None:
         key = torch.cat([prompts.keys_PD.to(key.dtype).expand(len(key), -1, -1), key], dim=1)
         value = torch.cat([prompts.values_PD.to(value.dtype).expand(len(value), -1, -1), value], dim=1)
-        if mask is not None:
-            mask = F.pad(mask, (key.shape[1] - mask.shape[1], 0), value=True)
     dropout = layer.attention_dropout
     attended = F.scaled_dot_product_attention(
         _split_heads(query, layer.heads),
         _split_heads(key, layer.heads),
         _split_heads(value, layer.heads),
-        attn_mask=None if mask is None else mask[:, None, None, :],
+        attn_mask=_attention_mask(sequence, key.shape[1]),
         dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
     )
     x_BLD = x_BLD + layer.out(attended.transpose(1, 2).flatten(2))
     x_BLD = x_BLD + layer.mlp(layer.norm2(x_BLD))
     return sequence.with_tokens(x_BLD)
+
+
+def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:
+    """Which query may look at which key [B or 1, 1, L or 1, keys]; ``None``: each at all.
+
+    Keys in front of the sequence's own (attention-level prompts) are open to every query.
+    """
+    length = sequence.tokens_BLD.shape[1]
+    mask = sequence.mask_BL
+    if mask is not None:
+        mask = F.pad(mask, (keys - length, 0), value=True)[:, None, None, :]
+    if not sequence.causal:
+        return mask
+    causal = torch.ones(length, keys, dtype=torch.bool, device=sequence.tokens_BLD.device).tril(keys - length)
+    return causal[None, None] if mask is None else causal & mask
 
 
 def _split_heads(x_BLD: Tensor, heads: int) -> Tensor:

@@ -13,11 +13,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast, ViltConfig, ViltImageProcessorPil, ViltModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    ViltConfig,
+    ViltImageProcessorPil,
+    ViltModel,
+)
 
 from mmrobust.backbones.base import Backbone, check_modalities
 from mmrobust.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
 from mmrobust.backbones.cavmae_model import CavMaeConfig, CavMaeModel
+from mmrobust.backbones.clip import ClipBackbone, ClipProcessor
 from mmrobust.backbones.filterbank import log_mel_filterbank
 from mmrobust.backbones.vilt import ViltBackbone, ViltProcessor
 from mmrobust.data.dataset import Split
@@ -36,7 +45,8 @@ AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
 STATISTICS_SAMPLES = 512
 """How many sounds the mean and the spread of the filter bank are taken from."""
 
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+BERT_ENDS = ("[CLS]", "[SEP]")
+CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def is_tiny(name: str) -> bool:
@@ -76,7 +86,7 @@ def _fitting(modalities: Sequence[str]) -> str:
 
 
 def _tiny_vilt(train: Split) -> Backbone:
-    tokenizer = train_tokenizer(sample.text for sample in train if sample.text is not None)
+    tokenizer = train_tokenizer(_texts(train), BERT_ENDS)
     config = ViltConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN_SIZE,
@@ -112,6 +122,36 @@ def _tiny_cavmae(train: Split) -> Backbone:
     return CavMaeBackbone(CavMaeModel(config), CavMaeProcessor(audio, images), "tiny-cavmae")
 
 
+def _tiny_clip(train: Split) -> Backbone:
+    tokenizer = train_tokenizer(_texts(train), CLIP_ENDS)
+    tower = {
+        "hidden_size": HIDDEN_SIZE,
+        "intermediate_size": 4 * HIDDEN_SIZE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "attention_dropout": DROPOUT,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": TEXT_LENGTH,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    config = CLIPConfig(
+        text_config={**tower, **text},
+        vision_config={**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+        projection_dim=HIDDEN_SIZE,
+    )
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
+    return ClipBackbone(CLIPModel(config), ClipProcessor(tokenizer, images, TEXT_LENGTH), "tiny-clip")
+
+
+def _texts(train: Split) -> Iterable[str]:
+    return (sample.text for sample in train if sample.text is not None)
+
+
 def _filterbank_statistics(train: Split) -> tuple[float, float]:
     """Mean and standard deviation over the frames of the first sounds of the training split."""
     sounds = islice((sample for sample in train if sample.audio is not None), STATISTICS_SAMPLES)
@@ -121,32 +161,36 @@ def _filterbank_statistics(train: Split) -> tuple[float, float]:
     return (float(frames.mean()), float(frames.std())) if frames.size else (0.0, 1.0)
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A lower-casing byte-pair tokenizer with BERT's special tokens, trained on ``texts``.
+def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
+    """A lower-casing byte-pair tokenizer, trained on ``texts``.
 
     Byte pairs and not WordPiece: the library's WordPiece trainer gives another vocabulary at every call.
+
+    Args:
+        texts: what to learn the vocabulary from.
+        ends: the tokens that open and close every text, the family's own.
     """
+    special = ["[PAD]", "[UNK]", *ends]
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=2, special_tokens=SPECIAL_TOKENS, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, min_frequency=2, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    end, start = ((token, SPECIAL_TOKENS.index(token)) for token in ("[SEP]", "[CLS]"))
+    start, end = ((token, special.index(token)) for token in ends)
     tokenizer.post_processor = processors.BertProcessing(end, start)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=TEXT_LENGTH,
         pad_token="[PAD]",
         unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
+        cls_token=ends[0],
+        sep_token=ends[1],
     )
 
 
 TINY: dict[str, tuple[type[Backbone], Callable[[Split], Backbone]]] = {
     "tiny-vilt": (ViltBackbone, _tiny_vilt),
+    "tiny-clip": (ClipBackbone, _tiny_clip),
     "tiny-cavmae": (CavMaeBackbone, _tiny_cavmae),
 }
 """Name → (family, how it is made). One line for each family that has a tiny member."""

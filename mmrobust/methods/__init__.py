@@ -14,6 +14,7 @@ METHODS = {
     "none": "mmrobust.methods.base:NoMethod",
     "full": "mmrobust.methods.full:FullFineTuning",
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
+    "dcp": "mmrobust.methods.dcp:DeepCorrelatedPrompts",
 }
 """Name → ``module:class``; imported when it is asked for, so that listing the names costs no torch."""
 

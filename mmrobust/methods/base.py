@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from mmrobust.backbones.base import Backbone
+from mmrobust.backbones.base import Backbone, PromptSource
 from mmrobust.backbones.layers import Prompts
 from mmrobust.backbones.sequence import TokenSequence
 
@@ -50,6 +50,13 @@ class Method(nn.Module):
             sequence: the layer's input.
         """
         return None
+
+    def source(self, cases: Sequence[str]) -> PromptSource:
+        """What to add in one forward pass in which the model is told ``cases``.
+
+        :meth:`prompts` at every layer; a method whose layers share work overrides this, to do it once.
+        """
+        return lambda stream, layer, sequence: self.prompts(stream, layer, cases, sequence)
 
 
 class NoMethod(Method):
