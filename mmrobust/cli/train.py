@@ -29,8 +29,12 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     head: Annotated[str, typer.Option(help=f"Features to scores: {', '.join(HEADS)}.")] = "linear",
     modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
-    prompt_level: Annotated[str | None, typer.Option(help="Where prompts enter.", rich_help_panel="Prompts")] = None,
-    prompt_length: Annotated[int | None, typer.Option(help="Tokens per case.", rich_help_panel="Prompts")] = None,
+    prompt_level: Annotated[
+        str | None, typer.Option(help="Where prompts enter: input or attention.", rich_help_panel="Prompts")
+    ] = None,
+    prompt_length: Annotated[
+        int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
+    ] = None,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
     scenario: Annotated[str, typer.Option(help="Which inputs are missing in training.")] = "missing-both",
     missing_rate: Annotated[
