@@ -84,11 +84,14 @@ class CheckpointConfig:
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
-    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own."""
+    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own.
+
+    Where the backbone is frozen, what trains inside it is a method's (LoRA's).
+    """
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in classifier.trained().items()
-        if not name.startswith("backbone.")
+        if not (classifier.method.trains_backbone and name.startswith("backbone."))
     }
 
 

@@ -95,7 +95,7 @@ class Classifier(nn.Module):
         def prompts(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
             return self.method.prompts(stream, layer, told, sequence)
 
-        streams = self.backbone(inputs, prompts if self.method.has_prompts else None)
+        streams = self.backbone(inputs, prompts)
         if self.head.reads_parts:
             return Features(None, self.pooling.parts(streams))
         return Features(self.pooling.pooled(streams), {})

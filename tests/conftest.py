@@ -13,9 +13,14 @@ from safetensors.torch import load_file
 
 from mmrobust.backbones.base import Backbone
 from mmrobust.backbones.tiny import TINY, make_tiny
+from mmrobust.cases import missing_cases
+from mmrobust.classifier import Classifier
 from mmrobust.cli import app
+from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = next((above / "shared" for above in ROOT.parents if (above / "shared").is_dir()), ROOT.parent / "shared")
@@ -74,6 +79,64 @@ def tiny(digits: Dataset) -> Callable[[str], Backbone]:
         return make_tiny(name, family.modalities, digits.split("train"), seed=0)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny: Callable[[str], Backbone]) -> Callable[..., Classifier]:
+    """A classifier of three classes on a fresh tiny backbone."""
+
+    def build(
+        backbone: str | Backbone,
+        method: str = "none",
+        head: str = "linear",
+        *,
+        method_set: dict[str, Any] | None = None,
+        head_set: dict[str, Any] | None = None,
+        scrambled: bool = True,
+    ) -> Classifier:
+        if isinstance(backbone, str):
+            backbone = tiny(backbone)
+        method_cls, head_cls = method_class(method), head_class(head)
+        torch.manual_seed(0)
+        built = Classifier(
+            backbone,
+            method_cls,
+            from_mapping(method_cls.config_class, method_set or {}, method),
+            head_cls,
+            from_mapping(head_cls.config_class, head_set or {}, head),
+            classes=["a", "b", "c"],
+            task="single-label",
+            cases=missing_cases(backbone.modalities),
+        )
+        if scrambled:  # what begins at zero or at a constant would hide what it does
+            with torch.no_grad():
+                for parameter in built.trained().values():
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        return built
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def samples() -> Callable[[str, int], list[dict[str, torch.Tensor]]]:
+    """Encoded samples for a tiny backbone; texts and images of ViLT's get longer and larger from one to the next."""
+
+    def make(backbone: str, count: int) -> list[dict[str, torch.Tensor]]:
+        draws = torch.Generator().manual_seed(0)
+        if backbone == "tiny-vilt":
+            return [
+                {
+                    "text": torch.randint(4, 60, (3 + 5 * i,), generator=draws),
+                    "image": torch.randn(3, 64 + 16 * (i // 2), 64 + 16 * (i // 3), generator=draws),
+                }
+                for i in range(count)
+            ]
+        return [
+            {"audio": torch.randn(96, 64, generator=draws), "image": torch.randn(3, 64, 64, generator=draws)}
+            for _ in range(count)
+        ]
+
+    return make
 
 
 @pytest.fixture

@@ -89,6 +89,9 @@ class Backbone(nn.Module, ABC):
     normed_head: ClassVar[bool] = False
     """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
 
+    lora_targets: ClassVar[tuple[str, ...]] = ()
+    """Which of the model's dense layers LoRA adapts, by the ends of their names."""
+
     model: Any
     """The module that holds the weights."""
 
@@ -96,6 +99,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.processor = processor
+        self._own_names = frozenset(model.state_dict())
         self.source = source
         """The Hub id or folder it came from, or ``tiny-…``."""
 
@@ -136,13 +140,21 @@ class Backbone(nn.Module, ABC):
             done[stream] = sequence
         return done
 
+    def weights(self) -> dict[str, Tensor]:
+        """Name → each of its own weights, whatever a method has put into the model beside them.
+
+        PEFT moves an adapted layer's own weight to ``….base_layer.weight`` and puts the adapter's next to it.
+        """
+        state = {name.replace(".base_layer.", "."): t for name, t in self.model.state_dict().items()}
+        return {name: tensor for name, tensor in state.items() if name in self._own_names}
+
     def fingerprint(self) -> str:
-        """Fingerprint of every weight."""
-        return fingerprint_tensors(self.model.state_dict())
+        """Fingerprint of every weight of its own."""
+        return fingerprint_tensors(self.weights())
 
     def save(self, folder: Path) -> None:
         """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
 
 

@@ -125,6 +125,7 @@ class CavMaeBackbone(Backbone):
     modalities = ("audio", "image")
     streams = ("audio", "image", JOINT)
     normed_head = True
+    lora_targets = ("attn.qkv",)
 
     def __init__(self, model: CavMaeModel, processor: CavMaeProcessor, source: str) -> None:
         super().__init__(model, processor, source)

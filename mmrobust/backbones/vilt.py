@@ -116,6 +116,7 @@ class ViltBackbone(Backbone):
     family = "vilt"
     modalities = ("image", "text")
     streams = (JOINT,)
+    lora_targets = ("attention.query", "attention.value")
 
     def __init__(self, model: ViltModel, processor: ViltProcessor, source: str) -> None:
         for layer in model.encoder.layer:

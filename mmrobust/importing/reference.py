@@ -86,14 +86,14 @@ class ReferenceState:
         Raises:
             CheckpointError: unknown, or no divisor of ``hidden_size``.
         """
-        heads: object = self.settings.get("num_heads", 12 if hidden_size == 768 else None)
+        heads = self.settings.get("num_heads", 12 if hidden_size == 768 else None)
         if heads is None:
             raise CheckpointError(
                 f"{self.what}: no tensor tells the number of attention heads; name num_heads in a --config FILE.json"
             )
         if not isinstance(heads, int) or heads < 1 or hidden_size % heads:
             raise CheckpointError(f"{self.what}: num_heads {heads} does not divide the hidden size {hidden_size}")
-        return heads
+        return int(heads)
 
     def side(self, patches: int, name: str) -> int:
         """Side of the square that ``patches`` patches make.

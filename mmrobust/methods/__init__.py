@@ -14,6 +14,8 @@ METHODS = {
     "none": "mmrobust.methods.base:NoMethod",
     "full": "mmrobust.methods.full:FullFineTuning",
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
+    "lora": "mmrobust.methods.lora:Lora",
+    "adapter": "mmrobust.methods.adapter:Adapters",
 }
 """Name → ``module:class``; imported when it is asked for, so that listing the names costs no torch."""
 

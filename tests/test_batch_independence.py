@@ -1,0 +1,64 @@
+"""A sample's logits depend on nothing but the sample, its case and the prompting; under concat, not on the case either."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+close = {"rtol": 0, "atol": 1e-5}
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("none", {}),
+    "full": ("full", {}),
+    "mmp-input": ("mmp", {"length": 4}),
+    "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
+    "lora": ("lora", {"rank": 2}),
+    "adapter": ("adapter", {"bottleneck": 4}),
+}
+BACKBONES = {"tiny-vilt": "missing-text", "tiny-cavmae": "missing-audio"}
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("linear", {}),
+    "mlp": ("mlp", {}),
+    "prototype": ("prototype", {"per_class": 2}),
+}
+
+
+@pytest.fixture(params=[(m, b, h) for m in METHODS for b in BACKBONES for h in HEADS], ids="-".join)
+def built(request: pytest.FixtureRequest, classifier: Any) -> Any:
+    """Every method on every backbone under every head."""
+    method, backbone, head = request.param
+    if method == "lora" and importlib.util.find_spec("peft") is None:
+        pytest.skip("PEFT is not installed")
+    (name, method_set), (head_name, head_set) = METHODS[method], HEADS[head]
+    return backbone, classifier(backbone, name, head_name, method_set=method_set, head_set=head_set)
+
+
+@torch.inference_mode()
+def test_a_sample_alone_is_the_sample_in_any_batch(built: Any, samples: Any) -> None:
+    backbone, classifier = built
+    several = samples(backbone, 7)
+    collate = classifier.backbone.processor.collate
+    for prompting in ("situation", "concat"):
+        for case in ("complete", BACKBONES[backbone]):
+            together = classifier(collate(several), case, prompting)
+            for row in (0, 3, 6):  # among longer texts and larger images, in between, and the longest
+                alone = classifier(collate([several[row]]), case, prompting)
+                torch.testing.assert_close(alone[0], together[row], **close)
+            backwards = classifier(collate(several[::-1]), case, prompting)
+            torch.testing.assert_close(backwards.flip(0), together, **close)
+
+
+@torch.inference_mode()
+def test_under_concat_the_case_does_not_matter(built: Any, samples: Any) -> None:
+    backbone, classifier = built
+    inputs = classifier.backbone.processor.collate(samples(backbone, 2))
+    told = [classifier(inputs, case, "concat") for case in classifier.cases]
+    assert all(torch.equal(logits, told[0]) for logits in told)
+    situations = [classifier(inputs, case) for case in classifier.cases]
+    if classifier.depends_on_prompting:
+        assert not torch.allclose(situations[0], situations[1])
+    else:
+        assert all(torch.equal(logits, told[0]) for logits in situations)
