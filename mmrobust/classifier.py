@@ -84,10 +84,26 @@ class Classifier(nn.Module):
             UsageError: a case that this classifier does not know, or an unknown prompting.
         """
         told = self._told(case, prompting)
-        device = next(self.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+        with self._autocast():
             logits: Tensor = self.head(self.features(inputs, told), told)
         return logits.float()
+
+    def learn(self, inputs: Mapping[str, Tensor], case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] and the head's own term of the loss, as a training step takes them: :meth:`Head.learn`.
+
+        Args:
+            inputs: as for :meth:`forward`.
+            case: the case of every sample, which the model is told.
+            targets: labels as ones in [B, classes].
+        """
+        told = self._told(case, SITUATION)
+        with self._autocast():
+            logits, own = self.head.learn(self.features(inputs, told), told, targets)
+        return logits.float(), own.float()
+
+    def _autocast(self) -> torch.autocast:
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
         """What the head sees of a batch; ``told`` are the cases whose prompts are offered."""

@@ -1,4 +1,4 @@
-"""A sample's logits depend on nothing but the sample, its case and the prompting; under concat, not on the case either."""
+"""A sample's logits depend on the sample, its case and the prompting alone; under concat, not on the case either."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 close = {"rtol": 0, "atol": 1e-5}
 
+# ``full`` runs what ``none`` runs.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
-    "full": ("full", {}),
     "mmp-input": ("mmp", {"length": 4}),
     "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
     "lora": ("lora", {"rank": 2}),

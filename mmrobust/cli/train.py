@@ -36,6 +36,12 @@ def train(
         int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
     ] = None,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
+    method_set: Annotated[
+        list[str] | None, typer.Option(help="Any setting of the method, as KEY=VALUE; may be repeated.")
+    ] = None,
+    head_set: Annotated[
+        list[str] | None, typer.Option(help="Any setting of the head, as KEY=VALUE; may be repeated.")
+    ] = None,
     scenario: Annotated[str, typer.Option(help="Which inputs are missing in training.")] = "missing-both",
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
@@ -54,6 +60,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was killed.")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
+    from mmrobust.configuration import parse_settings
     from mmrobust.methods import method_class
     from mmrobust.prediction.run import resolve_device, resolve_dtype
     from mmrobust.training.loop import train as run
@@ -73,7 +80,9 @@ def train(
         missing_rate=missing_rate if missing_rate is not None else 0.0 if trains_backbone else 0.7,
         seed=seed,
         fill=fill,
-        method_settings={key: value for key, value in prompts.items() if value is not None},
+        method_settings={key: value for key, value in prompts.items() if value is not None}
+        | parse_settings(method_set or (), "--method-set"),
+        head_settings=parse_settings(head_set or (), "--head-set"),
     )
     place = resolve_device(device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class ReferenceState:
         Raises:
             CheckpointError: they make none; ``name`` is the tensor they were counted in.
         """
-        side = round(patches**0.5)
+        side = math.isqrt(patches)
         if side * side != patches:
             raise CheckpointError(f"{self.what}: weight {name} holds {patches} image positions, which make no square")
         return side

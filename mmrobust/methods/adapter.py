@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """h + up(gelu(down(h)))."""
+        """H + up(gelu(down(h)))."""
         changed: Tensor = x_BLD + self.up(F.gelu(self.down(x_BLD)))
         return changed
 

@@ -31,7 +31,9 @@ def test_the_training_begins_at_the_frozen_model(classifier: Any, samples: Any, 
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_backbone_stays_what_it_was(classifier: Any, tiny: Any, samples: Any, tmp_path: Path, backbone: str) -> None:
+def test_the_backbone_stays_what_it_was(
+    classifier: Any, tiny: Any, samples: Any, tmp_path: Path, backbone: str
+) -> None:
     before = tiny(backbone).fingerprint()
     adapted = classifier(backbone, "lora")
     optimizer = torch.optim.SGD(adapted.trained().values(), lr=0.1)
@@ -60,7 +62,7 @@ def test_targets_can_be_chosen(tiny: Any) -> None:
 
 
 def test_targets_that_the_backbone_does_not_have_are_named(tiny: Any) -> None:
-    with pytest.raises(UsageError, match="vilt has no dense layers attn.qkv"):
+    with pytest.raises(UsageError, match=r"vilt has no dense layers attn\.qkv"):
         Lora(LoraConfig(targets=("attn.qkv",)), tiny("tiny-vilt"), ["complete"])
 
 
