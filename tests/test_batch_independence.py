@@ -15,6 +15,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
     "mmp-input": ("mmp", {"length": 4}),
     "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
+    "msp": ("msp", {"length": 2}),
     "lora": ("lora", {"rank": 2}),
     "adapter": ("adapter", {"bottleneck": 4}),
 }

@@ -14,6 +14,7 @@ METHODS = {
     "none": "mmrobust.methods.base:NoMethod",
     "full": "mmrobust.methods.full:FullFineTuning",
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
+    "msp": "mmrobust.methods.msp:ModalitySpecificPrompts",
     "lora": "mmrobust.methods.lora:Lora",
     "adapter": "mmrobust.methods.adapter:Adapters",
 }
