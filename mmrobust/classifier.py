@@ -69,7 +69,7 @@ class Classifier(nn.Module):
     @property
     def depends_on_prompting(self) -> bool:
         """Whether situation and concat prompting can give different logits."""
-        return self.method.has_prompts or self.head.knows_case
+        return self.method.has_prompts or self.head.knows_case or self.backbone.knows_case
 
     def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
         """Logits [B, classes], float32.
@@ -111,7 +111,10 @@ class Classifier(nn.Module):
         def prompts(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
             return self.method.prompts(stream, layer, told, sequence)
 
-        streams = self.backbone(inputs, prompts)
+        # Told of several cases (concat), the backbone does not know what is missing.
+        state = self._states[told[0]] if len(told) == 1 else None
+        missing = () if state is None else tuple(m for m in self.modalities if state.is_missing(m))
+        streams = self.backbone(inputs, prompts, missing)
         if self.head.reads_parts:
             return Features(None, self.pooling.parts(streams))
         return Features(self.pooling.pooled(streams), {})
@@ -172,8 +175,11 @@ class Classifier(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode for what trains; a frozen backbone stays in evaluation mode, so that its dropout is off."""
+        """Training mode for what trains.
+
+        A frozen backbone stays in evaluation mode, so that its dropout is off, unless its settings ask for it.
+        """
         super().train(mode)
         if not self.method.trains_backbone:
-            self.backbone.train(False)
+            self.backbone.train(mode and self.backbone.settings.dropout)
         return self

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmrobust.backbones.layers import LayerView, Prompts, run_layer
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.fingerprints import fingerprint_tensors
 
@@ -53,6 +54,14 @@ class Processor(ABC):
 
 
 @dataclass(frozen=True)
+class BackboneSettings:
+    """How a backbone runs, beyond its weights: part of a checkpoint. A family with more has its own subclass."""
+
+    dropout: bool = False
+    """Whether a frozen backbone's dropout is on while something else trains, as in the papers' released code."""
+
+
+@dataclass(frozen=True)
 class Features:
     """What a head sees of a batch."""
 
@@ -83,6 +92,7 @@ class Backbone(nn.Module, ABC):
     """A frozen encoder: an nn.Module of a library (or ours) with its weights, names and config, seen as streams."""
 
     family: ClassVar[str]
+    settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
     """In the order in which they run; a later stream may begin with what earlier ones gave."""
@@ -99,6 +109,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.processor = processor
+        self.settings: Any = self.settings_class()
         self._own_names = frozenset(model.state_dict())
         self.source = source
         """The Hub id or folder it came from, or ``tiny-…``."""
@@ -124,20 +135,33 @@ class Backbone(nn.Module, ABC):
     def width(self) -> Mapping[str, int]:
         """Stream → size D of its tokens."""
 
-    def forward(self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None) -> dict[str, TokenSequence]:
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Run with these ``settings`` from now on.
+
+        Raises:
+            UsageError: a setting that the family does not have, or a value out of range.
+        """
+        self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
+
+    @property
+    def knows_case(self) -> bool:
+        """Whether it runs otherwise when it is told that a modality is missing."""
+        return False
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None, missing: Sequence[str] = ()
+    ) -> dict[str, TokenSequence]:
         """Every stream, after its last layer.
 
         Args:
             inputs: a batch as :meth:`Processor.collate` gives it.
             prompts: what a method adds; ``None``: nothing.
+            missing: the modalities that it is told are missing; most backbones run on their fills all the same.
         """
+        del missing
         done: dict[str, TokenSequence] = {}
         for stream in self.streams:
-            sequence = self.enter(stream, inputs, done)
-            for index, layer in enumerate(self.layers(stream)):
-                added = None if prompts is None else prompts(stream, index, sequence)
-                sequence = run_layer(layer, sequence, added)
-            done[stream] = sequence
+            done[stream] = run_stream(stream, self.layers(stream), self.enter(stream, inputs, done), prompts)
         return done
 
     def weights(self) -> dict[str, Tensor]:
@@ -156,6 +180,15 @@ class Backbone(nn.Module, ABC):
         """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
         self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
+
+
+def run_stream(
+    stream: str, layers: Sequence[LayerView], sequence: TokenSequence, prompts: PromptSource | None
+) -> TokenSequence:
+    """``sequence`` after all ``layers``, with what a method adds to those of ``stream``."""
+    for index, layer in enumerate(layers):
+        sequence = run_layer(layer, sequence, None if prompts is None else prompts(stream, index, sequence))
+    return sequence
 
 
 def check_fill(fill: str) -> str:

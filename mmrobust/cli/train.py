@@ -36,6 +36,15 @@ def train(
         int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
     ] = None,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
+    backbone_dropout: Annotated[
+        bool, typer.Option("--backbone-dropout", help="Keep a frozen backbone's dropout on in training, as the papers.")
+    ] = False,
+    missing_path: Annotated[
+        str | None, typer.Option(help="CAV-MAE, one modality missing: fill, single or average. Default: fill.")
+    ] = None,
+    max_text_length: Annotated[
+        int | None, typer.Option(help="ViLT: tokens of a text; more than its table has stretch it.")
+    ] = None,
     method_set: Annotated[
         list[str] | None, typer.Option(help="Any setting of the method, as KEY=VALUE; may be repeated.")
     ] = None,
@@ -67,6 +76,11 @@ def train(
     from mmrobust.training.setup import TrainSettings
 
     prompts = {"level": prompt_level, "length": prompt_length, "depth": prompt_depth}
+    running = {
+        "dropout": backbone_dropout or None,
+        "missing_path": missing_path,
+        "max_text_length": max_text_length,
+    }
     chosen = _recipe(recipe, method, backbone, batch_size, {"epochs": epochs, "lr": lr, "patience": patience})
     trains_backbone = method_class(method).trains_backbone
     settings = TrainSettings(
@@ -82,6 +96,7 @@ def train(
         fill=fill,
         method_settings={key: value for key, value in prompts.items() if value is not None}
         | parse_settings(method_set or (), "--method-set"),
+        backbone_settings={key: value for key, value in running.items() if value is not None},
         head_settings=parse_settings(head_set or (), "--head-set"),
     )
     place = resolve_device(device)

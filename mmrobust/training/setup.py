@@ -47,6 +47,8 @@ class TrainSettings:
     fill: str = "ones"
     method_settings: dict[str, Any] = field(default_factory=dict)
     head_settings: dict[str, Any] = field(default_factory=dict)
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+    """What differs from the family's usual way to run."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     splits = {name: _split(dataset, name) for name in ("train", "validation")}
 
     backbone = _load(settings, modalities, dataset)
+    backbone.configure(settings.backbone_settings)
     stored = method.trains_backbone or is_tiny(settings.backbone)
     config = CheckpointConfig(
         method={"name": settings.method, **dataclasses.asdict(method_config)},
@@ -105,6 +108,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
             "family": backbone.family,
             "stored": stored,
             "fingerprint": backbone.fingerprint(),
+            "settings": settings.backbone_settings,
         },
         modalities=list(backbone.modalities),
         classes=list(dataset.info.classes),

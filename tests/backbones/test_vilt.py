@@ -3,6 +3,7 @@ depend on that order is compared."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ViltConfig, ViltModel
 
-from mmrobust.backbones.vilt import BLOCK_EPS, JOINT, ViltBackbone
+from mmrobust.backbones.vilt import BLOCK_EPS, JOINT, ViltBackbone, ViltSettings, stretch_text_positions
+from mmrobust.errors import UsageError
 
 close = {"rtol": 0, "atol": 1e-5}
 
@@ -94,3 +96,38 @@ SIDES = st.sampled_from([16, 32, 48, 64])
 )
 def test_our_forward_is_the_librarys_whatever_the_sizes(seed: int, samples: list[Any]) -> None:
     agree(seed, 2, 2, [length for length, _ in samples], [size for _, size in samples])
+
+
+def test_text_positions_are_stretched_as_in_mmp() -> None:
+    table = torch.randn(40, 24)
+    as_released = torch.nn.functional.interpolate(table.view(1, 1, 40, 24), size=(1024, 24), mode="bilinear").squeeze()
+    torch.testing.assert_close(stretch_text_positions(table, 1024), as_released)
+
+
+@torch.no_grad()
+def test_longer_texts_run_on_stretched_positions_and_the_weights_stay() -> None:
+    theirs, ours = models(0, 2, 2)
+    before = ours.fingerprint()
+    ours.processor = SimpleNamespace()  # type: ignore[assignment]  # only its length is set
+    ours.configure({"max_text_length": 50})
+    assert ours.processor.max_length == 50
+    longer = ViltModel(ViltConfig(**{**theirs.config.to_dict(), "max_position_embeddings": 50})).eval()
+    positions = "embeddings.text_embeddings.position_embeddings.weight"
+    state = theirs.state_dict()
+    longer.load_state_dict({**state, positions: stretch_text_positions(state[positions], 50)})
+    inputs = batch([50, 31], [(48, 48)] * 2)
+    expected, found = ViltBackbone(longer, None, "longer"), ours  # type: ignore[arg-type]
+    torch.testing.assert_close(found(inputs)[JOINT].tokens_BLD[:, 0], expected(inputs)[JOINT].tokens_BLD[:, 0], **close)
+    assert ours.fingerprint() == before
+
+
+@pytest.mark.parametrize(("length", "expected"), [(0, 128), (20, 20), (300, 300)])
+def test_texts_are_cut_at_the_length_that_was_asked_for(tiny: Any, length: int, expected: int) -> None:
+    backbone = tiny("tiny-vilt")
+    backbone.configure({"max_text_length": length})
+    assert len(backbone.processor.encode("text", "seven " * 400)) == expected
+
+
+def test_a_length_without_room_for_the_marks_is_refused() -> None:
+    with pytest.raises(UsageError, match="--max-text-length 1: must be 2 or more"):
+        ViltSettings(max_text_length=1)
