@@ -92,10 +92,12 @@ def classifier(tiny: Callable[[str], Backbone]) -> Callable[..., Classifier]:
         *,
         method_set: dict[str, Any] | None = None,
         head_set: dict[str, Any] | None = None,
+        backbone_set: dict[str, Any] | None = None,
         scrambled: bool = True,
     ) -> Classifier:
         if isinstance(backbone, str):
             backbone = tiny(backbone)
+            backbone.configure(backbone_set or {})
         method_cls, head_cls = method_class(method), head_class(head)
         torch.manual_seed(0)
         built = Classifier(

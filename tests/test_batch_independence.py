@@ -19,7 +19,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {"rank": 2}),
     "adapter": ("adapter", {"bottleneck": 4}),
 }
-BACKBONES = {"tiny-vilt": "missing-text", "tiny-cavmae": "missing-audio"}
+BACKBONES: dict[str, tuple[str, dict[str, Any], str]] = {  # name → (tiny backbone, its settings, a case)
+    "vilt": ("tiny-vilt", {}, "missing-text"),
+    "vilt-stretched": ("tiny-vilt", {"max_text_length": 150}, "missing-image"),
+    "cavmae": ("tiny-cavmae", {}, "missing-audio"),
+    "cavmae-single": ("tiny-cavmae", {"missing_path": "single"}, "missing-audio"),
+    "cavmae-average": ("tiny-cavmae", {"missing_path": "average"}, "missing-image"),
+}
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
     "mlp": ("mlp", {}),
@@ -34,16 +40,18 @@ def built(request: pytest.FixtureRequest, classifier: Any) -> Any:
     if method == "lora" and importlib.util.find_spec("peft") is None:
         pytest.skip("PEFT is not installed")
     (name, method_set), (head_name, head_set) = METHODS[method], HEADS[head]
-    return backbone, classifier(backbone, name, head_name, method_set=method_set, head_set=head_set)
+    tiny, settings, case = BACKBONES[backbone]
+    built = classifier(tiny, name, head_name, method_set=method_set, head_set=head_set, backbone_set=settings)
+    return tiny, case, built
 
 
 @torch.inference_mode()
 def test_a_sample_alone_is_the_sample_in_any_batch(built: Any, samples: Any) -> None:
-    backbone, classifier = built
+    backbone, lacking, classifier = built
     several = samples(backbone, 7)
     collate = classifier.backbone.processor.collate
     for prompting in ("situation", "concat"):
-        for case in ("complete", BACKBONES[backbone]):
+        for case in ("complete", lacking):
             together = classifier(collate(several), case, prompting)
             for row in (0, 3, 6):  # among longer texts and larger images, in between, and the longest
                 alone = classifier(collate([several[row]]), case, prompting)
@@ -54,7 +62,7 @@ def test_a_sample_alone_is_the_sample_in_any_batch(built: Any, samples: Any) -> 
 
 @torch.inference_mode()
 def test_under_concat_the_case_does_not_matter(built: Any, samples: Any) -> None:
-    backbone, classifier = built
+    backbone, _, classifier = built
     inputs = classifier.backbone.processor.collate(samples(backbone, 2))
     told = [classifier(inputs, case, "concat") for case in classifier.cases]
     assert all(torch.equal(logits, told[0]) for logits in told)

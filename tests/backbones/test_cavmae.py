@@ -105,6 +105,8 @@ def test_the_loss_and_its_gradients_are_the_references(recorded: Any) -> None:
     found = dict(classifier.backbone.model.named_parameters()) | {"mlp_head.1.weight": classifier.head.dense.weight}
     names = [name.removeprefix("grad.bce.") for name in io if name.startswith("grad.bce.") and io[name].ndim]
     assert len(names) == 4
+    unreached = sum(p.grad is None for p in classifier.backbone.model.parameters())
+    assert unreached == io["grad.bce.no_grad_count"]  # the norms for one modality alone
     for name in names:
         torch.testing.assert_close(found[name].grad, io[f"grad.bce.{name}"], **close)
 
