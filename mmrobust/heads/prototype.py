@@ -158,7 +158,8 @@ def supervised_contrast(h_BD: Tensor, targets: Tensor, temperature: float) -> Te
         temperature: τ.
     """
     itself = torch.eye(len(h_BD), dtype=torch.bool, device=h_BD.device)
-    similar = (h_BD @ h_BD.T / temperature).masked_fill(itself, -torch.inf)
+    with torch.autocast(h_BD.device.type, enabled=False):  # τ is small: bfloat16's third digit would be seen
+        similar = (h_BD @ h_BD.T / temperature).masked_fill(itself, -torch.inf)
     positive = (targets @ targets.T > 0) & ~itself
     log_share = (similar - similar.logsumexp(1, keepdim=True)).masked_fill(~positive, 0.0)
     return -(log_share.sum(1) / positive.sum(1).clamp(min=1)).sum()

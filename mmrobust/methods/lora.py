@@ -42,7 +42,7 @@ class Lora(Method):
     """``lora``: low-rank changes of dense layers, inside the backbone's model.
 
     Raises:
-        UsageError: PEFT is not installed, or the backbone has none of the targets.
+        UsageError: PEFT is not installed, the backbone has none of the targets, or it was adapted before.
     """
 
     name = "lora"
@@ -52,6 +52,8 @@ class Lora(Method):
     def __init__(self, config: LoraConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
         peft = _peft()
+        if any(".lora_" in name for name, _ in backbone.model.named_parameters()):
+            raise UsageError(f"lora method: backbone {backbone.source} carries LoRA weights already; load it anew")
         targets = list(config.targets or backbone.lora_targets)
         # PEFT's LoraConfig wants a whole number as alpha, but only ever divides it by the rank.
         settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets)

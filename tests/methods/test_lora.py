@@ -66,6 +66,13 @@ def test_targets_that_the_backbone_does_not_have_are_named(tiny: Any) -> None:
         Lora(LoraConfig(targets=("attn.qkv",)), tiny("tiny-vilt"), ["complete"])
 
 
+def test_a_backbone_that_was_adapted_before_is_refused(tiny: Any) -> None:
+    backbone = tiny("tiny-vilt")
+    Lora(LoraConfig(), backbone, ["complete"])
+    with pytest.raises(UsageError, match="carries LoRA weights already; load it anew"):
+        Lora(LoraConfig(), backbone, ["complete"])
+
+
 def test_a_rank_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="rank 0 and alpha 16 must be positive"):
         LoraConfig(rank=0)
