@@ -46,7 +46,7 @@ class CheckpointConfig:
     """``name`` and the head's settings."""
     backbone: dict[str, Any]
     """``id`` (as it was named), ``path`` (relative to the checkpoint, where it is a folder), ``family``, ``stored``
-    (whether the checkpoint holds it), ``fingerprint`` (of its weights)."""
+    (whether the checkpoint holds it), ``fingerprint`` (of its weights), ``settings`` (how it runs)."""
     modalities: list[str]
     classes: list[str]
     task: str
@@ -84,11 +84,14 @@ class CheckpointConfig:
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
-    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own."""
+    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own.
+
+    Where the backbone is frozen, what trains inside it is a method's (LoRA's).
+    """
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in classifier.trained().items()
-        if not name.startswith("backbone.")
+        if not (classifier.method.trains_backbone and name.startswith("backbone."))
     }
 
 
@@ -157,6 +160,8 @@ def load_checkpoint(
                 f"{folder}: its backbone {config.backbone['id']} has other weights now "
                 f"({found[:12]}, was {expected[:12]}); train again, or name the old one with --backbone"
             )
+        settings = config.backbone.get("settings", {})
+        loaded.configure(settings)
         classifier = build_classifier(loaded, config)
     except CheckpointError:
         raise
@@ -168,6 +173,7 @@ def load_checkpoint(
         {
             "weights": fingerprint_tensors(trained),
             "backbone": expected,
+            **({"backbone_settings": settings} if settings else {}),
             **{key: getattr(config, key) for key in ("method", "head", "classes", "task", "cases", "fill")},
         }
     )

@@ -67,7 +67,7 @@ class Classifier(nn.Module):
     @property
     def depends_on_prompting(self) -> bool:
         """Whether situation and concat prompting can give different logits."""
-        return self.method.has_prompts or self.head.knows_case or self.backbone.towers
+        return self.method.has_prompts or self.head.knows_case or self.backbone.knows_case
 
     def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
         """Logits [B, classes], float32.
@@ -82,20 +82,36 @@ class Classifier(nn.Module):
             UsageError: a case that this classifier does not know, or an unknown prompting.
         """
         told = self._told(case, prompting)
-        device = next(self.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+        with self._autocast():
             logits: Tensor = self.head(self.features(inputs, told), told)
         return logits.float()
+
+    def learn(self, inputs: Mapping[str, Tensor], case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] and the head's own term of the loss, as a training step takes them: :meth:`Head.learn`.
+
+        Args:
+            inputs: as for :meth:`forward`.
+            case: the case of every sample, which the model is told.
+            targets: labels as ones in [B, classes].
+        """
+        told = self._told(case, SITUATION)
+        with self._autocast():
+            logits, own = self.head.learn(self.features(inputs, told), told, targets)
+        return logits.float(), own.float()
+
+    def _autocast(self) -> torch.autocast:
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
         """What the head sees of a batch; ``told`` are the cases whose prompts are offered.
 
         A modality that is missing in all of them is not looked at: whoever is told the case can do without its tower.
-        Under concat prompting the cases name every modality, so what is looked at tells nothing about the sample's.
+        Under concat prompting the cases name every modality, so nothing is told of the sample's own.
         """
-        looked_at = {modality for case in told for modality in self._states[case].present}
-        prompts = self.method.source(told) if self.method.has_prompts else None
-        streams = self.backbone(inputs, prompts, looked_at)
+        present = {modality for case in told for modality in self._states[case].present}
+        missing = [modality for modality in self.modalities if modality not in present]
+        streams = self.backbone(inputs, self.method.source(told), missing)
         if self.head.reads_parts:
             return Features(None, self.pooling.parts(streams))
         return Features(self.pooling.pooled(streams), {})
@@ -157,8 +173,11 @@ class Classifier(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode for what trains; a frozen backbone stays in evaluation mode, so that its dropout is off."""
+        """Training mode for what trains.
+
+        A frozen backbone stays in evaluation mode, so that its dropout is off, unless its settings ask for it.
+        """
         super().train(mode)
         if not self.method.trains_backbone:
-            self.backbone.train(False)
+            self.backbone.train(mode and self.backbone.settings.dropout)
         return self

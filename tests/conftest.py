@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from mmrobust.backbones.base import Backbone
+from mmrobust.backbones.tiny import TINY, make_tiny
+from mmrobust.cases import missing_cases
+from mmrobust.classifier import Classifier
 from mmrobust.cli import app
+from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.setup import TrainSettings
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = next((above / "shared" for above in ROOT.parents if (above / "shared").is_dir()), ROOT.parent / "shared")
 
 
 class Outcome(NamedTuple):
@@ -27,9 +38,17 @@ class Outcome(NamedTuple):
     err: str
 
 
+class Golden(NamedTuple):
+    """What was recorded from a paper's own code."""
+
+    weights: dict[str, torch.Tensor]
+    io: dict[str, torch.Tensor]
+    config: dict[str, Any]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data beside the repository."""
+    """The folder of real data beside the repository, or beside a folder that it lies in."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there: the real data (av-digits, emoji) lie beside the repository")
     return SHARED
@@ -41,6 +60,89 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("data") / "digits"
     prepare_digits(folder, limit=60)
     return Dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], Golden]:
+    """Weights (reference's names), inputs and outputs, and configuration of one recorded run."""
+
+    def read(name: str) -> Golden:
+        folder = shared / "golden" / name
+        weights, io = (load_file(folder / f"{kind}.safetensors") for kind in ("weights", "io"))
+        return Golden(weights, io, json.loads((folder / "config.json").read_text()))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny(digits: Dataset) -> Callable[[str], Backbone]:
+    """A fresh tiny backbone of that name with random weights."""
+
+    def build(name: str) -> Backbone:
+        family, _ = TINY[name]
+        return make_tiny(name, family.modalities, digits.split("train"), seed=0)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny: Callable[[str], Backbone]) -> Callable[..., Classifier]:
+    """A classifier of three classes on a fresh tiny backbone."""
+
+    def build(
+        backbone: str | Backbone,
+        method: str = "none",
+        head: str = "linear",
+        *,
+        method_set: dict[str, Any] | None = None,
+        head_set: dict[str, Any] | None = None,
+        backbone_set: dict[str, Any] | None = None,
+        scrambled: bool = True,
+    ) -> Classifier:
+        if isinstance(backbone, str):
+            backbone = tiny(backbone)
+            backbone.configure(backbone_set or {})
+        method_cls, head_cls = method_class(method), head_class(head)
+        torch.manual_seed(0)
+        built = Classifier(
+            backbone,
+            method_cls,
+            from_mapping(method_cls.config_class, method_set or {}, method),
+            head_cls,
+            from_mapping(head_cls.config_class, head_set or {}, head),
+            classes=["a", "b", "c"],
+            task="single-label",
+            cases=missing_cases(backbone.modalities),
+        )
+        if scrambled:  # what begins at zero or at a constant would hide what it does
+            with torch.no_grad():
+                for parameter in built.trained().values():
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        return built
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def samples() -> Callable[[str, int], list[dict[str, torch.Tensor]]]:
+    """Encoded samples for a tiny backbone; texts and images of ViLT's get longer and larger from one to the next."""
+
+    def make(backbone: str, count: int) -> list[dict[str, torch.Tensor]]:
+        draws = torch.Generator().manual_seed(0)
+        if backbone == "tiny-vilt":
+            return [
+                {
+                    "text": torch.randint(4, 60, (3 + 5 * i,), generator=draws),
+                    "image": torch.randn(3, 64 + 16 * (i // 2), 64 + 16 * (i // 3), generator=draws),
+                }
+                for i in range(count)
+            ]
+        return [
+            {"audio": torch.randn(96, 64, generator=draws), "image": torch.randn(3, 64, 64, generator=draws)}
+            for _ in range(count)
+        ]
+
+    return make
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_a_checkpoint_is_only_what_was_trained(trained: Callable[..., Path]) -> 
 def test_it_says_what_it_is(trained: Callable[..., Path]) -> None:
     config = json.loads((trained("mmp", "linear") / "config.json").read_text())
     full = json.loads((trained("full", "linear") / "config.json").read_text())
-    assert config["method"] == {"name": "mmp", "level": "input", "length": 2, "depth": 6, "init": "normal"}
+    assert config["method"] == {"name": "mmp", "level": "input", "length": 2, "depth": 6, "layers": [], "init": "normal"}
     assert config["cases"] == ["complete", "missing-image", "missing-text"]
     assert config["backbone"]["fingerprint"] == full["backbone"]["fingerprint"]
     assert config["training"]["missing_rate"] == 0.7
@@ -115,7 +115,7 @@ def test_damage(copy: Path, damage: Callable[[Path], object], message: str) -> N
     ("key", "value", "message"),
     [
         ("format_version", 99, "checkpoint format 99 is newer"),
-        ("method", {"name": "mpm"}, "unknown method 'mpm': did you mean 'mmp'"),
+        ("method", {"name": "mmpp"}, "unknown method 'mmpp': did you mean 'mmp'"),
         ("head", {"name": "linear", "scal": 1}, "unknown linear head setting 'scal'"),
         ("surprise", 1, "keys are not those of a checkpoint"),
     ],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmrobust.backbones.layers import LayerView, Prompts, run_layer
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.fingerprints import fingerprint_tensors
 
@@ -54,6 +55,14 @@ class Processor(ABC):
 
 
 @dataclass(frozen=True)
+class BackboneSettings:
+    """How a backbone runs, beyond its weights: part of a checkpoint. A family with more has its own subclass."""
+
+    dropout: bool = False
+    """Whether a frozen backbone's dropout is on while something else trains, as in the papers' released code."""
+
+
+@dataclass(frozen=True)
 class Features:
     """What a head sees of a batch."""
 
@@ -86,6 +95,7 @@ class Backbone(nn.Module, ABC):
     """A frozen encoder: an nn.Module of a library (or ours) with its weights, names and config, seen as streams."""
 
     family: ClassVar[str]
+    settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
     """In the order in which they run; a later stream may begin with what earlier ones gave."""
@@ -95,6 +105,9 @@ class Backbone(nn.Module, ABC):
     normed_head: ClassVar[bool] = False
     """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
 
+    lora_targets: ClassVar[tuple[str, ...]] = ()
+    """Which of the model's dense layers LoRA adapts, by the ends of their names."""
+
     model: Any
     """The module that holds the weights."""
 
@@ -102,6 +115,8 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.processor = processor
+        self.settings: Any = self.settings_class()
+        self._own_names = frozenset(model.state_dict())
         self.source = source
         """The Hub id or folder it came from, or ``tiny-…``."""
 
@@ -126,41 +141,64 @@ class Backbone(nn.Module, ABC):
     def width(self) -> Mapping[str, int]:
         """Stream → size D of its tokens."""
 
-    def needed(self, looked_at: Collection[str]) -> tuple[str, ...]:
-        """The streams that must run where only the modalities ``looked_at`` matter, in the order in which they run."""
-        return tuple(stream for stream in self.streams if stream in looked_at) if self.towers else self.streams
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Run with these ``settings`` from now on.
+
+        Raises:
+            UsageError: a setting that the family does not have, or a value out of range.
+        """
+        self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
+
+    @property
+    def knows_case(self) -> bool:
+        """Whether it runs otherwise when it is told that a modality is missing."""
+        return self.towers
+
+    def needed(self, missing: Collection[str] = ()) -> tuple[str, ...]:
+        """The streams that must run, in order, where the modalities ``missing`` are known to be."""
+        return tuple(stream for stream in self.streams if not (self.towers and stream in missing))
 
     def forward(
-        self,
-        inputs: Mapping[str, Tensor],
-        prompts: PromptSource | None = None,
-        looked_at: Collection[str] | None = None,
+        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None, missing: Collection[str] = ()
     ) -> dict[str, TokenSequence]:
         """The streams that are needed, each after its last layer.
 
         Args:
             inputs: a batch as :meth:`Processor.collate` gives it.
             prompts: what a method adds; ``None``: nothing.
-            looked_at: the modalities that matter; ``None``: all.
+            missing: the modalities that it is told are missing; without towers it runs on their fills all the same.
         """
         done: dict[str, TokenSequence] = {}
-        for stream in self.needed(self.modalities if looked_at is None else looked_at):
-            sequence = self.enter(stream, inputs, done)
-            for index, layer in enumerate(self.layers(stream)):
-                added = None if prompts is None else prompts(stream, index, sequence)
-                sequence = run_layer(layer, sequence, added)
-            done[stream] = sequence
+        for stream in self.needed(missing):
+            done[stream] = run_stream(stream, self.layers(stream), self.enter(stream, inputs, done), prompts)
         return done
 
+    def weights(self) -> dict[str, Tensor]:
+        """Name → each of its own weights, whatever a method has put into the model beside them.
+
+        PEFT moves an adapted layer's own weight to ``….base_layer.weight`` and puts the adapter's next to it.
+        """
+        state = {name.replace(".base_layer.", "."): t for name, t in self.model.state_dict().items()}
+        return {name: tensor for name, tensor in state.items() if name in self._own_names}
+
     def fingerprint(self) -> str:
-        """Fingerprint of every weight."""
-        return fingerprint_tensors(self.model.state_dict())
+        """Fingerprint of every weight of its own."""
+        return fingerprint_tensors(self.weights())
 
     def save(self, folder: Path) -> None:
         """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
         with without_bars():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
+
+
+def run_stream(
+    stream: str, layers: Sequence[LayerView], sequence: TokenSequence, prompts: PromptSource | None
+) -> TokenSequence:
+    """``sequence`` after all ``layers``, with what a method adds to those of ``stream``."""
+    for index, layer in enumerate(layers):
+        sequence = run_layer(layer, sequence, None if prompts is None else prompts(stream, index, sequence))
+    return sequence
 
 
 @contextmanager

@@ -1,9 +1,15 @@
-"""CAV-MAE as three streams: audio, image, then both together."""
+"""CAV-MAE as three streams: audio, image, then both together; and its own two ways with a missing one.
+
+The joint layers hold three pairs of norms: for both modalities together, for audio alone, for images alone. The
+reference can therefore run on one modality (its ``audioonly`` and ``videoonly``: the joint layers with that modality's
+norms) and average that with the joint layers' usual pass over the one modality (``missingaudioonly`` and
+``missingvideoonly``, named after what is there). :attr:`CavMaeSettings.missing_path` chooses.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +18,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrobust.backbones.base import Backbone, Pooling, Processor
+from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling, Processor, PromptSource, run_stream
 from mmrobust.backbones.cavmae_model import CavMaeModel
 from mmrobust.backbones.filterbank import log_mel_filterbank
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.errors import CheckpointError
+from mmrobust.errors import CheckpointError, unknown_name
 from mmrobust.files import read_json, write_json
 
 JOINT = "joint"
+ALONE = {"audio": "joint-audio", "image": "joint-image"}
+"""Modality → where the joint layers' pass over it alone, with its own norms, lies among the streams that are done."""
+FILL, SINGLE, AVERAGE = MISSING_PATHS = ("fill", "single", "average")
 PROCESSOR_FILE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class CavMaeSettings(BackboneSettings):
+    """How a CAV-MAE runs.
+
+    Raises:
+        UsageError: an unknown path.
+    """
+
+    missing_path: str = FILL
+    """What becomes of a stream that is known to be missing. ``fill``: it runs on its fill (Prompt the Missing's way);
+    ``single``: the other runs alone, with its own norms; ``average``: the mean of that and of the usual pass over the
+    other alone. Under concat prompting, where the case is unknown, it is always ``fill``."""
+
+    def __post_init__(self) -> None:
+        if self.missing_path not in MISSING_PATHS:
+            raise unknown_name("missing path", self.missing_path, MISSING_PATHS)
 
 
 @dataclass(frozen=True)
@@ -100,31 +127,45 @@ class CavMaeProcessor(Processor):
 
 
 class CavMaePooling(Pooling):
-    """Final norm, then the mean over all tokens (pooled), or over each modality's (parts); prompts are left out."""
+    """Final norm, then the mean over all tokens (pooled), or over each modality's (parts); prompts are left out.
 
-    def __init__(self, norm: nn.Module, size: int) -> None:
+    Where a modality ran alone, that pass has its own final norm, and several passes are averaged.
+    """
+
+    def __init__(self, model: CavMaeModel) -> None:
         super().__init__()
-        self.norm = norm
-        self.pooled_size = size
-        self.part_sizes = {"audio": size, "image": size}
+        self.norm, self.norm_a, self.norm_v = model.norm, model.norm_a, model.norm_v
+        self.pooled_size = model.config.hidden_size
+        self.part_sizes = dict.fromkeys(("audio", "image"), self.pooled_size)
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Mean of the normed audio and image tokens [B, D]."""
-        pooled: Tensor = self.norm(streams[JOINT].content()).mean(1)
-        return pooled
+        """Mean of the normed audio and image tokens [B, D], or of those of the one that ran alone."""
+        passes = [norm(sequence.content()).mean(1) for norm, sequence in self._passes(streams)]
+        return torch.stack(passes).mean(0)
 
     def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → mean of its normed tokens [B, D]."""
-        return {m: self.norm(streams[JOINT].segment(m)).mean(1) for m in ("audio", "image")}
+        """Modality → mean of its normed tokens [B, D]; one that did not run has none."""
+        return {
+            m: torch.stack([norm(sequence.segment(m)).mean(1) for norm, sequence in self._passes(streams)]).mean(0)
+            for m in ("audio", "image")
+            if m in streams
+        }
+
+    def _passes(self, streams: Mapping[str, TokenSequence]) -> list[tuple[nn.Module, TokenSequence]]:
+        """The passes through the joint layers that were made, each with its final norm."""
+        norms = {JOINT: self.norm, ALONE["audio"]: self.norm_a, ALONE["image"]: self.norm_v}
+        return [(norm, streams[name]) for name, norm in norms.items() if name in streams]
 
 
 class CavMaeBackbone(Backbone):
-    """CAV-MAE's multimodal path: both streams always run, a missing one on its fill."""
+    """CAV-MAE: a stream per modality, then the joint layers."""
 
     family = "cavmae"
+    settings_class = CavMaeSettings
     modalities = ("audio", "image")
     streams = ("audio", "image", JOINT)
     normed_head = True
+    lora_targets = ("attn.qkv",)
 
     def __init__(self, model: CavMaeModel, processor: CavMaeProcessor, source: str) -> None:
         super().__init__(model, processor, source)
@@ -146,7 +187,30 @@ class CavMaeBackbone(Backbone):
 
     def pooling(self) -> CavMaePooling:
         """See :meth:`Backbone.pooling`."""
-        return CavMaePooling(self.model.norm, self.model.config.hidden_size)
+        return CavMaePooling(self.model)
+
+    @property
+    def knows_case(self) -> bool:
+        """See :attr:`Backbone.knows_case`."""
+        return bool(self.settings.missing_path != FILL)
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None, missing: Collection[str] = ()
+    ) -> dict[str, TokenSequence]:
+        """See :meth:`Backbone.forward`; with another missing path than ``fill``, what is missing does not run.
+
+        A method adds the same to the joint layers whichever norms they run with.
+        """
+        if not missing or self.settings.missing_path == FILL:
+            return super().forward(inputs, prompts)
+        (modality,) = (m for m in self.modalities if m not in missing)
+        own = run_stream(modality, self.layers(modality), self.enter(modality, inputs, {}), prompts)
+        suffix = {"audio": "_a", "image": "_v"}[modality]
+        alone = [_view(block, suffix) for block in self.model.blocks_u]
+        done = {modality: own, ALONE[modality]: run_stream(JOINT, alone, own, prompts)}
+        if self.settings.missing_path == AVERAGE:
+            done[JOINT] = run_stream(JOINT, self.layers(JOINT), own, prompts)
+        return done
 
     def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
         """Patches with position and modality embeddings; the joint stream begins with audio, then image."""
@@ -161,18 +225,18 @@ class CavMaeBackbone(Backbone):
         return TokenSequence(tokens, None, ((stream, tokens.shape[1]),))
 
 
-def _view(block: Any) -> LayerView:
-    """The parts of a CAV-MAE block, with the norms for both modalities together."""
+def _view(block: Any, suffix: str = "") -> LayerView:
+    """The parts of a CAV-MAE block, with the norms for both modalities together, or for one alone (``_a``, ``_v``)."""
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = block.attn.qkv(x).chunk(3, dim=-1)
         return query, key, value
 
     return LayerView(
-        norm1=block.norm1,
+        norm1=getattr(block, f"norm1{suffix}"),
         project=project,
         out=lambda x: block.attn.proj_drop(block.attn.proj(x)),
-        norm2=block.norm2,
+        norm2=getattr(block, f"norm2{suffix}"),
         mlp=block.mlp,
         heads=block.attn.num_heads,
     )

@@ -46,6 +46,10 @@ class Prompts:
     """Keys in front of the layer's keys, raw, after the projection (attention level)."""
     values_PD: Tensor | None = None
     """Values that go with ``keys_PD``."""
+    after_attention: Callable[[Tensor], Tensor] | None = None
+    """What the attention's output [B, L, D] passes through before it is added to the residual (an adapter)."""
+    after_mlp: Callable[[Tensor], Tensor] | None = None
+    """The same for the output of the feed-forward half."""
 
 
 def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None = None) -> TokenSequence:
@@ -70,9 +74,14 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
         attn_mask=_attention_mask(sequence, key.shape[1]),
         dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
     )
-    x_BLD = x_BLD + layer.out(attended.transpose(1, 2).flatten(2))
-    x_BLD = x_BLD + layer.mlp(layer.norm2(x_BLD))
-    return sequence.with_tokens(x_BLD)
+    output_BLD = layer.out(attended.transpose(1, 2).flatten(2))
+    if prompts is not None and prompts.after_attention is not None:
+        output_BLD = prompts.after_attention(output_BLD)
+    x_BLD = x_BLD + output_BLD
+    output_BLD = layer.mlp(layer.norm2(x_BLD))
+    if prompts is not None and prompts.after_mlp is not None:
+        output_BLD = prompts.after_mlp(output_BLD)
+    return sequence.with_tokens(x_BLD + output_BLD)
 
 
 def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:

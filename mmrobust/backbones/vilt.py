@@ -8,6 +8,7 @@ default of 1e-12 makes the gradient of MMP's constant initial prompts a thousand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +18,32 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ViltModel
 
-from mmrobust.backbones.base import Backbone, Pooling, Processor
+from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling, Processor
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.errors import UsageError
 
 BLOCK_EPS = 1e-6
 """LayerNorm eps of the blocks and the final norm; the text embedding keeps the config's (1e-12)."""
 
 JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class ViltSettings(BackboneSettings):
+    """How a ViLT runs.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    max_text_length: int = 0
+    """Tokens of a text; longer ones are cut. More than the position table holds stretch it, as MMP does with the 40
+    positions of the released weights. 0: what the table holds."""
+
+    def __post_init__(self) -> None:
+        if self.max_text_length and self.max_text_length < 2:
+            raise UsageError(f"--max-text-length {self.max_text_length}: must be 2 or more, for [CLS] and [SEP]")
 
 
 class ViltProcessor(Processor):
@@ -33,7 +52,7 @@ class ViltProcessor(Processor):
     Args:
         tokenizer: a ``PreTrainedTokenizerFast``.
         image_processor: a ``ViltImageProcessorPil``.
-        max_length: how many tokens the position table holds; longer texts are cut.
+        max_length: how many tokens a text may have; longer ones are cut.
     """
 
     def __init__(self, tokenizer: Any, image_processor: Any, max_length: int) -> None:
@@ -114,14 +133,23 @@ class ViltBackbone(Backbone):
     """ViLT as one joint stream: [prompts | text | image]."""
 
     family = "vilt"
+    settings_class = ViltSettings
     modalities = ("image", "text")
     streams = (JOINT,)
+    processor: ViltProcessor
+    lora_targets = ("attention.query", "attention.value")
 
     def __init__(self, model: ViltModel, processor: ViltProcessor, source: str) -> None:
         for layer in model.encoder.layer:
             layer.layernorm_before.eps = layer.layernorm_after.eps = BLOCK_EPS
         model.layernorm.eps = BLOCK_EPS
         super().__init__(model, processor, source)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """See :meth:`Backbone.configure`; the processor cuts texts at the length that is asked for."""
+        super().configure(settings)
+        table = self.model.config.max_position_embeddings
+        self.processor.max_length = self.settings.max_text_length or table
 
     @property
     def width(self) -> Mapping[str, int]:
@@ -146,13 +174,29 @@ class ViltBackbone(Backbone):
         """Text tokens, then the image [CLS] and the valid patches."""
         del stream, done
         embeddings = self.model.embeddings
-        text = embeddings.text_embeddings(input_ids=inputs["input_ids"])
+        text = self._embed_text(inputs["input_ids"])
         image, image_mask = self._embed_image(inputs["pixel_values"], inputs["pixel_mask"])
         modality_type = embeddings.token_type_embeddings.weight
         text, image = text + modality_type[0], image + modality_type[1]
         return TokenSequence(text, inputs["attention_mask"].bool(), (("text", text.shape[1]),)).followed_by(
             TokenSequence(image, image_mask, (("image", image.shape[1]),))
         )
+
+    def _embed_text(self, ids: Tensor) -> Tensor:
+        """Tokens [B, L, D] with positions, stretched where texts may be longer than the position table.
+
+        The table itself stays as it is: it is the backbone's weight, frozen or trained.
+        """
+        embeddings = self.model.embeddings.text_embeddings
+        table = embeddings.position_embeddings.weight
+        longest = self.settings.max_text_length
+        if longest <= len(table):
+            short: Tensor = embeddings(input_ids=ids)
+            return short
+        positions = stretch_text_positions(table, longest)[: ids.shape[1]]
+        tokens = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings.weight[0] + positions
+        long: Tensor = embeddings.dropout(embeddings.LayerNorm(tokens))
+        return long
 
     def _embed_image(self, pixels: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
         """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K].
@@ -186,6 +230,14 @@ class ViltBackbone(Backbone):
             stretched = _stretch(table, height, width)
             maps[height, width] = F.pad(stretched, (0, columns - width, 0, rows - height))
         return torch.cat([maps[size] for size in sizes])
+
+
+def stretch_text_positions(table: Tensor, length: int) -> Tensor:
+    """A position table [L, D] at another length [length, D]: bilinear, corners not aligned, as MMP does.
+
+    Its map is stretched along L alone, where bilinear is linear.
+    """
+    return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
 def _stretch(table: Tensor, rows: int, columns: int) -> Tensor:

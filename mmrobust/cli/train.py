@@ -29,9 +29,28 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     head: Annotated[str, typer.Option(help=f"Features to scores: {', '.join(HEADS)}.")] = "linear",
     modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
-    prompt_level: Annotated[str | None, typer.Option(help="Where prompts enter.", rich_help_panel="Prompts")] = None,
-    prompt_length: Annotated[int | None, typer.Option(help="Tokens per case.", rich_help_panel="Prompts")] = None,
+    prompt_level: Annotated[
+        str | None, typer.Option(help="Where prompts enter: input or attention.", rich_help_panel="Prompts")
+    ] = None,
+    prompt_length: Annotated[
+        int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
+    ] = None,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
+    backbone_dropout: Annotated[
+        bool, typer.Option("--backbone-dropout", help="Keep a frozen backbone's dropout on in training, as the papers.")
+    ] = False,
+    missing_path: Annotated[
+        str | None, typer.Option(help="CAV-MAE, one modality missing: fill, single or average. Default: fill.")
+    ] = None,
+    max_text_length: Annotated[
+        int | None, typer.Option(help="ViLT: tokens of a text; more than its table has stretch it.")
+    ] = None,
+    method_set: Annotated[
+        list[str] | None, typer.Option(help="Any setting of the method, as KEY=VALUE; may be repeated.")
+    ] = None,
+    head_set: Annotated[
+        list[str] | None, typer.Option(help="Any setting of the head, as KEY=VALUE; may be repeated.")
+    ] = None,
     scenario: Annotated[str, typer.Option(help="Which inputs are missing in training.")] = "missing-both",
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
@@ -50,12 +69,18 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was killed.")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
+    from mmrobust.configuration import parse_settings
     from mmrobust.devices import resolve_device, resolve_dtype
     from mmrobust.methods import method_class
     from mmrobust.training.loop import train as run
     from mmrobust.training.setup import TrainSettings
 
     prompts = {"level": prompt_level, "length": prompt_length, "depth": prompt_depth}
+    running = {
+        "dropout": backbone_dropout or None,
+        "missing_path": missing_path,
+        "max_text_length": max_text_length,
+    }
     chosen = _recipe(recipe, method, backbone, batch_size, {"epochs": epochs, "lr": lr, "patience": patience})
     trains_backbone = method_class(method).trains_backbone
     settings = TrainSettings(
@@ -69,7 +94,10 @@ def train(
         missing_rate=missing_rate if missing_rate is not None else 0.0 if trains_backbone else 0.7,
         seed=seed,
         fill=fill,
-        method_settings={key: value for key, value in prompts.items() if value is not None},
+        method_settings={key: value for key, value in prompts.items() if value is not None}
+        | parse_settings(method_set or (), "--method-set"),
+        backbone_settings={key: value for key, value in running.items() if value is not None},
+        head_settings=parse_settings(head_set or (), "--head-set"),
     )
     place = resolve_device(device)
 

@@ -54,6 +54,21 @@ class Head(nn.Module):
         """Logits [B, classes] for the case that the model is told (situation), or for all of them (concat)."""
         raise NotImplementedError
 
+    def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What a training step needs of a batch; a head with an objective of its own overrides it.
+
+        Args:
+            features: of the batch.
+            cases: as for :meth:`forward`.
+            targets: labels as ones in [B, classes].
+
+        Returns:
+            The logits [B, classes] that the task's loss is taken of, and the head's own term of the loss, a scalar,
+            summed over the batch.
+        """
+        logits = self(features, cases)
+        return logits, logits.new_zeros(())
+
     def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
         """Initial values from the frozen features of the training split, where a head has such a start.
 

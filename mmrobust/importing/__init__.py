@@ -1,1 +1,1 @@
-"""Checkpoints of the papers' released code, made into ours: one module per repository, each a pure function."""
+"""Checkpoints of the papers' own code, made into ours. One module per method, each a pure function of a state dict."""

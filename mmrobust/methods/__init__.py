@@ -15,6 +15,9 @@ METHODS = {
     "full": "mmrobust.methods.full:FullFineTuning",
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
     "dcp": "mmrobust.methods.dcp:DeepCorrelatedPrompts",
+    "msp": "mmrobust.methods.msp:ModalitySpecificPrompts",
+    "lora": "mmrobust.methods.lora:Lora",
+    "adapter": "mmrobust.methods.adapter:Adapters",
 }
 """Name → ``module:class``; imported when it is asked for, so that listing the names costs no torch."""
 

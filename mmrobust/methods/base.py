@@ -23,7 +23,8 @@ class Method(nn.Module):
 
     Args:
         config: an instance of :attr:`config_class`.
-        backbone: what it will be added to; only sizes are read, nothing is kept.
+        backbone: what it will be added to. Most methods read its sizes and keep nothing; LoRA puts its weights into
+            the backbone's model, beside the backbone's own.
         cases: names of the cases that it tells apart.
     """
 
@@ -41,7 +42,7 @@ class Method(nn.Module):
         self.cases = tuple(cases)
 
     def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """What to add in front of ``layer`` of ``stream``.
+        """What to add at ``layer`` of ``stream``.
 
         Args:
             stream: a stream of the backbone.

@@ -162,8 +162,9 @@ def _step(
         if recipe.augment:
             samples = [augment(sample) for sample in samples]
         inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
-        logits = classifier(inputs, case)
-        part = loss(logits, split.targets[positions].to(device), classifier.task, recipe.label_smoothing) / len(batch)
+        targets = split.targets[positions].to(device)
+        logits, own = classifier.learn(inputs, case, targets)
+        part = (loss(logits, targets, classifier.task, recipe.label_smoothing) + own) / len(batch)
         part.backward()  # type: ignore[no-untyped-call]  # torch's stub
         value += float(part.detach())
     clip_gradients(list(classifier.trained().values()), recipe.clip)

@@ -75,8 +75,14 @@ FINE_TUNING = Recipe(epochs=10, batch_size=32, lr=5e-5, weight_decay=1e-2, betas
 """``full`` on a backbone that knows something already."""
 
 
+ADAPTERS = Recipe(lr=1e-3, betas=(0.9, 0.999))
+"""``lora`` and ``adapter``: they change what every layer does, and a prompt's learning rate tears that apart."""
+
+
 def default_recipe(method: str, backbone: str) -> Recipe:
     """The recipe that is taken where none is named."""
+    if method in ("lora", "adapter"):
+        return ADAPTERS
     if method != "full":
         return DEFAULT
     return SCRATCH if backbone.startswith("tiny") else FINE_TUNING

@@ -46,6 +46,8 @@ class TrainSettings:
     fill: str = "ones"
     method_settings: dict[str, Any] = field(default_factory=dict)
     head_settings: dict[str, Any] = field(default_factory=dict)
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+    """What differs from the family's usual way to run."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     splits = {name: _split(dataset, name) for name in ("train", "validation")}
 
     backbone = _load(settings, modalities, dataset)
+    backbone.configure(settings.backbone_settings)
     stored = method.trains_backbone or is_tiny(settings.backbone)
     config = CheckpointConfig(
         method={"name": settings.method, **plain(method_config)},
@@ -104,6 +107,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
             "family": backbone.family,
             "stored": stored,
             "fingerprint": backbone.fingerprint(),
+            "settings": settings.backbone_settings,
         },
         modalities=list(backbone.modalities),
         classes=list(dataset.info.classes),

@@ -102,7 +102,7 @@ def test_text_sees_every_prompt_and_nothing_to_its_right(keys: bool) -> None:
             return added if layer == 0 else None
 
         with torch.inference_mode():
-            return backbone(batch | {"input_ids": ids}, source, ["text"])["text"].tokens_BLD
+            return backbone(batch | {"input_ids": ids}, source, ["image"])["text"].tokens_BLD
 
     prompts_PD, ids = torch.randn(count, width), batch["input_ids"]
     before = run(prompts_PD, ids)
@@ -121,12 +121,13 @@ def test_text_sees_every_prompt_and_nothing_to_its_right(keys: bool) -> None:
 def test_a_tower_that_nothing_looks_at_is_not_run() -> None:
     backbone, batch = random_clip(1), inputs(1, [4, 6])
     both = backbone(batch)
-    for modality, input_name in {"image": "pixel_values", "text": "input_ids"}.items():
-        alone = backbone({k: v for k, v in batch.items() if k in (input_name, "attention_mask")}, None, [modality])
+    for modality, input_name, other in (("image", "pixel_values", "text"), ("text", "input_ids", "image")):
+        given = {k: v for k, v in batch.items() if k in (input_name, "attention_mask")}
+        alone = backbone(given, missing=[other])
         assert list(alone) == [modality]
         torch.testing.assert_close(alone[modality].tokens_BLD, both[modality].tokens_BLD)
     size = backbone.model.config.projection_dim
-    pooled = backbone.pooling().pooled(backbone(batch, None, ["text"]))
+    pooled = backbone.pooling().pooled(backbone(batch, missing=["image"]))
     assert pooled.shape == (2, 2 * size)
     assert not pooled[:, :size].any()
     torch.testing.assert_close(pooled[:, size:], backbone.pooling().pooled(both)[:, size:])

@@ -40,7 +40,7 @@ def test_train_then_eval(cli: Callable[..., object], digits: Dataset, tmp_path: 
 
 BAD = [
     (["--data", "nowhere"], "nowhere: no such folder; make a data set with: mmrobust data prepare"),
-    (["--method", "mpm"], "unknown method 'mpm': did you mean 'mmp'? Known: none, full, mmp"),
+    (["--method", "mmpp"], "unknown method 'mmpp': did you mean 'mmp'? Known: none, full, mmp, dcp, msp"),
     (["--missing-rate", "1.2"], "missing rate 1.2 is not a share of the samples"),
     (["--recipe", "fast"], "unknown recipe 'fast'"),
     (["--batch-size", "0"], "batch size '0': give a positive whole number, or auto"),
@@ -102,7 +102,7 @@ def test_eval_refuses(
 def test_flags_may_come_from_the_environment(
     cli: Callable[..., object], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MMROBUST_TRAIN_METHOD", "mpm")
+    monkeypatch.setenv("MMROBUST_TRAIN_METHOD", "mmpp")
     code, _, err = cli("train", "--data", digits.folder, "--backbone", "tiny", "--out", tmp_path / "out")
     assert code == 2
-    assert "unknown method 'mpm'" in err
+    assert "unknown method 'mmpp'" in err

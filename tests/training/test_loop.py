@@ -144,7 +144,7 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "mpm"}, "unknown method 'mpm': did you mean 'mmp'"),
+        ({"method": "mmpp"}, "unknown method 'mmpp': did you mean 'mmp'"),
         ({"head": "protoype"}, "unknown head 'protoype': did you mean 'prototype'"),
         ({"missing_rate": 1.2}, "missing rate 1.2 is not a share"),
         ({"scenario": "missing-audio"}, "unknown scenario for image and text 'missing-audio'"),

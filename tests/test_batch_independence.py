@@ -1,0 +1,73 @@
+"""A sample's logits depend on the sample, its case and the prompting alone; under concat, not on the case either."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+close = {"rtol": 0, "atol": 1e-5}
+
+# ``full`` runs what ``none`` runs.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("none", {}),
+    "mmp-input": ("mmp", {"length": 4}),
+    "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
+    "msp": ("msp", {"length": 2}),
+    "lora": ("lora", {"rank": 2}),
+    "adapter": ("adapter", {"bottleneck": 4}),
+}
+BACKBONES: dict[str, tuple[str, dict[str, Any], str]] = {  # name → (tiny backbone, its settings, a case)
+    "vilt": ("tiny-vilt", {}, "missing-text"),
+    "vilt-stretched": ("tiny-vilt", {"max_text_length": 150}, "missing-image"),
+    "cavmae": ("tiny-cavmae", {}, "missing-audio"),
+    "cavmae-single": ("tiny-cavmae", {"missing_path": "single"}, "missing-audio"),
+    "cavmae-average": ("tiny-cavmae", {"missing_path": "average"}, "missing-image"),
+}
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("linear", {}),
+    "mlp": ("mlp", {}),
+    "prototype": ("prototype", {"per_class": 2}),
+}
+
+
+@pytest.fixture(params=[(m, b, h) for m in METHODS for b in BACKBONES for h in HEADS], ids="-".join)
+def built(request: pytest.FixtureRequest, classifier: Any) -> Any:
+    """Every method on every backbone under every head."""
+    method, backbone, head = request.param
+    if method == "lora" and importlib.util.find_spec("peft") is None:
+        pytest.skip("PEFT is not installed")
+    (name, method_set), (head_name, head_set) = METHODS[method], HEADS[head]
+    tiny, settings, case = BACKBONES[backbone]
+    built = classifier(tiny, name, head_name, method_set=method_set, head_set=head_set, backbone_set=settings)
+    return tiny, case, built
+
+
+@torch.inference_mode()
+def test_a_sample_alone_is_the_sample_in_any_batch(built: Any, samples: Any) -> None:
+    backbone, lacking, classifier = built
+    several = samples(backbone, 7)
+    collate = classifier.backbone.processor.collate
+    for prompting in ("situation", "concat"):
+        for case in ("complete", lacking):
+            together = classifier(collate(several), case, prompting)
+            for row in (0, 3, 6):  # among longer texts and larger images, in between, and the longest
+                alone = classifier(collate([several[row]]), case, prompting)
+                torch.testing.assert_close(alone[0], together[row], **close)
+            backwards = classifier(collate(several[::-1]), case, prompting)
+            torch.testing.assert_close(backwards.flip(0), together, **close)
+
+
+@torch.inference_mode()
+def test_under_concat_the_case_does_not_matter(built: Any, samples: Any) -> None:
+    backbone, _, classifier = built
+    inputs = classifier.backbone.processor.collate(samples(backbone, 2))
+    told = [classifier(inputs, case, "concat") for case in classifier.cases]
+    assert all(torch.equal(logits, told[0]) for logits in told)
+    situations = [classifier(inputs, case) for case in classifier.cases]
+    if classifier.depends_on_prompting:
+        assert not torch.allclose(situations[0], situations[1])
+    else:
+        assert all(torch.equal(logits, told[0]) for logits in situations)
