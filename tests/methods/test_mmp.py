@@ -141,7 +141,9 @@ def test_gradients_are_the_papers(golden: Any, level: str) -> None:
         **{theirs: f"method.tokens.joint.{case}" for case, theirs in PROMPTS.items()},
     }
     for theirs, ours in names.items():
-        torch.testing.assert_close(trained[ours].grad, recorded.io[f"grad.mmimdb.{theirs}"], **close)
+        expected = recorded.io[f"grad.mmimdb.{theirs}"]
+        # Relative to the largest: gradients of prompts are small themselves.
+        torch.testing.assert_close(trained[ours].grad, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     assert all(p.grad is None for p in classifier.backbone.parameters())
 
 
