@@ -1,10 +1,11 @@
-"""Settings as frozen dataclasses: made from plain mappings, with unknown keys and wrong kinds of values refused."""
+"""Settings as frozen dataclasses: made from plain mappings, with unknown keys and wrong values refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -68,3 +69,17 @@ def _fitting(value: Any, hint: Any, what: str) -> Any:
         inner = typing.get_args(hint)[0]
         return tuple(_fitting(item, inner, what) for item in value)
     return value
+
+
+def plain(settings: Any) -> Any:
+    """Settings (a dataclass, a mapping, a sequence, a value) as JSON would give them back.
+
+    Dataclasses become mappings, tuples lists, paths text.
+    """
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return plain(dataclasses.asdict(settings))
+    if isinstance(settings, Mapping):
+        return {key: plain(value) for key, value in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [plain(value) for value in settings]
+    return str(settings) if isinstance(settings, Path) else settings

@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.checkpoint import Checkpoint
 from mmrobust.classifier import Classifier
-from mmrobust.data.batches import EncodedSplit
-from mmrobust.data.dataset import Dataset, Split
-from mmrobust.errors import DataError, Interrupted, UsageError
-from mmrobust.prediction.plan import Plan, plan_predictions
-from mmrobust.prediction.run import DEFAULT_BATCH_SIZE, predict
+from mmrobust.data.dataset import Dataset
+from mmrobust.devices import DEFAULT_BATCH_SIZE
+from mmrobust.errors import Interrupted, UsageError
+from mmrobust.prediction.shards import EvaluationSplit, plan_for, predict_shards, select_samples, under_every_prompting
 from mmrobust.prediction.store import PredictionStore
 from mmrobust.progress import Progress, no_progress
 from mmrobust.provenance import command_line, git_state, now, versions
 from mmrobust.results import RESULTS_FILE, RESULTS_KEYS, RESULTS_SCHEMA, Results, read_results, write_results
-from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, SITUATION, Grid, scenario_names
-from mmrobust.scoring.join import SplitTruth, score
-
-SHARD_SAMPLES = 512
-"""Samples of the split that one shard is about: what a killed run loses at most."""
-
-
-@dataclass(frozen=True)
-class EvaluationSplit:
-    """A split, or the first samples of it, as the evaluation sees it."""
-
-    split: Split
-    size: int
-    """How many samples, from the first."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the samples."""
-        return self.split.ids[: self.size]
-
-    def truth(self, modalities: Sequence[str]) -> SplitTruth:
-        """What scoring must know, for a model of these modalities."""
-        natural = self.split.natural_cases(modalities)
-        return SplitTruth(
-            ids=self.ids,
-            labels=self.split.labels[: self.size],
-            modalities=tuple(modalities),
-            classes=len(self.split.info.classes),
-            task=self.split.info.task,
-            natural=None if natural is None else natural[: self.size],
-        )
+from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, Grid, scenario_names
+from mmrobust.scoring.join import score
 
 
 def evaluate(
@@ -94,12 +62,12 @@ def evaluate(
     samples = select_samples(dataset, split, limit)
     check_fits(classifier, dataset, "the classifier")
     truth = samples.truth(classifier.modalities)
-    plan = _plan(classifier, truth, grid)
+    plan = plan_for(classifier, truth, grid)
     logits = {key: np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32) for key in plan}
-    for shard in _predict_shards(classifier, samples, plan, batch_size, progress):
+    for shard in predict_shards(classifier, samples, plan, batch_size, progress):
         for key, (positions, values) in shard.items():
             logits[key][positions] = values
-    return score(truth, _under_every_prompting(classifier, logits, grid), grid, progress=progress)
+    return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
 
 
 def evaluate_checkpoints(
@@ -192,19 +160,6 @@ def make_grid(
     )
 
 
-def select_samples(dataset: Dataset, split: str, limit: int | None) -> EvaluationSplit:
-    """The samples to evaluate.
-
-    Raises:
-        UsageError: no such split, or a limit below one.
-        DataError: an empty split.
-    """
-    chosen = dataset.split(split)
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: at least one sample is needed")
-    return EvaluationSplit(chosen, min(len(chosen), limit or len(chosen)))
-
-
 def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
     """Raise where a classifier cannot be evaluated on a data set.
 
@@ -229,51 +184,6 @@ def _about_classes(task: str, classes: Sequence[str]) -> str:
     return f"{len(classes)} {task} classes ({', '.join(classes[:3])} …)"
 
 
-def _plan(classifier: Classifier, truth: SplitTruth, grid: Grid) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
-    """The predictions that the grid needs of this classifier."""
-    promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
-    plan = plan_predictions(truth.ids, grid, classifier.modalities, truth.natural, promptings)
-    for case, _ in plan:
-        if case not in classifier.cases:
-            raise DataError(f"some samples are in case '{case}', which the checkpoint was not made for")
-    return plan
-
-
-def _under_every_prompting(
-    classifier: Classifier, logits: Mapping[tuple[str, str], npt.NDArray[np.float32]], grid: Grid
-) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
-    """The predictions by prompting; a model to which it makes no difference gives the same ones under each."""
-    if classifier.depends_on_prompting:
-        return dict(logits)
-    return {(case, prompting): values for (case, _), values in logits.items() for prompting in grid.promptings}
-
-
-Shard = dict[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
-
-
-def _predict_shards(
-    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress
-) -> Any:
-    """Run ``plan``, a stretch of the split at a time, so that a sample is decoded once for all its cases.
-
-    Yields:
-        (case, prompting) → positions and logits, for one stretch.
-    """
-    encoded = EncodedSplit(samples.split, classifier.backbone.processor, classifier.modalities, classifier.fill)
-    with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
-        for start in range(0, samples.size, SHARD_SAMPLES):
-            shard: Shard = {}
-            for (case, prompting), positions in plan.items():
-                within = positions[(positions >= start) & (positions < start + SHARD_SAMPLES)]
-                if len(within):
-                    values = predict(
-                        classifier, encoded, within.tolist(), case, prompting, batch_size=batch_size, advance=advance
-                    )
-                    shard[case, prompting] = within, values
-            if shard:
-                yield shard
-
-
 def _evaluate_one(
     checkpoint: Checkpoint, samples: EvaluationSplit, grid: Grid, out: Path, batch_size: int, progress: Progress
 ) -> pd.DataFrame:
@@ -288,14 +198,14 @@ def _evaluate_one(
     store = PredictionStore(
         out, identity, _describe(checkpoint), samples.split.ids, samples.split.labels, len(info.classes)
     )
-    plan = store.missing(_plan(classifier, truth, grid))
+    plan = store.missing(plan_for(classifier, truth, grid))
     try:
-        for shard in _predict_shards(classifier, samples, plan, batch_size, progress):
+        for shard in predict_shards(classifier, samples, plan, batch_size, progress):
             store.add(shard)
     except KeyboardInterrupt:
         raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
     logits = {key: values[: samples.size] for key, values in store.logits.items()}
-    return score(truth, _under_every_prompting(classifier, logits, grid), grid, progress=progress)
+    return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
 
 
 def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
@@ -319,6 +229,7 @@ def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
 def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: Mapping[str, Any]) -> pd.DataFrame:
     """The scored cells with the columns that say whose they are."""
     config = checkpoint.config
+    columns: list[str] = list(RESULTS_SCHEMA.names)
     return frame.assign(
         checkpoint=name,
         dataset=about["name"],
@@ -326,14 +237,14 @@ def _identified(frame: pd.DataFrame, name: str, checkpoint: Checkpoint, about: M
         method=config.method["name"],
         head=config.head["name"],
         backbone=config.backbone["id"],
-    )[RESULTS_SCHEMA.names]
+    )[columns]
 
 
 def _merge(earlier: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
     if earlier is None:
         return new
-    merged: pd.DataFrame = pd.concat([earlier, new]).drop_duplicates(list(RESULTS_KEYS), keep="last")
-    return merged
+    both: pd.DataFrame = pd.concat([earlier, new])
+    return both[~both.duplicated(list(RESULTS_KEYS), keep="last")]
 
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.heads import head_class
 from mmrobust.methods import method_class
+from mmrobust.training.loop import train
+from mmrobust.training.recipe import Recipe
+from mmrobust.training.setup import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = next((above / "shared" for above in ROOT.parents if (above / "shared").is_dir()), ROOT.parent / "shared")
@@ -150,3 +154,40 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+SMALL = Recipe(epochs=1, batch_size=16, lr=1e-3)
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Checkpoints on ``digits``, one epoch each, made when they are first asked for.
+
+    ``trained("mmp", "prototype")`` is a checkpoint folder; its frozen backbone is ``trained("full", "linear")``.
+    ``modalities`` chooses the family: image + text is ViLT, audio + image CAV-MAE.
+    """
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def checkpoint(method: str, head: str, modalities: tuple[str, ...] = ("image", "text")) -> Path:
+        out = folder / "-".join((method, head, *modalities))
+        if not out.is_dir():
+            settings = TrainSettings(
+                data=digits.folder,
+                backbone="tiny" if method == "full" else str(checkpoint("full", "linear", modalities)),
+                method=method,
+                head=head,
+                recipe=SMALL,
+                modalities=modalities,
+                missing_rate=0.0 if method == "full" else 0.7,
+                method_settings={"length": 2, "init": "normal"} if method == "mmp" else {},
+            )
+            train(settings, out)
+        return out
+
+    return checkpoint
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline() -> None:
+    """No test may reach the Hub."""
+    os.environ["HF_HUB_OFFLINE"] = "1"

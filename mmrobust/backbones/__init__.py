@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,13 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
         CheckpointError: nothing there, no weights, or a family that mmrobust does not know.
         UsageError: it takes other modalities.
     """
-    from mmrobust.backbones.base import check_modalities
+    from mmrobust.backbones.base import check_modalities, without_bars
 
     place = locate(source)
     loader = _loader(_model_type(place, source), source)
-    try:
-        backbone: Backbone = loader(place, source)
+    try:  # a download may take its time and shows its bar
+        with without_bars() if Path(place).is_dir() else nullcontext():
+            backbone: Backbone = loader(place, source)
     except (OSError, ValueError, RuntimeError) as cause:
         reason = " ".join(str(cause).split())[:200]
         raise CheckpointError(f"backbone {source}: weights or processor cannot be loaded ({reason})") from cause

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -178,7 +179,8 @@ class Backbone(nn.Module, ABC):
 
     def save(self, folder: Path) -> None:
         """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
-        self.model.save_pretrained(folder, state_dict=self.weights())
+        with without_bars():
+            self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
 
 
@@ -189,6 +191,20 @@ def run_stream(
     for index, layer in enumerate(layers):
         sequence = run_layer(layer, sequence, None if prompts is None else prompts(stream, index, sequence))
     return sequence
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars for what takes no time: reading and writing local weights."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def check_fill(fill: str) -> str:

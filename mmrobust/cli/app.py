@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmrobust import __version__
-from mmrobust.cli import check, console, data, evaluate, report, train
+from mmrobust.cli import check, console, data, demo, evaluate, report, train
 from mmrobust.cli.console import everywhere
 from mmrobust.errors import MmrobustError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "MMROBUST", "help_option_names": ["-h", "--help"]},
 )
+app.command("demo", epilog=demo.EXAMPLE)(everywhere(demo.demo))
 app.add_typer(data.app, name="data")
 app.command("train", epilog=train.EXAMPLE)(everywhere(train.train))
 app.command("eval", epilog=evaluate.EXAMPLE)(everywhere(evaluate.evaluate))

@@ -32,13 +32,13 @@ def evaluate(
     device: Device = "auto",
     dtype: DType = "auto",
     backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone lies now, if it was moved.")] = None,
-    as_json: AsJson = False,
+    json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
     from mmrobust.checkpoint import load_checkpoint
     from mmrobust.data.dataset import Dataset
+    from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.evaluation import evaluate_checkpoints, make_grid
-    from mmrobust.prediction.run import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.scenarios import DEFAULT_RATES, PROMPTINGS, parse_rates
 
     rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
@@ -56,7 +56,7 @@ def evaluate(
     results = evaluate_checkpoints(
         loaded, dataset, grids, out, split=split, batch_size=size, limit=limit, progress=console.progress_bar
     )
-    if as_json:
+    if json:
         typer.echo(results.frame.to_json(orient="records"))
         return
     from mmrobust.report import tables, terminal

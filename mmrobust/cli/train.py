@@ -70,8 +70,8 @@ def train(
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
+    from mmrobust.devices import resolve_device, resolve_dtype
     from mmrobust.methods import method_class
-    from mmrobust.prediction.run import resolve_device, resolve_dtype
     from mmrobust.training.loop import train as run
     from mmrobust.training.setup import TrainSettings
 
@@ -125,8 +125,8 @@ def train(
 
 def _recipe(name: str, method: str, backbone: str, batch_size: str, flags: dict[str, float | None]) -> Recipe:
     """The default recipe or the file's, with the flags on top."""
+    from mmrobust.devices import resolve_batch_size
     from mmrobust.errors import unknown_name
-    from mmrobust.prediction.run import resolve_batch_size
     from mmrobust.training.recipe import default_recipe, read_recipe
 
     base = default_recipe(method, backbone)

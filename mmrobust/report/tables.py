@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,14 +79,20 @@ class Table:
 
         Values that are equal as printed (one decimal of a percentage) are equally good. Nothing is best alone.
         """
-        rivals = [
-            percent(other.points[rate].value)
-            for other in self.rows
-            if (other.scenario, other.prompting) == (row.scenario, row.prompting) and rate in other.points
-        ]
-        numbers = [float(rival) for rival in rivals if rival != UNKNOWN]
         own = percent(row.points[rate].value) if rate in row.points else UNKNOWN
-        return own != UNKNOWN and len(rivals) > 1 and float(own) == max(numbers)
+        rivals = self._printed[row.scenario, row.prompting, rate]
+        return own != UNKNOWN and len(rivals) > 1 and float(own) == max(rivals)
+
+    @functools.cached_property
+    def _printed(self) -> dict[tuple[str, str, float], list[float]]:
+        """(scenario, prompting, rate) → every checkpoint's value there, as printed."""
+        printed: dict[tuple[str, str, float], list[float]] = {}
+        for row in self.rows:
+            for rate in self.rates:
+                values = printed.setdefault((row.scenario, row.prompting, rate), [])
+                if rate in row.points and not math.isnan(row.points[rate].value):
+                    values.append(float(percent(row.points[rate].value)))
+        return printed
 
     @property
     def uncertainty(self) -> str:

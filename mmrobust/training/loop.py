@@ -15,6 +15,7 @@ import torch
 from mmrobust.cases import Case
 from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.classifier import Classifier
+from mmrobust.configuration import plain
 from mmrobust.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from mmrobust.files import refuse_to_overwrite
 from mmrobust.fingerprints import fingerprint_settings
@@ -22,11 +23,12 @@ from mmrobust.heads.base import Head
 from mmrobust.prediction.run import predict
 from mmrobust.progress import Advance, Progress, no_progress
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
+from mmrobust.training.augmentation import augment
 from mmrobust.training.card import write_card
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions, set_up
-from mmrobust.training.state import EpochRecord, Progressed, StateStore, begun, jsonable
+from mmrobust.training.state import EpochRecord, Progressed, StateStore, begun
 
 Observer = Callable[[EpochRecord, int], None]
 """Called after each epoch with its record and the best epoch so far."""
@@ -70,7 +72,7 @@ def train(
     setup.classifier.to(torch.device(device))
     setup.classifier.dtype = dtype
     identity = fingerprint_settings(
-        {"settings": jsonable(dataclasses.asdict(settings)), "config": setup.config.dataset, "dtype": dtype}
+        {"settings": plain(settings), "config": setup.config.dataset, "dtype": dtype}
         | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
     )
     store = StateStore(out, identity)
@@ -157,6 +159,8 @@ def _step(
     value = 0.0
     for case, positions in split.of_case(batch).items():
         samples = split.encoded.samples(positions, Case.parse(case, classifier.modalities))
+        if recipe.augment:
+            samples = [augment(sample) for sample in samples]
         inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
         targets = split.targets[positions].to(device)
         logits, own = classifier.learn(inputs, case, targets)

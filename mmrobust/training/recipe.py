@@ -37,6 +37,8 @@ class Recipe:
     label_smoothing: float = 0.0
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
+    augment: bool = False
+    """Whether training samples are moved about a little (see ``training/augmentation.py``)."""
     patience: int = 0
     """Epochs without a better validation after which training stops; 0: never."""
 
@@ -65,7 +67,9 @@ class Recipe:
 
 
 DEFAULT = Recipe()
-SCRATCH = Recipe(epochs=30, batch_size=32, lr=1e-3, weight_decay=5e-2, betas=(0.9, 0.999), schedule="cosine")
+SCRATCH = Recipe(
+    epochs=30, batch_size=32, lr=1e-3, weight_decay=5e-2, betas=(0.9, 0.999), schedule="cosine", augment=True
+)
 """``full`` on a tiny backbone, whose weights are random."""
 FINE_TUNING = Recipe(epochs=10, batch_size=32, lr=5e-5, weight_decay=1e-2, betas=(0.9, 0.999))
 """``full`` on a backbone that knows something already."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mmrobust.backbones.tiny import is_tiny, make_tiny
 from mmrobust.cases import Case, missing_cases
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, relative_place
 from mmrobust.classifier import Classifier
-from mmrobust.configuration import from_mapping
+from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset, choose_modalities
 from mmrobust.errors import TrainingError
@@ -100,8 +99,8 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     backbone.configure(settings.backbone_settings)
     stored = method.trains_backbone or is_tiny(settings.backbone)
     config = CheckpointConfig(
-        method={"name": settings.method, **dataclasses.asdict(method_config)},
-        head={"name": settings.head, **dataclasses.asdict(head_config)},
+        method={"name": settings.method, **plain(method_config)},
+        head={"name": settings.head, **plain(head_config)},
         backbone={
             "id": settings.backbone,
             "path": None if stored else relative_place(settings.backbone, out),
@@ -121,7 +120,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
             "scenario": settings.scenario,
             "missing_rate": settings.missing_rate,
             "seed": settings.seed,
-            "recipe": dataclasses.asdict(settings.recipe),
+            "recipe": plain(settings.recipe),
         },
         versions=versions(),
     )

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -129,12 +128,3 @@ class StateStore:
 def begun(out: Path) -> bool:
     """Whether ``out`` holds a training that was not finished."""
     return (out / STATE_FOLDER).is_dir()
-
-
-def jsonable(value: Any) -> Any:
-    """Settings as plain JSON values: paths become text, tuples lists."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

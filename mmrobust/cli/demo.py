@@ -1,0 +1,32 @@
+"""``mmrobust demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmrobust.cli import console
+
+EXAMPLE = "Example: mmrobust demo --out mmrobust-demo"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that it makes; a second run goes on there.")] = Path(
+        "mmrobust-demo"
+    ),
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples of each split.")] = None,
+) -> None:
+    """Run the whole way on the embedded data, in about two minutes: what prompts and prototypes buy."""
+    from mmrobust.demo import BASELINE, CANDIDATE, run_demo
+    from mmrobust.report import terminal
+    from mmrobust.report.verdict import show
+
+    outcome = run_demo(out, limit=limit, progress=console.progress_bar, say=console.remark)
+    terminal.show(outcome.report, console.out())
+    console.out().print(f"\ncheck {CANDIDATE} against {BASELINE}:", markup=False)
+    show(outcome.verdict, console.out())
+    console.out().print("\nwritten:", markup=False)
+    for path in (out / "data", out / "checkpoints", out / "results", *outcome.files):
+        console.out().print(f"  {path}", markup=False)

@@ -1,0 +1,106 @@
+"""Running a plan, a stretch of the split at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.classifier import Classifier
+from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.dataset import Dataset, Split
+from mmrobust.errors import DataError, UsageError
+from mmrobust.prediction.plan import Plan, plan_predictions
+from mmrobust.prediction.run import predict
+from mmrobust.progress import Progress
+from mmrobust.scenarios import SITUATION, Grid
+from mmrobust.scoring.join import SplitTruth
+
+SHARD_SAMPLES = 512
+"""Samples of the split that one shard is about: what a killed run loses at most."""
+
+Shard = dict[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+"""(case, prompting) → positions [n] of samples and their logits [n, classes]."""
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """A split, or the first samples of it, as the evaluation sees it."""
+
+    split: Split
+    size: int
+    """How many samples, from the first."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the samples."""
+        return self.split.ids[: self.size]
+
+    def truth(self, modalities: Sequence[str]) -> SplitTruth:
+        """What scoring must know, for a model of these modalities."""
+        natural = self.split.natural_cases(modalities)
+        return SplitTruth(
+            ids=self.ids,
+            labels=self.split.labels[: self.size],
+            modalities=tuple(modalities),
+            classes=len(self.split.info.classes),
+            task=self.split.info.task,
+            natural=None if natural is None else natural[: self.size],
+        )
+
+
+def select_samples(dataset: Dataset, split: str, limit: int | None) -> EvaluationSplit:
+    """The samples to evaluate.
+
+    Raises:
+        UsageError: no such split, or a limit below one.
+        DataError: an empty split.
+    """
+    chosen = dataset.split(split)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: at least one sample is needed")
+    return EvaluationSplit(chosen, min(len(chosen), limit or len(chosen)))
+
+
+def plan_for(classifier: Classifier, truth: SplitTruth, grid: Grid) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
+    """The predictions that the grid needs of this classifier."""
+    promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
+    plan = plan_predictions(truth.ids, grid, classifier.modalities, truth.natural, promptings)
+    for case, _ in plan:
+        if case not in classifier.cases:
+            raise DataError(f"some samples are in case '{case}', which the checkpoint was not made for")
+    return plan
+
+
+def under_every_prompting(
+    classifier: Classifier, logits: Mapping[tuple[str, str], npt.NDArray[np.float32]], grid: Grid
+) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
+    """The predictions by prompting; a model to which it makes no difference gives the same ones under each."""
+    if classifier.depends_on_prompting:
+        return dict(logits)
+    return {(case, prompting): values for (case, _), values in logits.items() for prompting in grid.promptings}
+
+
+def predict_shards(
+    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress
+) -> Iterator[Shard]:
+    """Run ``plan``, a stretch of the split at a time, so that a sample is decoded once for all its cases.
+
+    Yields:
+        (case, prompting) → positions and logits, for one stretch.
+    """
+    encoded = EncodedSplit(samples.split, classifier.backbone.processor, classifier.modalities, classifier.fill)
+    with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
+        for start in range(0, samples.size, SHARD_SAMPLES):
+            shard: Shard = {}
+            for (case, prompting), positions in plan.items():
+                within = positions[(positions >= start) & (positions < start + SHARD_SAMPLES)]
+                if len(within):
+                    values = predict(
+                        classifier, encoded, within.tolist(), case, prompting, batch_size=batch_size, advance=advance
+                    )
+                    shard[case, prompting] = within, values
+            if shard:
+                yield shard

@@ -1,0 +1,68 @@
+"""Augmentation of encoded training samples, for backbones that learn from scratch on little data.
+
+All draws come from PyTorch's global generator, which the training loop seeds for each epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+SHIFT = 0.1
+"""Largest shift of an image, in image sizes, and of a sound, in filter bank lengths."""
+ROTATION = math.radians(12)
+SCALE = 0.12
+MASK = 0.15
+"""Largest masked stretch of a filter bank, along time and along mel (SpecAugment, Park et al. 2019)."""
+WORD_DROP = 0.1
+
+
+def augment(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An encoded sample, moved about a little: modality → tensor of the same kind."""
+    return {modality: _AUGMENTS[modality](tensor) for modality, tensor in sample.items()}
+
+
+def _image(image: Tensor) -> Tensor:
+    """[3, H, W] shifted, turned and scaled; what comes in at the edges repeats the edge."""
+    angle = _uniform(ROTATION)
+    stretch_x, stretch_y = 1 + _uniform(SCALE), 1 + _uniform(SCALE)
+    cos, sin = math.cos(angle), math.sin(angle)
+    matrix = torch.tensor(
+        [
+            [cos * stretch_x, -sin * stretch_y, 2 * _uniform(SHIFT)],
+            [sin * stretch_x, cos * stretch_y, 2 * _uniform(SHIFT)],
+        ]
+    )
+    grid = F.affine_grid(matrix[None], [1, *image.shape], align_corners=False)
+    return F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+def _audio(bank: Tensor) -> Tensor:
+    """[frames, mel] shifted in time, louder or softer, with one stretch of time and one of mel masked by the mean."""
+    frames, mel = bank.shape
+    moved = bank.roll(round(_uniform(SHIFT) * frames), dims=0) + _uniform(0.3)
+    mean = moved.mean()
+    for axis, size in ((0, frames), (1, mel)):
+        width = int(torch.rand(()).item() * MASK * size)
+        start = int(torch.randint(size - width + 1, ()).item())
+        moved.narrow(axis, start, width).fill_(mean)
+    return moved
+
+
+def _text(ids: Tensor) -> Tensor:
+    """[L] with some tokens left out, never the first and the last."""
+    keep = torch.rand(len(ids)) >= WORD_DROP
+    keep[[0, -1]] = True
+    return ids[keep]
+
+
+def _uniform(largest: float) -> float:
+    """A number in [-largest, largest]."""
+    return float((torch.rand(()) * 2 - 1) * largest)
+
+
+_AUGMENTS: dict[str, Callable[[Tensor], Tensor]] = {"image": _image, "audio": _audio, "text": _text}

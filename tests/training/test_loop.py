@@ -1,0 +1,175 @@
+"""Training: seeded to the bit, frozen where it says so, resumable to the identical result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmrobust.backbones import load_backbone
+from mmrobust.data import Dataset
+from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
+from mmrobust.training.loop import train
+from mmrobust.training.recipe import Recipe
+from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.state import EpochRecord
+
+RECIPE = Recipe(epochs=3, batch_size=16, lr=5e-3)
+
+
+@pytest.fixture
+def settings(digits: Dataset, trained: Callable[..., Path]) -> TrainSettings:
+    return TrainSettings(
+        data=digits.folder,
+        backbone=str(trained("full", "linear")),
+        method="mmp",
+        head="prototype",
+        recipe=RECIPE,
+        modalities=("image", "text"),
+        method_settings={"length": 2, "depth": 2, "init": "normal"},
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = dict(load_file(folder / "model.safetensors"))
+    if (folder / "backbone").is_dir():
+        tensors.update(load_file(folder / "backbone" / "model.safetensors"))
+    return tensors
+
+
+def same(left: Path, right: Path) -> bool:
+    a, b = weights(left), weights(right)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_twice_the_same_to_the_bit_and_another_seed_is_another(settings: TrainSettings, tmp_path: Path) -> None:
+    train(settings, tmp_path / "a")
+    train(settings, tmp_path / "b")
+    train(dataclasses.replace(settings, seed=1), tmp_path / "c")
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("method", ["mmp", "full"])
+def test_a_stopped_training_resumes_to_the_bit(
+    settings: TrainSettings, tmp_path: Path, method: str, after: int
+) -> None:
+    if method == "full":
+        recipe = dataclasses.replace(RECIPE, augment=True)
+        settings = dataclasses.replace(settings, method="full", head="linear", recipe=recipe, method_settings={})
+
+    def stop(record: EpochRecord, best: int) -> None:
+        if record.epoch == after:
+            raise KeyboardInterrupt
+
+    train(settings, tmp_path / "whole")
+    with pytest.raises(Interrupted, match=rf"stopped after epoch {after} of 3; .*--resume goes on"):
+        train(settings, tmp_path / "stopped", observe=stop)
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {".training"}
+    with pytest.raises(UsageError, match="was not finished; go on with --resume"):
+        train(settings, tmp_path / "stopped")
+    with pytest.raises(UsageError, match="begun with other settings"):
+        train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
+    train(settings, tmp_path / "stopped", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / ".training").exists()
+    curves = [pd.read_parquet(tmp_path / name / "training.parquet") for name in ("whole", "stopped")]
+    assert curves[0].train_loss.equals(curves[1].train_loss)
+
+
+def test_resume_of_what_is_done_or_never_begun(settings: TrainSettings, tmp_path: Path) -> None:
+    config = train(settings, tmp_path / "a", resume=True)
+    before = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
+    assert train(settings, tmp_path / "a", resume=True) == config
+    assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="holds files already"):
+        train(settings, tmp_path / "a")
+
+
+def test_the_backbone_is_bit_identical_after_prompt_training(settings: TrainSettings, tmp_path: Path) -> None:
+    before = load_backbone(settings.backbone, ("image", "text")).fingerprint()
+    config = train(settings, tmp_path / "mmp")
+    assert config.backbone["fingerprint"] == before
+    assert load_backbone(settings.backbone, ("image", "text")).fingerprint() == before
+
+
+def test_the_best_epoch_is_kept(settings: TrainSettings, tmp_path: Path) -> None:
+    config = train(settings, tmp_path / "a")
+    curves = pd.read_parquet(tmp_path / "a" / "training.parquet")
+    assert config.training["best_epoch"] == curves.validation.idxmax() + 1
+    assert config.training["validation"] == curves.validation.max()
+    assert list(curves.epoch) == [1, 2, 3]
+
+
+def test_patience(settings: TrainSettings, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=30, patience=2, lr=1e-9)
+    config = train(dataclasses.replace(settings, recipe=recipe), tmp_path / "a")
+    assert config.training["epochs"] == 3
+    assert config.training["best_epoch"] == 1
+
+
+def test_learning_lowers_the_loss(settings: TrainSettings, tmp_path: Path) -> None:
+    train(dataclasses.replace(settings, recipe=dataclasses.replace(RECIPE, epochs=6)), tmp_path / "a")
+    losses = pd.read_parquet(tmp_path / "a" / "training.parquet").train_loss
+    assert losses.iloc[-1] < losses.iloc[0]
+
+
+def test_divergence_says_where_and_what_to_try(settings: TrainSettings, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, batch_size=16, lr=1e30, warmup=0, clip=0)
+    wild = dataclasses.replace(settings, method="full", head="mlp", recipe=recipe, method_settings={})
+    with pytest.raises(TrainingError, match=r"no number any more at epoch \d, step \d+; try a smaller --lr"):
+        train(wild, tmp_path / "a")
+
+
+def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: Path) -> None:
+    from mmrobust.training.loop import _start_head, validate
+
+    random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
+    means = set_up(settings, tmp_path)
+    _start_head(random)
+    _start_head(means)
+    assert validate(means.classifier, means.train, "accuracy") > validate(random.classifier, random.train, "accuracy")
+    prototypes = means.classifier.head.prototypes
+    assert set(prototypes["missing-text"]) == {"image"}
+    assert not np.allclose(prototypes["complete"]["image"].detach(), prototypes["missing-text"]["image"].detach())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "mpm"}, "unknown method 'mpm': did you mean 'mmp'"),
+        ({"head": "protoype"}, "unknown head 'protoype': did you mean 'prototype'"),
+        ({"missing_rate": 1.2}, "missing rate 1.2 is not a share"),
+        ({"scenario": "missing-audio"}, "unknown scenario for image and text 'missing-audio'"),
+        ({"modalities": ("image", "smell")}, "unknown modality of digits 'smell'"),
+        ({"modalities": ("audio", "image")}, r"\(vilt\) takes image \+ text, the data set gives audio \+ image"),
+        ({"backbone": "no/such/folder"}, "no such folder; --backbone takes tiny"),
+        ({"backbone": "nobody/nothing"}, "no model in reach on the Hub"),
+        ({"backbone": "tiny-bert"}, "unknown tiny backbone 'tiny-bert'"),
+        ({"fill": "one"}, "unknown fill 'one': did you mean 'ones'"),
+        ({"method_settings": {"lenght": 2}}, "unknown mmp method setting 'lenght': did you mean 'length'"),
+        ({"method_settings": {"length": 0}}, "--prompt-length 0: must be 1 or more"),
+        ({"method_settings": {"level": "outside"}}, "unknown prompt level 'outside'"),
+        ({"head_settings": {"scale": -1.0}}, "must be positive"),
+        ({"data": Path("nowhere")}, "nowhere: no such folder"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    settings: TrainSettings, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(MmrobustError, match=message):
+        train(dataclasses.replace(settings, **change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frozen_method_is_no_backbone(settings: TrainSettings, trained: Callable[..., Path], tmp_path: Path) -> None:
+    other = dataclasses.replace(settings, backbone=str(trained("none", "linear")))
+    with pytest.raises(MmrobustError, match="holds no backbone of its own"):
+        train(other, tmp_path / "out")
