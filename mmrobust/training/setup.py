@@ -14,7 +14,7 @@ from torch import Tensor
 from mmrobust.backbones import load_backbone
 from mmrobust.backbones.base import Backbone
 from mmrobust.backbones.tiny import is_tiny, make_tiny
-from mmrobust.cases import Case, missing_cases
+from mmrobust.cases import Case
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, relative_place
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
@@ -24,7 +24,7 @@ from mmrobust.errors import TrainingError
 from mmrobust.heads import head_class
 from mmrobust.methods import method_class
 from mmrobust.provenance import versions
-from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate
+from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate, training_cases
 from mmrobust.training.objective import multi_hot
 from mmrobust.training.recipe import Recipe
 
@@ -113,7 +113,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
         classes=list(dataset.info.classes),
         task=dataset.info.task,
         headline_metric=dataset.info.headline_metric,
-        cases=[case.name for case in missing_cases(backbone.modalities)],
+        cases=[case.name for case in training_cases(settings.scenario, backbone.modalities)],
         fill=settings.fill,
         dataset={"name": dataset.info.name, "fingerprint": dataset.info.fingerprint},
         training={
