@@ -178,7 +178,7 @@ class Classifier(nn.Module):
         self.requires_grad_(self.method.trains_backbone)
         self.method.requires_grad_(True)
         for name, parameter in self.head.named_parameters():
-            parameter.requires_grad_(head_trains[name])
+            parameter.requires_grad_(head_trains[name] and self.method.trains_head)
         if self.method.trains_pooling and not self.head.reads_parts:
             for name in self.pooling.trained_names:
                 self.pooling.get_submodule(name).requires_grad_(True)

@@ -190,6 +190,11 @@ class CavMaeBackbone(Backbone):
         return CavMaePooling(self.model)
 
     @property
+    def meetings(self) -> Mapping[str, tuple[str, ...]]:
+        """See :attr:`Backbone.meetings`: the joint layers."""
+        return {JOINT: self.modalities}
+
+    @property
     def knows_case(self) -> bool:
         """See :attr:`Backbone.knows_case`."""
         return bool(self.settings.missing_path != FILL)

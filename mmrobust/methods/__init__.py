@@ -15,6 +15,7 @@ METHODS = {
     "full": "mmrobust.methods.full:FullFineTuning",
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
     "msp": "mmrobust.methods.msp:ModalitySpecificPrompts",
+    "ptm": "mmrobust.methods.ptm:PromptTheMissing",
     "lora": "mmrobust.methods.lora:Lora",
     "adapter": "mmrobust.methods.adapter:Adapters",
 }
