@@ -16,10 +16,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmp-input": ("mmp", {"length": 4}),
     "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
     "msp": ("msp", {"length": 2}),
+    "ptm-attention": ("ptm", {"length": 2}),
+    "ptm-both": ("ptm", {"length": 2, "level": "both"}),
     "lora": ("lora", {"rank": 2}),
     "adapter": ("adapter", {"bottleneck": 4}),
 }
-BACKBONES = {"tiny-vilt": "missing-text", "tiny-cavmae": "missing-audio"}
+BACKBONES = {"tiny-vilt": "missing-text", "tiny-cavmae": "missing-audio", "tiny-cavmae-fusion": "missing-audio"}
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
     "mlp": ("mlp", {}),
@@ -33,6 +35,8 @@ def built(request: pytest.FixtureRequest, classifier: Any) -> Any:
     method, backbone, head = request.param
     if method == "lora" and importlib.util.find_spec("peft") is None:
         pytest.skip("PEFT is not installed")
+    if method.startswith("ptm") and backbone == "tiny-vilt":
+        pytest.skip("ViLT has no stream per modality")
     (name, method_set), (head_name, head_set) = METHODS[method], HEADS[head]
     return backbone, classifier(backbone, name, head_name, method_set=method_set, head_set=head_set)
 

@@ -65,18 +65,18 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     mask = sequence.mask_BL
     if prompts is not None:
         if prompts.keys_PD is not None and prompts.values_PD is not None:
-            key, value = _in_front(prompts.keys_PD, key), _in_front(prompts.values_PD, value)
+            key, value = in_front(prompts.keys_PD, key), in_front(prompts.values_PD, value)
         if prompts.context_PD is not None:
             # Once for the whole batch: what comes of these tokens depends on no sample.
             _, keys, values = layer.project(layer.norm1(prompts.context_PD[None]))
-            key, value = _in_front(keys[0], key), _in_front(values[0], value)
+            key, value = in_front(keys[0], key), in_front(values[0], value)
         if mask is not None:
             mask = F.pad(mask, (key.shape[1] - mask.shape[1], 0), value=True)
     dropout = layer.attention_dropout
     attended = F.scaled_dot_product_attention(
-        _split_heads(query, layer.heads),
-        _split_heads(key, layer.heads),
-        _split_heads(value, layer.heads),
+        split_heads(query, layer.heads),
+        split_heads(key, layer.heads),
+        split_heads(value, layer.heads),
         attn_mask=None if mask is None else mask[:, None, None, :],
         dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
     )
@@ -90,12 +90,12 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     return sequence.with_tokens(x_BLD + output_BLD)
 
 
-def _in_front(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
+def in_front(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
     """[B, L, D] → [B, P + L, D]."""
     return torch.cat([rows_PD.to(x_BLD.dtype).expand(len(x_BLD), -1, -1), x_BLD], dim=1)
 
 
-def _split_heads(x_BLD: Tensor, heads: int) -> Tensor:
+def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
     """[B, L, D] → [B, heads, L, D / heads]."""
     batch, length, size = x_BLD.shape
     return x_BLD.view(batch, length, heads, size // heads).transpose(1, 2)

@@ -14,9 +14,7 @@ from mmrobust.data import Dataset
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "tiny-cavmae-fusion"])
-def test_fine_tune_prompt_and_evaluate(
-    cli: Callable[..., Any], digits: Dataset, tmp_path: Path, backbone: str
-) -> None:
+def test_fine_tune_prompt_and_evaluate(cli: Callable[..., Any], digits: Dataset, tmp_path: Path, backbone: str) -> None:
     full, ptm, grid = tmp_path / "full", tmp_path / "ptm", tmp_path / "grid"
     common = ("--data", digits.folder, "--modalities", "audio,image", "--device", "cpu")
     code, _, err = cli("train", *common, "--backbone", backbone, "--method", "full", "--epochs", 1, "--out", full)

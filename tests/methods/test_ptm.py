@@ -25,7 +25,7 @@ from mmrobust.training.setup import TrainSettings
 
 AUDIO_IMAGE = ("audio", "image")
 CASES = [case.name for case in noisy_cases(AUDIO_IMAGE)]
-BACKBONES = ["tiny-cavmae"]
+BACKBONES = ["tiny-cavmae", "tiny-cavmae-fusion"]
 close = {"rtol": 0, "atol": 1e-5}
 
 
