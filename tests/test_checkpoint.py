@@ -38,7 +38,14 @@ def test_a_checkpoint_is_only_what_was_trained(trained: Callable[..., Path]) -> 
 def test_it_says_what_it_is(trained: Callable[..., Path]) -> None:
     config = json.loads((trained("mmp", "linear") / "config.json").read_text())
     full = json.loads((trained("full", "linear") / "config.json").read_text())
-    assert config["method"] == {"name": "mmp", "level": "input", "length": 2, "depth": 6, "init": "normal"}
+    assert config["method"] == {
+        "name": "mmp",
+        "level": "input",
+        "length": 2,
+        "depth": 6,
+        "init": "normal",
+        "layers": [],
+    }
     assert config["cases"] == ["complete", "missing-image", "missing-text"]
     assert config["backbone"]["fingerprint"] == full["backbone"]["fingerprint"]
     assert config["training"]["missing_rate"] == 0.7

@@ -168,7 +168,7 @@ def _recipe(
 
 def _summary(out: Path, config: CheckpointConfig) -> str:
     training, backbone = config.training, config.backbone
-    case_wise = training["recipe"]["batching"] == "case-wise"
+    case_wise = training["recipe"].get("batching") == "case-wise"
     under = (
         f"over {', '.join(config.cases)}" if case_wise else f"at {training['scenario']} {training['missing_rate']:g}"
     )

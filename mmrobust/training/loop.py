@@ -180,7 +180,7 @@ def _step(
         inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
         targets = split.targets[positions].to(device)
         logits, own = classifier.learn(inputs, case, targets)
-        part = (loss(logits, targets, classifier.task, recipe) + own) / _length(batch)
+        part = (loss(logits, targets, classifier.task, recipe.label_smoothing, recipe.loss) + own) / _length(batch)
         part.backward()  # type: ignore[no-untyped-call]  # torch's stub
         value += float(part.detach())
     clip_gradients(list(classifier.trained().values()), recipe.clip)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.classifier import Classifier
-from mmrobust.training.recipe import ADAM, BCE, Recipe
+from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
 
 def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
@@ -21,21 +21,20 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
     return targets
 
 
-def loss(logits: Tensor, targets: Tensor, task: str, recipe: Recipe) -> Tensor:
+def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kind: str = TASK) -> Tensor:
     """Sum over the batch of the cross entropy (multi-label: of the binary cross entropy, mean over classes).
 
-    With the recipe's ``loss: bce`` it is CAV-MAE's in every task: the binary cross entropy against soft labels, 1 − s
+    Of the kind ``bce`` it is CAV-MAE's in every task: the binary cross entropy against soft labels, 1 − s
     for a true class and s / classes for the others, mean over classes.
 
     Args:
         logits: [B, classes].
         targets: multi-hot [B, classes].
         task: of the data set.
-        recipe: ``loss``, and ``label_smoothing``: share s of the target that is spread over all classes (multi-label:
-            moved towards 1/2).
+        label_smoothing: share s of the target that is spread over all classes (multi-label: moved towards 1/2).
+        kind: the recipe's ``loss``.
     """
-    label_smoothing = recipe.label_smoothing
-    if recipe.loss == BCE:
+    if kind == BCE:
         soft = torch.where(targets > 0, 1 - label_smoothing, label_smoothing / targets.shape[1])
         return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1).sum()
     if task == "multi-label":

@@ -13,13 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust.cases import noisy_cases
+from mmrobust.cases import Case, noisy_cases
 from mmrobust.data import Dataset
+from mmrobust.data.batches import EncodedSplit
+from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError, UsageError
 from mmrobust.training.batching import epoch_batches, share_of, validation_groups
 from mmrobust.training.loop import train, validate
 from mmrobust.training.objective import loss, make_optimizer
-from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
+from mmrobust.training.recipe import BCE, PROMPT_THE_MISSING, Recipe
 from mmrobust.training.setup import TrainSettings, set_up
 from mmrobust.training.state import EpochRecord
 
@@ -110,18 +112,39 @@ def test_prompts_of_a_case_learn_from_that_case_alone(settings: TrainSettings, t
     inputs = setup.train.encoded.processor.collate(samples)
     targets = setup.train.targets[:4]
     logits, _ = setup.classifier.learn(inputs, "noisy-audio", targets)
-    loss(logits, targets, "single-label", RECIPE).backward()
+    loss(logits, targets, "single-label", 0.1, BCE).backward()
     optimizer.step()
     moved = {name for name, p in setup.classifier.trained().items() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if name.endswith(".noisy-audio")}
 
 
+def test_training_draws_its_noise_anew_in_each_epoch_and_validation_does_not(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a missing table too: full fine-tuning on noisy inputs, as a baseline."""
+    seen: list[tuple[str, Noise]] = []
+    true = EncodedSplit.samples
+
+    def spied(self: EncodedSplit, positions: Any, case: Case, noise: Noise | None = None) -> Any:
+        if case.degraded:
+            seen.append((self.split.name, noise or self.noise))
+        return true(self, positions, case, noise)
+
+    monkeypatch.setattr(EncodedSplit, "samples", spied)
+    mixed = Recipe(epochs=2, batch_size=30, lr=1e-3)
+    changes = {"method": "full", "method_settings": {}, "recipe": mixed, "missing_rate": 0.5, "seed": 3}
+    config = train(dataclasses.replace(settings, **changes, noise_profile="released"), tmp_path / "full")
+    assert config.cases == [case.name for case in CASES] and config.training["noise_profile"] == "released"
+    drawn = {name: list(dict.fromkeys(noise for split, noise in seen if split == name)) for name, _ in seen}
+    assert drawn["validation"] == [Noise("released", 3)]
+    assert len(drawn["train"]) == 2 and {noise.profile for noise in drawn["train"]} == {"released"}
+
+
 def test_the_loss_is_the_references(golden: Any) -> None:
     io = golden("cavmae").io
     targets = (io["in.soft_label"] > 0.5).float()
-    recipe = Recipe(loss="bce", label_smoothing=0.1)
     for task in ("single-label", "multi-label"):
-        ours = loss(io["out.multimodal"], targets, task, recipe) / len(targets)
+        ours = loss(io["out.multimodal"], targets, task, 0.1, BCE) / len(targets)
         torch.testing.assert_close(ours, io["out.bce_loss"], rtol=0, atol=1e-6)
 
 
