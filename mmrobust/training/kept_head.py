@@ -12,6 +12,7 @@ from mmrobust.backbones import locate
 from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig
 from mmrobust.classifier import Classifier
 from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.training.recipe import BCE, TASK
 
 PREFIX = "head."
 
@@ -46,6 +47,20 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         f"method {classifier.method.name} keeps the head of the fine-tuned backbone as it is, but {backbone} {reason}: "
         "name a checkpoint made by --method full, or train the head with --train-head"
     )
+
+
+def head_loss(backbone: str) -> str:
+    """The recipe's ``loss`` that the head of the checkpoint ``backbone`` was fine-tuned with.
+
+    BCE, CAV-MAE's and Prompt the Missing's own, where there is none or no recipe tells (an imported one).
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    if locate(backbone) == backbone:
+        return BCE
+    recipe = CheckpointConfig.read(Path(backbone)).training.get("recipe")
+    return str(recipe.get("loss", TASK)) if recipe else BCE
 
 
 def _copy_head(classifier: Classifier, file: Path) -> bool:

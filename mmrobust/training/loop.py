@@ -27,8 +27,9 @@ from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.training.augmentation import augment
 from mmrobust.training.batching import Batch, Positions, epoch_batches, share_of, validation_groups
 from mmrobust.training.card import write_card
+from mmrobust.training.kept_head import head_loss
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
-from mmrobust.training.recipe import Recipe
+from mmrobust.training.recipe import HEAD, Recipe
 from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions, set_up
 from mmrobust.training.state import EpochRecord, Progressed, StateStore, begun
 
@@ -70,6 +71,9 @@ def train(
         raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
     if not begun(out):
         refuse_to_overwrite(out, "checkpoint")
+    if settings.recipe.loss == HEAD:
+        recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
+        settings = dataclasses.replace(settings, recipe=recipe)
     setup = set_up(settings, out)
     setup.classifier.to(torch.device(device))
     setup.classifier.dtype = dtype

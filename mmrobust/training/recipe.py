@@ -14,7 +14,7 @@ from mmrobust.errors import UsageError, unknown_name
 
 SCHEDULES = ("linear", "cosine", "constant")
 ADAMW, ADAM = OPTIMIZERS = ("adamw", "adam")
-TASK, BCE = LOSSES = ("task", "bce")
+TASK, BCE, HEAD = LOSSES = ("task", "bce", "head")
 MIXED, CASE_WISE = BATCHINGS = ("mixed", "case-wise")
 
 
@@ -40,7 +40,8 @@ class Recipe:
     schedule: str = "linear"
     """What follows the warm-up: ``linear`` or ``cosine`` to 0, or ``constant``."""
     loss: str = TASK
-    """``task``: cross entropy, or, for multi-label data, the binary one; ``bce``: the binary one whatever the task."""
+    """``task``: cross entropy, or, for multi-label data, the binary one; ``bce``: the binary one whatever the task;
+    ``head``: the one of the two that a kept head was fine-tuned with."""
     label_smoothing: float = 0.0
     batching: str = MIXED
     """``mixed``: a batch's samples are in the cases of the missing table; ``case-wise``: every batch is in one case,
@@ -103,13 +104,15 @@ PROMPT_THE_MISSING = Recipe(
     betas=(0.9, 0.999),
     warmup=0.0,
     schedule="constant",  # the release makes a scheduler and never steps it
-    loss=BCE,
+    # The paper fine-tunes and prompts with BCE. A frozen head fits no loss but its own: pulling the scores of a softmax
+    # head towards sigmoids lowers the loss and the accuracy together.
+    loss=HEAD,
     label_smoothing=0.1,
     batching=CASE_WISE,
     share=0.3,  # the release takes 30 % of each batch and throws the rest away
     clip=0.0,
 )
-"""``ptm``: the released recipe (Park, CVPRW 2025)."""
+"""``ptm``: the released recipe (Park, CVPRW 2025), but for the loss where the head was fine-tuned with another."""
 
 
 def default_recipe(method: str, backbone: str) -> Recipe:

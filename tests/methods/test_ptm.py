@@ -19,6 +19,7 @@ from mmrobust.data import Dataset
 from mmrobust.errors import MmrobustError, UsageError
 from mmrobust.heads.linear import LinearHead
 from mmrobust.methods.ptm import PromptTheMissing, PtmConfig
+from mmrobust.training.kept_head import head_loss
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, default_recipe
 from mmrobust.training.setup import TrainSettings
@@ -178,7 +179,7 @@ def settings_of(digits: Dataset, backbone: Path | str, **changes: Any) -> TrainS
 def test_its_recipe_is_the_released_one() -> None:
     recipe = default_recipe("ptm", "runs/full")
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.epochs) == ("adam", 1e-3, 5e-7, 5)
-    assert (recipe.batch_size, recipe.share, recipe.label_smoothing, recipe.loss) == (128, 0.3, 0.1, "bce")
+    assert (recipe.batch_size, recipe.share, recipe.label_smoothing, recipe.loss) == (128, 0.3, 0.1, "head")
 
 
 def test_the_checkpoint_holds_the_head_it_kept(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
@@ -194,6 +195,20 @@ def test_the_checkpoint_holds_the_head_it_kept(trained: Callable[..., Path], dig
 
     save_file({name: t * 2 if name in kept else t for name, t in ours.items()}, tmp_path / "ptm" / "model.safetensors")
     assert load_checkpoint(tmp_path / "ptm").fingerprint != loaded.fingerprint
+
+
+def test_its_loss_is_the_one_that_the_head_was_fine_tuned_with(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    full = trained("full", "linear", AUDIO_IMAGE)
+    recipe = PROMPT_THE_MISSING.changed(epochs=1, batch_size=10)
+    assert train(settings_of(digits, full, recipe=recipe), tmp_path / "a").training["recipe"]["loss"] == "task"
+    binary = recipe.changed(loss="bce", batching="mixed", share=1.0)
+    changes = {"method": "full", "recipe": binary, "method_settings": {}}
+    train(settings_of(digits, full, **changes), tmp_path / "full")
+    config = train(settings_of(digits, tmp_path / "full", recipe=recipe), tmp_path / "b")
+    assert config.training["recipe"]["loss"] == "bce"
+    assert head_loss("tiny") == "bce"
 
 
 def test_a_trained_head_begins_as_the_fine_tuned_one(
