@@ -34,13 +34,13 @@ STUDENTS = {
 }
 """Checkpoint → (method, head): what is trained at a missing rate of 0.7 on the frozen, fine-tuned backbone."""
 
-BASELINE, CANDIDATE = "none-linear", "mmp-prototype"
+BASELINE, CANDIDATE = "none-linear", "mmp-linear"
 GATE = "accuracy:-0.02"
 """The candidate may lose two points of accuracy to the baseline in any cell."""
 
 MISSING_RATE = 0.7
 TEACHER_RECIPE = dataclasses.replace(SCRATCH, epochs=12, augment=False)
-STUDENT_RECIPE = dataclasses.replace(DEFAULT, epochs=4, batch_size=32)
+STUDENT_RECIPE = dataclasses.replace(DEFAULT, epochs=10, batch_size=32)
 PROMPTS = {"length": 4, "init": "normal"}
 
 Say = Callable[[str], None]
@@ -113,7 +113,7 @@ def _evaluate(data: Path, out: Path, progress: Progress, say: Say) -> tuple[Resu
         folder = out / "checkpoints" / name
         say(f"mmrobust eval {folder} --data {data} --out {out / 'results' / name}")
         checkpoint = load_checkpoint(folder)
-        grid = make_grid(checkpoint.classifier.modalities, None, DEFAULT_RATES, 3, (SITUATION, "concat"))
+        grid = make_grid(checkpoint.classifier.modalities, None, DEFAULT_RATES, 3, (SITUATION,))
         results[name] = evaluate_checkpoints(
             {name: checkpoint}, dataset, {name: grid}, out / "results" / name, progress=progress
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.errors import CheckpointError, unknown_name
+from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
     from mmrobust.backbones.base import Backbone
@@ -84,8 +84,7 @@ def _model_type(place: str, source: str) -> str:
 
 
 def _loader(model_type: str, source: str) -> Any:
-    if model_type not in FAMILIES:
-        error = unknown_name("model type", model_type, FAMILIES)
-        raise CheckpointError(f"backbone {source}: {error}")
-    module, _, attribute = FAMILIES[model_type].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return look_up(FAMILIES, model_type, "model type")
+    except UsageError as cause:
+        raise CheckpointError(f"backbone {source}: {cause}") from cause

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from mmrobust.errors import unknown_name
+from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
     from mmrobust.heads.base import Head
@@ -24,8 +23,5 @@ def head_class(name: str) -> type[Head]:
     Raises:
         UsageError: there is no such head.
     """
-    if name not in HEADS:
-        raise unknown_name("head", name, HEADS)
-    module, _, attribute = HEADS[name].partition(":")
-    cls: type[Head] = getattr(importlib.import_module(module), attribute)
+    cls: type[Head] = look_up(HEADS, name, "head")
     return cls

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from mmrobust.errors import unknown_name
+from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
     from mmrobust.methods.base import Method
@@ -29,8 +28,5 @@ def method_class(name: str) -> type[Method]:
     Raises:
         UsageError: there is no such method.
     """
-    if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
-    module, _, attribute = METHODS[name].partition(":")
-    cls: type[Method] = getattr(importlib.import_module(module), attribute)
+    cls: type[Method] = look_up(METHODS, name, "method")
     return cls
