@@ -60,6 +60,11 @@ class CheckpointConfig:
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def classes_named(self) -> bool:
+        """Whether the classes' names are known: a checkpoint of a paper's own code only numbers them."""
+        return "imported" not in self.training or tuple(self.classes) != unnamed_classes(len(self.classes))
+
     @classmethod
     def read(cls, folder: Path) -> CheckpointConfig:
         """The ``config.json`` of ``folder``.
@@ -81,6 +86,11 @@ class CheckpointConfig:
             return cls(**values)
         except TypeError as cause:
             raise CheckpointError(f"{file}: {cause}") from cause
+
+
+def unnamed_classes(number: int) -> tuple[str, ...]:
+    """What classes are called whose names nobody wrote down: their numbers, from 0."""
+    return tuple(str(index) for index in range(number))
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
@@ -169,6 +179,7 @@ def load_checkpoint(
         raise CheckpointError(f"{folder / CONFIG_FILE}: {cause}") from cause
     trained = _read_weights(folder / WEIGHTS_FILE, classifier)
     classifier.load_state_dict(trained, strict=False)
+    classifier.classes_named = config.classes_named
     fingerprint = fingerprint_settings(
         {
             "weights": fingerprint_tensors(trained),

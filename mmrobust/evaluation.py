@@ -163,6 +163,9 @@ def make_grid(
 def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
     """Raise where a classifier cannot be evaluated on a data set.
 
+    The classes of an imported checkpoint may have no names. Then as many classes of the same task do, whatever they
+    are called, and their order is taken to be that of the training.
+
     Raises:
         UsageError: other modalities, classes or another task; the message names both.
     """
@@ -173,7 +176,10 @@ def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
             f"{name}: takes {' + '.join(classifier.modalities)}, but {dataset.folder} has "
             f"{' + '.join(info.modalities)}: no {' and no '.join(lacking)}"
         )
-    if classifier.classes != info.classes or classifier.task != info.task:
+    same_classes = (
+        classifier.classes == info.classes if classifier.classes_named else len(classifier.classes) == len(info.classes)
+    )
+    if not same_classes or classifier.task != info.task:
         raise UsageError(
             f"{name}: knows {_about_classes(classifier.task, classifier.classes)}, "
             f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
