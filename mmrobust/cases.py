@@ -11,6 +11,9 @@ from mmrobust.errors import UsageError, unknown_name
 MODALITIES = ("image", "text", "audio")
 """Every modality that mmrobust knows; a data set and a backbone each name theirs, in a fixed order."""
 
+NOISY = ("image", "audio")
+"""The modalities for which there is noise."""
+
 
 class State(str, Enum):
     """What became of one modality of a sample."""
@@ -106,6 +109,10 @@ class Case:
         """Whether ``modality`` is missing in this case."""
         return (modality, State.MISSING) in self.states
 
+    def without_noise(self) -> Case:
+        """The same with what is degraded present as it was."""
+        return Case(tuple((m, State.PRESENT if s is State.DEGRADED else s) for m, s in self.states))
+
     def within(self, natural: Case) -> Case | None:
         """This case for a sample that is by nature in the case ``natural`` already.
 
@@ -117,6 +124,20 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+
+def noisy_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
+    """``complete``, each modality noisy alone, and, of two that can be, both: Prompt the Missing's cases.
+
+    A text is never noisy: there is no noise for it.
+
+    >>> [case.name for case in noisy_cases(("audio", "image"))]
+    ['complete', 'noisy-audio', 'noisy-image', 'noisy-both']
+    """
+    modalities = tuple(modalities)
+    alone = [dict.fromkeys(modalities, State.PRESENT) | {m: State.DEGRADED} for m in modalities if m in NOISY]
+    both = [dict.fromkeys(modalities, State.DEGRADED)] if len(modalities) == 2 == len(alone) else []
+    return (Case.complete(modalities), *(Case.of(states) for states in alone + both))
 
 
 def missing_cases(modalities: Iterable[str]) -> tuple[Case, ...]:

@@ -105,11 +105,13 @@ def check(candidate: Results, baseline: Results, rules: Sequence[Rule] = ()) -> 
         rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
 
     Raises:
-        NotComparableError: other data, split, task, metric or fill; cells, seeds or checkpoints of the baseline that
-            the candidate does not have; another number of samples; a value that is not defined; nothing to compare.
+        NotComparableError: other data, split, task, metric, fill or noise; cells, seeds or checkpoints of the baseline
+            that the candidate does not have; another number of samples; a value that is not defined; nothing to
+            compare.
         UsageError: a rule that is for no cell.
     """
     _same_data(candidate.provenance, baseline.provenance)
+    _same_noise(candidate.provenance, baseline.provenance)
     pairs = _pairs(candidate, baseline)
     for theirs, ours in pairs.items():
         _same_fill(candidate.provenance, ours, baseline.provenance, theirs)
@@ -166,6 +168,14 @@ def _same_fill(candidate: dict[str, Any], ours: str, baseline: dict[str, Any], t
     ]
     if fills[0] != fills[1]:
         raise NotComparableError(f"the fill of '{ours}' differs: candidate {fills[0]}, baseline {fills[1]}")
+
+
+def _same_noise(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
+    """Raise where noisy inputs were degraded differently; results without noisy scenarios say nothing of noise."""
+    ours, theirs = candidate.get("noise"), baseline.get("noise")
+    if ours and theirs and ours != theirs:
+        said = [f"{noise['profile']}, seed {noise['seed']}" for noise in (ours, theirs)]
+        raise NotComparableError(f"the noise differs: candidate {said[0]}, baseline {said[1]}")
 
 
 def _refuse_idle(rules: Iterable[Rule], cells: pd.DataFrame) -> None:

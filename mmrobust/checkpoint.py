@@ -96,11 +96,15 @@ def unnamed_classes(number: int) -> tuple[str, ...]:
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
     """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own.
 
-    Where the backbone is frozen, what trains inside it is a method's (LoRA's).
+    Where the backbone is frozen, what trains inside it is a method's (LoRA's). A head that a method keeps as it was
+    fine-tuned is held too: the checkpoint must not depend on the one that it was taken from.
     """
+    held = classifier.trained()
+    if not classifier.method.trains_head:
+        held |= {f"head.{name}": parameter for name, parameter in classifier.head.named_parameters()}
     return {
         name: parameter.detach().cpu().contiguous()
-        for name, parameter in classifier.trained().items()
+        for name, parameter in held.items()
         if not (classifier.method.trains_backbone and name.startswith("backbone."))
     }
 

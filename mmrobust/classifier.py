@@ -53,7 +53,6 @@ class Classifier(nn.Module):
         """``bfloat16``: matrix work runs in that type (autocast); weights and logits stay float32."""
         self.modalities: tuple[str, ...] = tuple(backbone.modalities)
         self.cases = tuple(case.name for case in cases)
-        self._states = {case.name: case for case in cases}
         self.backbone = backbone
         self.method = method(method_config, backbone, self.cases)
         pooling = backbone.pooling()
@@ -77,13 +76,13 @@ class Classifier(nn.Module):
         Args:
             inputs: the backbone's own tensors (``input_ids``, ``attention_mask``, ``pixel_values``, ``pixel_mask``;
                 ``audio_values`` [B, frames, mel]), with the fill of a missing modality already in place.
-            case: the case of every sample of the batch.
+            case: the case of every sample of the batch; see :meth:`told`.
             prompting: ``situation``: the model is told the case; ``concat``: it is offered all cases together.
 
         Raises:
-            UsageError: a case that this classifier does not know, or an unknown prompting.
+            UsageError: as for :meth:`told`.
         """
-        told = self._told(case, prompting)
+        told = self.told(case, prompting)
         with self._autocast():
             logits: Tensor = self.head(self.features(inputs, told), told)
         return logits.float()
@@ -96,7 +95,7 @@ class Classifier(nn.Module):
             case: the case of every sample, which the model is told.
             targets: labels as ones in [B, classes].
         """
-        told = self._told(case, SITUATION)
+        told = self.told(case, SITUATION)
         with self._autocast():
             logits, own = self.head.learn(self.features(inputs, told), told, targets)
         return logits.float(), own.float()
@@ -111,7 +110,7 @@ class Classifier(nn.Module):
         A modality that is missing in all of them is not looked at: whoever is told the case can do without its tower.
         Under concat prompting the cases name every modality, so nothing is told of the sample's own.
         """
-        present = {modality for case in told for modality in self._states[case].present}
+        present = {modality for case in told for modality in Case.parse(case, self.modalities).present}
         missing = [modality for modality in self.modalities if modality not in present]
         streams = self.backbone(inputs, self.method.source(told), missing)
         if self.head.reads_parts:
@@ -131,8 +130,8 @@ class Classifier(nn.Module):
         Raises:
             UsageError: a sample that lacks what ``case`` calls present, or no samples.
         """
-        self._told(case, prompting)
-        encoded = [self._encode(sample, self._states[case]) for sample in samples]
+        self.told(case, prompting)
+        encoded = [self._encode(sample, Case.parse(case, self.modalities)) for sample in samples]
         if not encoded:
             raise UsageError("no samples were given to classify")
         device = next(self.parameters()).device
@@ -151,12 +150,26 @@ class Classifier(nn.Module):
             encoded[modality] = processor.fill(modality, self.fill) if missing else processor.encode(modality, raw)
         return encoded
 
-    def _told(self, case: str, prompting: str) -> tuple[str, ...]:
-        if case not in self.cases:
-            raise unknown_name("case of this checkpoint", case, self.cases)
+    def told(self, case: str, prompting: str) -> tuple[str, ...]:
+        """The cases whose prompts and prototypes are offered to a sample in ``case``.
+
+        Any case of the modalities will do under concat prompting, which offers those of every case trained for, and
+        where there is nothing that is trained for a case.
+
+        Raises:
+            UsageError: an unknown case or prompting, or, under situation prompting, one that nothing was trained for.
+        """
         if prompting not in PROMPTINGS:
             raise unknown_name("prompting", prompting, PROMPTINGS)
-        return self.cases if prompting == CONCAT else (case,)
+        name = Case.parse(case, self.modalities).name
+        if prompting == CONCAT:
+            return self.cases
+        if (self.method.has_prompts or self.head.knows_case) and name not in self.cases:
+            raise UsageError(
+                f"nothing of this {self.method.name} + {self.head.name} checkpoint was trained for case '{name}', only "
+                f"for {', '.join(self.cases)}; --prompting concat works for any case"
+            )
+        return (name,)
 
     def _choose_trained(self) -> None:
         """Mark what trains: the method's and the head's own, what the method wants of the pooling, or everything."""
@@ -164,7 +177,7 @@ class Classifier(nn.Module):
         self.requires_grad_(self.method.trains_backbone)
         self.method.requires_grad_(True)
         for name, parameter in self.head.named_parameters():
-            parameter.requires_grad_(head_trains[name])
+            parameter.requires_grad_(head_trains[name] and self.method.trains_head)
         if self.method.trains_pooling:
             pooling = self.pooling
             for name in pooling.trained_part_names if self.head.reads_parts else pooling.trained_names:

@@ -57,6 +57,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UsageError:
     "unknown method 'mpm': did you mean 'mmp'? Known: none, full, mmp"
     """
     choices = list(known)
-    nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
+    nearest.sort(key=lambda choice: sorted(choice) != sorted(str(name)))  # swapped letters are the likeliest slip
     hint = f" did you mean '{nearest[0]}'?" if nearest else ""
     return UsageError(f"unknown {kind} '{name}':{hint} Known: {', '.join(choices)}")

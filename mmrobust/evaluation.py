@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from mmrobust.cases import Case
 from mmrobust.checkpoint import Checkpoint
 from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset
+from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.devices import DEFAULT_BATCH_SIZE
 from mmrobust.errors import Interrupted, UsageError
 from mmrobust.prediction.shards import EvaluationSplit, plan_for, predict_shards, select_samples, under_every_prompting
@@ -34,6 +38,8 @@ def evaluate(
     split: str = "test",
     batch_size: int = DEFAULT_BATCH_SIZE,
     limit: int | None = None,
+    noise_profile: str = DEFAULT,
+    noise_seed: int = 0,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """The results table of a classifier over a grid, in memory.
@@ -48,6 +54,8 @@ def evaluate(
         split: of the data set.
         batch_size: samples per forward pass; changes no result.
         limit: only so many samples, from the first.
+        noise_profile: what becomes of noisy inputs: ``default`` or ``released``.
+        noise_seed: of the noise; the mask seeds do not touch it.
         progress: shows how far it is.
 
     Returns:
@@ -64,7 +72,8 @@ def evaluate(
     truth = samples.truth(classifier.modalities)
     plan = plan_for(classifier, truth, grid)
     logits = {key: np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32) for key in plan}
-    for shard in predict_shards(classifier, samples, plan, batch_size, progress):
+    noise = Noise(noise_profile, noise_seed)
+    for shard in predict_shards(classifier, samples, plan, batch_size, progress, noise):
         for key, (positions, values) in shard.items():
             logits[key][positions] = values
     return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
@@ -79,6 +88,7 @@ def evaluate_checkpoints(
     split: str = "test",
     batch_size: int = DEFAULT_BATCH_SIZE,
     limit: int | None = None,
+    noise: Noise | None = None,
     progress: Progress = no_progress,
 ) -> Results:
     """Evaluate checkpoints over their grids into the folder ``out``, and extend what is there.
@@ -94,15 +104,16 @@ def evaluate_checkpoints(
         split: of the data set.
         batch_size: samples per forward pass.
         limit: only so many samples, from the first.
+        noise: what becomes of noisy inputs.
         progress: shows how far it is.
 
     Returns:
         All results of the folder, as they were written.
 
     Raises:
-        MmrobustError: data that do not fit or cannot be read, or results of other data in ``out``.
+        MmrobustError: data that do not fit or cannot be read, or results of other data or other noise in ``out``.
     """
-    started = now()
+    started, noise = now(), noise or Noise()
     samples = select_samples(dataset, split, limit)
     for name, checkpoint in checkpoints.items():
         check_fits(checkpoint.classifier, dataset, name)
@@ -115,15 +126,17 @@ def evaluate_checkpoints(
         "headline_metric": dataset.info.headline_metric,
         "classes": list(dataset.info.classes),
     }
-    earlier = _earlier(out, about)
+    noisy = any(name.startswith("noisy-") for grid in grid_for.values() for name in grid.scenarios)
+    earlier = _earlier(out, about, noise if noisy else None)
     frames = []
     for name, checkpoint in checkpoints.items():
-        frame = _evaluate_one(checkpoint, samples, grid_for[name], out, batch_size, progress)
+        frame = _evaluate_one(checkpoint, samples, grid_for[name], noise, out, batch_size, progress)
         frames.append(_identified(frame, name, checkpoint, about))
     merged = _merge(earlier.frame if earlier else None, pd.concat(frames))
     devices = {name: _device(checkpoint) for name, checkpoint in checkpoints.items()}
     provenance = {
         "dataset": about,
+        "noise": dataclasses.asdict(noise) if noisy else earlier.provenance.get("noise") if earlier else None,
         "checkpoints": {
             **(earlier.provenance["checkpoints"] if earlier else {}),
             **{name: {**_describe(checkpoint), **devices[name]} for name, checkpoint in checkpoints.items()},
@@ -191,7 +204,13 @@ def _about_classes(task: str, classes: Sequence[str]) -> str:
 
 
 def _evaluate_one(
-    checkpoint: Checkpoint, samples: EvaluationSplit, grid: Grid, out: Path, batch_size: int, progress: Progress
+    checkpoint: Checkpoint,
+    samples: EvaluationSplit,
+    grid: Grid,
+    noise: Noise,
+    out: Path,
+    batch_size: int,
+    progress: Progress,
 ) -> pd.DataFrame:
     classifier, info = checkpoint.classifier, samples.split.info
     truth = samples.truth(classifier.modalities)
@@ -201,24 +220,36 @@ def _evaluate_one(
         "split": samples.split.name,
         "dtype": classifier.dtype,
     }
-    store = PredictionStore(
-        out, identity, _describe(checkpoint), samples.split.ids, samples.split.labels, len(info.classes)
-    )
-    plan = store.missing(plan_for(classifier, truth, grid))
-    try:
-        for shard in predict_shards(classifier, samples, plan, batch_size, progress):
-            store.add(shard)
-    except KeyboardInterrupt:
-        raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
-    logits = {key: values[: samples.size] for key, values in store.logits.items()}
+    plan = plan_for(classifier, truth, grid)
+    degraded = {key for key in plan if Case.parse(key[0], classifier.modalities).degraded}
+    logits: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
+    # The noise decides predictions in degraded cases alone: the others stay good for any profile and seed.
+    for keys, under in (
+        (plan.keys() - degraded, {}),
+        (degraded, {"noise_profile": noise.profile, "noise_seed": noise.seed}),
+    ):
+        if not keys:
+            continue
+        store = PredictionStore(
+            out, identity | under, _describe(checkpoint), samples.split.ids, samples.split.labels, len(info.classes)
+        )
+        missing = store.missing({key: plan[key] for key in sorted(keys)})
+        try:
+            for shard in predict_shards(classifier, samples, missing, batch_size, progress, noise):
+                store.add(shard)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"evaluation stopped; what is predicted is kept in {out}, the same command goes on"
+            ) from None
+        logits |= {key: values[: samples.size] for key, values in store.logits.items()}
     return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
 
 
-def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
+def _earlier(out: Path, about: Mapping[str, Any], noise: Noise | None) -> Results | None:
     """The results that ``out`` holds already.
 
     Raises:
-        UsageError: they are of other data.
+        UsageError: they are of other data, or both they and the new ones are under noise, and it is not the same.
     """
     if not (out / RESULTS_FILE).is_file():
         return None
@@ -229,6 +260,12 @@ def _earlier(out: Path, about: Mapping[str, Any]) -> Results | None:
             for data in (earlier.provenance["dataset"], about)
         )
         raise UsageError(f"{out}: holds results on {theirs}, these would be on {ours}; name another --out")
+    was = earlier.provenance.get("noise")
+    if noise is not None and was and was != dataclasses.asdict(noise):
+        raise UsageError(
+            f"{out}: holds results under noise profile {was['profile']}, seed {was['seed']}, these would be under "
+            f"{noise.profile}, seed {noise.seed}; name another --out"
+        )
     return earlier
 
 

@@ -73,7 +73,8 @@ class Results(NamedTuple):
     """One row per ``RESULTS_KEYS``, columns as ``RESULTS_SCHEMA``."""
     provenance: dict[str, Any]
     """``versions``, ``git``, ``device``, ``dtype``, ``command``, ``started``, ``finished``, ``dataset`` (name,
-    fingerprint, split, task, headline_metric), ``checkpoints`` (name → fingerprint, backbone_fingerprint, fill …)."""
+    fingerprint, split, task, headline_metric), ``checkpoints`` (name → fingerprint, backbone_fingerprint, fill …),
+    ``noise`` (profile and seed behind the noisy scenarios, where there are any)."""
 
     @property
     def headline_metric(self) -> str:

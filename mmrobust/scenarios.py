@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.cases import Case
+from mmrobust.cases import Case, missing_cases, noisy_cases
 from mmrobust.errors import UsageError, unknown_name
 
 SITUATION = "situation"
@@ -38,15 +38,18 @@ class Scenario:
         """The scenario of that ``name`` for a model of these ``modalities``.
 
         ``missing-<modality>`` affects one modality. ``missing-both`` (two modalities) is MMP's protocol: half the
-        affected samples lose one modality, half the other.
+        affected samples lose one modality, half the other. ``noisy-<modality>`` and ``noisy-both`` (audio and
+        image) are Prompt the Missing's: the affected samples are in the case of that name.
 
         Raises:
             UsageError: no such scenario for these modalities.
         """
         modalities = tuple(modalities)
-        known = scenario_names(modalities)
+        known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
         if name not in known:
             raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known)
+        if name.startswith("noisy-"):
+            return cls(name, (Case.parse(name, modalities),))
         lost = modalities if name == "missing-both" else (name.removeprefix("missing-"),)
         return cls(name, tuple(Case.missing(modalities, modality) for modality in lost))
 
@@ -59,6 +62,20 @@ def scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
     """
     single = tuple(f"missing-{modality}" for modality in modalities)
     return (*single, "missing-both") if len(modalities) == 2 else single
+
+
+def noisy_scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The scenarios of noisy inputs of a model with these modalities; no part of the default grid.
+
+    >>> noisy_scenario_names(("image", "text"))
+    ('noisy-image',)
+    """
+    return tuple(case.name for case in noisy_cases(modalities)[1:])
+
+
+def training_cases(scenario: str, modalities: Sequence[str]) -> tuple[Case, ...]:
+    """The cases that a classifier tells apart which trains under ``scenario``: the missing ones, or the noisy ones."""
+    return noisy_cases(modalities) if scenario.startswith("noisy-") else missing_cases(modalities)
 
 
 def affected_count(samples: int, rate: float) -> int:

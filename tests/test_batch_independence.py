@@ -16,6 +16,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmp-input": ("mmp", {"length": 4}),
     "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
     "msp": ("msp", {"length": 2}),
+    "ptm-attention": ("ptm", {"length": 2}),
+    "ptm-both": ("ptm", {"length": 2, "level": "both"}),
     "lora": ("lora", {"rank": 2}),
     "adapter": ("adapter", {"bottleneck": 4}),
 }
@@ -25,6 +27,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any], str]] = {  # name → (tiny back
     "cavmae": ("tiny-cavmae", {}, "missing-audio"),
     "cavmae-single": ("tiny-cavmae", {"missing_path": "single"}, "missing-audio"),
     "cavmae-average": ("tiny-cavmae", {"missing_path": "average"}, "missing-image"),
+    "cavmae-fusion": ("tiny-cavmae-fusion", {}, "missing-audio"),
 }
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
@@ -39,6 +42,8 @@ def built(request: pytest.FixtureRequest, classifier: Any) -> Any:
     method, backbone, head = request.param
     if method == "lora" and importlib.util.find_spec("peft") is None:
         pytest.skip("PEFT is not installed")
+    if method.startswith("ptm") and backbone.startswith("vilt"):
+        pytest.skip("ViLT has no stream per modality")
     (name, method_set), (head_name, head_set) = METHODS[method], HEADS[head]
     tiny, settings, case = BACKBONES[backbone]
     built = classifier(tiny, name, head_name, method_set=method_set, head_set=head_set, backbone_set=settings)

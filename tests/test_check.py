@@ -229,3 +229,12 @@ def test_the_verdict_as_plain_values():
     assert (said["passed"], said["compared"]) == (False, 6)
     assert said["outcomes"][0]["difference"] == pytest.approx(-0.03)
     assert said["outcomes"][0]["rule"] == "accuracy:-0.01"
+
+
+def test_other_noise_is_not_comparable():
+    ours, theirs = evaluated(), evaluated()
+    ours.provenance["noise"] = {"profile": "released", "seed": 0}
+    assert check(ours, theirs).passed
+    theirs.provenance["noise"] = {"profile": "default", "seed": 0}
+    with pytest.raises(NotComparableError, match="the noise differs: candidate released, seed 0, baseline default"):
+        check(ours, theirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,10 +115,27 @@ def test_raw_samples(trained: Callable[..., Path], digits: Dataset) -> None:
 
 def test_names_that_do_not_exist(trained: Callable[..., Path]) -> None:
     classifier = mmrobust.load(trained("none", "linear"))
-    with pytest.raises(UsageError, match=r"unknown case of this checkpoint 'missing-txt': did you mean 'missing-text'"):
+    with pytest.raises(UsageError, match=r"unknown case 'missing-txt': did you mean 'missing-text'"):
         classifier({}, "missing-txt")
     with pytest.raises(UsageError, match=r"unknown prompting 'situaton': did you mean 'situation'"):
         classifier({}, "complete", "situaton")
+
+
+def test_any_case_will_do_where_nothing_is_trained_for_one(classifier: Any, samples: Any) -> None:
+    built = {kind: classifier("tiny-cavmae", *kind) for kind in (("none", "linear"), ("mmp", "linear"))}
+    inputs = built["none", "linear"].backbone.processor.collate(samples("tiny-cavmae", 2))
+    with torch.no_grad():
+        for case in ("noisy-both", "missing-audio+noisy-image", "noisy-image"):
+            assert built["none", "linear"](inputs, case).isfinite().all()
+            concat = built["mmp", "linear"](inputs, case, "concat")
+            assert torch.equal(concat, built["mmp", "linear"](inputs, "complete", "concat"))
+            with pytest.raises(
+                UsageError, match=r"mmp \+ linear checkpoint was trained for case .* only for complete, "
+            ):
+                built["mmp", "linear"](inputs, case)
+            prototypes = classifier("tiny-cavmae", "none", "prototype")
+            with pytest.raises(UsageError, match="--prompting concat works for any case"):
+                prototypes(inputs, case)
 
 
 def test_bfloat16_is_near_float32(trained: Callable[..., Path], digits: Dataset) -> None:

@@ -16,6 +16,7 @@ from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
+from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError
 from mmrobust.evaluation import evaluate_checkpoints, make_grid
 from mmrobust.prediction.plan import plan_predictions
@@ -180,3 +181,43 @@ def test_a_plan_is_what_the_cells_say() -> None:
         for position, sample in enumerate(ids):
             needed.setdefault(table[sample], set()).add(position)
     assert {case: set(positions.tolist()) for (case, _), positions in plan.items()} == needed
+
+
+def noisy_run(checkpoint: Path, dataset: Dataset, out: Path, noise: Noise, *scenarios: str) -> Results:
+    loaded = load_checkpoint(checkpoint)
+    grid = Grid(scenarios, (0.0, 0.5), (0, 1))
+    return evaluate_checkpoints({"it": loaded}, dataset, {"it": grid}, out, noise=noise)
+
+
+def test_noise_decides_degraded_predictions_alone(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    checkpoint = trained("none", "linear", ("audio", "image"))
+    results = noisy_run(checkpoint, digits, tmp_path, Noise(seed=5), "noisy-audio", "noisy-both", "missing-audio")
+    assert results.provenance["noise"] == {"profile": "default", "seed": 5}
+    kept = predictions(tmp_path)
+    assert not kept.duplicated(["id", "case", "prompting"]).any()
+    degraded = kept.case.str.startswith("noisy")
+    assert (kept[degraded].noise_seed == 5).all() and kept[~degraded].noise_seed.isna().all()
+
+    again = noisy_run(checkpoint, digits, tmp_path, Noise(seed=6), "missing-audio")
+    assert again.provenance["noise"]["seed"] == 5 and len(predictions(tmp_path)) == len(kept)
+    with pytest.raises(UsageError, match=r"holds results under noise profile default, seed 5, these .* another --out"):
+        noisy_run(checkpoint, digits, tmp_path, Noise(seed=6), "noisy-audio")
+    (tmp_path / "results.parquet").unlink()
+    noisy_run(checkpoint, digits, tmp_path, Noise("released", 5), "noisy-audio")
+    more = predictions(tmp_path)
+    assert len(more) - len(kept) == (kept.case == "noisy-audio").sum()  # nothing but them is made again
+    assert more[more.case == "complete"].id.is_unique
+
+
+def test_noisy_cells_in_memory_are_those_on_disk(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
+    loaded = load_checkpoint(trained("mmp", "linear", ("audio", "image")))
+    grid = Grid(("noisy-image",), (0.0, 1.0), (0,), ("concat",))
+    noise = Noise("released", 2)
+    ours = evaluate_checkpoints({"it": loaded}, digits, {"it": grid}, tmp_path, noise=noise, batch_size=7).frame
+    settings = {"scenarios": ["noisy-image"], "rates": (0.0, 1.0), "seeds": 1, "prompting": ("concat",)}
+    face = mmrobust.evaluate(loaded.classifier, digits, **settings, noise_profile="released", noise_seed=2)
+    assert sorted(ours.value.tolist()) == sorted(face.value.tolist())
+    with pytest.raises(UsageError, match=r"trained for case 'noisy-image', only for complete, .* --prompting concat"):
+        mmrobust.evaluate(loaded.classifier, digits, scenarios=["noisy-image"], prompting=("situation",))

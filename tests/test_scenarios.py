@@ -21,9 +21,11 @@ from mmrobust.scenarios import (
     affected_count,
     default_grid,
     missing_table,
+    noisy_scenario_names,
     parse_rates,
     rank_samples,
     scenario_names,
+    training_cases,
 )
 
 PAIR = ("image", "text")
@@ -225,3 +227,49 @@ def test_the_table_is_an_array_in_the_order_of_the_split() -> None:
     draw = ScenarioDraw(["b", "a"], Scenario.parse("missing-text", PAIR), 0)
     assert isinstance(draw.table(1.0), np.ndarray)
     assert draw.table(1.0).tolist() == ["missing-text", "missing-text"]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected"),
+    [
+        (("audio", "image"), ("noisy-audio", "noisy-image", "noisy-both")),
+        (("image", "text"), ("noisy-image",)),
+        (TRIPLE, ("noisy-image", "noisy-audio")),
+        (("text",), ()),
+    ],
+)
+def test_noisy_scenarios_are_of_what_has_noise(modalities: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert noisy_scenario_names(modalities) == expected
+    for name in expected:
+        assert [case.name for case in Scenario.parse(name, modalities).cases] == [name]
+    assert not set(expected) & set(default_grid(modalities).scenarios)
+    with pytest.raises(UsageError, match="unknown scenario"):
+        Scenario.parse("noisy-text", modalities)
+
+
+@given(ids, rates, seeds)
+def test_a_noisy_table_affects_whom_its_name_ranks(sample_ids: list[str], rate: float, seed: int) -> None:
+    table = missing_table(sample_ids, Scenario.parse("noisy-both", ("audio", "image")), rate, seed)
+    order = rank_samples(sample_ids, "noisy-both", seed)[: affected_count(len(sample_ids), rate)]
+    assert {i for i, case in table.items() if case == "noisy-both"} == {sample_ids[p] for p in order}
+
+
+def test_what_is_missing_by_nature_is_not_noisy() -> None:
+    modalities = ("audio", "image")
+    natural = [Case.complete(modalities), Case.missing(modalities, "audio")]
+
+    def at_once(name: str) -> list[str]:
+        return list(missing_table(["a", "b"], Scenario.parse(name, modalities), 1.0, 0, natural).values())
+
+    assert at_once("noisy-audio") == ["noisy-audio", "missing-audio"]
+    assert at_once("noisy-both") == ["noisy-both", "missing-audio+noisy-image"]
+
+
+def test_the_cases_to_tell_apart_come_from_the_training_scenario() -> None:
+    def names_of(scenario: str, modalities: tuple[str, ...]) -> list[str]:
+        return [case.name for case in training_cases(scenario, modalities)]
+
+    noisy = ["complete", "noisy-audio", "noisy-image", "noisy-both"]
+    assert names_of("noisy-audio", ("audio", "image")) == names_of("noisy-both", ("audio", "image")) == noisy
+    assert names_of("missing-both", PAIR) == ["complete", "missing-image", "missing-text"]
+    assert names_of("noisy-image", PAIR) == ["complete", "noisy-image"]

@@ -150,6 +150,11 @@ class Backbone(nn.Module, ABC):
         self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
 
     @property
+    def meetings(self) -> Mapping[str, tuple[str, ...]]:
+        """Where streams meet: stream → the modalities that its layers take keys and values from."""
+        return {}
+
+    @property
     def knows_case(self) -> bool:
         """Whether it runs otherwise when it is told that a modality is missing."""
         return self.towers

@@ -23,12 +23,14 @@ from mmrobust.backbones.cavmae_model import CavMaeModel
 from mmrobust.backbones.filterbank import log_mel_filterbank
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.errors import CheckpointError, unknown_name
+from mmrobust.errors import CheckpointError, UsageError, unknown_name
 from mmrobust.files import read_json, write_json
 
 JOINT = "joint"
 ALONE = {"audio": "joint-audio", "image": "joint-image"}
 """Modality → where the joint layers' pass over it alone, with its own norms, lies among the streams that are done."""
+FUSION = {"audio": "fusion-audio", "image": "fusion-image"}
+"""Modality → what methods know its queries in the fusion block by, where the model has one."""
 FILL, SINGLE, AVERAGE = MISSING_PATHS = ("fill", "single", "average")
 PROCESSOR_FILE = "preprocessor_config.json"
 
@@ -190,6 +192,26 @@ class CavMaeBackbone(Backbone):
         return CavMaePooling(self.model)
 
     @property
+    def meetings(self) -> Mapping[str, tuple[str, ...]]:
+        """See :attr:`Backbone.meetings`: the fusion block's two cross-attentions, else the joint layers."""
+        if self.model.config.fusion:
+            return {FUSION["audio"]: ("image",), FUSION["image"]: ("audio",)}
+        return {JOINT: self.modalities}
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """See :meth:`Backbone.configure`.
+
+        Raises:
+            UsageError: also a missing path that a model with a fusion block does not have.
+        """
+        super().configure(settings)
+        if self.model.config.fusion and self.settings.missing_path != FILL:
+            raise UsageError(
+                f"missing path {self.settings.missing_path}: this CAV-MAE has a fusion block, which needs both "
+                f"streams; take {FILL}"
+            )
+
+    @property
     def knows_case(self) -> bool:
         """See :attr:`Backbone.knows_case`."""
         return bool(self.settings.missing_path != FILL)
@@ -202,7 +224,7 @@ class CavMaeBackbone(Backbone):
         A method adds the same to the joint layers whichever norms they run with.
         """
         if not missing or self.settings.missing_path == FILL:
-            return super().forward(inputs, prompts)
+            return self._both(inputs, prompts)
         (modality,) = (m for m in self.modalities if m not in missing)
         own = run_stream(modality, self.layers(modality), self.enter(modality, inputs, {}), prompts)
         suffix = {"audio": "_a", "image": "_v"}[modality]
@@ -211,6 +233,19 @@ class CavMaeBackbone(Backbone):
         if self.settings.missing_path == AVERAGE:
             done[JOINT] = run_stream(JOINT, self.layers(JOINT), own, prompts)
         return done
+
+    def _both(self, inputs: Mapping[str, Tensor], prompts: PromptSource | None) -> dict[str, TokenSequence]:
+        """Both streams, the fusion block where the model has one, and the joint layers."""
+        if not self.model.config.fusion:
+            return super().forward(inputs, prompts)
+        own = {m: run_stream(m, self.layers(m), self.enter(m, inputs, {}), prompts) for m in self.modalities}
+        added = [None if prompts is None else prompts(FUSION[m], 0, own[m]) for m in self.modalities]
+        # What the audio's queries see in front of the image's tokens, and the reverse.
+        context = [None if new is None else new.context_PD for new in added]
+        fused = self.model.fusion_block(*(own[m].tokens_BLD for m in self.modalities), *context)
+        done = {m: own[m].with_tokens(tokens) for m, tokens in zip(self.modalities, fused, strict=True)}
+        joint = run_stream(JOINT, self.layers(JOINT), self.enter(JOINT, inputs, done), prompts)
+        return {**done, JOINT: joint}
 
     def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
         """Patches with position and modality embeddings; the joint stream begins with audio, then image."""

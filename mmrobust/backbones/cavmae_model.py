@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from mmrobust.backbones.cavmae_fusion import FusionAttention, FusionBlock
+
 NORM_EPS = 1e-5
 
 
@@ -32,6 +34,8 @@ class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' cla
         num_attention_heads: heads of every layer.
         mlp_ratio: size of the feed-forward layer, in hidden sizes.
         hidden_dropout_prob: dropout after attention and feed-forward (0 in the reference).
+        fusion: whether a cross-attention block stands between the modalities' own layers and the joint ones
+            (Prompt the Missing's; no part of CAV-MAE).
     """
 
     model_type = "mmrobust-cavmae"
@@ -47,6 +51,7 @@ class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' cla
     num_attention_heads: int = 12
     mlp_ratio: float = 4.0
     hidden_dropout_prob: float = 0.0
+    fusion: bool = False
 
     @property
     def audio_grid(self) -> tuple[int, int]:
@@ -108,7 +113,12 @@ class Block(nn.Module):
             setattr(self, f"norm1{suffix}", nn.LayerNorm(size, eps=NORM_EPS))
             setattr(self, f"norm2{suffix}", nn.LayerNorm(size, eps=NORM_EPS))
         self.attn = Attention(size, config.num_attention_heads, config.hidden_dropout_prob)
-        self.mlp = Mlp(size, int(size * config.mlp_ratio), config.hidden_dropout_prob)
+        self.mlp = _mlp(config)
+
+
+def _mlp(config: CavMaeConfig) -> Mlp:
+    size = config.hidden_size
+    return Mlp(size, int(size * config.mlp_ratio), config.hidden_dropout_prob)
 
 
 class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' classes are untyped here
@@ -130,6 +140,8 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
         self.blocks_a = nn.ModuleList(Block(config) for _ in range(config.num_specific_layers))
         self.blocks_v = nn.ModuleList(Block(config) for _ in range(config.num_specific_layers))
         self.blocks_u = nn.ModuleList(Block(config) for _ in range(config.num_joint_layers))
+        if config.fusion:
+            self.fusion_block = FusionBlock(size, config.num_attention_heads, _mlp(config), _mlp(config), NORM_EPS)
         self.norm_a = nn.LayerNorm(size, eps=NORM_EPS)
         self.norm_v = nn.LayerNorm(size, eps=NORM_EPS)
         self.norm = nn.LayerNorm(size, eps=NORM_EPS)
@@ -145,6 +157,8 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, FusionAttention):
+            module.reset()
         elif isinstance(module, CavMaeModel):
             nn.init.normal_(module.modality_a, std=0.02)
             nn.init.normal_(module.modality_v, std=0.02)

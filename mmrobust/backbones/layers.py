@@ -46,6 +46,9 @@ class Prompts:
     """Keys in front of the layer's keys, raw, after the projection (attention level)."""
     values_PD: Tensor | None = None
     """Values that go with ``keys_PD``."""
+    context_PD: Tensor | None = None
+    """Tokens that are attended to but attend to nothing: the layer's own norm and projections make keys and values of
+    them, in front of the layer's (Prompt the Missing's attention level)."""
     after_attention: Callable[[Tensor], Tensor] | None = None
     """What the attention's output [B, L, D] passes through before it is added to the residual (an adapter)."""
     after_mlp: Callable[[Tensor], Tensor] | None = None
@@ -64,13 +67,16 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     x_BLD = sequence.tokens_BLD
     query, key, value = layer.project(layer.norm1(x_BLD))
     if prompts is not None and prompts.keys_PD is not None and prompts.values_PD is not None:
-        key = torch.cat([prompts.keys_PD.to(key.dtype).expand(len(key), -1, -1), key], dim=1)
-        value = torch.cat([prompts.values_PD.to(value.dtype).expand(len(value), -1, -1), value], dim=1)
+        key, value = in_front(prompts.keys_PD, key), in_front(prompts.values_PD, value)
+    if prompts is not None and prompts.context_PD is not None:
+        # Once for the whole batch: what comes of these tokens depends on no sample.
+        _, keys, values = layer.project(layer.norm1(prompts.context_PD[None]))
+        key, value = in_front(keys[0], key), in_front(values[0], value)
     dropout = layer.attention_dropout
     attended = F.scaled_dot_product_attention(
-        _split_heads(query, layer.heads),
-        _split_heads(key, layer.heads),
-        _split_heads(value, layer.heads),
+        split_heads(query, layer.heads),
+        split_heads(key, layer.heads),
+        split_heads(value, layer.heads),
         attn_mask=_attention_mask(sequence, key.shape[1]),
         dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
     )
@@ -82,6 +88,11 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     if prompts is not None and prompts.after_mlp is not None:
         output_BLD = prompts.after_mlp(output_BLD)
     return sequence.with_tokens(x_BLD + output_BLD)
+
+
+def in_front(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
+    """[B, L, D] → [B, P + L, D]."""
+    return torch.cat([rows_PD.to(x_BLD.dtype).expand(len(x_BLD), -1, -1), x_BLD], dim=1)
 
 
 def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:
@@ -99,7 +110,7 @@ def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:
     return causal[None, None] if mask is None else causal & mask
 
 
-def _split_heads(x_BLD: Tensor, heads: int) -> Tensor:
+def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
     """[B, L, D] → [B, heads, L, D / heads]."""
     batch, length, size = x_BLD.shape
     return x_BLD.view(batch, length, heads, size // heads).transpose(1, 2)

@@ -7,6 +7,7 @@ tokenizer and the filter bank's mean and spread, is taken from the training spli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _tiny_vilt(train: Split) -> Backbone:
     return ViltBackbone(ViltModel(config), ViltProcessor(tokenizer, images, TEXT_LENGTH), "tiny-vilt")
 
 
-def _tiny_cavmae(train: Split) -> Backbone:
+def _tiny_cavmae(train: Split, fusion: bool = False) -> Backbone:
     config = CavMaeConfig(
         audio_frames=AUDIO["frames"],
         mel_bins=AUDIO["mel_bins"],
@@ -114,12 +115,13 @@ def _tiny_cavmae(train: Split) -> Backbone:
         num_joint_layers=1,
         num_attention_heads=HEADS,
         hidden_dropout_prob=DROPOUT,
+        fusion=fusion,
     )
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
     mean, std = _filterbank_statistics(train)
     audio = AudioSettings(**AUDIO, mean=mean, std=std)
-    return CavMaeBackbone(CavMaeModel(config), CavMaeProcessor(audio, images), "tiny-cavmae")
+    return CavMaeBackbone(CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}")
 
 
 def _tiny_clip(train: Split) -> Backbone:
@@ -192,5 +194,6 @@ TINY: dict[str, tuple[type[Backbone], Callable[[Split], Backbone]]] = {
     "tiny-vilt": (ViltBackbone, _tiny_vilt),
     "tiny-clip": (ClipBackbone, _tiny_clip),
     "tiny-cavmae": (CavMaeBackbone, _tiny_cavmae),
+    "tiny-cavmae-fusion": (CavMaeBackbone, partial(_tiny_cavmae, fusion=True)),
 }
 """Name → (family, how it is made). One line for each family that has a tiny member."""

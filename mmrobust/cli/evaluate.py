@@ -21,13 +21,15 @@ def evaluate(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and predictions; extended where it exists.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "test",
-    scenario: Annotated[list[str] | None, typer.Option(help="Names, by commas. Default: all of missing-*.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="Names; noisy-* too. Default: all of missing-*.")] = None,
     missing_rate: Annotated[
         list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many mask seeds.")] = 3,
     prompting: Annotated[list[str] | None, typer.Option(help="situation, concat. Default: both.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many samples, from the first.")] = None,
+    noise_profile: Annotated[str, typer.Option(help="What noisy-* scenarios do: default or released.")] = "default",
+    noise_seed: Annotated[int, typer.Option(help="Of the noise, beside the mask seeds.")] = 0,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
@@ -37,10 +39,12 @@ def evaluate(
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
     from mmrobust.checkpoint import load_checkpoint
     from mmrobust.data.dataset import Dataset
+    from mmrobust.degradations import Noise
     from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.evaluation import evaluate_checkpoints, make_grid
     from mmrobust.scenarios import DEFAULT_RATES, PROMPTINGS, parse_rates
 
+    noise = Noise(noise_profile, noise_seed)
     rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
     promptings = listed(prompting) or PROMPTINGS
     size, place = resolve_batch_size(batch_size), resolve_device(device)
@@ -54,7 +58,15 @@ def evaluate(
         for name, checkpoint in loaded.items()
     }
     results = evaluate_checkpoints(
-        loaded, dataset, grids, out, split=split, batch_size=size, limit=limit, progress=console.progress_bar
+        loaded,
+        dataset,
+        grids,
+        out,
+        split=split,
+        batch_size=size,
+        limit=limit,
+        noise=noise,
+        progress=console.progress_bar,
     )
     if json:
         typer.echo(results.frame.to_json(orient="records"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,11 +30,14 @@ def train(
     head: Annotated[str, typer.Option(help=f"Features to scores: {', '.join(HEADS)}.")] = "linear",
     modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
     prompt_level: Annotated[
-        str | None, typer.Option(help="Where prompts enter: input or attention.", rich_help_panel="Prompts")
+        str | None, typer.Option(help="Where prompts enter: input, attention; ptm: both.", rich_help_panel="Prompts")
     ] = None,
     prompt_length: Annotated[
         int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
     ] = None,
+    train_head: Annotated[
+        bool, typer.Option("--train-head", help="ptm: train the head too.", rich_help_panel="Prompts")
+    ] = False,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
     backbone_dropout: Annotated[
         bool, typer.Option("--backbone-dropout", help="Keep a frozen backbone's dropout on in training, as the papers.")
@@ -51,15 +54,22 @@ def train(
     head_set: Annotated[
         list[str] | None, typer.Option(help="Any setting of the head, as KEY=VALUE; may be repeated.")
     ] = None,
-    scenario: Annotated[str, typer.Option(help="Which inputs are missing in training.")] = "missing-both",
+    scenario: Annotated[
+        str | None, typer.Option(help="What happens to inputs in training. Default: missing-both; ptm: noisy-both.")
+    ] = None,
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
+    noise_profile: Annotated[str, typer.Option(help="What noisy-* scenarios do: default or released.")] = "default",
     fill: Annotated[str, typer.Option(help="What stands in for a missing image: ones or zeros.")] = "ones",
     recipe: Annotated[str, typer.Option(help="default, or a YAML file.", rich_help_panel="Recipe")] = "default",
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel="Recipe")] = None,
     batch_size: Annotated[str, typer.Option(help="Samples per step, or auto.", rich_help_panel="Recipe")] = "auto",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Recipe")] = None,
+    recipe_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Any setting of the recipe, as KEY=VALUE; may be repeated.", rich_help_panel="Recipe"),
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without gain; 0: never.", rich_help_panel="Recipe")
     ] = None,
@@ -75,13 +85,19 @@ def train(
     from mmrobust.training.loop import train as run
     from mmrobust.training.setup import TrainSettings
 
-    prompts = {"level": prompt_level, "length": prompt_length, "depth": prompt_depth}
+    prompts = {
+        "level": prompt_level,
+        "length": prompt_length,
+        "depth": prompt_depth,
+        "train_head": train_head or None,
+    }
     running = {
         "dropout": backbone_dropout or None,
         "missing_path": missing_path,
         "max_text_length": max_text_length,
     }
-    chosen = _recipe(recipe, method, backbone, batch_size, {"epochs": epochs, "lr": lr, "patience": patience})
+    flags = {"epochs": epochs, "lr": lr, "patience": patience}
+    chosen = _recipe(recipe, method, backbone, batch_size, flags, parse_settings(recipe_set or (), "--recipe-set"))
     trains_backbone = method_class(method).trains_backbone
     settings = TrainSettings(
         data=data,
@@ -90,9 +106,10 @@ def train(
         head=head,
         recipe=chosen,
         modalities=listed(modalities),
-        scenario=scenario,
+        scenario=scenario or method_class(method).default_scenario,
         missing_rate=missing_rate if missing_rate is not None else 0.0 if trains_backbone else 0.7,
         seed=seed,
+        noise_profile=noise_profile,
         fill=fill,
         method_settings={key: value for key, value in prompts.items() if value is not None}
         | parse_settings(method_set or (), "--method-set"),
@@ -123,27 +140,42 @@ def train(
     console.out().print(_summary(out, config), markup=False)
 
 
-def _recipe(name: str, method: str, backbone: str, batch_size: str, flags: dict[str, float | None]) -> Recipe:
-    """The default recipe or the file's, with the flags on top."""
+def _recipe(
+    name: str,
+    method: str,
+    backbone: str,
+    batch_size: str,
+    flags: dict[str, float | None],
+    changes: dict[str, Any],
+) -> Recipe:
+    """The default recipe or the file's, with ``--recipe-set`` and the flags on top."""
+    import dataclasses
+
+    from mmrobust.configuration import from_mapping
     from mmrobust.devices import resolve_batch_size
     from mmrobust.errors import unknown_name
-    from mmrobust.training.recipe import default_recipe, read_recipe
+    from mmrobust.training.recipe import Recipe, default_recipe, read_recipe
 
     base = default_recipe(method, backbone)
     if name != "default":
         if not Path(name).suffix:
             raise unknown_name("recipe", name, ["default", "FILE.yaml"])
         base = read_recipe(Path(name), base)
+    if changes:
+        base = from_mapping(Recipe, {**dataclasses.asdict(base), **changes}, "recipe")
     return base.changed(batch_size=None if batch_size == "auto" else resolve_batch_size(batch_size), **flags)
 
 
 def _summary(out: Path, config: CheckpointConfig) -> str:
     training, backbone = config.training, config.backbone
+    case_wise = training["recipe"].get("batching") == "case-wise"
+    under = (
+        f"over {', '.join(config.cases)}" if case_wise else f"at {training['scenario']} {training['missing_rate']:g}"
+    )
     frozen = "" if config.method["name"] == "full" else f", unchanged ({backbone['fingerprint'][:12]})"
     return (
         f"{out}: {config.method['name']} + {config.head['name']} on {backbone['family']}{frozen}; "
         f"{training['trained_parameters']:,} of {training['all_parameters']:,} parameters trained; "
         f"best epoch {training['best_epoch']} of {training['epochs']}; "
-        f"validation {config.headline_metric} {training['validation']:.4f} "
-        f"at {config.training['scenario']} {config.training['missing_rate']:g}"
+        f"validation {config.headline_metric} {training['validation']:.4f} {under}"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.degradations import Noise, degrade
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,30 +30,48 @@ class EncodedSplit:
         processor: the backbone's.
         modalities: those that the backbone takes.
         fill: what stands in for a missing image.
+        noise: what becomes of a modality that a case calls degraded.
     """
 
-    def __init__(self, split: Split, processor: Processor, modalities: Sequence[str], fill: str) -> None:
+    def __init__(
+        self, split: Split, processor: Processor, modalities: Sequence[str], fill: str, noise: Noise | None = None
+    ) -> None:
         self.split, self.processor, self.modalities = split, processor, tuple(modalities)
         self.fills = {modality: processor.fill(modality, fill) for modality in self.modalities}
+        self.noise = Noise() if noise is None else noise
         self._cache: OrderedDict[tuple[int, str], Tensor] = OrderedDict()
         self._cached_bytes = 0
 
-    def samples(self, positions: Iterable[int], case: Case) -> list[dict[str, Tensor]]:
-        """The samples at ``positions`` in ``case``: modality → tensor, the fill where it is missing.
+    def samples(self, positions: Iterable[int], case: Case, noise: Noise | None = None) -> list[dict[str, Tensor]]:
+        """The samples at ``positions`` in ``case``: modality → tensor, filled where missing, noisy where degraded.
 
         Nothing is read or decoded of a modality that the case calls missing.
 
+        Args:
+            positions: of the samples in the split.
+            case: the case they are in.
+            noise: in place of the split's own.
+
         Raises:
             DataError: a sample that cannot be decoded, named.
+            UsageError: the case calls a modality degraded for which there is no noise.
         """
-        return [
-            {m: self.fills[m] if case.is_missing(m) else self._encoded(int(position), m) for m in self.modalities}
-            for position in positions
-        ]
+        noise = noise or self.noise
+        return [{m: self._in_case(int(position), m, case, noise) for m in self.modalities} for position in positions]
+
+    def _in_case(self, position: int, modality: str, case: Case, noise: Noise) -> Tensor:
+        if case.is_missing(modality):
+            return self.fills[modality]
+        tensor = self._encoded(position, modality)
+        if modality not in case.degraded:
+            return tensor
+        # Only the clean input is kept: the noisy one costs little, and would be kept once for each seed.
+        return degrade(tensor, modality, self.split.ids[position], noise, mild=len(case.degraded) > 1)
 
     def batches(self, positions: Sequence[int], case: Case, size: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         """``positions`` in batches of at most ``size``, samples of like length together, so that little is padded."""
-        encoded = self.samples(positions, case)
+        # Noise changes no length: it need not be made just to measure.
+        encoded = self.samples(positions, case.without_noise())
         lengths = [self.processor.length(sample) for sample in encoded]
         order = sorted(range(len(positions)), key=lambda i: (lengths[i], i))
         ordered = np.asarray([positions[i] for i in order], dtype=np.int64)

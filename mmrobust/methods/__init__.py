@@ -16,6 +16,7 @@ METHODS = {
     "mmp": "mmrobust.methods.mmp:MissingAwarePrompts",
     "dcp": "mmrobust.methods.dcp:DeepCorrelatedPrompts",
     "msp": "mmrobust.methods.msp:ModalitySpecificPrompts",
+    "ptm": "mmrobust.methods.ptm:PromptTheMissing",
     "lora": "mmrobust.methods.lora:Lora",
     "adapter": "mmrobust.methods.adapter:Adapters",
 }

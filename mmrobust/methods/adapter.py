@@ -70,8 +70,10 @@ class Adapters(Method):
             }
         )
 
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts:
+    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
         """See :meth:`Method.prompts`: the layer's two bottlenecks, the same in every case."""
         del cases, sequence
+        if stream not in self.bottlenecks:  # a fusion block between streams is no layer of one
+            return None
         after_attention, after_mlp = self.bottlenecks[stream][layer]
         return Prompts(after_attention=after_attention, after_mlp=after_mlp)

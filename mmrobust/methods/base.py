@@ -36,6 +36,13 @@ class Method(nn.Module):
     trains_pooling: ClassVar[bool] = False
     """Whether it trains the pooling's ``trained_names``, on a copy of its own."""
 
+    keeps_head: ClassVar[bool] = False
+    """Whether it begins with the head of the fine-tuned checkpoint that its backbone comes from."""
+    trains_head: bool = True
+    """Whether the head trains; one that does not is the fine-tuned checkpoint's."""
+    default_scenario: ClassVar[str] = "missing-both"
+    """What it trains under where nothing else is said."""
+
     def __init__(self, config: Any, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__()
         self.config = config

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from mmrobust.classifier import Classifier
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset, Split
-from mmrobust.errors import DataError, UsageError
+from mmrobust.degradations import Noise
+from mmrobust.errors import UsageError
 from mmrobust.prediction.plan import Plan, plan_predictions
 from mmrobust.prediction.run import predict
 from mmrobust.progress import Progress
@@ -65,12 +66,15 @@ def select_samples(dataset: Dataset, split: str, limit: int | None) -> Evaluatio
 
 
 def plan_for(classifier: Classifier, truth: SplitTruth, grid: Grid) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
-    """The predictions that the grid needs of this classifier."""
+    """The predictions that the grid needs of this classifier.
+
+    Raises:
+        UsageError: one in a case that the classifier was not trained for, under situation prompting.
+    """
     promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
     plan = plan_predictions(truth.ids, grid, classifier.modalities, truth.natural, promptings)
-    for case, _ in plan:
-        if case not in classifier.cases:
-            raise DataError(f"some samples are in case '{case}', which the checkpoint was not made for")
+    for case, prompting in plan:
+        classifier.told(case, prompting)
     return plan
 
 
@@ -84,14 +88,15 @@ def under_every_prompting(
 
 
 def predict_shards(
-    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress
+    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress, noise: Noise
 ) -> Iterator[Shard]:
     """Run ``plan``, a stretch of the split at a time, so that a sample is decoded once for all its cases.
 
     Yields:
         (case, prompting) → positions and logits, for one stretch.
     """
-    encoded = EncodedSplit(samples.split, classifier.backbone.processor, classifier.modalities, classifier.fill)
+    processor = classifier.backbone.processor
+    encoded = EncodedSplit(samples.split, processor, classifier.modalities, classifier.fill, noise)
     with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
         for start in range(0, samples.size, SHARD_SAMPLES):
             shard: Shard = {}

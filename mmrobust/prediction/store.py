@@ -28,7 +28,8 @@ class PredictionStore:
 
     Args:
         folder: the results folder; shards lie in ``predictions/`` under it.
-        identity: what decides a logit (checkpoint and data fingerprints, split, dtype …): plain values.
+        identity: what decides a logit (checkpoint and data fingerprints, split, dtype …): plain values. That of
+            predictions in degraded cases says ``noise_profile`` and ``noise_seed``; others are of any noise.
         provenance: more that a reader may want to know; goes into every shard.
         sample_ids: the ids of the split, in its order.
         labels: the class, or the classes, of each sample.
@@ -53,6 +54,7 @@ class PredictionStore:
             **identity,
             **provenance,
         }
+        self._noise_seed = identity.get("noise_seed")
         self._ids, self._labels, self._classes = sample_ids, labels, classes
         self._position = {sample_id: position for position, sample_id in enumerate(sample_ids)}
         self.logits: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
@@ -82,7 +84,7 @@ class PredictionStore:
             rows["logits"] += list(logits)
             rows["case"] += [case] * len(positions)
             rows["prompting"] += [prompting] * len(positions)
-            rows["noise_seed"] += [None] * len(positions)
+            rows["noise_seed"] += [self._noise_seed] * len(positions)
             self._put(case, prompting, positions, logits)
         number = len(list(self._shards()))
         while (path := self.folder / f"{self.identity}-{number:05d}.parquet").exists():

@@ -8,6 +8,7 @@ import yaml
 
 from mmrobust.checkpoint import CARD_FILE, CheckpointConfig
 from mmrobust.files import atomic_file
+from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.state import Progressed
 
 _CARD = """---
@@ -23,9 +24,9 @@ _CARD = """---
 | modalities | {modalities} |
 | backbone | `{backbone}` (weights {fingerprint}) |
 | trained parameters | {trained:,} of {all:,} |
-| trained under | {scenario} at a missing rate of {missing_rate:g}, seed {seed} |
+| trained under | {under}, seed {seed} |
 | epochs | {epochs}, the best was {best_epoch} |
-| {metric} on validation, same missing rate | **{validation:.4f}** |
+| {metric} on validation, under the same | **{validation:.4f}** |
 | a missing image is | all {fill}, after the transform |
 
 ## Use
@@ -72,8 +73,11 @@ def write_card(folder: Path, config: CheckpointConfig, progressed: Progressed) -
         modalities=" + ".join(config.modalities),
         trained=config.training["trained_parameters"],
         all=config.training["all_parameters"],
-        scenario=config.training["scenario"],
-        missing_rate=config.training["missing_rate"],
+        under=(
+            f"every case in turn, noise profile {config.training['noise_profile']}"
+            if config.training["recipe"]["batching"] == CASE_WISE
+            else f"{config.training['scenario']} at a missing rate of {config.training['missing_rate']:g}"
+        ),
         seed=config.training["seed"],
         epochs=progressed.epoch,
         best_epoch=best.epoch,

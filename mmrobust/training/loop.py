@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,20 @@ from mmrobust.cases import Case
 from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import plain
+from mmrobust.degradations import Noise
 from mmrobust.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from mmrobust.files import refuse_to_overwrite
-from mmrobust.fingerprints import fingerprint_settings
+from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.heads.base import Head
 from mmrobust.prediction.run import predict
 from mmrobust.progress import Advance, Progress, no_progress
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.training.augmentation import augment
+from mmrobust.training.batching import Batch, Positions, epoch_batches, share_of, validation_groups
 from mmrobust.training.card import write_card
+from mmrobust.training.kept_head import head_loss
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
-from mmrobust.training.recipe import Recipe
+from mmrobust.training.recipe import HEAD, Recipe
 from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions, set_up
 from mmrobust.training.state import EpochRecord, Progressed, StateStore, begun
 
@@ -68,11 +71,15 @@ def train(
         raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
     if not begun(out):
         refuse_to_overwrite(out, "checkpoint")
+    if settings.recipe.loss == HEAD:
+        recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
+        settings = dataclasses.replace(settings, recipe=recipe)
     setup = set_up(settings, out)
     setup.classifier.to(torch.device(device))
     setup.classifier.dtype = dtype
     identity = fingerprint_settings(
         {"settings": plain(settings), "config": setup.config.dataset, "dtype": dtype}
+        | {"head": fingerprint_tensors(dict(setup.classifier.head.named_parameters()))}
         | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
     )
     store = StateStore(out, identity)
@@ -93,11 +100,13 @@ def _fit(setup: Setup, settings: TrainSettings, store: StateStore, progress: Pro
     progressed = store.load(weights, optimizer)
     if not progressed.epoch:
         _start_head(setup)
-    with progress(f"train {settings.method} + {settings.head}", recipe.epochs * len(setup.train.table)) as advance:
-        advance(progressed.epoch * len(setup.train.table))
+    chosen = share_of(setup.train.encoded.split.ids, recipe.share, settings.seed)
+    size = sum(_length(batch) for batch in epoch_batches(setup.train, chosen, recipe, _cases(classifier)))
+    with progress(f"train {settings.method} + {settings.head}", recipe.epochs * size) as advance:
+        advance(progressed.epoch * size)
         try:
             while progressed.epoch < recipe.epochs and not _patience_lost(progressed, recipe):
-                record = _epoch(setup, settings, optimizer, progressed.epoch, advance)
+                record = _epoch(setup, settings, chosen, optimizer, progressed.epoch, advance)
                 best = max((r.validation for r in progressed.records), default=-np.inf)
                 progressed.records.append(record)
                 if record.validation > best:
@@ -118,53 +127,64 @@ def _fit(setup: Setup, settings: TrainSettings, store: StateStore, progress: Pro
 
 
 def _epoch(
-    setup: Setup, settings: TrainSettings, optimizer: torch.optim.Optimizer, epoch: int, advance: Advance
+    setup: Setup,
+    settings: TrainSettings,
+    chosen: Positions,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    advance: Advance,
 ) -> EpochRecord:
-    """One pass over the training split, one over the validation split. Draws depend on the epoch's number alone."""
-    recipe, size = settings.recipe, len(setup.train.table)
+    """One pass over the ``chosen`` training samples, one over the validation split.
+
+    Draws depend on the epoch's number alone.
+    """
+    recipe, cases = settings.recipe, _cases(setup.classifier)
     draws = np.random.default_rng([settings.seed, epoch])
     torch.manual_seed(int(draws.integers(2**31)))
-    order = draws.permutation(size)
-    batches = [order[start : start + recipe.batch_size] for start in range(0, size, recipe.batch_size)]
+    batches = epoch_batches(setup.train, chosen[draws.permutation(len(chosen))], recipe, cases)
+    size = sum(_length(batch) for batch in batches)
+    noise = Noise(settings.noise_profile, int(draws.integers(2**31)))
     begin, total, rate = time.perf_counter(), 0.0, 0.0
     setup.classifier.train(True)
     for index, batch in enumerate(batches):
         rate = learning_rate(recipe, epoch * len(batches) + index, recipe.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        value = _step(setup.classifier, setup.train, batch, optimizer, recipe)
+        value = _step(setup.classifier, setup.train, batch, optimizer, recipe, noise)
         if not np.isfinite(value):
             raise TrainingError(
                 f"the loss is no number any more at epoch {epoch + 1}, step {index + 1}; try a smaller --lr "
                 f"(it was {recipe.lr:g})"
             )
-        total += value * len(batch)
-        advance(len(batch))
+        total += value * _length(batch)
+        advance(_length(batch))
     seconds = time.perf_counter() - begin
     setup.classifier.train(False)
-    metric = validate(setup.classifier, setup.validation, setup.config.headline_metric)
+    groups = validation_groups(setup.validation, recipe, cases)
+    metric = validate(setup.classifier, setup.validation, setup.config.headline_metric, groups)
     return EpochRecord(epoch + 1, total / size, metric, rate, seconds, size / seconds)
 
 
 def _step(
     classifier: Classifier,
     split: TrainingSplit,
-    batch: np.ndarray[tuple[int], np.dtype[np.int64]],
+    batch: Batch,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    noise: Noise,
 ) -> float:
-    """One step of the optimiser on one mixed batch. Its samples run case by case, the loss is the mean over all."""
+    """One step of the optimiser on one batch. Its samples run case by case, the loss is the mean over all."""
     device = next(classifier.parameters()).device
     optimizer.zero_grad(set_to_none=True)
     value = 0.0
-    for case, positions in split.of_case(batch).items():
-        samples = split.encoded.samples(positions, Case.parse(case, classifier.modalities))
+    for case, positions in batch.items():
+        samples = split.encoded.samples(positions, Case.parse(case, classifier.modalities), noise)
         if recipe.augment:
             samples = [augment(sample) for sample in samples]
         inputs = {k: v.to(device) for k, v in split.encoded.processor.collate(samples).items()}
         targets = split.targets[positions].to(device)
         logits, own = classifier.learn(inputs, case, targets)
-        part = (loss(logits, targets, classifier.task, recipe.label_smoothing) + own) / len(batch)
+        part = (loss(logits, targets, classifier.task, recipe.label_smoothing, recipe.loss) + own) / _length(batch)
         part.backward()  # type: ignore[no-untyped-call]  # torch's stub
         value += float(part.detach())
     clip_gradients(list(classifier.trained().values()), recipe.clip)
@@ -172,21 +192,32 @@ def _step(
     return value
 
 
-def validate(classifier: Classifier, split: TrainingSplit, metric: str) -> float:
-    """The metric on a split, each sample in its case of the split's table."""
-    logits = np.empty((len(split.table), len(classifier.classes)), dtype=np.float32)
-    for case, positions in split.of_case(np.arange(len(split.table))).items():
-        logits[positions] = predict(classifier, split.encoded, positions.tolist(), case, "situation")
-    truth = WeightedTruth(split.targets.numpy() > 0, np.ones((1, len(logits))))
-    outcomes = Outcomes(logits, truth, classifier.task == "multi-label")
-    return float(metrics_of(classifier.task, [metric])[metric](outcomes)[0])
+def validate(classifier: Classifier, split: TrainingSplit, metric: str, groups: Sequence[Batch] = ()) -> float:
+    """The mean of the metric over ``groups`` of the split's samples; without any, over all in their table's cases.
+
+    Args:
+        classifier: in evaluation mode.
+        split: the samples.
+        metric: its name.
+        groups: what is scored together, case → positions.
+    """
+    values = []
+    for group in groups or [split.of_case(np.arange(len(split.table)))]:
+        seen = np.concatenate(list(group.values()))
+        logits = np.concatenate(
+            [predict(classifier, split.encoded, p.tolist(), case, "situation") for case, p in group.items()]
+        )
+        truth = WeightedTruth(split.targets[seen].numpy() > 0, np.ones((1, len(logits))))
+        outcomes = Outcomes(logits, truth, classifier.task == "multi-label")
+        values.append(float(metrics_of(classifier.task, [metric])[metric](outcomes)[0]))
+    return sum(values) / len(values)
 
 
 @torch.no_grad()
 def _start_head(setup: Setup) -> None:
     """Give a head that begins from the frozen features its start (the prototypes: class means per case)."""
     classifier, split = setup.classifier, setup.train
-    if type(classifier.head).start_from is Head.start_from:
+    if setup.head_taken or type(classifier.head).start_from is Head.start_from:
         return
     device = next(classifier.parameters()).device
     seen = {}
@@ -201,6 +232,14 @@ def _start_head(setup: Setup) -> None:
                 features.setdefault(modality, []).append(part.float())
         seen[name] = {m: torch.cat(f) for m, f in features.items()}, split.targets[positions].to(device)
     classifier.head.start_from(seen)
+
+
+def _length(batch: Batch) -> int:
+    return sum(len(positions) for positions in batch.values())
+
+
+def _cases(classifier: Classifier) -> list[Case]:
+    return [Case.parse(name, classifier.modalities) for name in classifier.cases]
 
 
 def _patience_lost(progressed: Progressed, recipe: Recipe) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.classifier import Classifier
-from mmrobust.training.recipe import Recipe
+from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
 
 def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
@@ -21,29 +21,37 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
     return targets
 
 
-def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float) -> Tensor:
+def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kind: str = TASK) -> Tensor:
     """Sum over the batch of the cross entropy (multi-label: of the binary cross entropy, mean over classes).
+
+    Of the kind ``bce`` it is CAV-MAE's in every task: the binary cross entropy against soft labels, 1 − s
+    for a true class and s / classes for the others, mean over classes.
 
     Args:
         logits: [B, classes].
         targets: multi-hot [B, classes].
         task: of the data set.
-        label_smoothing: share of the target that is spread over all classes (multi-label: moved towards 1/2).
+        label_smoothing: share s of the target that is spread over all classes (multi-label: moved towards 1/2).
+        kind: the recipe's ``loss``.
     """
+    if kind == BCE:
+        soft = torch.where(targets > 0, 1 - label_smoothing, label_smoothing / targets.shape[1])
+        return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1).sum()
     if task == "multi-label":
         smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1).sum()
     return F.cross_entropy(logits, targets.argmax(1), label_smoothing=label_smoothing, reduction="sum")
 
 
-def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over what trains; matrices and prompts decay, vectors (biases, norms, scales) do not."""
+def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over what trains; matrices and prompts decay, vectors (biases, norms, scales) do not."""
     trained = classifier.trained()
     groups = [
         {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained.values() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    kind = torch.optim.Adam if recipe.optimizer == ADAM else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=recipe.betas)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -13,6 +13,9 @@ from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 
 SCHEDULES = ("linear", "cosine", "constant")
+ADAMW, ADAM = OPTIMIZERS = ("adamw", "adam")
+TASK, BCE, HEAD = LOSSES = ("task", "bce", "head")
+MIXED, CASE_WISE = BATCHINGS = ("mixed", "case-wise")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class Recipe:
     epochs: int = 20
     batch_size: int = 64
     lr: float = 1e-2
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
+    optimizer: str = ADAMW
+    """``adamw``, or ``adam``, whose weight decay is part of the gradient."""
     weight_decay: float = 2e-2
     """Not applied to biases, norms and scales."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -34,7 +39,15 @@ class Recipe:
     """Share of all steps over which the learning rate rises from 0."""
     schedule: str = "linear"
     """What follows the warm-up: ``linear`` or ``cosine`` to 0, or ``constant``."""
+    loss: str = TASK
+    """``task``: cross entropy, or, for multi-label data, the binary one; ``bce``: the binary one whatever the task;
+    ``head``: the one of the two that a kept head was fine-tuned with."""
     label_smoothing: float = 0.0
+    batching: str = MIXED
+    """``mixed``: a batch's samples are in the cases of the missing table; ``case-wise``: every batch is in one case,
+    each case in turn, and validation is the mean over the cases."""
+    share: float = 1.0
+    """Share of the training split that is trained on, fixed by the seed."""
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
     augment: bool = False
@@ -44,8 +57,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        names = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS, "loss": LOSSES, "batching": BATCHINGS}
+        for name, known in names.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
         checks = {
             "epochs": self.epochs >= 1,
             "batch_size": self.batch_size >= 1,
@@ -54,6 +69,7 @@ class Recipe:
             "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "warmup": 0 <= self.warmup < 1,
             "label_smoothing": 0 <= self.label_smoothing < 1,
+            "share": 0 < self.share <= 1,
             "clip": self.clip >= 0,
             "patience": self.patience >= 0,
         }
@@ -79,8 +95,30 @@ ADAPTERS = Recipe(lr=1e-3, betas=(0.9, 0.999))
 """``lora`` and ``adapter``: they change what every layer does, and a prompt's learning rate tears that apart."""
 
 
+PROMPT_THE_MISSING = Recipe(
+    epochs=5,
+    batch_size=128,
+    lr=1e-3,
+    optimizer=ADAM,
+    weight_decay=5e-7,
+    betas=(0.9, 0.999),
+    warmup=0.0,
+    schedule="constant",  # the release makes a scheduler and never steps it
+    # The paper fine-tunes and prompts with BCE. A frozen head fits no loss but its own: pulling the scores of a softmax
+    # head towards sigmoids lowers the loss and the accuracy together.
+    loss=HEAD,
+    label_smoothing=0.1,
+    batching=CASE_WISE,
+    share=0.3,  # the release takes 30 % of each batch and throws the rest away
+    clip=0.0,
+)
+"""``ptm``: the released recipe (Park, CVPRW 2025), but for the loss where the head was fine-tuned with another."""
+
+
 def default_recipe(method: str, backbone: str) -> Recipe:
     """The recipe that is taken where none is named."""
+    if method == "ptm":
+        return PROMPT_THE_MISSING
     if method in ("lora", "adapter"):
         return ADAPTERS
     if method != "full":

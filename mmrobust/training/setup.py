@@ -14,17 +14,19 @@ from torch import Tensor
 from mmrobust.backbones import load_backbone
 from mmrobust.backbones.base import Backbone
 from mmrobust.backbones.tiny import is_tiny, make_tiny
-from mmrobust.cases import Case, missing_cases
+from mmrobust.cases import Case
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, relative_place
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset, choose_modalities
+from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import TrainingError
 from mmrobust.heads import head_class
 from mmrobust.methods import method_class
 from mmrobust.provenance import versions
-from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate
+from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate, training_cases
+from mmrobust.training.kept_head import take_head
 from mmrobust.training.objective import multi_hot
 from mmrobust.training.recipe import Recipe
 
@@ -48,6 +50,8 @@ class TrainSettings:
     head_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the family's usual way to run."""
+    noise_profile: str = DEFAULT
+    """What becomes of noisy inputs. Training draws the noise anew in each epoch, validation sees the same."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Setup:
     config: CheckpointConfig
     train: TrainingSplit
     validation: TrainingSplit
+    head_taken: bool
+    """Whether the head is a fine-tuned checkpoint's, and needs no start."""
 
 
 def set_up(settings: TrainSettings, out: Path) -> Setup:
@@ -90,6 +96,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     method_config = from_mapping(method.config_class, settings.method_settings, f"{settings.method} method")
     head_config = from_mapping(head.config_class, settings.head_settings, f"{settings.head} head")
     check_rate(settings.missing_rate)
+    noise = Noise(settings.noise_profile, settings.seed)
     dataset = Dataset(settings.data)
     modalities = choose_modalities(dataset.info, settings.modalities)
     scenario = Scenario.parse(settings.scenario, modalities)
@@ -113,12 +120,13 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
         classes=list(dataset.info.classes),
         task=dataset.info.task,
         headline_metric=dataset.info.headline_metric,
-        cases=[case.name for case in missing_cases(backbone.modalities)],
+        cases=[case.name for case in training_cases(settings.scenario, backbone.modalities)],
         fill=settings.fill,
         dataset={"name": dataset.info.name, "fingerprint": dataset.info.fingerprint},
         training={
             "scenario": settings.scenario,
             "missing_rate": settings.missing_rate,
+            "noise_profile": settings.noise_profile,
             "seed": settings.seed,
             "recipe": plain(settings.recipe),
         },
@@ -127,16 +135,17 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
+    head_taken = method.keeps_head and take_head(classifier, config, settings.backbone)
 
     def under_table(name: str) -> TrainingSplit:
         split = splits[name]
         natural = split.natural_cases(backbone.modalities)
         draw = ScenarioDraw(split.ids, scenario, settings.seed, natural)
-        encoded = EncodedSplit(split, backbone.processor, backbone.modalities, settings.fill)
+        encoded = EncodedSplit(split, backbone.processor, backbone.modalities, settings.fill, noise)
         table = draw.table(settings.missing_rate)
         return TrainingSplit(encoded, table, multi_hot(split.labels, len(dataset.info.classes)))
 
-    return Setup(classifier, config, under_table("train"), under_table("validation"))
+    return Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
 
 
 def _split(dataset: Dataset, name: str) -> Any:

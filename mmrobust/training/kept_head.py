@@ -1,0 +1,79 @@
+"""The head of a fine-tuned checkpoint, for methods that prompt a model which knows its classes already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmrobust.backbones import locate
+from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig
+from mmrobust.classifier import Classifier
+from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.training.recipe import BCE, TASK
+
+PREFIX = "head."
+
+
+def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -> bool:
+    """Give ``classifier`` the trained head of the checkpoint that its backbone comes from; whether there was one.
+
+    Args:
+        classifier: its head is overwritten, where the other is of the same kind, classes and sizes.
+        config: the classifier's.
+        backbone: where its backbone comes from, as ``--backbone`` names it.
+
+    Raises:
+        UsageError: there is no such head, and the method does not train one.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    if locate(backbone) == backbone:
+        reason = "is no fine-tuned checkpoint"
+    else:
+        theirs = CheckpointConfig.read(Path(backbone))
+        if theirs.head["name"] != config.head["name"]:
+            reason = f"has a {theirs.head['name']} head, not {config.head['name']}"
+        elif theirs.classes != config.classes or theirs.task != config.task:
+            reason = f"has a head for other classes ({len(theirs.classes)}, {theirs.task})"
+        elif not _copy_head(classifier, Path(backbone) / WEIGHTS_FILE):
+            reason = f"has a {theirs.head['name']} head of other sizes, settings or cases"
+        else:
+            return True
+    if classifier.method.trains_head:
+        return False
+    raise UsageError(
+        f"method {classifier.method.name} keeps the head of the fine-tuned backbone as it is, but {backbone} {reason}: "
+        "name a checkpoint made by --method full, or train the head with --train-head"
+    )
+
+
+def head_loss(backbone: str) -> str:
+    """The recipe's ``loss`` that the head of the checkpoint ``backbone`` was fine-tuned with.
+
+    BCE, CAV-MAE's and Prompt the Missing's own, where there is none or no recipe tells (an imported one).
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    if locate(backbone) == backbone:
+        return BCE
+    recipe = CheckpointConfig.read(Path(backbone)).training.get("recipe")
+    return str(recipe.get("loss", TASK)) if recipe else BCE
+
+
+def _copy_head(classifier: Classifier, file: Path) -> bool:
+    """Copy the head in ``file``, and say so; where its names or shapes are not the classifier's, copy nothing."""
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as cause:
+        raise CheckpointError(f"{file}: cannot be read ({' '.join(str(cause).split())[:120]})") from cause
+    found = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
+    own = dict(classifier.head.named_parameters())
+    if {n: p.shape for n, p in own.items() if p.requires_grad or n in found} != {n: t.shape for n, t in found.items()}:
+        return False
+    with torch.no_grad():
+        for name, tensor in found.items():
+            own[name].copy_(tensor)
+    return True

@@ -1,0 +1,70 @@
+"""Prompt the Missing as a user meets it: fine-tune, prompt, evaluate under noise and under missing modalities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mmrobust.data import Dataset
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "tiny-cavmae-fusion"])
+def test_fine_tune_prompt_and_evaluate(cli: Callable[..., Any], digits: Dataset, tmp_path: Path, backbone: str) -> None:
+    full, ptm, grid = tmp_path / "full", tmp_path / "ptm", tmp_path / "grid"
+    common = ("--data", digits.folder, "--modalities", "audio,image", "--device", "cpu")
+    code, _, err = cli("train", *common, "--backbone", backbone, "--method", "full", "--epochs", 1, "--out", full)
+    assert code == 0, err
+    code, out, err = cli(
+        *("train", *common, "--backbone", full, "--method", "ptm", "--prompt-level", "both", "--prompt-length", 2),
+        *("--epochs", 2, "--recipe-set", "share=0.5", "--recipe-set", "lr=1e-2", "--out", ptm),
+    )
+    assert code == 0, err
+    assert "ptm + linear on cavmae, unchanged" in out
+    assert "over complete, noisy-audio, noisy-image, noisy-both" in " ".join(out.split())
+    config = json.loads((ptm / "config.json").read_text())
+    recipe = config["training"]["recipe"]
+    assert (recipe["share"], recipe["lr"], recipe["optimizer"], recipe["batching"]) == (0.5, 0.01, "adam", "case-wise")
+    assert config["training"]["scenario"] == "noisy-both"
+    assert "every case in turn, noise profile default" in (ptm / "README.md").read_text()
+
+    rates = ("--missing-rate", "0,1", "--seeds", 1)
+    data = ("--data", digits.folder)
+    noisy = ("--scenario", "noisy-audio,noisy-image,noisy-both")
+    code, _, err = cli("eval", full, ptm, *data, *noisy, *rates, "--noise-seed", 4, "--out", grid)
+    assert code == 0, err
+    code, _, err = cli("eval", full, ptm, *data, "--prompting", "concat", *rates, "--out", grid)
+    assert code == 0, err
+    frame = pd.read_parquet(grid / "results.parquet")
+    found = set(zip(frame.checkpoint, frame.scenario, frame.prompting, strict=True))
+    noisy_names = {"noisy-audio", "noisy-image", "noisy-both"}
+    assert {s for c, s, p in found if (c, p) == ("ptm", "situation")} == noisy_names
+    missing = {"missing-audio", "missing-image", "missing-both"}
+    assert {s for c, s, p in found if (c, p) == ("ptm", "concat")} == noisy_names | missing
+
+    code, out, err = cli("eval", ptm, *data, *rates, "--out", tmp_path / "other")
+    assert (code, out) == (2, "")
+    assert "only for complete, noisy-audio, noisy-image, noisy-both; --prompting concat works for any case" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = cli("eval", ptm, *data, *noisy, *rates, "--noise-profile", "released", "--out", grid)
+    assert code == 2 and "holds results under noise profile default, seed 4" in err
+    code, _, err = cli("eval", ptm, *data, *noisy, "--noise-profile", "relased", "--out", grid)
+    assert code == 2 and "unknown noise profile 'relased': did you mean 'released'" in err
+
+
+def test_without_a_head_to_keep(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
+    command = ("train", "--data", digits.folder, "--modalities", "audio,image", "--backbone", "tiny")
+    code, out, err = cli(*command, "--method", "ptm", "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "tiny is no fine-tuned checkpoint: name a checkpoint made by --method full, or train" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = cli(*command, "--method", "mmp", "--train-head", "--out", tmp_path / "out")
+    assert code == 2 and "unknown mmp method setting 'train_head'" in err
+    code, _, err = cli(
+        *command, "--method", "ptm", "--train-head", "--epochs", 1, "--prompt-length", 2, "--out", tmp_path / "out"
+    )
+    assert code == 0, err
