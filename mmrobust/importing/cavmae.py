@@ -63,7 +63,10 @@ def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_f
     aside = reference.take_all(FUSION)
     reference.finish()
     if aside:
-        remarks = (*remarks, "leaves Prompt the Missing's fusion block behind: the backbone here has none")
+        remarks = (
+            *remarks,
+            "leaves Prompt the Missing's fusion block behind: CAVMAEFT, whose checkpoint this is, does not use it",
+        )
     return Imported(
         family="cavmae",
         repository=REPOSITORY,

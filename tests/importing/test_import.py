@@ -110,7 +110,7 @@ def test_cav_maes_args_json_sets_the_filter_bank_and_the_task(
     config, processor = CheckpointConfig.read(out), mmrobust.load(out).backbone.processor
     assert (config.headline_metric, config.dataset["name"]) == ("map", "audioset")
     assert (processor.audio.mean, processor.audio.std, processor.audio.frames) == (-4.2, 3.5, 64)
-    assert processor.image_processor.image_mean == [0.485, 0.456, 0.406]
+    assert tuple(processor.image_processor.image_mean) == (0.485, 0.456, 0.406)
     for change, said in [
         ({"metrics": "f1"}, "metrics = 'f1' is none of acc, mAP"),
         ({"dataset_std": 0}, "dataset_std = 0.0 must be above 0"),
