@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,16 @@ class CheckpointConfig:
 def unnamed_classes(number: int) -> tuple[str, ...]:
     """What classes are called whose names nobody wrote down: their numbers, from 0."""
     return tuple(str(index) for index in range(number))
+
+
+def classes_fit(known: Classifier | CheckpointConfig, classes: Sequence[str], task: str) -> bool:
+    """Whether what scores its ``known`` classes can score these.
+
+    The classes of an imported checkpoint may have no names. Then as many classes of the same task do, whatever they
+    are called, and their order is taken to be that of the training.
+    """
+    same = list(known.classes) == list(classes) if known.classes_named else len(known.classes) == len(classes)
+    return same and known.task == task
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:

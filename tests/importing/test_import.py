@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -165,8 +166,9 @@ def named_digits(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     """Digits under other class names than an imported checkpoint's numbers."""
     folder = tmp_path_factory.mktemp("data") / "named"
     rows = [
-        Row("test", s.id, s.label, image=s.image, image_path="x", audio=s.audio, audio_path="y", text=s.text)
-        for s in digits.split("test")
+        Row(split, s.id, s.label, image=s.image, image_path="x", audio=s.audio, audio_path="y", text=s.text)
+        for split in digits.splits
+        for s in itertools.islice(digits.split(split), 24)
     ]
     about = {"task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
     names = [f"digit {digit}" for digit in CLASSES]
@@ -223,6 +225,19 @@ def test_eval_runs_on_an_imported_cav_mae(
     evaluation = ["--data", named_digits, "--missing-rate", "0,1", "--seeds", 1, "--limit", 6, "--device", "cpu"]
     code, _, err = cli("eval", out, *evaluation, "--out", tmp_path / "grid")
     assert code == 0, err
+
+
+def test_prompt_the_missing_keeps_the_head_of_an_imported_cav_mae(
+    cli: Callable[..., Any], written: Callable[..., list[str]], named_digits: Path, tmp_path: Path
+) -> None:
+    full, out = tmp_path / "full", tmp_path / "ptm"
+    assert cli("import", "cav-mae", *written("cavmae", "plain", tmp_path), "--out", full).code == 0
+    training = ["--data", named_digits, "--modalities", "audio,image", "--method", "ptm", "--prompt-length", 2]
+    code, _, err = cli("train", *training, "--backbone", full, "--epochs", 1, "--device", "cpu", "--out", out)
+    assert code == 0, err
+    kept, theirs = (mmrobust.load(folder).head.state_dict() for folder in (out, full))
+    assert all(torch.equal(kept[name], tensor) for name, tensor in theirs.items())
+    assert CheckpointConfig.read(out).classes_named
 
 
 def test_another_number_of_classes_or_another_task_is_refused(
