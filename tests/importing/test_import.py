@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,10 @@ def test_files_that_are_not_what_they_should_be(
     (tmp_path / "cut.safetensors").write_bytes(b"\xff" * 20)
     torch.save(weights, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "cut-legacy.pth").write_bytes((tmp_path / "legacy.pth").read_bytes()[:300_000])
+    script = tmp_path / "script.pt"
+    with zipfile.ZipFile(script, "w") as archive:  # what a TorchScript archive is known by
+        for name in ("constants.pkl", "version", "data.pkl"):
+            archive.writestr(f"script/{name}", b"3")
     for file, saying in [
         (cut, "is no checkpoint that PyTorch wrote, or is cut off"),
         (tmp_path / "cut-legacy.pth", "is no checkpoint that PyTorch wrote, or is cut off"),
@@ -332,6 +337,7 @@ def test_files_that_are_not_what_they_should_be(
         (tmp_path / "cut.safetensors", "cannot be read as safetensors"),
         (tmp_path / "none.ckpt", "no such file"),
         (tmp_path, "is a folder; name the checkpoint file in it"),
+        (script, "is no checkpoint that PyTorch wrote, or is cut off"),
         (save([1, 2], tmp_path / "list.pth"), "holds no weights"),
         (save({"epoch": 3}, tmp_path / "epoch.pth"), "holds no weights"),
         (save({**weights, "note": "x"}, tmp_path / "note.pth"), "entry 'note' of its state dict is no tensor"),
@@ -357,8 +363,6 @@ def test_a_legacy_file_is_read(cli: Callable[..., Any], golden: Any, tmp_path: P
 
 
 def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
-    import zipfile
-
     file = tmp_path / "bomb.pth"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"\x80\x02}." + bytes(10**6))
@@ -404,6 +408,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(
     ("name", "change", "said"),
     [
         ("mmp_input", {"complete_prompt": None}, "weight complete_prompt is missing"),
+        ("mmp_input", {"module.complete_prompt": torch.zeros(1)}, "weight complete_prompt is there twice, with and"),
         ("mmp_input", {"itm_score.fc.weight": torch.zeros(2, 64)}, "weight itm_score.fc.weight is not known"),
         ("mmp_input", {"pooler.dense.bias": torch.zeros(3)}, "what becomes pooler.dense.bias is of shape [3]"),
         ("mmp_input", {"mmimdb_classifier.3.bias": torch.zeros(4)}, "what becomes head.layers.3.weight is of shape"),
@@ -502,3 +507,14 @@ def test_a_tokenizer_that_does_not_fit_is_refused(
         (small, "ends a text with token [149], the checkpoint's texts end with 199"),
     ]:
         refused(cli, said, *ten_classes("dcp"), "--processor", folder, "--out", tmp_path / "out")
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(
+    cli: Callable[..., Any], written: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmrobust.importing.checkpoint.write_import_card", full)  # the last of what is written
+    file = written("dcp", "lightning", tmp_path)
+    refused(cli, "No space left on device", "dcp", *file, "--head-from", "mmimdb", "--out", tmp_path / "out")
