@@ -292,8 +292,9 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config
     return {
         "fingerprint": checkpoint.fingerprint,
-        "method": config.method,
-        "head": config.head,
+        "method": config.method["name"],
+        "head": config.head["name"],
+        "settings": {"method": config.method, "head": config.head},
         "backbone": config.backbone["id"],
         "backbone_fingerprint": config.backbone["fingerprint"],
         "fill": config.fill,
