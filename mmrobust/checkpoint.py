@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class CheckpointConfig:
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def classes_named(self) -> bool:
+        """Whether the classes' names are known: a checkpoint of a paper's own code only numbers them."""
+        return "imported" not in self.training or tuple(self.classes) != unnamed_classes(len(self.classes))
+
     @classmethod
     def read(cls, folder: Path) -> CheckpointConfig:
         """The ``config.json`` of ``folder``.
@@ -81,6 +86,21 @@ class CheckpointConfig:
             return cls(**values)
         except TypeError as cause:
             raise CheckpointError(f"{file}: {cause}") from cause
+
+
+def unnamed_classes(number: int) -> tuple[str, ...]:
+    """What classes are called whose names nobody wrote down: their numbers, from 0."""
+    return tuple(str(index) for index in range(number))
+
+
+def classes_fit(known: Classifier | CheckpointConfig, classes: Sequence[str], task: str) -> bool:
+    """Whether what scores its ``known`` classes can score these.
+
+    The classes of an imported checkpoint may have no names. Then as many classes of the same task do, whatever they
+    are called, and their order is taken to be that of the training.
+    """
+    same = list(known.classes) == list(classes) if known.classes_named else len(known.classes) == len(classes)
+    return same and known.task == task
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
@@ -173,6 +193,7 @@ def load_checkpoint(
         raise CheckpointError(f"{folder / CONFIG_FILE}: {cause}") from cause
     trained = _read_weights(folder / WEIGHTS_FILE, classifier)
     classifier.load_state_dict(trained, strict=False)
+    classifier.classes_named = config.classes_named
     fingerprint = fingerprint_settings(
         {
             "weights": fingerprint_tensors(trained),

@@ -47,6 +47,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.task, self.fill = tuple(classes), task, check_fill(fill)
+        self.classes_named = True
+        """Whether ``classes`` are names, and not mere numbers for want of them (an imported checkpoint's)."""
         self.dtype = "float32"
         """``bfloat16``: matrix work runs in that type (autocast); weights and logits stay float32."""
         self.modalities: tuple[str, ...] = tuple(backbone.modalities)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.cases import Case
-from mmrobust.checkpoint import Checkpoint
+from mmrobust.checkpoint import Checkpoint, classes_fit
 from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import DEFAULT, Noise
@@ -176,6 +176,9 @@ def make_grid(
 def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
     """Raise where a classifier cannot be evaluated on a data set.
 
+    Where nobody knows what the classifier's classes are called (an imported checkpoint), as many classes of the same
+    task do: :func:`mmrobust.checkpoint.classes_fit`.
+
     Raises:
         UsageError: other modalities, classes or another task; the message names both.
     """
@@ -186,7 +189,7 @@ def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
             f"{name}: takes {' + '.join(classifier.modalities)}, but {dataset.folder} has "
             f"{' + '.join(info.modalities)}: no {' and no '.join(lacking)}"
         )
-    if classifier.classes != info.classes or classifier.task != info.task:
+    if not classes_fit(classifier, info.classes, info.task):
         raise UsageError(
             f"{name}: knows {_about_classes(classifier.task, classifier.classes)}, "
             f"{dataset.folder} has {_about_classes(info.task, info.classes)}"

@@ -10,7 +10,9 @@ import pytest
 HEAVY = ("torch", "transformers", "sklearn", "pandas", "pyarrow", "scipy")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["eval", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["eval", "--help"], ["import", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from mmrobust.cli.app import run; "

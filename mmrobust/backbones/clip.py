@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPModel
 
+from mmrobust.backbones.absent import present_or_absent
 from mmrobust.backbones.base import Backbone, Pooling, Processor
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
@@ -42,11 +43,15 @@ class ClipProcessor(Processor):
 
     @classmethod
     def load(cls, source: str, max_length: int) -> ClipProcessor:
-        """The processor that lies beside the weights in a folder or on the Hub."""
+        """The processor that lies beside the weights in a folder or on the Hub.
+
+        What a folder does not hold raises when it is needed: see :mod:`mmrobust.backbones.absent`.
+        """
         from transformers import AutoTokenizer, CLIPImageProcessorPil
 
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        return cls(tokenizer, CLIPImageProcessorPil.from_pretrained(source), max_length)
+        tokenizer = present_or_absent(AutoTokenizer.from_pretrained, source, "tokenizer")
+        images = present_or_absent(CLIPImageProcessorPil.from_pretrained, source, "image processor")
+        return cls(tokenizer, images, max_length)
 
     def encode(self, modality: str, raw: Any) -> Tensor:
         """See :meth:`Processor.encode`."""

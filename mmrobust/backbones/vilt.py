@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ViltModel
 
+from mmrobust.backbones.absent import present_or_absent
 from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling, Processor
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
@@ -60,11 +61,15 @@ class ViltProcessor(Processor):
 
     @classmethod
     def load(cls, source: str, max_length: int) -> ViltProcessor:
-        """The processor that lies beside the weights in a folder or on the Hub."""
+        """The processor that lies beside the weights in a folder or on the Hub.
+
+        What a folder does not hold raises when it is needed: see :mod:`mmrobust.backbones.absent`.
+        """
         from transformers import AutoTokenizer, ViltImageProcessorPil
 
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        return cls(tokenizer, ViltImageProcessorPil.from_pretrained(source), max_length)
+        tokenizer = present_or_absent(AutoTokenizer.from_pretrained, source, "tokenizer")
+        images = present_or_absent(ViltImageProcessorPil.from_pretrained, source, "image processor")
+        return cls(tokenizer, images, max_length)
 
     def encode(self, modality: str, raw: Any) -> Tensor:
         """See :meth:`Processor.encode`."""

@@ -1,1 +1,40 @@
-"""Checkpoints of the papers' own code, made into ours. One module per method, each a pure function of a state dict."""
+"""Checkpoints of the papers' own code, made into ours.
+
+One module per method, each a pure function of a state dict (``mmp``, ``dcp``, ``cavmae``), and one line in
+:data:`KINDS`; ``reading`` opens the files, ``backbone`` builds the encoder, ``checkpoint`` does the whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmrobust.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmrobust.importing.reference import Imported
+
+    Mapper = Callable[[Mapping[str, Tensor], Mapping[str, Any], str | None], Imported]
+
+KINDS = {
+    "mmp": "mmrobust.importing.mmp:from_mmp",
+    "dcp": "mmrobust.importing.dcp:from_dcp",
+    "cav-mae": "mmrobust.importing.cavmae:from_cavmae",
+}
+"""Kind of checkpoint → ``module:function`` that maps (state dict, settings, head) to :class:`Imported`."""
+
+
+def mapper(kind: str) -> Mapper:
+    """The mapping for checkpoints of that kind.
+
+    Raises:
+        UsageError: no such kind.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of checkpoint", kind, KINDS)
+    module, _, attribute = KINDS[kind].partition(":")
+    found: Mapper = getattr(importlib.import_module(module), attribute)
+    return found

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrobust.errors import CheckpointError, unknown_name
-from mmrobust.importing.reference import Imported, ReferenceState
+from mmrobust.errors import CheckpointError
+from mmrobust.importing.reference import HEADS, Imported, ReferenceState
 
 WHAT = "checkpoint of missing_aware_prompts"
-TASKS = ("mmimdb", "food101", "hatememes")
+REPOSITORY = "https://github.com/YiLunLee/missing_aware_prompts"
 PROMPTS = {
     "complete": "complete_prompt",
     "missing-image": "missing_img_prompt",
@@ -63,7 +63,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     reference = ReferenceState(state, settings, WHAT)
     sizes = _sizes(reference)
     method = _method(reference)
-    task = _task(reference, head_from)
+    head_name = reference.choose_head(head_from)
 
     backbone = {ours: reference.take(theirs) for ours, theirs in _EMBEDDINGS.items()}
     for index in range(sizes["num_hidden_layers"]):
@@ -81,41 +81,54 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         pooler = reference.take(f"pooler.dense.{kind}")
         backbone[f"pooler.dense.{kind}"] = trained[f"pooling.pooler.dense.{kind}"] = pooler
         for layer in (0, 1, 3):
-            trained[f"head.layers.{layer}.{kind}"] = reference.take(f"{task}_classifier.{layer}.{kind}")
+            trained[f"head.layers.{layer}.{kind}"] = reference.take(f"{head_name}_classifier.{layer}.{kind}")
     for case, name in PROMPTS.items():
         trained[f"method.tokens.joint.{case}"] = reference.take(name)
 
-    aside = {name: t for other in TASKS for name, t in reference.take_all(f"{other}_classifier.").items()}
+    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
     aside |= reference.take_all("text_embeddings.position_ids")  # 0, 1, 2 …: a buffer of transformers 4
     reference.finish()
-    classes = len(trained["head.layers.3.bias"])
-    return Imported(sizes, backbone, method, {"name": "mlp"}, trained, classes, aside)
+    task, metric = HEADS[head_name]
+    return Imported(
+        family="vilt",
+        repository=REPOSITORY,
+        sizes=sizes,
+        backbone=backbone,
+        method=method,
+        head={"name": "mlp"},
+        trained=trained,
+        classes=trained["head.layers.3.bias"].numel(),
+        task=task,
+        headline_metric=metric,
+        dataset=head_name,
+        aside=aside,
+    )
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:
     """Arguments of ``ViltConfig``, read off the tensors' shapes."""
-    vocabulary, hidden = reference.shape("text_embeddings.word_embeddings.weight")
-    patch = reference.shape("transformer.patch_embed.proj.weight")
-    positions = reference.shape("transformer.pos_embed")[1] - 1
+    vocabulary, hidden = reference.shape("text_embeddings.word_embeddings.weight", 2)
+    patch = reference.shape("transformer.patch_embed.proj.weight", 4)
+    positions = reference.shape("transformer.pos_embed", 3)[1] - 1
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
         "num_hidden_layers": reference.count("transformer.blocks"),
         "num_attention_heads": reference.heads(hidden),
-        "intermediate_size": reference.shape("transformer.blocks.0.mlp.fc1.weight")[0],
-        "max_position_embeddings": reference.shape("text_embeddings.position_embeddings.weight")[0],
-        "type_vocab_size": reference.shape("text_embeddings.token_type_embeddings.weight")[0],
-        "modality_type_vocab_size": reference.shape("token_type_embeddings.weight")[0],
+        "intermediate_size": reference.shape("transformer.blocks.0.mlp.fc1.weight", 2)[0],
+        "max_position_embeddings": reference.shape("text_embeddings.position_embeddings.weight", 2)[0],
+        "type_vocab_size": reference.shape("text_embeddings.token_type_embeddings.weight", 2)[0],
+        "modality_type_vocab_size": reference.shape("token_type_embeddings.weight", 2)[0],
         "num_channels": patch[1],
         "patch_size": patch[-1],
         "image_size": reference.side(positions, "transformer.pos_embed") * patch[-1],
-        "hidden_dropout_prob": float(reference.settings.get("drop_rate", 0.1)),
+        "hidden_dropout_prob": reference.number("drop_rate", 0.1),
     }
 
 
 def _method(reference: ReferenceState) -> dict[str, Any]:
     """Settings of ``mmp``. The level is in no tensor: both levels' prompts look the same."""
-    layers, length, _ = reference.shape(PROMPTS["complete"])
+    layers, length, _ = reference.shape(PROMPTS["complete"], 3)
     level = reference.settings.get("prompt_type")
     if level is None:
         raise CheckpointError(
@@ -123,7 +136,10 @@ def _method(reference: ReferenceState) -> dict[str, Any]:
         )
     if level not in ("input", "attention"):
         raise CheckpointError(f"{WHAT}: prompt_type '{level}' is neither input nor attention")
-    prompted = list(reference.settings.get("prompt_layers", range(layers)))
+    prompted = reference.settings.get("prompt_layers", list(range(layers)))
+    if not isinstance(prompted, (list, tuple)) or not all(type(layer) is int for layer in prompted):
+        raise CheckpointError(f"{WHAT}: prompt_layers {prompted!r} is no list of layers")
+    prompted = list(prompted)
     if len(prompted) != layers:
         raise CheckpointError(
             f"{WHAT}: prompt_layers {prompted} name {len(prompted)} layers, the prompts have {layers}"
@@ -135,17 +151,3 @@ def _method(reference: ReferenceState) -> dict[str, Any]:
         "depth": layers,
         "layers": [] if prompted == list(range(layers)) else prompted,
     }
-
-
-def _task(reference: ReferenceState, head_from: str | None) -> str:
-    """Whose head to take."""
-    if head_from is not None and head_from not in TASKS:
-        raise unknown_name("--head-from", head_from, TASKS)
-    there = [task for task in TASKS if reference.has(f"{task}_classifier.")]
-    if not there:
-        raise CheckpointError(f"{WHAT}: there is no head in it ({', '.join(f'{task}_classifier' for task in TASKS)})")
-    if head_from is None and len(there) > 1:
-        raise CheckpointError(f"{WHAT}: there are heads for {', '.join(there)} in it; choose one with --head-from")
-    if head_from is not None and head_from not in there:
-        raise CheckpointError(f"{WHAT}: there is no head for {head_from} in it, but for {', '.join(there)}")
-    return head_from or there[0]

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmrobust.backbones import locate
-from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig
+from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig, classes_fit
 from mmrobust.classifier import Classifier
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.training.recipe import BCE, TASK
@@ -35,7 +35,7 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         theirs = CheckpointConfig.read(Path(backbone))
         if theirs.head["name"] != config.head["name"]:
             reason = f"has a {theirs.head['name']} head, not {config.head['name']}"
-        elif theirs.classes != config.classes or theirs.task != config.task:
+        elif not classes_fit(theirs, config.classes, config.task):
             reason = f"has a head for other classes ({len(theirs.classes)}, {theirs.task})"
         elif not _copy_head(classifier, Path(backbone) / WEIGHTS_FILE):
             reason = f"has a {theirs.head['name']} head of other sizes, settings or cases"

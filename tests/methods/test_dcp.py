@@ -24,7 +24,7 @@ from mmrobust.data.batches import decode
 from mmrobust.errors import UsageError
 from mmrobust.heads.base import HeadConfig
 from mmrobust.heads.linear import LinearHead
-from mmrobust.importing.dcp import import_dcp
+from mmrobust.importing.dcp import from_dcp
 from mmrobust.methods.dcp import DcpConfig, DeepCorrelatedPrompts
 
 Tensors = dict[str, torch.Tensor]
@@ -54,23 +54,25 @@ def golden(shared: Path) -> tuple[Tensors, Tensors, int]:
 
 def imported(golden: tuple[Tensors, Tensors, int], task: str = "mmimdb") -> Classifier:
     weights, _, head_dim = golden
-    clip, trained, sizes, remarks = import_dcp(weights, task)
-    model = CLIPModel(CLIPConfig(**sizes.clip_config(head_dim)))
-    model.load_state_dict(clip)
-    backbone = ClipBackbone(model, ClipProcessor(None, None, sizes.positions), "golden")
+    found = from_dcp(weights, {"head_dim": head_dim}, task)
+    model = CLIPModel(CLIPConfig(**found.sizes))
+    model.load_state_dict(found.backbone)
+    backbone = ClipBackbone(
+        model, ClipProcessor(None, None, model.config.text_config.max_position_embeddings), "golden"
+    )
     classifier = Classifier(
         backbone,
         DeepCorrelatedPrompts,
-        DcpConfig(sizes.length, sizes.depth),
+        DcpConfig(found.method["length"], found.method["depth"]),
         LinearHead,
         HeadConfig(),
-        classes=[str(i) for i in range(sizes.classes)],
+        classes=[str(i) for i in range(found.classes)],
         task="multi-label",
         cases=missing_cases(backbone.modalities),
     )
-    assert set(classifier.trained()) == set(trained)
-    classifier.load_state_dict(trained, strict=False)
-    assert not remarks
+    assert set(classifier.trained()) == set(found.trained)
+    classifier.load_state_dict(found.trained, strict=False)
+    assert not found.remarks
     return classifier
 
 
