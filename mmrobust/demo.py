@@ -101,7 +101,15 @@ def _train(name: str, data: Path, out: Path, progress: Progress, say: Say) -> No
         missing_rate=MISSING_RATE if not teacher else 0.0,
         method_settings=PROMPTS if method == "mmp" else {},
     )
-    say(f"mmrobust train --data {data} --backbone {settings.backbone} --method {method} --head {head} --out {folder}")
+    flags: dict[str, object] = {"epochs": settings.recipe.epochs, "batch-size": settings.recipe.batch_size}
+    if teacher:
+        flags["recipe-set"] = "augment=false"
+    if method == "mmp":
+        flags |= {"prompt-length": PROMPTS["length"], "method-set": f"init={PROMPTS['init']}"}
+    say(
+        f"mmrobust train --data {data} --backbone {settings.backbone} --method {method} --head {head} "
+        f"{' '.join(f'--{flag} {value}' for flag, value in flags.items())} --out {folder}"
+    )
     train(settings, folder, resume=True, progress=progress)
 
 
@@ -111,7 +119,7 @@ def _evaluate(data: Path, out: Path, progress: Progress, say: Say) -> dict[str, 
     results = {}
     for name in (TEACHER, *STUDENTS):
         folder = out / "checkpoints" / name
-        say(f"mmrobust eval {folder} --data {data} --out {out / 'results' / name}")
+        say(f"mmrobust eval {folder} --data {data} --prompting situation --out {out / 'results' / name}")
         checkpoint = load_checkpoint(folder)
         grid = make_grid(checkpoint.classifier.modalities, None, DEFAULT_RATES, 3, (SITUATION,))
         results[name] = evaluate_checkpoints(

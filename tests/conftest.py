@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+# No test may reach the Hub. Hugging Face's libraries read this once, when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,9 +191,3 @@ def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return out
 
     return checkpoint
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _offline() -> None:
-    """No test may reach the Hub."""
-    os.environ["HF_HUB_OFFLINE"] = "1"

@@ -113,12 +113,15 @@ def _tokenizer(family: str, named: str | None, vocabulary: int, end: int | None,
     """A tokenizer that fits a table of ``vocabulary`` rows and ends texts with ``end``; or none, and a remark."""
     source = named or TOKENIZERS[family]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        # What the user did not name is not fetched: the papers' tokenizer is taken where it lies in the cache already.
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=named is None)
         closing = tokenizer("")["input_ids"][-1:]
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as cause:
-        said = "is no folder with a tokenizer here, and none in reach on the Hub"
+        said = "is not in the local cache"
         if named:
-            raise UsageError(f"--processor {source}: {said}") from cause
+            raise UsageError(
+                f"--processor {source}: is no folder with a tokenizer here, and none in reach on the Hub"
+            ) from cause
     else:
         said = ""
         if len(tokenizer) > vocabulary:
