@@ -125,6 +125,7 @@ class ClipBackbone(Backbone):
     modalities = ("image", "text")
     streams = ("image", "text")
     towers = True
+    lora_targets = ("self_attn.q_proj", "self_attn.v_proj")
 
     def __init__(self, model: CLIPModel, processor: ClipProcessor, source: str) -> None:
         super().__init__(model, processor, source)

@@ -14,7 +14,7 @@ def test_the_whole_way(cli: Callable[..., object], tmp_path: Path) -> None:
         assert name in printed
         assert (out / "checkpoints" / name / "config.json").is_file()
         assert (out / "results" / name / "results.parquet").is_file()
-    assert "check mmp-prototype against none-linear" in printed
+    assert "check mmp-linear against none-linear" in printed
     assert str(out / "report.md") in printed.replace("\n", "")
     assert "mmrobust train" in said
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,11 +27,11 @@ def tiny_clip(digits: Dataset) -> Backbone:
 def on_tiny_clip(tiny_clip: Backbone) -> Callable[..., Classifier]:
     """(method, head, settings of the method) → a classifier over ten classes."""
 
-    def build(method: str, head: str, **settings: int) -> Classifier:
+    def build(method: str, head: str, **settings: Any) -> Classifier:
         torch.manual_seed(1)
         method_cls, head_cls = method_class(method), head_class(head)
         classifier = Classifier(
-            tiny_clip,
+            copy.deepcopy(tiny_clip),  # LoRA adapts a backbone in place
             method_cls,
             method_cls.config_class(**settings),
             head_cls,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -195,12 +196,23 @@ def test_the_tower_of_a_missing_modality_is_not_run(
         assert counted(classifier, inputs, case, "concat") == {"image": 4, "text": 4}
 
 
+ON_CLIP: dict[str, dict[str, Any]] = {  # method → its settings
+    "none": {},
+    "mmp": {},
+    "msp": {},
+    "dcp": {},
+    "ptm": {"level": "input"},  # towers do not meet
+    "lora": {},
+    "adapter": {},
+}
+
+
 @pytest.mark.parametrize("head", ["linear", "prototype"])
-@pytest.mark.parametrize("method", ["none", "mmp", "dcp"])
+@pytest.mark.parametrize("method", ON_CLIP)
 def test_logits_under_concat_do_not_depend_on_the_case(
     method: str, head: str, on_tiny_clip: Callable[..., Classifier], batch: list[Tensors]
 ) -> None:
-    classifier = on_tiny_clip(method, head)
+    classifier = on_tiny_clip(method, head, **ON_CLIP[method])
     inputs = classifier.backbone.processor.collate(batch)
     assert classifier.depends_on_prompting
     with torch.inference_mode():
@@ -212,12 +224,12 @@ def test_logits_under_concat_do_not_depend_on_the_case(
 
 @pytest.mark.parametrize("head", ["linear", "prototype"])
 @pytest.mark.parametrize("prompting", ["situation", "concat"])
-@pytest.mark.parametrize("method", ["none", "mmp", "dcp"])
+@pytest.mark.parametrize("method", ON_CLIP)
 def test_logits_depend_on_nothing_else_in_the_batch(
     method: str, prompting: str, head: str, on_tiny_clip: Callable[..., Classifier], batch: list[Tensors]
 ) -> None:
     """The same sample alone, and in a batch of seven whose other texts are longer."""
-    classifier = on_tiny_clip(method, head)
+    classifier = on_tiny_clip(method, head, **ON_CLIP[method])
     collate = classifier.backbone.processor.collate
     assert collate(batch)["input_ids"].shape[1] > 3 * len(batch[0]["text"])
     with torch.inference_mode():
