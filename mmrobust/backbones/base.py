@@ -72,7 +72,7 @@ class Features:
     """Modality → its own vector [B, D of the modality] (head ``prototype``); at least those that are looked at."""
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module, ABC):
     """Streams to features: the part of a backbone that some methods train."""
 
     pooled_size: int
@@ -82,13 +82,13 @@ class Pooling(nn.Module):
     trained_part_names: ClassVar[tuple[str, ...]] = ()
     """The same where the head reads the parts."""
 
+    @abstractmethod
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
         """One vector for the whole sample [B, D]. What a tower that did not run would have given is zero."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
         """Modality → its own vector [B, D of the modality], of those whose stream ran."""
-        raise NotImplementedError
 
 
 class Backbone(nn.Module, ABC):

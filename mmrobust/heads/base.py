@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +30,7 @@ class HeadSizes:
     """Whether the family puts a LayerNorm in front of a linear head."""
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Base of all heads.
 
     Args:
@@ -50,9 +51,9 @@ class Head(nn.Module):
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """Logits [B, classes] for the case that the model is told (situation), or for all of them (concat)."""
-        raise NotImplementedError
 
     def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
         """What a training step needs of a batch; a head with an objective of its own overrides it.
