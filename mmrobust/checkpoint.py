@@ -192,6 +192,7 @@ def load_checkpoint(
     except (MmrobustError, KeyError, TypeError) as cause:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {cause}") from cause
     trained = _read_weights(folder / WEIGHTS_FILE, classifier)
+    # Names and shapes were checked above; what is not trained has its values already, hence not strict.
     classifier.load_state_dict(trained, strict=False)
     classifier.classes_named = config.classes_named
     fingerprint = fingerprint_settings(

@@ -8,18 +8,16 @@ not told (concat prompting), both towers run, the missing modality's on its fill
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPModel
 
-from mmrobust.backbones.absent import present_or_absent
-from mmrobust.backbones.base import Backbone, Pooling, Processor
+from mmrobust.backbones.base import Backbone, Pooling
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.backbones.text_image import TextImageProcessor
 
 PADDING_ID = 0
 """What OpenAI's own tokenizer pads with. The library's pads with the end token, but no token ever attends to padding;
@@ -29,61 +27,27 @@ ARGMAX_EOS_ID = 2
 """``eos_token_id`` of configs written before transformers 4.31. It is wrong; the end is the highest id then."""
 
 
-class ClipProcessor(Processor):
-    """Text by the backbone's tokenizer, images by its image processor (resize, centre crop, normalise).
+class ClipProcessor(TextImageProcessor):
+    """Text by the backbone's tokenizer, images by its image processor (resize, centre crop, normalise)."""
 
-    Args:
-        tokenizer: a fast tokenizer that puts a start and an end token around the text.
-        image_processor: a ``CLIPImageProcessorPil``.
-        max_length: how many tokens the position table holds; longer texts are cut before their end token.
-    """
+    image_processor_class = "CLIPImageProcessorPil"
 
-    def __init__(self, tokenizer: Any, image_processor: Any, max_length: int) -> None:
-        self.tokenizer, self.image_processor, self.max_length = tokenizer, image_processor, max_length
-
-    @classmethod
-    def load(cls, source: str, max_length: int) -> ClipProcessor:
-        """The processor that lies beside the weights in a folder or on the Hub.
-
-        What a folder does not hold raises when it is needed: see :mod:`mmrobust.backbones.absent`.
-        """
-        from transformers import AutoTokenizer, CLIPImageProcessorPil
-
-        tokenizer = present_or_absent(AutoTokenizer.from_pretrained, source, "tokenizer")
-        images = present_or_absent(CLIPImageProcessorPil.from_pretrained, source, "image processor")
-        return cls(tokenizer, images, max_length)
-
-    def encode(self, modality: str, raw: Any) -> Tensor:
-        """See :meth:`Processor.encode`."""
-        if modality == "text":
-            ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
-            return torch.tensor(ids, dtype=torch.long)
-        return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
-
-    def fill(self, modality: str, fill: str) -> Tensor:
-        """See :meth:`Processor.fill`: ``''``, or an image of the model's size."""
-        if modality == "text":
-            return self.encode("text", "")
+    @property
+    def fill_size(self) -> tuple[int, int]:
+        """See :attr:`TextImageProcessor.fill_size`: the size that the model was trained on."""
         crop = self.image_processor.crop_size
-        return torch.full((3, int(crop["height"]), int(crop["width"])), 1.0 if fill == "ones" else 0.0)
+        return int(crop["height"]), int(crop["width"])
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, L], L the longest text of the batch; pixel_values [B, 3, H, W]."""
-        ids = [sample["text"] for sample in samples]
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            **self.collate_texts(samples),
             "pixel_values": torch.stack([sample["image"] for sample in samples]),
         }
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Text length; all images are of one size."""
         return (len(sample["text"]),)
-
-    def save(self, folder: Path) -> None:
-        """See :meth:`Processor.save`."""
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
 
 
 class ClipPooling(Pooling):

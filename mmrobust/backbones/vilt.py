@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.nn.utils.rnn import pad_sequence
 from transformers import ViltModel
 
-from mmrobust.backbones.absent import present_or_absent
-from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling, Processor
+from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.backbones.text_image import TextImageProcessor
 from mmrobust.errors import UsageError
 
 BLOCK_EPS = 1e-6
@@ -47,53 +45,24 @@ class ViltSettings(BackboneSettings):
             raise UsageError(f"--max-text-length {self.max_text_length}: must be 2 or more, for [CLS] and [SEP]")
 
 
-class ViltProcessor(Processor):
-    """Text by the backbone's tokenizer, images by its image processor.
+class ViltProcessor(TextImageProcessor):
+    """Text by the backbone's tokenizer, images by its image processor, in sizes that keep their shape."""
 
-    Args:
-        tokenizer: a ``PreTrainedTokenizerFast``.
-        image_processor: a ``ViltImageProcessorPil``.
-        max_length: how many tokens a text may have; longer ones are cut.
-    """
+    image_processor_class = "ViltImageProcessorPil"
 
-    def __init__(self, tokenizer: Any, image_processor: Any, max_length: int) -> None:
-        self.tokenizer, self.image_processor, self.max_length = tokenizer, image_processor, max_length
-
-    @classmethod
-    def load(cls, source: str, max_length: int) -> ViltProcessor:
-        """The processor that lies beside the weights in a folder or on the Hub.
-
-        What a folder does not hold raises when it is needed: see :mod:`mmrobust.backbones.absent`.
-        """
-        from transformers import AutoTokenizer, ViltImageProcessorPil
-
-        tokenizer = present_or_absent(AutoTokenizer.from_pretrained, source, "tokenizer")
-        images = present_or_absent(ViltImageProcessorPil.from_pretrained, source, "image processor")
-        return cls(tokenizer, images, max_length)
-
-    def encode(self, modality: str, raw: Any) -> Tensor:
-        """See :meth:`Processor.encode`."""
-        if modality == "text":
-            ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
-            return torch.tensor(ids, dtype=torch.long)
-        return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
-
-    def fill(self, modality: str, fill: str) -> Tensor:
-        """See :meth:`Processor.fill`: ``''``, or a square image of the training size."""
-        if modality == "text":
-            return self.encode("text", "")
+    @property
+    def fill_size(self) -> tuple[int, int]:
+        """See :attr:`TextImageProcessor.fill_size`: the size that the model was trained on."""
         side = int(self.image_processor.size["shortest_edge"])
-        return torch.full((3, side, side), 1.0 if fill == "ones" else 0.0)
+        return side, side
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, L]; pixel_values [B, 3, H, W], pixel_mask [B, H, W]."""
-        ids = [sample["text"] for sample in samples]
         images = [sample["image"] for sample in samples]
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
         padding = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            **self.collate_texts(samples),
             "pixel_values": torch.stack([F.pad(image, pad) for image, pad in zip(images, padding, strict=True)]),
             "pixel_mask": torch.stack(
                 [
@@ -106,11 +75,6 @@ class ViltProcessor(Processor):
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Image size first, then text length."""
         return (*sample["image"].shape[1:], len(sample["text"]))
-
-    def save(self, folder: Path) -> None:
-        """See :meth:`Processor.save`."""
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
 
 
 class ViltPooling(Pooling):

@@ -67,6 +67,7 @@ def import_checkpoint(
         described = _config(kind, file, held, imported, backbone.fingerprint(), backbone.modalities)
         classifier = _built(backbone, described)
         check_weights(imported.trained, trained_tensors(classifier))
+        # Names and shapes were checked above; what is not trained has its values already, hence not strict.
         classifier.load_state_dict(imported.trained, strict=False)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error

@@ -1,0 +1,76 @@
+"""What the processors of all image + text families share: a tokenizer, an image processor, padded texts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mmrobust.backbones.absent import present_or_absent
+from mmrobust.backbones.base import Processor
+
+P = TypeVar("P", bound="TextImageProcessor")
+
+
+class TextImageProcessor(Processor):
+    """Text by the backbone's tokenizer, images by its image processor.
+
+    Args:
+        tokenizer: a fast tokenizer that puts a start and an end token around the text.
+        image_processor: of the class that :attr:`image_processor_class` names.
+        max_length: how many tokens a text may have; longer ones are cut before their end token.
+    """
+
+    image_processor_class: ClassVar[str]
+    """Name of the image processor's class in ``transformers``."""
+
+    def __init__(self, tokenizer: Any, image_processor: Any, max_length: int) -> None:
+        self.tokenizer, self.image_processor, self.max_length = tokenizer, image_processor, max_length
+
+    @classmethod
+    def load(cls: type[P], source: str, max_length: int) -> P:
+        """The processor that lies beside the weights in a folder or on the Hub.
+
+        What a folder does not hold raises when it is needed: see :mod:`mmrobust.backbones.absent`.
+        """
+        tokenizer = present_or_absent(transformers.AutoTokenizer.from_pretrained, source, "tokenizer")
+        image_processor = getattr(transformers, cls.image_processor_class)
+        images = present_or_absent(image_processor.from_pretrained, source, "image processor")
+        return cls(tokenizer, images, max_length)
+
+    def encode(self, modality: str, raw: Any) -> Tensor:
+        """See :meth:`Processor.encode`."""
+        if modality == "text":
+            ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
+            return torch.tensor(ids, dtype=torch.long)
+        return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
+
+    @property
+    @abstractmethod
+    def fill_size(self) -> tuple[int, int]:
+        """Height and width of what stands in for a missing image."""
+
+    def fill(self, modality: str, fill: str) -> Tensor:
+        """See :meth:`Processor.fill`: ``''``, or an image of :attr:`fill_size`."""
+        if modality == "text":
+            return self.encode("text", "")
+        return torch.full((3, *self.fill_size), 1.0 if fill == "ones" else 0.0)
+
+    def collate_texts(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """input_ids, attention_mask [B, L], L the longest text of the batch."""
+        ids = [sample["text"] for sample in samples]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        }
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`Processor.save`."""
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
