@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrobust.backbones.base import Backbone, Features, check_fill
+from mmrobust.backbones.base import Backbone, Begun, Features, check_fill
 from mmrobust.cases import Case
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.heads.base import Head, HeadConfig, HeadSizes
@@ -83,39 +83,49 @@ class Classifier(nn.Module):
             UsageError: as for :meth:`told`.
         """
         told = self.told(case, prompting)
-        with self._autocast():
+        with self.autocast():
             logits: Tensor = self.head(self.features(inputs, told), told)
         return logits.float()
 
-    def learn(self, inputs: Mapping[str, Tensor], case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def learn(self, features: Features, case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, classes] and the head's own term of the loss, as a training step takes them: :meth:`Head.learn`.
 
         Args:
-            inputs: as for :meth:`forward`.
+            features: of the batch: :meth:`features`.
             case: the case of every sample, which the model is told.
             targets: labels as ones in [B, classes].
         """
-        told = self.told(case, SITUATION)
-        with self._autocast():
-            logits, own = self.head.learn(self.features(inputs, told), told, targets)
+        with self.autocast():
+            logits, own = self.head.learn(features, self.told(case, SITUATION), targets)
         return logits.float(), own.float()
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The types of the matrix work that :attr:`dtype` asks for."""
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
-    def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
+    def features(
+        self, inputs: Mapping[str, Tensor], told: Sequence[str], begun: Mapping[str, Begun] | None = None
+    ) -> Features:
         """What the head sees of a batch; ``told`` are the cases whose prompts are offered.
+
+        Args:
+            inputs: as for :meth:`forward`.
+            told: see :meth:`told`.
+            begun: streams to go on from: :meth:`Backbone.forward`.
 
         A modality that is missing in all of them is not looked at: whoever is told the case can do without its tower.
         Under concat prompting the cases name every modality, so nothing is told of the sample's own.
         """
-        present = {modality for case in told for modality in Case.parse(case, self.modalities).present}
-        missing = [modality for modality in self.modalities if modality not in present]
-        streams = self.backbone(inputs, self.method.source(told), missing)
+        streams = self.backbone(inputs, self.method.source(told), self.known_missing(told), begun)
         if self.head.reads_parts:
             return Features(None, self.pooling.parts(streams))
         return Features(self.pooling.pooled(streams), {})
+
+    def known_missing(self, told: Sequence[str]) -> list[str]:
+        """The modalities that are missing in all of the cases ``told``."""
+        present = {modality for case in told for modality in Case.parse(case, self.modalities).present}
+        return [modality for modality in self.modalities if modality not in present]
 
     def logits(
         self, samples: Iterable[Mapping[str, Any]], case: str = "complete", prompting: str = SITUATION

@@ -16,7 +16,7 @@ STRICT = {"margin": 0.3, "contrastive": 0.5}
 def test_a_head_without_an_objective_of_its_own_learns_what_it_gives(classifier: Any, samples: Any, head: str) -> None:
     built = classifier("tiny-cavmae", "msp", head)
     inputs = built.backbone.processor.collate(samples("tiny-cavmae", 4))
-    logits, own = built.learn(inputs, "missing-audio", TARGETS)
+    logits, own = built.learn(built.features(inputs, ("missing-audio",)), "missing-audio", TARGETS)
     assert torch.equal(logits, built(inputs, "missing-audio")) and own == 0
 
 
@@ -32,7 +32,9 @@ def test_everything_that_trains_gets_a_gradient_in_bfloat16(
     inputs = built.backbone.processor.collate(samples(backbone, 4))
     total = 0.0
     for case in built.cases:
-        logits, own = built.learn(inputs, case, TARGETS)
+        with built.autocast():
+            features = built.features(inputs, (case,))
+        logits, own = built.learn(features, case, TARGETS)
         assert logits.dtype == own.dtype == torch.float32
         total = total + torch.nn.functional.cross_entropy(logits, TARGETS.argmax(1)) + own
     total.backward()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmrobust.backbones.layers import LayerView, Prompts, run_layer
 from mmrobust.backbones.sequence import TokenSequence
@@ -63,6 +65,19 @@ class BackboneSettings:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A stream that has run through its first layers with nothing added, for a forward pass to go on from.
+
+    What a frozen backbone gives up to the first layer that a method changes depends on the inputs alone: it can be run
+    once (:meth:`Backbone.begin`), kept, and shared by every case and step in which the inputs are the same.
+    """
+
+    sequence: TokenSequence
+    layers: int
+    """How many of the stream's layers have run."""
+
+
+@dataclass(frozen=True)
 class Features:
     """What a head sees of a batch."""
 
@@ -110,6 +125,8 @@ class Backbone(nn.Module, ABC):
 
     model: Any
     """The module that holds the weights."""
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of being kept."""
 
     def __init__(self, model: Any, processor: Processor, source: str) -> None:
         super().__init__()
@@ -131,6 +148,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def first_layer(self, stream: str) -> int:
         """How many layers of the network lie before the first one of ``stream``."""
+
+    def reads(self, stream: str) -> tuple[str, ...]:
+        """The modalities whose inputs ``stream`` begins with; empty where it begins with what earlier streams gave."""
+        return (stream,) if stream in self.modalities else tuple(self.modalities)
 
     @abstractmethod
     def pooling(self) -> Pooling:
@@ -163,20 +184,50 @@ class Backbone(nn.Module, ABC):
         """The streams that must run, in order, where the modalities ``missing`` are known to be."""
         return tuple(stream for stream in self.streams if not (self.towers and stream in missing))
 
+    def begin(self, inputs: Mapping[str, Tensor], depths: Mapping[str, int]) -> dict[str, Begun]:
+        """Streams that have run through their first layers with nothing added.
+
+        Args:
+            inputs: a batch as :meth:`Processor.collate` gives it.
+            depths: stream, one that begins with inputs (:meth:`reads`) → how many of its layers to run.
+        """
+        return {
+            stream: Begun(run_stream(stream, self.layers(stream)[:depth], self.enter(stream, inputs, {}), None), depth)
+            for stream, depth in depths.items()
+        }
+
     def forward(
-        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None, missing: Collection[str] = ()
+        self,
+        inputs: Mapping[str, Tensor],
+        prompts: PromptSource | None = None,
+        missing: Collection[str] = (),
+        begun: Mapping[str, Begun] | None = None,
     ) -> dict[str, TokenSequence]:
         """The streams that are needed, each after its last layer.
 
         Args:
-            inputs: a batch as :meth:`Processor.collate` gives it.
+            inputs: a batch as :meth:`Processor.collate` gives it; what only streams in ``begun`` read may be absent.
             prompts: what a method adds; ``None``: nothing.
             missing: the modalities that it is told are missing; without towers it runs on their fills all the same.
+            begun: streams to go on from, of the same inputs. Nothing may be added to the layers that have run.
         """
         done: dict[str, TokenSequence] = {}
         for stream in self.needed(missing):
-            done[stream] = run_stream(stream, self.layers(stream), self.enter(stream, inputs, done), prompts)
+            done[stream] = self.run(stream, inputs, done, prompts, begun)
         return done
+
+    def run(
+        self,
+        stream: str,
+        inputs: Mapping[str, Tensor],
+        done: Mapping[str, TokenSequence],
+        prompts: PromptSource | None,
+        begun: Mapping[str, Begun] | None,
+    ) -> TokenSequence:
+        """One stream after its last layer, from where it has begun or from the start."""
+        start = begun[stream] if begun and stream in begun else Begun(self.enter(stream, inputs, done), 0)
+        layers = self.layers(stream)
+        return run_stream(stream, layers, start.sequence, prompts, start.layers, checkpointing=self.checkpointing)
 
     def weights(self) -> dict[str, Tensor]:
         """Name → each of its own weights, whatever a method has put into the model beside them.
@@ -198,11 +249,27 @@ class Backbone(nn.Module, ABC):
 
 
 def run_stream(
-    stream: str, layers: Sequence[LayerView], sequence: TokenSequence, prompts: PromptSource | None
+    stream: str,
+    layers: Sequence[LayerView],
+    sequence: TokenSequence,
+    prompts: PromptSource | None,
+    first: int = 0,
+    *,
+    checkpointing: bool = False,
 ) -> TokenSequence:
-    """``sequence`` after all ``layers``, with what a method adds to those of ``stream``."""
-    for index, layer in enumerate(layers):
-        sequence = run_layer(layer, sequence, None if prompts is None else prompts(stream, index, sequence))
+    """``sequence`` after ``layers``, the ``first`` of which it has behind it, with what a method adds to each.
+
+    With ``checkpointing``, what a layer computes inside is not kept for the backward pass, which computes it again.
+    """
+
+    def step(index: int, sequence: TokenSequence) -> TokenSequence:
+        return run_layer(layers[index], sequence, None if prompts is None else prompts(stream, index, sequence))
+
+    for index in range(first, len(layers)):
+        if checkpointing and torch.is_grad_enabled():
+            sequence = checkpoint(step, index, sequence, use_reentrant=False)
+        else:
+            sequence = step(index, sequence)
     return sequence
 
 

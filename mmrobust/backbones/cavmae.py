@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrobust.backbones.base import Backbone, BackboneSettings, Pooling, Processor, PromptSource, run_stream
+from mmrobust.backbones.base import Backbone, BackboneSettings, Begun, Pooling, Processor, PromptSource, run_stream
 from mmrobust.backbones.cavmae_model import CavMaeModel
 from mmrobust.backbones.filterbank import log_mel_filterbank
 from mmrobust.backbones.layers import LayerView
@@ -187,6 +187,10 @@ class CavMaeBackbone(Backbone):
         """See :meth:`Backbone.first_layer`."""
         return int(self.model.config.num_specific_layers) if stream == JOINT else 0
 
+    def reads(self, stream: str) -> tuple[str, ...]:
+        """See :meth:`Backbone.reads`: the joint stream begins with what the two others gave."""
+        return () if stream == JOINT else (stream,)
+
     def pooling(self) -> CavMaePooling:
         """See :meth:`Backbone.pooling`."""
         return CavMaePooling(self.model)
@@ -217,35 +221,45 @@ class CavMaeBackbone(Backbone):
         return bool(self.settings.missing_path != FILL)
 
     def forward(
-        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None = None, missing: Collection[str] = ()
+        self,
+        inputs: Mapping[str, Tensor],
+        prompts: PromptSource | None = None,
+        missing: Collection[str] = (),
+        begun: Mapping[str, Begun] | None = None,
     ) -> dict[str, TokenSequence]:
         """See :meth:`Backbone.forward`; with another missing path than ``fill``, what is missing does not run.
 
         A method adds the same to the joint layers whichever norms they run with.
         """
         if not missing or self.settings.missing_path == FILL:
-            return self._both(inputs, prompts)
+            return self._both(inputs, prompts, begun)
         (modality,) = (m for m in self.modalities if m not in missing)
-        own = run_stream(modality, self.layers(modality), self.enter(modality, inputs, {}), prompts)
+        own = self.run(modality, inputs, {}, prompts, begun)
         suffix = {"audio": "_a", "image": "_v"}[modality]
         alone = [_view(block, suffix) for block in self.model.blocks_u]
-        done = {modality: own, ALONE[modality]: run_stream(JOINT, alone, own, prompts)}
+        done = {modality: own, ALONE[modality]: self._joint(alone, own, prompts)}
         if self.settings.missing_path == AVERAGE:
-            done[JOINT] = run_stream(JOINT, self.layers(JOINT), own, prompts)
+            done[JOINT] = self._joint(self.layers(JOINT), own, prompts)
         return done
 
-    def _both(self, inputs: Mapping[str, Tensor], prompts: PromptSource | None) -> dict[str, TokenSequence]:
+    def _joint(
+        self, layers: Sequence[LayerView], sequence: TokenSequence, prompts: PromptSource | None
+    ) -> TokenSequence:
+        return run_stream(JOINT, layers, sequence, prompts, checkpointing=self.checkpointing)
+
+    def _both(
+        self, inputs: Mapping[str, Tensor], prompts: PromptSource | None, begun: Mapping[str, Begun] | None
+    ) -> dict[str, TokenSequence]:
         """Both streams, the fusion block where the model has one, and the joint layers."""
         if not self.model.config.fusion:
-            return super().forward(inputs, prompts)
-        own = {m: run_stream(m, self.layers(m), self.enter(m, inputs, {}), prompts) for m in self.modalities}
+            return super().forward(inputs, prompts, (), begun)
+        own = {m: self.run(m, inputs, {}, prompts, begun) for m in self.modalities}
         added = [None if prompts is None else prompts(FUSION[m], 0, own[m]) for m in self.modalities]
         # What the audio's queries see in front of the image's tokens, and the reverse.
         context = [None if new is None else new.context_PD for new in added]
         fused = self.model.fusion_block(*(own[m].tokens_BLD for m in self.modalities), *context)
         done = {m: own[m].with_tokens(tokens) for m, tokens in zip(self.modalities, fused, strict=True)}
-        joint = run_stream(JOINT, self.layers(JOINT), self.enter(JOINT, inputs, done), prompts)
-        return {**done, JOINT: joint}
+        return {**done, JOINT: self._joint(self.layers(JOINT), self.enter(JOINT, inputs, done), prompts)}
 
     def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
         """Patches with position and modality embeddings; the joint stream begins with audio, then image."""

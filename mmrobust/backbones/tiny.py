@@ -38,6 +38,8 @@ IMAGE_SIZE = 64
 PATCH_SIZE = 16
 HIDDEN_SIZE = 128
 LAYERS = 4
+DEEP_LAYERS = 12
+"""As many as the released CAV-MAE has: 11 for each modality, and one joint."""
 HEADS = 4
 DROPOUT = 0.1
 TEXT_LENGTH = 128
@@ -104,14 +106,14 @@ def _tiny_vilt(train: Split) -> Backbone:
     return ViltBackbone(ViltModel(config), ViltProcessor(tokenizer, images, TEXT_LENGTH), "tiny-vilt")
 
 
-def _tiny_cavmae(train: Split, fusion: bool = False) -> Backbone:
+def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Backbone:
     config = CavMaeConfig(
         audio_frames=AUDIO["frames"],
         mel_bins=AUDIO["mel_bins"],
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         hidden_size=HIDDEN_SIZE,
-        num_specific_layers=LAYERS - 1,
+        num_specific_layers=DEEP_LAYERS - 1 if deep else LAYERS - 1,
         num_joint_layers=1,
         num_attention_heads=HEADS,
         hidden_dropout_prob=DROPOUT,
@@ -121,7 +123,9 @@ def _tiny_cavmae(train: Split, fusion: bool = False) -> Backbone:
     images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
     mean, std = _filterbank_statistics(train)
     audio = AudioSettings(**AUDIO, mean=mean, std=std)
-    return CavMaeBackbone(CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}")
+    return CavMaeBackbone(
+        CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}"
+    )
 
 
 def _tiny_clip(train: Split) -> Backbone:
@@ -195,5 +199,6 @@ TINY: dict[str, tuple[type[Backbone], Callable[[Split], Backbone]]] = {
     "tiny-clip": (ClipBackbone, _tiny_clip),
     "tiny-cavmae": (CavMaeBackbone, _tiny_cavmae),
     "tiny-cavmae-fusion": (CavMaeBackbone, partial(_tiny_cavmae, fusion=True)),
+    "tiny-cavmae-deep": (CavMaeBackbone, partial(_tiny_cavmae, deep=True)),
 }
 """Name → (family, how it is made). One line for each family that has a tiny member."""

@@ -76,12 +76,19 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
+    cache: Annotated[
+        str, typer.Option(help="auto, off, or a folder/ that keeps what is frozen for later trainings too.")
+    ] = "auto",
+    cache_memory: Annotated[
+        float | None, typer.Option(help="GiB of memory that may take; the rest lies on disk. Default: 1/4 of the free.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was killed.")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
     from mmrobust.devices import resolve_device, resolve_dtype
     from mmrobust.methods import method_class
+    from mmrobust.training.frozen import parse_cache
     from mmrobust.training.loop import train as run
     from mmrobust.training.setup import TrainSettings
 
@@ -134,6 +141,7 @@ def train(
         resume=resume,
         device=str(place),
         dtype=resolve_dtype(dtype, place),
+        cache=parse_cache(cache, cache_memory),
         progress=console.progress_bar,
         observe=observe,
     )

@@ -77,6 +77,12 @@ class EncodedSplit:
         ordered = np.asarray([positions[i] for i in order], dtype=np.int64)
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
+    def forget(self) -> None:
+        """Drop what is kept in memory, where it will not be asked for again soon."""
+        self._cache.clear()
+        self._cached_bytes = 0
+        self.split.forget()
+
     def _encoded(self, position: int, modality: str) -> Tensor:
         key = (position, modality)
         if key in self._cache:

@@ -231,6 +231,10 @@ class Split:
     def __iter__(self) -> Iterator[Sample]:
         return (self._sample(position) for position in range(len(self)))
 
+    def forget(self) -> None:
+        """Drop the media that are kept in memory, where they will not be asked for again soon."""
+        self._cache.clear()
+
     def _sample(self, position: int) -> Sample:
         group = int(np.searchsorted(self._starts, position, side="right")) - 1
         table = self._row_group(group)

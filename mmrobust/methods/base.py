@@ -48,6 +48,17 @@ class Method(nn.Module):
         self.config = config
         self.cases = tuple(cases)
 
+    def first_changed(self, stream: str) -> int | None:
+        """The first layer of ``stream`` to which it ever adds anything, or of which it trains a weight.
+
+        Below it, a frozen backbone gives a sample the same in every step, so that training computes it once.
+
+        Returns:
+            ``None`` where it changes no layer of the stream. Unless a method says otherwise, the first.
+        """
+        del stream
+        return 0
+
     def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
         """What to add at ``layer`` of ``stream``.
 
@@ -71,3 +82,8 @@ class NoMethod(Method):
     """``none``: the frozen backbone as it is; only the head trains."""
 
     name = "none"
+
+    def first_changed(self, stream: str) -> int | None:
+        """See :meth:`Method.first_changed`: none."""
+        del stream
+        return None

@@ -94,6 +94,10 @@ class MissingAwarePrompts(Method):
         if max(config.layers, default=0) >= deepest:
             raise UsageError(f"prompt layers {list(config.layers)}: {backbone.family} has {deepest} layers")
 
+    def first_changed(self, stream: str) -> int | None:
+        """See :meth:`Method.first_changed`: the first prompted one."""
+        return min(self._rows.get(stream, {}), default=None)
+
     def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
         """See :meth:`Method.prompts`: the case's rows, or those of all cases side by side."""
         del sequence

@@ -65,6 +65,10 @@ class ModalitySpecificPrompts(Method):
                 shape = (layers, config.length, backbone.width[stream])
                 self.tokens[stream] = nn.ParameterDict({n: nn.Parameter(torch.randn(shape) * 0.02) for n in names})
 
+    def first_changed(self, stream: str) -> int | None:
+        """See :meth:`Method.first_changed`: the first, of a stream that is prompted at all."""
+        return 0 if stream in self.tokens else None
+
     def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
         """See :meth:`Method.prompts`: the sets of the case's states; of several cases (concat), each set once."""
         del sequence

@@ -92,6 +92,11 @@ class PromptTheMissing(Method):
             }
         )
 
+    def first_changed(self, stream: str) -> int | None:
+        """See :meth:`Method.first_changed`: at the attention level nothing changes before the streams meet."""
+        entered = stream in self._meetings or (stream in self.tokens and self.config.level != ATTENTION)
+        return 0 if entered else None
+
     def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
         """See :meth:`Method.prompts`."""
         del sequence

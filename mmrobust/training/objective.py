@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +45,19 @@ def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kin
 
 
 def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over what trains; matrices and prompts decay, vectors (biases, norms, scales) do not."""
-    trained = classifier.trained()
-    groups = [
-        {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained.values() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """The recipe's optimiser over what trains.
+
+    Matrices and prompts decay, vectors (biases, norms, scales) do not; the head has its own learning rate. A group's
+    ``lr_scale`` is what the schedule's learning rate is multiplied with.
+    """
+    groups: list[dict[str, Any]] = []
+    for in_head in (False, True):
+        own = [p for name, p in classifier.trained().items() if name.startswith("head.") is in_head]
+        scale = recipe.head_lr if in_head else 1.0
+        groups += [
+            {"params": [p for p in own if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr_scale": scale},
+            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "lr_scale": scale},
+        ]
     kind = torch.optim.Adam if recipe.optimizer == ADAM else torch.optim.AdamW
     return kind(groups, lr=recipe.lr, betas=recipe.betas)
 

@@ -16,6 +16,7 @@ SCHEDULES = ("linear", "cosine", "constant")
 ADAMW, ADAM = OPTIMIZERS = ("adamw", "adam")
 TASK, BCE, HEAD = LOSSES = ("task", "bce", "head")
 MIXED, CASE_WISE = BATCHINGS = ("mixed", "case-wise")
+TABLE, GRID = VALIDATIONS = ("table", "grid")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Recipe:
     batch_size: int = 64
     lr: float = 1e-2
     """Peak learning rate."""
+    head_lr: float = 1.0
+    """The head's learning rate, as a multiple of ``lr``."""
     optimizer: str = ADAMW
     """``adamw``, or ``adam``, whose weight decay is part of the gradient."""
     weight_decay: float = 2e-2
@@ -48,16 +51,29 @@ class Recipe:
     each case in turn, and validation is the mean over the cases."""
     share: float = 1.0
     """Share of the training split that is trained on, fixed by the seed."""
+    draws: int = 1
+    """How many draws of the missing table and of the noise the epochs take in turn. 1: every sample keeps its case and
+    its noise (MMP's fixed tables; what is frozen is computed once). 0: both are drawn anew in each epoch (MMP's
+    ``simulate_missing``; under ``missing-both`` that is modality dropout)."""
+    accumulate: int = 1
+    """In how many parts a batch runs through the model, one after the other, for one step of the optimiser."""
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of being kept: slower, and the
+    memory of one layer instead of all."""
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
     augment: bool = False
     """Whether training samples are moved about a little (see ``training/augmentation.py``)."""
+    validate_on: str = TABLE
+    """What decides the best epoch: the validation split as the training scenario has it (``table``), or the mean over a
+    small grid of all its scenarios at the rates 0, 0.5 and 1 (``grid``)."""
     patience: int = 0
     """Epochs without a better validation after which training stops; 0: never."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         names = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS, "loss": LOSSES, "batching": BATCHINGS}
+        names |= {"validate_on": VALIDATIONS}
         for name, known in names.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
@@ -65,11 +81,14 @@ class Recipe:
             "epochs": self.epochs >= 1,
             "batch_size": self.batch_size >= 1,
             "lr": 0 < self.lr < float("inf"),
+            "head_lr": 0 < self.head_lr < float("inf"),
             "weight_decay": self.weight_decay >= 0,
             "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "warmup": 0 <= self.warmup < 1,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "share": 0 < self.share <= 1,
+            "draws": self.draws >= 0,
+            "accumulate": self.accumulate >= 1,
             "clip": self.clip >= 0,
             "patience": self.patience >= 0,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class TrainSettings:
     backbone_settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the family's usual way to run."""
     noise_profile: str = DEFAULT
-    """What becomes of noisy inputs. Training draws the noise anew in each epoch, validation sees the same."""
+    """What becomes of noisy inputs: a pure function of the sample and the seed (see ``Recipe.draws``)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,15 @@ class TrainingSplit:
     """The case name of each sample [N]."""
     targets: Tensor
     """Labels as ones in [N, classes]."""
+    scenario: Scenario
+    rate: float
+    """The table's missing rate."""
+
+    def drawn(self, seed: int, scenario: Scenario | None = None, rate: float | None = None) -> TrainingSplit:
+        """The same under another draw of the missing table."""
+        split, scenario = self.encoded.split, scenario or self.scenario
+        draw = ScenarioDraw(split.ids, scenario, seed, split.natural_cases(self.encoded.modalities))
+        return dataclasses.replace(self, table=draw.table(self.rate if rate is None else rate))
 
     def of_case(self, positions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
         """``positions`` by the case that their samples are in."""
@@ -139,11 +149,9 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
 
     def under_table(name: str) -> TrainingSplit:
         split = splits[name]
-        natural = split.natural_cases(backbone.modalities)
-        draw = ScenarioDraw(split.ids, scenario, settings.seed, natural)
         encoded = EncodedSplit(split, backbone.processor, backbone.modalities, settings.fill, noise)
-        table = draw.table(settings.missing_rate)
-        return TrainingSplit(encoded, table, multi_hot(split.labels, len(dataset.info.classes)))
+        targets, nobody = multi_hot(split.labels, len(dataset.info.classes)), np.empty(0, dtype=object)
+        return TrainingSplit(encoded, nobody, targets, scenario, settings.missing_rate).drawn(settings.seed)
 
     return Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
 

@@ -36,6 +36,9 @@ class EpochRecord:
     """At the end of the epoch."""
     seconds: float
     samples_per_second: float
+    validation_seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes at most so far above the loaded model; 0 where not known."""
 
 
 @dataclass
@@ -83,7 +86,7 @@ class StateStore:
             records = [dataclasses.asdict(record) for record in progressed.records]
             state = {"identity": self._identity, "best_epoch": progressed.best_epoch, "records": records}
             write_json(partial / "state.json", state)
-        for older in self._folder.iterdir():
+        for older in self._folder.glob("epoch-*"):
             if older != current:
                 shutil.rmtree(older, ignore_errors=True)
 
@@ -119,6 +122,11 @@ class StateStore:
                     key: t if key == "step" else t.to(parameter.device) for key, t in found.items()
                 }
         return Progressed([EpochRecord(**record) for record in state["records"]], int(state["best_epoch"]), best)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what a training need not keep when it is done."""
+        return self._folder / "scratch"
 
     def remove(self) -> None:
         """Forget every state: the training is done."""

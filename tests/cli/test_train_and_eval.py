@@ -47,6 +47,8 @@ BAD = [
     (["--device", "gpu"], "unknown device 'gpu'"),
     (["--dtype", "float16"], "unknown dtype 'float16': did you mean 'bfloat16'"),
     (["--lr", "-1"], "recipe setting lr = -1.0 is out of range"),
+    (["--cache", "on"], "unknown cache 'on': Known: auto, off, FOLDER/"),
+    (["--cache-memory", "-1"], "--cache-memory -1: give gigabytes, 0 or more"),
     (["--epochs", "many"], "Invalid value for '--epochs'"),
     (["--metod", "full"], "No such option: --metod"),
 ]

@@ -19,11 +19,13 @@ from mmrobust.data.batches import EncodedSplit
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError, UsageError
 from mmrobust.training.batching import epoch_batches, share_of, validation_groups
-from mmrobust.training.loop import train, validate
+from mmrobust.training.frozen import LiveSource
+from mmrobust.training.loop import train
 from mmrobust.training.objective import loss, make_optimizer
 from mmrobust.training.recipe import BCE, PROMPT_THE_MISSING, Recipe
 from mmrobust.training.setup import TrainSettings, set_up
 from mmrobust.training.state import EpochRecord
+from mmrobust.training.validation import validate
 
 AUDIO_IMAGE = ("audio", "image")
 CASES = noisy_cases(AUDIO_IMAGE)
@@ -81,8 +83,9 @@ def test_the_share_is_fixed_nested_and_seeded() -> None:
 def test_validation_is_the_mean_over_the_cases(settings: TrainSettings, tmp_path: Path) -> None:
     setup = set_up(settings, tmp_path)
     groups = validation_groups(setup.validation, RECIPE, CASES)
-    alone = [validate(setup.classifier, setup.validation, "accuracy", [group]) for group in groups]
-    assert validate(setup.classifier, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
+    source = LiveSource(setup.classifier, setup.validation.encoded)
+    alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
+    assert validate(source, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
     assert len(set(alone)) > 1
 
 
@@ -111,15 +114,17 @@ def test_prompts_of_a_case_learn_from_that_case_alone(settings: TrainSettings, t
     samples = setup.train.encoded.samples(batch["noisy-audio"], CASES[1])
     inputs = setup.train.encoded.processor.collate(samples)
     targets = setup.train.targets[:4]
-    logits, _ = setup.classifier.learn(inputs, "noisy-audio", targets)
+    features = setup.classifier.features(inputs, ("noisy-audio",))
+    logits, _ = setup.classifier.learn(features, "noisy-audio", targets)
     loss(logits, targets, "single-label", 0.1, BCE).backward()
     optimizer.step()
     moved = {name for name, p in setup.classifier.trained().items() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if name.endswith(".noisy-audio")}
 
 
-def test_training_draws_its_noise_anew_in_each_epoch_and_validation_does_not(
-    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("draws", "noises"), [(1, 1), (0, 2)])
+def test_noise_is_the_samples_own_or_drawn_anew_in_each_epoch_but_not_in_validation(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int, noises: int
 ) -> None:
     """Under a missing table too: full fine-tuning on noisy inputs, as a baseline."""
     seen: list[tuple[str, Noise]] = []
@@ -131,13 +136,13 @@ def test_training_draws_its_noise_anew_in_each_epoch_and_validation_does_not(
         return true(self, positions, case, noise)
 
     monkeypatch.setattr(EncodedSplit, "samples", spied)
-    mixed = Recipe(epochs=2, batch_size=30, lr=1e-3)
+    mixed = Recipe(epochs=2, batch_size=30, lr=1e-3, draws=draws)
     changes = {"method": "full", "method_settings": {}, "recipe": mixed, "missing_rate": 0.5, "seed": 3}
     config = train(dataclasses.replace(settings, **changes, noise_profile="released"), tmp_path / "full")
     assert config.cases == [case.name for case in CASES] and config.training["noise_profile"] == "released"
     drawn = {name: list(dict.fromkeys(noise for split, noise in seen if split == name)) for name, _ in seen}
     assert drawn["validation"] == [Noise("released", 3)]
-    assert len(drawn["train"]) == 2 and {noise.profile for noise in drawn["train"]} == {"released"}
+    assert len(drawn["train"]) == noises and {noise.profile for noise in drawn["train"]} == {"released"}
 
 
 def test_the_loss_is_the_references(golden: Any) -> None:

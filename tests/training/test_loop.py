@@ -17,7 +17,7 @@ from mmrobust.data import Dataset
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.setup import Setup, TrainSettings, set_up
 from mmrobust.training.state import EpochRecord
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=5e-3)
@@ -124,18 +124,24 @@ def test_learning_lowers_the_loss(settings: TrainSettings, tmp_path: Path) -> No
 def test_divergence_says_where_and_what_to_try(settings: TrainSettings, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, batch_size=16, lr=1e30, warmup=0, clip=0)
     wild = dataclasses.replace(settings, method="full", head="mlp", recipe=recipe, method_settings={})
-    with pytest.raises(TrainingError, match=r"no number any more at epoch \d, step \d+; try a smaller --lr"):
+    with pytest.raises(
+        TrainingError, match=r"no number any more at epoch \d, step \d+, first seen in .*; try a smaller --lr"
+    ):
         train(wild, tmp_path / "a")
 
 
 def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: Path) -> None:
-    from mmrobust.training.loop import _start_head, validate
+    from mmrobust.training.frozen import LiveSource
+    from mmrobust.training.validation import class_features, validate
+
+    def begun(setup: Setup) -> float:
+        classifier, source = setup.classifier, LiveSource(setup.classifier, setup.train.encoded)
+        classifier.head.start_from(class_features(source, setup.train))
+        return validate(source, setup.train, "accuracy")
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
     means = set_up(settings, tmp_path)
-    _start_head(random)
-    _start_head(means)
-    assert validate(means.classifier, means.train, "accuracy") > validate(random.classifier, random.train, "accuracy")
+    assert begun(means) > begun(random)
     prototypes = means.classifier.head.prototypes
     assert set(prototypes["missing-text"]) == {"image"}
     assert not np.allclose(prototypes["complete"]["image"].detach(), prototypes["missing-text"]["image"].detach())

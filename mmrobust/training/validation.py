@@ -1,0 +1,100 @@
+"""What decides the best epoch: the headline metric on the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmrobust.cases import Case
+from mmrobust.scenarios import SITUATION, Scenario, noisy_scenario_names, scenario_names
+from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
+from mmrobust.training.batching import Batch, Positions, validation_groups
+from mmrobust.training.frozen import LiveSource
+from mmrobust.training.recipe import GRID, Recipe
+from mmrobust.training.setup import TrainingSplit, case_positions
+
+BATCH = 64
+GRID_RATES = (0.0, 0.5, 1.0)
+
+
+def validate(source: LiveSource, split: TrainingSplit, metric: str, groups: Sequence[Batch] = ()) -> float:
+    """The mean of the metric over ``groups`` of the split's samples; without any, over all in their table's cases.
+
+    Every (sample, case) is predicted once, however many groups it is in.
+
+    Args:
+        source: of the split's features; its classifier is in evaluation mode.
+        split: the samples.
+        metric: its name.
+        groups: what is scored together, case → positions.
+    """
+    groups = groups or [split.of_case(np.arange(len(split.table)))]
+    logits = {case: predict_case(source, positions, case) for case, positions in needed(groups).items()}
+    values = []
+    for group in groups:
+        seen = np.concatenate(list(group.values()))
+        found = np.concatenate([logits[case][positions] for case, positions in group.items()])
+        truth = WeightedTruth(split.targets[seen].numpy() > 0, np.ones((1, len(found))))
+        task = source.classifier.task
+        outcomes = Outcomes(found, truth, task == "multi-label")
+        values.append(float(metrics_of(task, [metric])[metric](outcomes)[0]))
+    return sum(values) / len(values)
+
+
+def groups_of(split: TrainingSplit, recipe: Recipe, cases: Sequence[Case], seed: int) -> list[Batch]:
+    """What the recipe validates together: its training scenario's samples, each case, or the cells of a small grid."""
+    if recipe.validate_on != GRID:
+        return validation_groups(split, recipe, cases)
+    modalities = split.encoded.modalities
+    noisy = split.scenario.name.startswith("noisy-")
+    names = (noisy_scenario_names if noisy else scenario_names)(modalities)
+    everyone = np.arange(len(split.table))
+    return [
+        split.drawn(seed, Scenario.parse(name, modalities), rate).of_case(everyone)
+        for name in names
+        for rate in GRID_RATES
+    ]
+
+
+def needed(groups: Sequence[Batch]) -> dict[str, Positions]:
+    """Case → every position that any of the groups has in it."""
+    return {
+        case: np.unique(np.concatenate([group[case] for group in groups if case in group]))
+        for case in dict.fromkeys(case for group in groups for case in group)
+    }
+
+
+@torch.no_grad()
+def predict_case(source: LiveSource, positions: Positions, name: str) -> npt.NDArray[np.float32]:
+    """Logits [N, classes] over the whole split, with those of the samples at ``positions`` filled in."""
+    classifier, encoded = source.classifier, source.encoded
+    case = Case.parse(name, classifier.modalities)
+    told = classifier.told(name, SITUATION)
+    logits = np.full((len(encoded.split), len(classifier.classes)), np.nan, dtype=np.float32)
+    for batch in source.batches(positions, case, BATCH):
+        with classifier.autocast():
+            logits[batch] = classifier.head(source.features(batch, case, encoded.noise), told).float().cpu().numpy()
+    return logits
+
+
+@torch.no_grad()
+def class_features(
+    source: LiveSource, split: TrainingSplit
+) -> Mapping[str, tuple[Mapping[str, torch.Tensor], torch.Tensor]]:
+    """Case → the parts [N, D] of every sample that can be in it, and their targets: what a head begins from."""
+    seen = {}
+    for name in source.classifier.cases:
+        case = Case.parse(name, source.classifier.modalities)
+        positions = case_positions(split, case)
+        parts: dict[str, list[torch.Tensor]] = {}
+        for start in range(0, len(positions), BATCH):
+            found = source.features(positions[start : start + BATCH], case, split.encoded.noise)
+            for modality, part in found.parts_BD.items():
+                parts.setdefault(modality, []).append(part.float())
+        joined = {modality: torch.cat(rows) for modality, rows in parts.items()}
+        device = next(iter(joined.values())).device
+        seen[name] = joined, split.targets[positions].to(device)
+    return seen
