@@ -45,11 +45,14 @@ class Processor(ABC):
 
     @abstractmethod
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Encoded samples (modality → tensor) to one batch of the backbone's inputs, padded where sizes differ."""
+        """Encoded samples (modality → tensor) to one batch of the backbone's inputs, padded where sizes differ.
+
+        All samples give the same modalities; the batch holds the inputs of those.
+        """
 
     @abstractmethod
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """What to sort by, so that a batch holds samples of like size and little is padded."""
+        """Sizes, counted in tokens, in which samples of one batch should be alike, so that little is padded."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -113,10 +116,11 @@ class Backbone(nn.Module, ABC):
     settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
-    """In the order in which they run; a later stream may begin with what earlier ones gave."""
+    """In the order in which they run. One of a modality's name is that modality's own and sees nothing of the others; a
+    later one begins with what those gave."""
     towers: ClassVar[bool] = False
-    """Whether each stream is one modality's own tower, of the modality's name, and sees nothing of the others. Then the
-    tower of a modality that nothing looks at is not run."""
+    """Whether every stream is a modality's own, so that they never meet. Then the tower of a modality that nothing
+    looks at is not run."""
     normed_head: ClassVar[bool] = False
     """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
 
@@ -138,8 +142,8 @@ class Backbone(nn.Module, ABC):
         """The Hub id or folder it came from, or ``tiny-…``."""
 
     @abstractmethod
-    def enter(self, stream: str, inputs: Mapping[str, Tensor], done: Mapping[str, TokenSequence]) -> TokenSequence:
-        """The tokens with which ``stream`` begins: embedded inputs, or earlier streams joined."""
+    def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
+        """The embedded tokens of one modality. Reads its own ``inputs`` alone."""
 
     @abstractmethod
     def layers(self, stream: str) -> Sequence[LayerView]:
@@ -148,10 +152,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def first_layer(self, stream: str) -> int:
         """How many layers of the network lie before the first one of ``stream``."""
-
-    def reads(self, stream: str) -> tuple[str, ...]:
-        """The modalities whose inputs ``stream`` begins with; empty where it begins with what earlier streams gave."""
-        return (stream,) if stream in self.modalities else tuple(self.modalities)
 
     @abstractmethod
     def pooling(self) -> Pooling:
@@ -181,20 +181,26 @@ class Backbone(nn.Module, ABC):
         return self.towers
 
     def needed(self, missing: Collection[str] = ()) -> tuple[str, ...]:
-        """The streams that must run, in order, where the modalities ``missing`` are known to be."""
-        return tuple(stream for stream in self.streams if not (self.towers and stream in missing))
+        """The modalities that must be run where those in ``missing`` are known to be."""
+        return tuple(modality for modality in self.modalities if not (self.knows_case and modality in missing))
 
-    def begin(self, inputs: Mapping[str, Tensor], depths: Mapping[str, int]) -> dict[str, Begun]:
-        """Streams that have run through their first layers with nothing added.
+    def reads(self, stream: str) -> tuple[str, ...]:
+        """The modalities whose embedded inputs ``stream`` begins with; empty where it begins with what streams gave."""
+        if stream in self.modalities:
+            return (stream,)
+        return () if any(modality in self.streams for modality in self.modalities) else tuple(self.modalities)
+
+    def begin(self, stream: str, inputs: Mapping[str, Tensor], depth: int) -> Begun:
+        """A stream that :meth:`reads` inputs, after its first ``depth`` layers with nothing added.
 
         Args:
+            stream: its name.
             inputs: a batch as :meth:`Processor.collate` gives it.
-            depths: stream, one that begins with inputs (:meth:`reads`) → how many of its layers to run.
+            depth: how many of its layers to run.
         """
-        return {
-            stream: Begun(run_stream(stream, self.layers(stream)[:depth], self.enter(stream, inputs, {}), None), depth)
-            for stream, depth in depths.items()
-        }
+        embedded = {modality: self.embed(modality, inputs) for modality in self.reads(stream)}
+        tokens = embedded[stream] if stream in embedded else self.join(embedded)
+        return Begun(run_stream(stream, self.layers(stream)[:depth], tokens, None), depth)
 
     def forward(
         self,
@@ -203,7 +209,7 @@ class Backbone(nn.Module, ABC):
         missing: Collection[str] = (),
         begun: Mapping[str, Begun] | None = None,
     ) -> dict[str, TokenSequence]:
-        """The streams that are needed, each after its last layer.
+        """The streams that are needed, each after its last layer: each modality alone, then where they meet.
 
         Args:
             inputs: a batch as :meth:`Processor.collate` gives it; what only streams in ``begun`` read may be absent.
@@ -211,23 +217,54 @@ class Backbone(nn.Module, ABC):
             missing: the modalities that it is told are missing; without towers it runs on their fills all the same.
             begun: streams to go on from, of the same inputs. Nothing may be added to the layers that have run.
         """
-        done: dict[str, TokenSequence] = {}
-        for stream in self.needed(missing):
-            done[stream] = self.run(stream, inputs, done, prompts, begun)
-        return done
+        begun = begun or {}
+        embedded = {modality for stream in begun if stream not in self.modalities for modality in self.reads(stream)}
+        alone = {
+            modality: self.alone(modality, inputs, prompts, begun.get(modality))
+            for modality in self.needed(missing)
+            if modality not in embedded
+        }
+        return self.meet(alone, prompts, begun)
 
-    def run(
+    def alone(
         self,
-        stream: str,
+        modality: str,
         inputs: Mapping[str, Tensor],
-        done: Mapping[str, TokenSequence],
-        prompts: PromptSource | None,
-        begun: Mapping[str, Begun] | None,
+        prompts: PromptSource | None = None,
+        begun: Begun | None = None,
     ) -> TokenSequence:
-        """One stream after its last layer, from where it has begun or from the start."""
-        start = begun[stream] if begun and stream in begun else Begun(self.enter(stream, inputs, done), 0)
+        """All that is done to one modality before it meets another: embedded, and through the stream of its own.
+
+        Nothing but the modality's inputs and the prompts of its stream decides it, so several cases can share it.
+        """
+        if modality not in self.streams:
+            return self.embed(modality, inputs)
+        return self.run(modality, begun or Begun(self.embed(modality, inputs), 0), prompts)
+
+    def meet(
+        self,
+        alone: Mapping[str, TokenSequence],
+        prompts: PromptSource | None = None,
+        begun: Mapping[str, Begun] | None = None,
+    ) -> dict[str, TokenSequence]:
+        """All streams after their last layers, from where modalities meet; towers never do.
+
+        Args:
+            alone: what :meth:`alone` gave, of each modality of :meth:`needed` that ``begun`` does not hold joined.
+            prompts: as for :meth:`forward`.
+            begun: as for :meth:`forward`.
+        """
+        del prompts, begun
+        return dict(alone)
+
+    def join(self, alone: Mapping[str, TokenSequence]) -> TokenSequence:
+        """The tokens with which the stream begins in which modalities meet. Towers have none."""
+        raise NotImplementedError(f"{self.family} joins no modalities")
+
+    def run(self, stream: str, begun: Begun, prompts: PromptSource | None) -> TokenSequence:
+        """``stream`` from where it has begun to after its last layer."""
         layers = self.layers(stream)
-        return run_stream(stream, layers, start.sequence, prompts, start.layers, checkpointing=self.checkpointing)
+        return run_stream(stream, layers, begun.sequence, prompts, begun.layers, checkpointing=self.checkpointing)
 
     def weights(self) -> dict[str, Tensor]:
         """Name → each of its own weights, whatever a method has put into the model beside them.

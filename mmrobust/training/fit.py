@@ -71,7 +71,9 @@ class Run:
         self.device = next(self.classifier.parameters()).device
         self._run_once(setup.validation)
         self.meter = Meter(self.device)
-        self.cases = [Case.parse(name, self.classifier.modalities) for name in self.classifier.cases]
+        # The classifier's cases, with the corruption that the scenario names where it names one.
+        (affected, *_) = setup.train.scenario.cases
+        self.cases = [self._case(name).under(affected) for name in self.classifier.cases]
         self.chosen = share_of(setup.train.encoded.split.ids, self.recipe.share, settings.seed)
         self.groups = groups_of(setup.validation, self.recipe, self.cases, settings.seed)
         scratch = store.scratch / str(processes.rank)
@@ -165,7 +167,7 @@ class Run:
 
     def _start_head(self) -> None:
         if self._head_starts:
-            self.classifier.head.start_from(class_features(self.sources["train"], self.splits["train"]))
+            self.classifier.head.start_from(class_features(self.sources["train"], self.splits["train"], self.cases))
 
     def _drawn(self, epoch: int) -> tuple[TrainingSplit, Noise]:
         """The missing table and the noise that an epoch (from 0) trains under."""

@@ -15,7 +15,7 @@ backbone's dropout and methods that train from the first layer on leave nothing 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from torch import Tensor
 
 from mmrobust.backbones.base import Begun, Features
 from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.cases import Case, State
+from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.configuration import plain
+from mmrobust.data.batches import EncodedSplit, input_key
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.fingerprints import fingerprint_settings
+from mmrobust.prediction.buckets import buckets
 from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
 from mmrobust.training.augmentation import augment
@@ -44,8 +46,8 @@ MEMORY_IF_UNKNOWN = 2**30
 
 Wanted = tuple[Case, "Noise | None", Positions]
 """Samples that will be asked for, in a case under a noise; ``None``: the noise is not known beforehand."""
-_Key = tuple[str, tuple[tuple[str, State], ...], bool, "Noise | None"]
-"""Part, states of the modalities that it reads, whether their noise is mild, and that noise."""
+_Key = tuple[str, tuple[Hashable, ...], "Noise | None"]
+"""Part, what decides the inputs that it reads (:func:`input_key`), and their noise."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class LiveSource:
     def prepare(self, wanted: Iterable[Wanted], advance: Advance) -> None:
         """Compute what can be kept of ``wanted``, and keep it; ``advance`` hears of samples that are done."""
 
-    def batches(self, positions: Positions, case: Case, size: int) -> Iterator[Positions]:
+    def batches(self, positions: Positions, size: int) -> Iterator[Positions]:
         """``positions`` in batches for evaluation, samples of like length together."""
         for start in range(0, len(positions), FILL_STRETCH):
-            yield from self.encoded.batches(positions[start : start + FILL_STRETCH].tolist(), case, size)
+            stretch = positions[start : start + FILL_STRETCH]
+            yield from (stretch[rows] for rows in buckets(self.encoded.lengths(stretch), size))
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
         """Features of the samples at ``positions`` in ``case``, as the head takes them."""
@@ -181,7 +184,7 @@ class FrozenSource(LiveSource):
 
     @torch.no_grad()
     def _fill(self, table: RowTable, part: str, case: Case, noise: Noise | None, positions: Positions) -> None:
-        for batch in self.encoded.batches(positions.tolist(), case, FILL_BATCH):
+        for batch in LiveSource.batches(self, positions, FILL_BATCH):
             with self.classifier.autocast():
                 sequence = self._compute(part, self._inputs(batch, case, noise), case)
             table.add([SHARED] if self._shared(part, case) else batch.tolist(), sequence)
@@ -189,11 +192,10 @@ class FrozenSource(LiveSource):
     def _compute(self, part: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         """What is kept of a batch."""
         del case
-        return self.classifier.backbone.begin(inputs, {part: self.depths[part]})[part].sequence
+        return self.classifier.backbone.begin(part, inputs, self.depths[part]).sequence
 
-    def batches(self, positions: Positions, case: Case, size: int) -> Iterator[Positions]:
+    def batches(self, positions: Positions, size: int) -> Iterator[Positions]:
         """See :meth:`LiveSource.batches`; nothing is decoded to learn its length."""
-        del case
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
@@ -204,8 +206,10 @@ class FrozenSource(LiveSource):
             if sequence is not None:
                 begun[stream] = Begun(sequence, self.depths[stream])
         backbone, missing = self.classifier.backbone, self.classifier.known_missing((case.name,))
-        begin = {stream for stream in backbone.needed(missing) if backbone.reads(stream)}
-        return self._features({} if begin <= begun.keys() else self._inputs(positions, case, noise), case, begun)
+        read = {modality for stream in begun for modality in backbone.reads(stream)}
+        return self._features(
+            {} if read >= set(backbone.needed(missing)) else self._inputs(positions, case, noise), case, begun
+        )
 
     def _kept(self, part: str, positions: Positions, case: Case, noise: Noise) -> TokenSequence | None:
         """What is kept of the samples at ``positions``, where that is all of them."""
@@ -224,8 +228,9 @@ class FrozenSource(LiveSource):
 
     def _parts(self, case: Case) -> list[str]:
         """What is kept of samples in ``case``: here, of the streams that run."""
-        needed = self.classifier.backbone.needed(self.classifier.known_missing((case.name,)))
-        return [stream for stream in self.depths if stream in needed]
+        backbone = self.classifier.backbone
+        needed = backbone.needed(self.classifier.known_missing((case.name,)))
+        return [stream for stream in self.depths if set(backbone.reads(stream)) <= set(needed)]
 
     def _reads(self, part: str) -> tuple[str, ...]:
         return self.classifier.backbone.reads(part)
@@ -241,18 +246,17 @@ class FrozenSource(LiveSource):
     def _key(self, part: str, case: Case, noise: Noise | None) -> _Key:
         """What decides a row, beside the sample: cases that differ in what a part does not read are one."""
         reads = self._reads(part)
-        seen = tuple((modality, state) for modality, state in case.states if modality in reads)
-        degraded = any(state is State.DEGRADED for _, state in seen)
-        return part, seen, degraded and len(case.degraded) > 1, noise if degraded else None
+        degraded = any(modality in case.degraded for modality in reads)
+        return part, tuple(input_key(modality, case) for modality in reads), noise if degraded else None
 
     def _table(self, part: str, case: Case, noise: Noise | None) -> RowTable:
         """The table of a part, made where there is none yet."""
         key = self._key(part, case, noise)
         if key not in self._tables:
-            _, seen, mild, drawn = key
-            what = {"part": part, "depth": self.depths.get(part), "states": [f"{m} {s.value}" for m, s in seen]}
-            under = {"noise": [drawn.profile, drawn.seed, mild]} if drawn else {}
-            name = fingerprint_settings({**self._identity, **what, **under})
+            _, seen, drawn = key
+            what = {"part": part, "depth": self.depths.get(part), "reads": self._reads(part), "seen": seen}
+            under = {"noise": plain(drawn)} if drawn else {}
+            name = fingerprint_settings({**self._identity, **plain(what), **under})
             self._tables[key] = RowTable(name, self._folder, self._memory)
         return self._tables[key]
 

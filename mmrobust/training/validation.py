@@ -74,7 +74,7 @@ def predict_case(source: LiveSource, positions: Positions, name: str) -> npt.NDA
     case = Case.parse(name, classifier.modalities)
     told = classifier.told(name, SITUATION)
     logits = np.full((len(encoded.split), len(classifier.classes)), np.nan, dtype=np.float32)
-    for batch in source.batches(positions, case, BATCH):
+    for batch in source.batches(positions, BATCH):
         with classifier.autocast():
             logits[batch] = classifier.head(source.features(batch, case, encoded.noise), told).float().cpu().numpy()
     return logits
@@ -82,12 +82,11 @@ def predict_case(source: LiveSource, positions: Positions, name: str) -> npt.NDA
 
 @torch.no_grad()
 def class_features(
-    source: LiveSource, split: TrainingSplit
+    source: LiveSource, split: TrainingSplit, cases: Sequence[Case]
 ) -> Mapping[str, tuple[Mapping[str, torch.Tensor], torch.Tensor]]:
     """Case → the parts [N, D] of every sample that can be in it, and their targets: what a head begins from."""
     seen = {}
-    for name in source.classifier.cases:
-        case = Case.parse(name, source.classifier.modalities)
+    for case in cases:
         positions = case_positions(split, case)
         parts: dict[str, list[torch.Tensor]] = {}
         for start in range(0, len(positions), BATCH):
@@ -96,5 +95,5 @@ def class_features(
                 parts.setdefault(modality, []).append(part.float())
         joined = {modality: torch.cat(rows) for modality, rows in parts.items()}
         device = next(iter(joined.values())).device
-        seen[name] = joined, split.targets[positions].to(device)
+        seen[case.plain.name] = joined, split.targets[positions].to(device)
     return seen

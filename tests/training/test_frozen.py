@@ -120,9 +120,9 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
     ran: list[tuple[str, int]] = []
     true = Backbone.begin
 
-    def spied(self: Backbone, inputs: Any, depths: Any) -> Any:
-        ran.extend((stream, len(inputs["pixel_values"])) for stream in depths)
-        return true(self, inputs, depths)
+    def spied(self: Backbone, stream: str, inputs: Any, depth: int) -> Any:
+        ran.append((stream, len(inputs["pixel_values"])))
+        return true(self, stream, inputs, depth)
 
     cases = [Case.parse(name, AUDIO_IMAGE) for name in ("complete", "noisy-audio", "noisy-both", "missing-audio")]
     with pytest.MonkeyPatch.context() as patch:
