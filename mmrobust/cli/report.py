@@ -31,6 +31,9 @@ def report(
     details: Annotated[
         bool, typer.Option("--details", help="Also which classes break first, and calibration; reads the predictions.")
     ] = False,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Also what the trainings cost, as shares of full fine-tuning.")
+    ] = False,
 ) -> None:
     """Show results: scenarios × missing rates with robustness figures, several checkpoints side by side.
 
@@ -38,12 +41,15 @@ def report(
     """
     from mmrobust.files import atomic_file
     from mmrobust.report import FORMATS, sections, tables, terminal
+    from mmrobust.report.efficiency import costs_of
+    from mmrobust.report.efficiency import text as costs_as_text
 
     read = tables.read(results)
     built = tables.build(read, metric=metric, promptings=listed(prompting))
     built = sections.with_sections(built, baseline=baseline)
     if details:
         built = sections.with_predictions(built, sections.read_behind(results, read))
+    spent = costs_of(built.checkpoints) if efficiency else None
     # Files first: a reader of the pipe that leaves early must not cost the files.
     for name, file in (("markdown", markdown), ("csv", csv)):
         if file is not None:
@@ -51,3 +57,5 @@ def report(
                 partial.write_text(FORMATS[name](built), encoding="utf-8")
             console.remark(f"wrote {file}")
     terminal.show(built, console.out())
+    if spent:
+        console.out().print(f"\n{costs_as_text(spent)}", end="", markup=False)

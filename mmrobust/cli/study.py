@@ -1,0 +1,104 @@
+"""``mmrobust study``: whole tables by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmrobust.cli import console
+from mmrobust.cli.console import everywhere
+from mmrobust.cli.options import AsJson, Device, DType
+
+EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
+
+app = typer.Typer(help="Whole tables by one command: trained, evaluated, reported.", no_args_is_help=True)
+
+
+def run(
+    study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
+    out: Annotated[Path, typer.Option(help="Folder for the study; what is done there is not done again.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Data set folders, beside those that the study names.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: as many jobs at once as there is room for.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: one is started here.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs, with their time and disk.")] = False,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    json: AsJson = False,
+) -> None:
+    """Train, evaluate and report every combination of a study; killed, the same command goes on."""
+    from mmrobust.studies.jobs import jobs_of
+    from mmrobust.studies.study import read_study
+
+    asked = read_study(study)
+    jobs = jobs_of(asked, [*(data or ()), *(Path(folder) for folder in asked.data)], out)
+    if dry_run:
+        from tempfile import TemporaryDirectory
+
+        from mmrobust.studies.estimate import estimate
+
+        with TemporaryDirectory() as scratch:
+            found = estimate(asked, jobs, Path(scratch))
+        if json:
+            import dataclasses
+            from json import dumps
+
+            typer.echo(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
+            return
+        for name, one in found.items():
+            console.out().print(f"{name:60} {_time(one.seconds):>9} {one.disk / 2**20:8.1f} MiB", markup=False)
+        total = sum(one.seconds for one in found.values())
+        disk = sum(one.disk for one in found.values()) / 2**20
+        console.out().print(f"{len(jobs)} jobs: about {_time(total)}, one after the other, and {disk:.0f} MiB")
+        return
+    from mmrobust.devices import resolve_device, resolve_dtype
+    from mmrobust.studies.run import run_study
+    from mmrobust.studies.table import REPORT_FILE, TABLE_FILE, write_report
+
+    place = resolve_device(device)
+    run_study(
+        asked,
+        jobs,
+        out,
+        engine=engine,
+        address=ray_address,
+        device=str(place),
+        dtype=resolve_dtype(dtype, place),
+        progress=console.progress_bar,
+        say=console.remark,
+    )
+    text = write_report(jobs, out, asked.contrast, asked.about or study)
+    if json:
+        import pandas as pd
+
+        typer.echo(pd.read_parquet(out / TABLE_FILE).to_json(orient="records"))
+        return
+    console.out().print(text, markup=False)
+    console.remark(f"table: {out / TABLE_FILE}, report: {out / REPORT_FILE}")
+
+
+def list_(json: AsJson = False) -> None:
+    """The studies that come with mmrobust."""
+    from json import dumps
+
+    from mmrobust.studies.study import builtin_studies, read_study
+
+    studies = {name: read_study(name).about for name in builtin_studies()}
+    if json:
+        typer.echo(dumps(studies, indent=2))
+        return
+    for name, about in studies.items():
+        console.out().print(f"{name:16} {about}", markup=False)
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
+
+
+app.command("run", epilog=EXAMPLE)(everywhere(run))
+app.command("list", epilog="Example: mmrobust study list")(everywhere(list_))

@@ -1,0 +1,114 @@
+"""What a study will cost, from one timed step of each kind of job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from mmrobust.cases import Case
+from mmrobust.checkpoint import trained_tensors
+from mmrobust.classifier import Classifier
+from mmrobust.data.dataset import Dataset
+from mmrobust.evaluation import make_grid
+from mmrobust.methods import method_class
+from mmrobust.prediction.plan import plan_predictions
+from mmrobust.scenarios import SITUATION, parse_rates
+from mmrobust.studies.jobs import Job
+from mmrobust.studies.study import Study
+from mmrobust.training.batching import epoch_batches, share_of
+from mmrobust.training.frozen import Cache, FrozenSource, LiveSource, source_of
+from mmrobust.training.objective import loss
+from mmrobust.training.recipe import HEAD, TASK
+from mmrobust.training.rows import Positions
+from mmrobust.training.setup import set_up
+
+BYTES_PER_ROW = 60
+"""Of a row of predictions, beside its logits."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will take."""
+
+    seconds: float
+    disk: int
+    """Bytes of checkpoint and predictions."""
+
+
+def estimate(study: Study, jobs: Sequence[Job], scratch: Path) -> dict[str, Estimate]:
+    """Job name → what it will take here; jobs that differ in their seed alone are timed once.
+
+    Students are timed on the untrained backbone of their teacher, which costs the same.
+    """
+    kinds: dict[tuple[object, ...], Estimate] = {}
+    found = {}
+    for job in jobs:
+        kind = (job.dataset, job.method, job.head, job.under, job.settings.recipe)
+        if kind not in kinds:
+            kinds[kind] = _timed(study, job, scratch)
+        found[job.name] = kinds[kind]
+    return found
+
+
+def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
+    settings = job.settings
+    if job.waits:
+        keeps = {"train_head": True} if method_class(settings.method).keeps_head else {}
+        settings = replace(settings, backbone=job.begins_with, method_settings=settings.method_settings | keeps)
+    recipe = settings.recipe.changed(loss=TASK if settings.recipe.loss == HEAD else settings.recipe.loss)
+    setup = set_up(settings, scratch)
+    classifier, split = setup.classifier, setup.train
+    cases = [Case.parse(name, classifier.modalities) for name in classifier.cases]
+    chosen = share_of(split.encoded.split.ids, recipe.share, settings.seed)
+    batches = epoch_batches(split, chosen, recipe, cases)
+    samples = sum(len(positions) for batch in batches for positions in batch.values())
+    source = source_of(classifier, split.encoded, Cache(), scratch, {}, recipe.augment)
+    name, positions = max(batches[0].items(), key=lambda item: len(item[1]))
+    case, noise = Case.parse(name, classifier.modalities), split.encoded.noise
+
+    begin = time.perf_counter()
+    source.prepare([(case, noise, positions)], lambda n: None)
+    filled = (time.perf_counter() - begin) / len(positions)
+    classifier.train(True)
+    seconds = []
+    for _ in range(2):  # the first decodes, and warms up
+        begin = time.perf_counter()
+        features = source.features(positions, case, noise)
+        targets = split.targets[positions]
+        logits, own = classifier.learn(features, name, targets)
+        value = loss(logits, targets, classifier.task, recipe.label_smoothing, recipe.loss) + own
+        value.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        seconds.append((time.perf_counter() - begin) / len(positions))
+    classifier.train(False)
+    forward = _forward_seconds(classifier, source, positions, case)
+    validated = len(setup.validation.table)
+    predictions = _predictions(study, job, classifier)
+    once = filled * (samples + validated) if isinstance(source, FrozenSource) else seconds[0] * len(chosen)
+    total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filled) * predictions
+    weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
+    if setup.config.backbone["stored"] and not job.waits:
+        weights += sum(tensor.nbytes for tensor in classifier.backbone.weights().values())
+    return Estimate(total, weights + predictions * (4 * len(classifier.classes) + BYTES_PER_ROW))
+
+
+@torch.no_grad()
+def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Positions, case: Case) -> float:
+    begin = time.perf_counter()
+    classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
+    return (time.perf_counter() - begin) / len(positions)
+
+
+def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
+    """How many predictions the job's evaluation makes."""
+    asked = study.evaluate
+    rates = parse_rates([asked.missing_rates])
+    grid = make_grid(classifier.modalities, asked.scenarios or None, rates, asked.seeds, asked.promptings)
+    split = Dataset(job.settings.data).split("test")
+    promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
+    natural = split.natural_cases(classifier.modalities)
+    plan = plan_predictions(split.ids, grid, classifier.modalities, natural, promptings)
+    return sum(len(positions) for positions in plan.values())

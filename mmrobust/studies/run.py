@@ -1,0 +1,219 @@
+"""Running a study: each job in a process of its own, teachers before their students, what is done never again."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmrobust.checkpoint import load_checkpoint
+from mmrobust.configuration import plain
+from mmrobust.data.dataset import Dataset
+from mmrobust.degradations import Noise
+from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
+from mmrobust.evaluation import evaluate_checkpoints, make_grid
+from mmrobust.files import read_json, write_json
+from mmrobust.fingerprints import fingerprint_settings
+from mmrobust.progress import Progress, no_progress
+from mmrobust.results import RESULTS_FILE
+from mmrobust.scenarios import parse_rates
+from mmrobust.studies.jobs import Job, checkpoint_of, results_of
+from mmrobust.studies.study import Study
+from mmrobust.training.frozen import Cache
+from mmrobust.training.loop import train
+
+ENGINES = LOCAL, RAY = ("local", "ray")
+STUDY_FILE = "study.json"
+DONE_FILE = "done.json"
+CACHE_FOLDER = "cache"
+Say = Callable[[str], None]
+
+
+def run_study(
+    study: Study,
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    engine: str = LOCAL,
+    address: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = no_progress,
+    say: Say = lambda line: None,
+) -> None:
+    """Train and evaluate every job that is not done yet, into ``out``.
+
+    Args:
+        study: the study.
+        jobs: its jobs: :func:`mmrobust.studies.jobs.jobs_of`.
+        out: gets ``checkpoints/`` and ``results/``, a folder for each job.
+        engine: ``local``: one job after the other; ``ray``: as many at a time as the cluster has room for.
+        address: of the Ray cluster; ``None``: one is started here.
+        device: where each job trains.
+        dtype: of the matrix work.
+        progress: shows how many jobs are done.
+        say: told of each job that is done.
+
+    Raises:
+        UsageError: an unknown engine, or ``out`` holds another study.
+        MmrobustError: whatever a job raises; it is named.
+        Interrupted: Ctrl-C; jobs that are done are kept, and the others' trainings resume.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    _claim(study, jobs, out)
+    todo = [job for job in jobs if not _done(out, job)]
+    run_all = _run_local if engine == LOCAL else _run_on_ray
+    with progress("jobs", len(jobs)) as advance:
+        advance(len(jobs) - len(todo))
+        for wave in ([job for job in todo if not job.waits], [job for job in todo if job.waits]):
+            for job in run_all(wave, study, out, device, dtype, address):
+                advance(1)
+                say(f"{job.name} done")
+    shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
+
+
+def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
+    """Train a job's checkpoint and evaluate it; goes on with what was begun."""
+    folder, results = checkpoint_of(out, job), results_of(out, job)
+    cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache()
+    train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
+    checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
+    asked = study.evaluate
+    grid = make_grid(
+        checkpoint.classifier.modalities,
+        asked.scenarios or None,
+        parse_rates([asked.missing_rates]),
+        asked.seeds,
+        asked.promptings,
+    )
+    evaluate_checkpoints(
+        {job.name: checkpoint},
+        Dataset(job.settings.data),
+        {job.name: grid},
+        results,
+        noise=Noise(job.settings.noise_profile),
+    )
+    write_json(results / DONE_FILE, {"job": job.name})
+
+
+def _done(out: Path, job: Job) -> bool:
+    folder = results_of(out, job)
+    return all((folder / file).is_file() for file in (DONE_FILE, RESULTS_FILE))
+
+
+def _claim(study: Study, jobs: Sequence[Job], out: Path) -> None:
+    """Write down which study ``out`` is of.
+
+    Raises:
+        UsageError: it is of another one.
+    """
+    # More seeds, methods or data extend a study; what a job of the same name means must stay the same.
+    file = out / STUDY_FILE
+    meant = {job.name: fingerprint_settings(plain(job.settings)) for job in jobs}
+    grid = plain(study.evaluate)
+    if file.is_file():
+        was = read_json(file, "study of this folder", UsageError)
+        changed = [name for name in meant if was["jobs"].get(name, meant[name]) != meant[name]]
+        if changed or was["evaluate"] != grid:
+            what = f"job {changed[0]} had other settings" if changed else "another grid"
+            raise UsageError(f"{out}: holds another study ({what}); name another --out")
+        meant = {**was["jobs"], **meant}
+    elif out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds files already that are of no study; name another --out")
+    write_json(file, {"study": plain(study), "evaluate": grid, "jobs": meant})
+
+
+def _run_local(
+    jobs: Sequence[Job], study: Study, out: Path, device: str, dtype: str, address: str | None
+) -> Iterator[Job]:
+    """One job after the other, each in a fresh process, so that its memory is its own."""
+    del address
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(kind)
+    if kind == "forkserver":  # imports are paid once for all jobs
+        context.set_forkserver_preload([__name__])
+    for job in jobs:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_in_process, args=(sender, job, study, out, device, dtype))
+        process.start()
+        sender.close()
+        try:
+            said = receiver.recv()
+        except EOFError:
+            process.join()
+            said = TrainingError(
+                f"its process was killed (exit code {process.exitcode}); too little memory is the usual cause"
+            )
+        except KeyboardInterrupt:
+            process.join()
+            raise Interrupted(
+                f"study stopped; what is done is kept, the same command goes on with {job.name}"
+            ) from None
+        process.join()
+        if said is not None:
+            raise type(said)(f"job {job.name}: {said}")
+        yield job
+
+
+def _in_process(sender: Any, job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
+    """What a job's process does: run it, and send back nothing, or the error."""
+    _die_with_parent()
+    try:
+        run_job(job, study, out, device, dtype)
+    except MmrobustError as error:
+        sender.send(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    else:
+        sender.send(None)
+
+
+def _die_with_parent() -> None:
+    """A study that is killed leaves no job behind that would go on writing (Linux)."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+        if os.getppid() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_on_ray(
+    jobs: Sequence[Job], study: Study, out: Path, device: str, dtype: str, address: str | None
+) -> Iterator[Job]:
+    """Jobs at once, one processor (or GPU) each; the folders must be ones that every machine sees."""
+    try:
+        import ray
+    except ImportError as cause:
+        raise UsageError('--engine ray needs Ray: pip install "mmrobust[ray]"') from cause
+
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    needs = {"num_gpus": 1} if device.startswith("cuda") else {"num_cpus": 1}
+    remote = ray.remote(**needs)(_catching)
+    running = {remote.remote(job, study, out.resolve(), device, dtype): job for job in jobs}
+    try:
+        while running:
+            (finished,), _ = ray.wait(list(running), num_returns=1)
+            job, said = running.pop(finished), ray.get(finished)
+            if said is not None:
+                raise type(said)(f"job {job.name}: {said}")
+            yield job
+    except KeyboardInterrupt:
+        raise Interrupted("study stopped; what is done is kept, the same command goes on") from None
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _catching(job: Job, study: Study, out: Path, device: str, dtype: str) -> MmrobustError | None:
+    try:
+        run_job(job, study, out, device, dtype)
+    except MmrobustError as error:
+        return error
+    return None

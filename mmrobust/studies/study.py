@@ -1,0 +1,180 @@
+"""What a study is: a product of methods, heads, training scenarios and rates, and seeds, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmrobust.configuration import from_mapping
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.scenarios import PROMPTINGS, SITUATION, parse_rates
+
+BUILTIN = Path(__file__).parent / "builtin"
+AXES = ("method", "head")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method or a head of a study, under a name of its own."""
+
+    use: str = ""
+    """The method's or the head's name; empty: the variant's own."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What differs from the method's default recipe."""
+    complete: bool = False
+    """A method that is trained on complete data, whatever the study trains under: a fine-tuned baseline."""
+    backbone: str = ""
+    """Another backbone than the study's, with a teacher of its own."""
+    heads: list[str] = field(default_factory=list)
+    """The study's heads that a method goes with; empty: all."""
+
+
+@dataclass(frozen=True)
+class Under:
+    """What is trained under."""
+
+    scenario: str = "missing-both"
+    missing_rate: float = 0.7
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The full fine-tuning on complete data that the frozen backbone comes from, one for each seed."""
+
+    head: str = "linear"
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The grid that every checkpoint is evaluated on."""
+
+    scenarios: list[str] = field(default_factory=list)
+    """Empty: every missing-modality scenario."""
+    missing_rates: str = "0:1:0.1"
+    seeds: int = 3
+    promptings: list[str] = field(default_factory=lambda: [SITUATION])
+
+    def __post_init__(self) -> None:
+        parse_rates([self.missing_rates])
+        for prompting in self.promptings:
+            if prompting not in PROMPTINGS:
+                raise unknown_name("prompting", prompting, PROMPTINGS)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two variants that are compared pairwise, seed by seed."""
+
+    axis: str
+    """``method`` or ``head``."""
+    of: str
+    against: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Raises:
+        UsageError: an empty axis, or a name that does not exist.
+    """
+
+    methods: dict[str, Variant]
+    about: str = ""
+    heads: dict[str, Variant] = field(default_factory=lambda: {"linear": Variant()})
+    under: list[Under] = field(default_factory=lambda: [Under()])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    data: list[str] = field(default_factory=list)
+    """Data set folders; ``--data`` goes before them."""
+    backbone: str = "tiny"
+    teacher: Teacher | None = None
+    """``None``: the backbone is taken as it is."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What differs from the default recipe of every method."""
+    evaluate: Evaluation = field(default_factory=Evaluation)
+    contrast: Contrast | None = None
+    share_cache: bool = True
+    """Whether trainings on the same backbone share what is frozen. A study of costs says no."""
+
+    def __post_init__(self) -> None:
+        for axis in ("methods", "heads", "under", "seeds"):
+            if not getattr(self, axis):
+                raise UsageError(f"study: no {axis}; name at least one")
+        for name, variant in self.methods.items():
+            for head in variant.heads:
+                if head not in self.heads:
+                    raise unknown_name(f"head of method {name}", head, self.heads)
+        if self.contrast is not None:
+            if self.contrast.axis not in AXES:
+                raise unknown_name("axis of the study's contrast", self.contrast.axis, AXES)
+            known = self.methods if self.contrast.axis == "method" else self.heads
+            for name in (self.contrast.of, self.contrast.against):
+                if name not in known:
+                    raise unknown_name(f"{self.contrast.axis} of the study's contrast", name, known)
+
+
+def builtin_studies() -> dict[str, Path]:
+    """Name → file of the studies that come with the package."""
+    return {file.stem: file for file in sorted(BUILTIN.glob("*.yaml"))}
+
+
+def read_study(source: str) -> Study:
+    """The study of that name, or in that YAML file.
+
+    Raises:
+        UsageError: no such study or file, no mapping, an unknown key or a value that does not fit; it names the file.
+    """
+    known = builtin_studies()
+    if source in known:
+        file = known[source]
+    elif Path(source).suffix in (".yaml", ".yml"):
+        file = Path(source)
+    else:
+        raise unknown_name("study", source, [*known, "FILE.yaml"])
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UsageError(f"study {file}: cannot be read ({cause})") from cause
+    except yaml.YAMLError as cause:
+        raise UsageError(f"study {file}: is no YAML ({' '.join(str(cause).split())})") from cause
+    if not isinstance(values, dict):
+        raise UsageError(f"study {file}: holds no settings; `mmrobust study list` names examples")
+    try:
+        return parse_study(values)
+    except (UsageError, TypeError) as cause:
+        raise UsageError(f"study {file}: {cause}") from cause
+
+
+def parse_study(values: Mapping[str, Any]) -> Study:
+    """The study of plain values, as YAML gives them."""
+    read = dict(values)
+    for axis in ("methods", "heads"):
+        if axis in read:
+            read[axis] = {name: _part(Variant, entry or {}, axis) for name, entry in _named(read[axis], axis).items()}
+    if "under" in read:
+        read["under"] = [_part(Under, entry, "under") for entry in read["under"]]
+    for key, cls in (("teacher", Teacher), ("evaluate", Evaluation), ("contrast", Contrast)):
+        if read.get(key) is not None:
+            read[key] = _part(cls, read[key], key)
+    return from_mapping(Study, read, "study")
+
+
+def _part(cls: type[Any], values: Any, what: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{what}: {values!r} must be settings, like {{key: value}}")
+    return from_mapping(cls, values, f"study's {what}")
+
+
+def _named(values: Any, what: str) -> dict[str, Any]:
+    """Variants by name; a plain list names them all without settings."""
+    if isinstance(values, list):
+        return dict.fromkeys(values)
+    if isinstance(values, dict):
+        return values
+    raise UsageError(f"{what}: {values!r} must be a list of names, or names with settings")

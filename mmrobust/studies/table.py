@@ -1,0 +1,146 @@
+"""The table of a study: means and spreads over training seeds, and paired contrasts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mmrobust.files import atomic_file
+from mmrobust.report import efficiency
+from mmrobust.results import read_results
+from mmrobust.scoring.robustness import curves, summarise
+from mmrobust.studies.jobs import TEACHER, Job, results_of
+from mmrobust.studies.study import Contrast
+
+TABLE_FILE, REPORT_FILE = "study.parquet", "study.md"
+VARIANT = ["dataset", "method", "head", "under"]
+CELL = ["scenario", "prompting"]
+AUC = "AUC-η"
+
+
+def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
+    """One row per (job, scenario, prompting, missing rate) of the headline metric, over the jobs that are done.
+
+    Columns: ``dataset``, ``method``, ``head``, ``under`` (what it was trained under), ``train_seed``, ``scenario``,
+    ``prompting``, ``missing_rate`` and ``value``, the mean over mask seeds. The rows of the rate NaN are AUC-η.
+    """
+    frames = []
+    for job in jobs:
+        results = read_results(results_of(out, job))
+        frame = results.frame[results.frame["metric"] == results.headline_metric]
+        values = curves(frame)[[*CELL, "missing_rate", "value"]]
+        areas = summarise(frame)[[*CELL, "auc_eta"]].rename(columns={"auc_eta": "value"}).assign(missing_rate=math.nan)
+        under = f"{job.under.scenario} {job.under.missing_rate:g}" if job.under else "complete data"
+        columns = {"dataset": job.dataset, "method": job.method, "head": job.head, "under": under}
+        frames.append(pd.concat([values, areas]).assign(**columns, train_seed=job.seed))
+    return pd.concat(frames, ignore_index=True)[[*VARIANT, "train_seed", *CELL, "missing_rate", "value"]]
+
+
+def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
+    """The paired difference of two variants, seed by seed, with a 95 % t interval over training seeds.
+
+    Args:
+        table: of :func:`tidy`.
+        contrast: what is compared.
+
+    Returns:
+        One row per (data set, the other axis, training, scenario, prompting, rate): ``difference`` (mean), ``low``,
+        ``high`` (NaN for one seed) and ``seeds``.
+    """
+    from scipy.stats import t
+
+    keys = [key for key in (*VARIANT, "train_seed", *CELL, "missing_rate") if key != contrast.axis]
+    sides = [table[table[contrast.axis] == name].set_index(keys)["value"] for name in (contrast.of, contrast.against)]
+    difference = (sides[0] - sides[1]).dropna().rename("difference").reset_index()
+    groups = difference.groupby([key for key in keys if key != "train_seed"], dropna=False, sort=False)["difference"]
+    rows = groups.agg(["mean", "std", "count"]).reset_index().rename(columns={"mean": "difference", "count": "seeds"})
+    count: npt.NDArray[np.int64] = rows["seeds"].to_numpy()
+    half = t.ppf(0.975, np.maximum(count - 1, 1)) * rows["std"] / np.sqrt(count)
+    return rows.assign(low=rows["difference"] - half, high=rows["difference"] + half).drop(columns="std")
+
+
+def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, title: str) -> str:
+    """Write ``study.parquet`` and ``study.md`` of the jobs, all of which are done.
+
+    Returns:
+        The Markdown.
+    """
+    table = tidy(jobs, out)
+    with atomic_file(out / TABLE_FILE) as partial:
+        table.to_parquet(partial, index=False)
+    parts = [f"# {title}\n"]
+    for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False):
+        parts.append(f"## {dataset}: {scenario}, {prompting} prompting\n\n{_matrix(rows)}")
+    if contrast is not None:
+        parts.append(_contrast(contrasts(table, contrast), contrast))
+    parts += _costs(jobs, out)
+    text = "\n".join(parts)
+    with atomic_file(out / REPORT_FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return text
+
+
+def _matrix(rows: pd.DataFrame) -> str:
+    """Variants × missing rates, in %: mean over training seeds ± their standard deviation."""
+    rates = sorted(rate for rate in rows["missing_rate"].unique() if not math.isnan(rate))
+    lines = [f"| method | head | trained under | {' | '.join(f'{rate:g}' for rate in rates)} | {AUC} |"]
+    lines.append(f"| --- | --- | --- |{' ---: |' * (len(rates) + 1)}")
+    for variant, group in rows.groupby(["method", "head", "under"], sort=False):
+        cells = []
+        for rate in (*rates, math.nan):
+            same = group["missing_rate"].isna() if math.isnan(rate) else group["missing_rate"] == rate
+            cells.append(_mean(group.loc[same, "value"]))
+        lines.append(f"| {' | '.join([*map(str, variant), *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: pd.Series[float]) -> str:
+    spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.1f}{spread}"
+
+
+def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
+    """The contrasts of AUC-η and of the rates at both ends, in points."""
+    shown = rows[rows["missing_rate"].isna() | rows["missing_rate"].isin([0.0, rows["missing_rate"].max()])]
+    other = "head" if contrast.axis == "method" else "method"
+    lines = [
+        f"## {contrast.of} minus {contrast.against}\n",
+        "Points of the headline metric, paired by training seed; 95 % t interval over seeds.\n",
+        f"| data | {other} | trained under | scenario | prompting | at | difference | interval | seeds |",
+        "| --- | --- | --- | --- | --- | --- | ---: | --- | ---: |",
+    ]
+    for row in shown.to_dict("records"):
+        at = AUC if math.isnan(row["missing_rate"]) else f"η = {row['missing_rate']:g}"
+        interval = "–" if math.isnan(row["low"]) else f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+        about = (row["dataset"], row[other], row["under"], row["scenario"], row["prompting"], at)
+        lines.append(f"| {' | '.join(about)} | {100 * row['difference']:+.1f} | {interval} | {row['seeds']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
+    """The efficiency table of each data set: means over seeds."""
+    seen: dict[str, dict[str, list[efficiency.Cost]]] = {}
+    for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # the study's own full before them
+        checkpoints = read_results(results_of(out, job)).provenance["checkpoints"]
+        under = f" {job.under.scenario} {job.under.missing_rate:g}" if job.under else ""
+        for cost in efficiency.costs({f"{job.method} {job.head}{under}": checkpoints[job.name]}):
+            seen.setdefault(job.dataset, {}).setdefault(cost.name, []).append(cost)
+    tables = {dataset: [_mean_cost(costs) for costs in named.values()] for dataset, named in seen.items()}
+    return [
+        f"## {dataset}: what the trainings cost\n\n{efficiency.markdown(costs)}" for dataset, costs in tables.items()
+    ]
+
+
+def _mean_cost(costs: Sequence[efficiency.Cost]) -> efficiency.Cost:
+    measured = ("peak_memory", "seconds_per_epoch", "cache_seconds", "energy_joules", "validation")
+    means: dict[str, float | None] = {}
+    for name in measured:
+        values = [getattr(cost, name) for cost in costs]
+        means[name] = None if None in values else sum(values) / len(values)
+    return dataclasses.replace(costs[0], **means)  # type: ignore[arg-type]  # of the fields' own kinds
