@@ -9,12 +9,13 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.options import DataFolder, Device, DType, listed
+from mmrobust.cli.training_view import TrainingView
 from mmrobust.heads import HEADS
 from mmrobust.methods import METHODS
+from mmrobust.training.recipes import BUILTIN, DEFAULT
 
 if TYPE_CHECKING:
     from mmrobust.checkpoint import CheckpointConfig
-    from mmrobust.training.recipe import Recipe
 
 EXAMPLE = (
     "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full   "
@@ -24,10 +25,12 @@ EXAMPLE = (
 
 def train(
     data: DataFolder,
-    backbone: Annotated[str, typer.Option(help="tiny, a folder of weights, a checkpoint made by full, or a Hub id.")],
-    method: Annotated[str, typer.Option(help=f"How the backbone is adapted: {', '.join(METHODS)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    head: Annotated[str, typer.Option(help=f"Features to scores: {', '.join(HEADS)}.")] = "linear",
+    backbone: Annotated[
+        str | None, typer.Option(help="tiny, a folder of weights, a checkpoint made by full, or a Hub id.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
+    head: Annotated[str | None, typer.Option(help=f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
     modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
     prompt_level: Annotated[
         str | None, typer.Option(help="Where prompts enter: input, attention; ptm: both.", rich_help_panel="Prompts")
@@ -60,9 +63,19 @@ def train(
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
-    noise_profile: Annotated[str, typer.Option(help="What noisy-* scenarios do: default or released.")] = "default",
-    fill: Annotated[str, typer.Option(help="What stands in for a missing image: ones or zeros.")] = "ones",
-    recipe: Annotated[str, typer.Option(help="default, or a YAML file.", rich_help_panel="Recipe")] = "default",
+    noise_profile: Annotated[str | None, typer.Option(help="What noisy-* scenarios do: default or released.")] = None,
+    fill: Annotated[str | None, typer.Option(help="What stands in for a missing image: ones or zeros.")] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help=f"All settings at once, flags on top: default, a YAML file, or one of {', '.join(BUILTIN)}.",
+            rich_help_panel="Recipe",
+        ),
+    ] = DEFAULT,
+    validate_on: Annotated[
+        str | None,
+        typer.Option(help="What the best epoch is best on: table, or a small grid.", rich_help_panel="Recipe"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel="Recipe")] = None,
     batch_size: Annotated[str, typer.Option(help="Samples per step, or auto.", rich_help_panel="Recipe")] = "auto",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Recipe")] = None,
@@ -86,55 +99,34 @@ def train(
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
-    from mmrobust.devices import resolve_device, resolve_dtype
-    from mmrobust.methods import method_class
+    from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.training.frozen import parse_cache
     from mmrobust.training.loop import train as run
-    from mmrobust.training.setup import TrainSettings
+    from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
 
-    prompts = {
-        "level": prompt_level,
-        "length": prompt_length,
-        "depth": prompt_depth,
-        "train_head": train_head or None,
-    }
-    running = {
-        "dropout": backbone_dropout or None,
-        "missing_path": missing_path,
-        "max_text_length": max_text_length,
-    }
-    flags = {"epochs": epochs, "lr": lr, "patience": patience}
-    chosen = _recipe(recipe, method, backbone, batch_size, flags, parse_settings(recipe_set or (), "--recipe-set"))
-    trains_backbone = method_class(method).trains_backbone
-    settings = TrainSettings(
-        data=data,
-        backbone=backbone,
+    prompts = _said(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
+    size = None if batch_size == "auto" else resolve_batch_size(batch_size)
+    steps = _said(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
+    flags = TrainingRecipe(
         method=method,
         head=head,
-        recipe=chosen,
+        backbone=backbone,
         modalities=listed(modalities),
-        scenario=scenario or method_class(method).default_scenario,
-        missing_rate=missing_rate if missing_rate is not None else 0.0 if trains_backbone else 0.7,
-        seed=seed,
-        noise_profile=noise_profile,
+        scenario=scenario,
+        missing_rate=missing_rate,
         fill=fill,
-        method_settings={key: value for key, value in prompts.items() if value is not None}
-        | parse_settings(method_set or (), "--method-set"),
-        backbone_settings={key: value for key, value in running.items() if value is not None},
+        noise_profile=noise_profile,
+        method_settings=prompts | parse_settings(method_set or (), "--method-set"),
         head_settings=parse_settings(head_set or (), "--head-set"),
+        backbone_settings=_said(
+            dropout=backbone_dropout or None, missing_path=missing_path, max_text_length=max_text_length
+        ),
+        steps=parse_settings(recipe_set or (), "--recipe-set") | steps,
     )
+    settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe)
     place = resolve_device(device)
 
-    def observe(record: object, best: int) -> None:
-        from mmrobust.training.state import EpochRecord
-
-        assert isinstance(record, EpochRecord)
-        mark = "  best" if record.epoch == best else ""
-        console.remark(
-            f"epoch {record.epoch}/{chosen.epochs}  loss {record.train_loss:.4f}  validation {record.validation:.4f}  "
-            f"{record.samples_per_second:,.0f} samples/s{mark}"
-        )
-
+    view = TrainingView(settings.recipe.epochs)
     config = run(
         settings,
         out,
@@ -142,36 +134,16 @@ def train(
         device=str(place),
         dtype=resolve_dtype(dtype, place),
         cache=parse_cache(cache, cache_memory),
-        progress=console.progress_bar,
-        observe=observe,
+        progress=view.progress,
+        observe=view.observe,
+        watch=view.watch,
     )
     console.out().print(_summary(out, config), markup=False)
 
 
-def _recipe(
-    name: str,
-    method: str,
-    backbone: str,
-    batch_size: str,
-    flags: dict[str, float | None],
-    changes: dict[str, Any],
-) -> Recipe:
-    """The default recipe or the file's, with ``--recipe-set`` and the flags on top."""
-    import dataclasses
-
-    from mmrobust.configuration import from_mapping
-    from mmrobust.devices import resolve_batch_size
-    from mmrobust.errors import unknown_name
-    from mmrobust.training.recipe import Recipe, default_recipe, read_recipe
-
-    base = default_recipe(method, backbone)
-    if name != "default":
-        if not Path(name).suffix:
-            raise unknown_name("recipe", name, ["default", "FILE.yaml"])
-        base = read_recipe(Path(name), base)
-    if changes:
-        base = from_mapping(Recipe, {**dataclasses.asdict(base), **changes}, "recipe")
-    return base.changed(batch_size=None if batch_size == "auto" else resolve_batch_size(batch_size), **flags)
+def _said(**flags: Any) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _summary(out: Path, config: CheckpointConfig) -> str:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -143,23 +139,3 @@ def default_recipe(method: str, backbone: str) -> Recipe:
     if method != "full":
         return DEFAULT
     return SCRATCH if backbone.startswith("tiny") else FINE_TUNING
-
-
-def read_recipe(path: Path, base: Recipe) -> Recipe:
-    """The recipe in a YAML file; what it does not say stays as in ``base``.
-
-    Raises:
-        UsageError: no such file, no mapping, an unknown key or a value out of range.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as cause:
-        raise UsageError(f"recipe {path}: cannot be read ({cause})") from cause
-    except yaml.YAMLError as cause:
-        raise UsageError(f"recipe {path}: is no YAML ({' '.join(str(cause).split())})") from cause
-    if not isinstance(values, dict):
-        raise UsageError(f"recipe {path}: holds no settings; write lines like `lr: 0.01`")
-    try:
-        return from_mapping(Recipe, {**dataclasses.asdict(base), **values}, "recipe")
-    except (UsageError, TypeError) as cause:
-        raise UsageError(f"recipe {path}: {cause}") from cause

@@ -53,6 +53,8 @@ class TrainSettings:
     """What differs from the way that the fine-tuned checkpoint ran it, or, without one, from the family's usual way."""
     noise_profile: str = DEFAULT
     """What becomes of noisy inputs: a pure function of the sample and the seed (see ``Recipe.draws``)."""
+    recipe_name: str = "default"
+    """Where the settings come from: a built-in recipe's name or a file."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
             "noise_profile": settings.noise_profile,
             "seed": settings.seed,
             "recipe": plain(settings.recipe),
+            "recipe_name": settings.recipe_name,
         },
         versions=versions(),
     )

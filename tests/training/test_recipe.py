@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
 from mmrobust.training.objective import learning_rate
-from mmrobust.training.recipe import DEFAULT, FINE_TUNING, SCRATCH, Recipe, default_recipe, read_recipe
+from mmrobust.training.recipe import DEFAULT, FINE_TUNING, SCRATCH, Recipe, default_recipe
+from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
+from mmrobust.training.recipes import BUILTIN
 
 
 def test_defaults_by_method_and_backbone() -> None:
@@ -19,7 +24,8 @@ def test_defaults_by_method_and_backbone() -> None:
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("lr: 0.5\nbetas: [0.8, 0.9]\n")
-    recipe = read_recipe(tmp_path / "mine.yaml", DEFAULT)
+    own = read_training_recipe(str(tmp_path / "mine.yaml")).overridden(TrainingRecipe(method="none", backbone="tiny"))
+    recipe = own.settings(tmp_path, 0, "mine.yaml").recipe
     assert (recipe.lr, recipe.betas, recipe.epochs) == (0.5, (0.8, 0.9), DEFAULT.epochs)
     assert recipe.changed(lr=None, epochs=3) == Recipe(lr=0.5, betas=(0.8, 0.9), epochs=3)
 
@@ -31,6 +37,9 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("lr: -1", "recipe setting lr = -1.0 is out of range"),
         ("lr: fast", "recipe setting lr = 'fast': must be a number"),
         ("schedule: cosin", "unknown schedule 'cosin': did you mean 'cosine'"),
+        ("methods: mmp", "unknown recipe setting 'methods': did you mean 'method'"),
+        ("method_settings: 16", "recipe setting method_settings = 16: must be settings"),
+        ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a plain value"),
         ("", "holds no settings"),
         ("{", "is no YAML"),
     ],
@@ -38,12 +47,12 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
 def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_recipe(tmp_path / "mine.yaml", DEFAULT)
+        read_training_recipe(str(tmp_path / "mine.yaml"))
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        read_recipe(tmp_path / "none.yaml", DEFAULT)
+        read_training_recipe(str(tmp_path / "none.yaml"))
 
 
 def test_schedules() -> None:
@@ -53,3 +62,34 @@ def test_schedules() -> None:
     assert linear[55] == pytest.approx(0.5)
     assert learning_rate(Recipe(lr=1.0, warmup=0, schedule="cosine"), 50, 100) == pytest.approx(0.5)
     assert learning_rate(Recipe(lr=1.0, warmup=0, schedule="constant"), 99, 100) == 1.0
+
+
+def test_flags_lie_over_a_recipe_setting_by_setting(tmp_path: Path) -> None:
+    flags = TrainingRecipe(backbone="tiny", missing_rate=0.1, method_settings={"length": 4}, steps={"lr": 1e-3})
+    settings = read_training_recipe("mmp-mmimdb").overridden(flags).settings(tmp_path, 3, "mmp-mmimdb")
+    assert (settings.method, settings.head, settings.backbone, settings.missing_rate) == ("mmp", "mlp", "tiny", 0.1)
+    assert settings.method_settings == {"level": "input", "length": 4, "layers": [0, 1, 2, 3, 4, 5]}
+    assert (settings.recipe.lr, settings.recipe.batch_size, settings.recipe.betas) == (1e-3, 256, (0.9, 0.98))
+    assert settings.recipe_name == "mmp-mmimdb"
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(name: str, tmp_path: Path) -> None:
+    recipe = read_training_recipe(name)
+    settings = recipe.overridden(TrainingRecipe(backbone=recipe.backbone or "checkpoint")).settings(tmp_path, 0, name)
+    for kind, chosen, values in (
+        (method_class, settings.method, settings.method_settings),
+        (head_class, settings.head, settings.head_settings),
+    ):
+        from_mapping(kind(chosen).config_class, values, chosen)
+    lines = BUILTIN[name].read_text().splitlines()
+    assert lines[0].startswith("# ")
+    numbers = [line for line in lines if any(sign.isdigit() for sign in line) and not line.startswith("#")]
+    assert name.startswith("dpl") or all(" # " in line for line in numbers)  # dpl's are mmp's, and say so
+
+
+def test_a_recipe_without_a_backbone_or_a_method_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="say --backbone: recipe ptm-cifar10-av names none"):
+        read_training_recipe("ptm-cifar10-av").settings(tmp_path, 0, "ptm-cifar10-av")
+    with pytest.raises(UsageError, match="unknown recipe 'mmp-imdb': did you mean 'mmp-mmimdb'"):
+        read_training_recipe("mmp-imdb")
