@@ -100,6 +100,7 @@ def train(
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
     from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.training.distributed import leads
     from mmrobust.training.frozen import parse_cache
     from mmrobust.training.loop import train as run
     from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
@@ -126,6 +127,8 @@ def train(
     settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe)
     place = resolve_device(device)
 
+    if not leads():  # one of several processes speaks for all
+        console.settings.quiet = True
     view = TrainingView(settings.recipe.epochs)
     config = run(
         settings,
@@ -138,7 +141,8 @@ def train(
         observe=view.observe,
         watch=view.watch,
     )
-    console.out().print(_summary(out, config), markup=False)
+    if leads():
+        console.out().print(_summary(out, config), markup=False)
 
 
 def _said(**flags: Any) -> dict[str, Any]:

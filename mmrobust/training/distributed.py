@@ -70,6 +70,11 @@ def team(device: torch.device) -> Iterator[Team]:
         distributed.destroy_process_group()
 
 
+def leads() -> bool:
+    """Whether this process speaks for all that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def own_device(device: str) -> str:
     """The device of this process: its own GPU of those that ``cuda`` means."""
     local = os.environ.get("LOCAL_RANK")
