@@ -36,8 +36,8 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 def epoch(settings: TrainSettings, cached: bool, out: Path, sender: Any) -> None:
-    """Train, and send back what it cost."""
-    config = train(settings, out, cache=Cache(on=cached))
+    """Train, and send back what it cost. What is kept lies in files, so that memory is the training's own."""
+    config = train(settings, out, cache=Cache(on=cached, memory=0))
     sender.send(config.training["efficiency"])
 
 

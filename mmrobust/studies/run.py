@@ -82,7 +82,8 @@ def run_study(
 def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     """Train a job's checkpoint and evaluate it; goes on with what was begun."""
     folder, results = checkpoint_of(out, job), results_of(out, job)
-    cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache()
+    memory = None if study.cache_memory is None else int(study.cache_memory * 2**30)
+    cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache(memory=memory)
     train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
     asked = study.evaluate

@@ -101,6 +101,8 @@ class Study:
     contrast: Contrast | None = None
     share_cache: bool = True
     """Whether trainings on the same backbone share what is frozen. A study of costs says no."""
+    cache_memory: float | None = None
+    """GiB of memory that what is frozen may take where it is not shared; the rest lies in files."""
 
     def __post_init__(self) -> None:
         for axis in ("methods", "heads", "under", "seeds"):

@@ -1,0 +1,108 @@
+"""What a recipe can ask of the loop: batches in parts, a learning rate for the head, draws, a grid to validate on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmrobust.data import Dataset
+from mmrobust.training.batching import Batch
+from mmrobust.training.fit import Run, Tick
+from mmrobust.training.frozen import LiveSource
+from mmrobust.training.loop import train
+from mmrobust.training.objective import make_optimizer
+from mmrobust.training.recipe import GRID, Recipe
+from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.validation import GRID_RATES, groups_of, validate
+
+RECIPE = Recipe(epochs=2, batch_size=20, lr=5e-3)
+
+
+@pytest.fixture(scope="module")
+def settings(digits: Dataset, trained: Callable[..., Path]) -> TrainSettings:
+    """Trains a head, on the frozen features."""
+    full = str(trained("full", "linear"))
+    return TrainSettings(digits.folder, full, "none", "linear", RECIPE, modalities=("image", "text"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def test_a_batch_in_parts_is_the_same_step(settings: TrainSettings, tmp_path: Path) -> None:
+    train(settings, tmp_path / "whole")
+    train(dataclasses.replace(settings, recipe=RECIPE.changed(accumulate=3)), tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_has_its_own_learning_rate(settings: TrainSettings, tmp_path: Path) -> None:
+    prompts = {"method": "mmp", "method_settings": {"length": 2, "layers": [3]}}
+    setup = set_up(dataclasses.replace(settings, **prompts), tmp_path)
+    optimizer = make_optimizer(setup.classifier, RECIPE.changed(head_lr=10.0))
+    scales = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in setup.classifier.trained().items():
+        assert scales[id(parameter)] == (10.0 if name.startswith("head.") else 1.0)
+    assert len(scales) == len(setup.classifier.trained())
+
+
+@pytest.mark.parametrize(("draws", "tables"), [(1, 1), (2, 2), (0, 3)])
+def test_missing_tables_are_fixed_taken_in_turn_or_drawn_anew(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int, tables: int
+) -> None:
+    seen: list[frozenset[tuple[str, int]]] = []
+    true = Run._epoch
+
+    def spied(self: Run, optimizer: Any, epoch: int, advance: Any) -> Any:
+        split, _ = self._drawn(epoch)
+        seen.append(frozenset((case, int(p)) for case, ps in split.of_case(self.chosen).items() for p in ps))
+        return true(self, optimizer, epoch, advance)
+
+    monkeypatch.setattr(Run, "_epoch", spied)
+    train(dataclasses.replace(settings, recipe=RECIPE.changed(epochs=3, draws=draws)), tmp_path / "a")
+    assert len(seen) == 3 and len(set(seen)) == tables
+    assert (seen[2] == seen[0]) is (draws > 0)
+
+
+def test_validation_on_a_grid_is_the_mean_over_its_cells(settings: TrainSettings, tmp_path: Path) -> None:
+    setup = set_up(settings, tmp_path)
+    groups = groups_of(setup.validation, RECIPE.changed(validate_on=GRID), [], 0)
+    assert len(groups) == 3 * len(GRID_RATES)  # missing-image, missing-text, missing-both
+    complete: Batch = {"complete": np.arange(60)}
+    assert [len(g) for g in groups[::3]] == [1, 1, 1] and np.array_equal(groups[0]["complete"], complete["complete"])
+    source = LiveSource(setup.classifier, setup.validation.encoded)
+    alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
+    assert validate(source, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
+    train(dataclasses.replace(settings, recipe=RECIPE.changed(validate_on=GRID)), tmp_path / "grid")
+
+
+def test_what_it_cost_is_in_the_checkpoint_and_every_step_is_told(settings: TrainSettings, tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    config = train(settings, tmp_path / "a", watch=ticks.append)
+    cost = config.training["efficiency"]
+    assert cost["trained_parameters"] == 1290 and cost["batch_size"] == 20 and cost["samples_per_epoch"] == 60
+    assert cost["seconds_per_epoch"] > 0 and cost["cache_seconds"] > 0 and cost["device"] == "cpu"
+    assert cost["peak_memory"] is None or 0 < cost["peak_memory"] < 2**30
+    assert [(tick.epoch, tick.step, tick.steps) for tick in ticks] == [(e, s, 3) for e in (1, 2) for s in (1, 2, 3)]
+    curves = pd.read_parquet(tmp_path / "a" / "training.parquet")
+    assert ticks[-1].loss == pytest.approx(curves.train_loss.iloc[-1])
+    assert (curves.validation_seconds > 0).all()
+
+
+def test_a_report_of_costs(cli: Callable[..., Any], settings: TrainSettings, tmp_path: Path) -> None:
+    train(settings, tmp_path / "none")
+    grid = ("--data", settings.data, "--missing-rate", "0,1", "--seeds", 1, "--prompting", "situation")
+    assert cli("eval", tmp_path / "none", settings.backbone, *grid, "--out", tmp_path / "grid").code == 0
+    code, out, err = cli("report", tmp_path / "grid", "--efficiency")
+    assert code == 0, err
+    (none,) = (line for line in out.splitlines() if line.startswith("none ") and " s" in line)
+    assert "1,290" in none and "once: what it took" in out
