@@ -13,10 +13,9 @@ from mmrobust.cases import Case
 from mmrobust.checkpoint import trained_tensors
 from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset
-from mmrobust.evaluation import make_grid
 from mmrobust.methods import method_class
 from mmrobust.prediction.plan import plan_predictions
-from mmrobust.scenarios import SITUATION, parse_rates
+from mmrobust.scenarios import SITUATION, make_grid, parse_rates
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
 from mmrobust.training.batching import epoch_batches, share_of

@@ -17,12 +17,12 @@ from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
-from mmrobust.evaluation import evaluate_checkpoints, make_grid
+from mmrobust.evaluation import evaluate_checkpoints
 from mmrobust.files import read_json, write_json
 from mmrobust.fingerprints import fingerprint_settings
 from mmrobust.progress import Progress, no_progress
 from mmrobust.results import RESULTS_FILE
-from mmrobust.scenarios import parse_rates
+from mmrobust.scenarios import make_grid, parse_rates
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
 from mmrobust.training.frozen import Cache

@@ -57,7 +57,7 @@ def test_killed_at_any_step_it_resumes_to_the_same_weights(
     context.set_forkserver_preload(["mmrobust.training.loop"])
     draws, kills = random.Random(0), 0
     while True:
-        arguments = {"resume": True, "watch": KillsAt(draws.randrange(2, STEPS // 2 + 1))}
+        arguments = {"resume": True, "watch": KillsAt(draws.randrange(3, STEPS - 3))}
         process = context.Process(target=train, args=(settings, tmp_path / "killed"), kwargs=arguments)
         process.start()
         process.join()

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmrobust.backbones import load_backbone
+from mmrobust.cases import missing_cases
 from mmrobust.data import Dataset
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
 from mmrobust.training.loop import train
@@ -136,7 +137,7 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
 
     def begun(setup: Setup) -> float:
         classifier, source = setup.classifier, LiveSource(setup.classifier, setup.train.encoded)
-        classifier.head.start_from(class_features(source, setup.train))
+        classifier.head.start_from(class_features(source, setup.train, missing_cases(classifier.modalities)))
         return validate(source, setup.train, "accuracy")
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
