@@ -85,7 +85,7 @@ def run_demo(
     return DemoOutcome(report, verdict, files)
 
 
-_REPORTS = {"markdown": "md", "csv": "csv"}
+_REPORTS = {"html": "html", "markdown": "md", "csv": "csv"}
 
 
 def _train(name: str, data: Path, out: Path, progress: Progress, say: Say) -> None:

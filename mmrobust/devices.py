@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from mmrobust.errors import UsageError, unknown_name
 
+if TYPE_CHECKING:
+    from mmrobust.classifier import Classifier
+
 DEFAULT_BATCH_SIZE = 64
+CPU_BATCH_SIZE = 32
 DTYPES = ("float32", "bfloat16")
+
+
+LARGEST_BATCH = 512
+"""A larger one gains nothing any more on any GPU that we know of."""
+MEMORY_SHARE = 0.85
+"""How much of a GPU's memory a batch that is chosen for the user may take."""
+
+
+class BatchSize:
+    """How many samples go through a model at a time: fewer where they do not fit into memory.
+
+    Args:
+        now: to begin with.
+        grows: whether more are taken where there is room for twice as many.
+    """
+
+    def __init__(self, now: int = DEFAULT_BATCH_SIZE, *, grows: bool = False) -> None:
+        self.now, self._grows = now, grows
+
+    def halve(self, device: torch.device) -> None:
+        """Take half as many from now on, and never more again: the last batch did not fit.
+
+        Raises:
+            UsageError: it was of one sample.
+        """
+        if self.now == 1:
+            raise UsageError(f"device {device} has too little memory for a single sample; use another --device")
+        self.now, self._grows = self.now // 2, False
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def grow(self, device: torch.device) -> None:
+        """Take twice as many from now on, where what was used so far says that they fit."""
+        if not self._grows or device.type != "cuda":
+            return
+        _, total = torch.cuda.mem_get_info(device)
+        if self.has_room(torch.cuda.max_memory_allocated(device), total):
+            self.now *= 2
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def has_room(self, peak: int, total: int) -> bool:
+        """Whether twice as many fit into ``total`` bytes, where the most in use was ``peak``."""
+        return 2 * self.now <= LARGEST_BATCH and 2 * peak <= MEMORY_SHARE * total
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether ``error`` says that the device, or this machine, had no memory for a tensor."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -39,6 +93,19 @@ def resolve_dtype(name: str, device: torch.device) -> str:
     return name
 
 
+def evaluation_batch_size(text: str, device: torch.device) -> BatchSize:
+    """The batch size of an evaluation, where it changes no result: a number, or ``auto``.
+
+    ``auto`` grows on a GPU to the largest that fits. On a CPU it is a small one: what a batch adds there is padding.
+
+    Raises:
+        UsageError: no positive whole number.
+    """
+    if text != "auto":
+        return BatchSize(resolve_batch_size(text))
+    return BatchSize(CPU_BATCH_SIZE) if device.type == "cpu" else BatchSize(DEFAULT_BATCH_SIZE, grows=True)
+
+
 def resolve_batch_size(text: str) -> int:
     """A number of samples; ``auto`` means the default.
 
@@ -50,3 +117,11 @@ def resolve_batch_size(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"batch size '{text}': give a positive whole number, or auto")
     return int(text)
+
+
+def compile_model(classifier: Classifier) -> None:
+    """Compile what a classifier's backbone runs, for inputs of any size. The first batches take long."""
+    backbone = classifier.backbone
+    # Not the module's forward: evaluation runs each modality alone and where they meet apart, to share them.
+    for name in ("alone", "meet"):
+        setattr(backbone, name, torch.compile(getattr(backbone, name), dynamic=True))

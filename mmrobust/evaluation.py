@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from mmrobust.cases import Case
 from mmrobust.checkpoint import Checkpoint, classes_fit
 from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.screening import ERROR, MISSING
 from mmrobust.degradations import DEFAULT, Noise, check_profile
-from mmrobust.devices import DEFAULT_BATCH_SIZE
+from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.errors import DataError, Interrupted, Unfinished, UsageError
 from mmrobust.files import remove_partial
 from mmrobust.locks import hold, hold_part, hold_whole
@@ -38,6 +41,8 @@ from mmrobust.results import (
 from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, Grid, make_grid
 from mmrobust.scoring.join import ScoringSettings, SplitTruth, score
 
+_NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
 RESULTS_PATIENCE = 600.0
 """Seconds that the last part of a shared evaluation waits for another that is writing the table."""
 
@@ -51,10 +56,12 @@ def evaluate(
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     prompting: Sequence[str] = PROMPTINGS,
     split: str = "test",
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | BatchSize = DEFAULT_BATCH_SIZE,
     limit: int | None = None,
     noise_profile: str = DEFAULT,
     noise_seed: int = 0,
+    workers: int = 0,
+    on_bad_sample: str = ERROR,
     missing_table: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
@@ -73,6 +80,9 @@ def evaluate(
         limit: only so many samples, from the first.
         noise_profile: what becomes of noisy inputs: ``default`` or ``released``.
         noise_seed: of the noise; the mask seeds do not touch it.
+        workers: processes that decode; a script that asks for any keeps its own work under ``if __name__ ==
+            "__main__"``, since they import it.
+        on_bad_sample: what becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``.
         missing_table: a file with a missing table, as one more scenario.
         progress: shows how far it is.
 
@@ -88,11 +98,12 @@ def evaluate(
     tables = given_tables([missing_table] if missing_table else [], dataset.split(split), classifier.modalities)
     grid = make_grid(classifier.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit)
+    samples = samples.screened(classifier.modalities, on_bad_sample, workers, progress)
     truth = samples.truth(classifier.modalities)
     plan = plan_for(classifier, truth, grid)
     logits = {key: np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32) for key in plan}
     noise = Noise(noise_profile, noise_seed)
-    for shard in predict_shards(classifier, samples, plan, batch_size, progress, noise):
+    for shard in predict_shards(classifier, samples, plan, batch_size, progress, noise, workers=workers):
         for key, (positions, values) in shard.items():
             logits[key][positions] = values
     return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
@@ -107,6 +118,7 @@ def evaluate_checkpoints(
     split: str = "test",
     limit: int | None = None,
     noise: Noise | None = None,
+    on_bad_sample: str = ERROR,
     running: Running | None = None,
     scoring: ScoringSettings | None = None,
     progress: Progress = no_progress,
@@ -125,6 +137,7 @@ def evaluate_checkpoints(
         split: of the data set.
         limit: only so many samples, from the first.
         noise: what becomes of noisy inputs.
+        on_bad_sample: what becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``.
         running: how predictions are made: batch size, engine, part of the work, what is overwritten.
         scoring: threshold, absent classes, resamples.
         progress: shows how far it is.
@@ -142,6 +155,13 @@ def evaluate_checkpoints(
     samples = select_samples(dataset, split, limit)
     for name, checkpoint in checkpoints.items():
         check_fits(checkpoint.classifier, dataset, name)
+    looked_at = {m for checkpoint in checkpoints.values() for m in checkpoint.classifier.modalities}
+    modalities = [m for m in dataset.info.modalities if m in looked_at]
+    samples = samples.screened(modalities, on_bad_sample, running.workers, progress)
+    if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grid_for.values()):
+        raise UsageError(
+            f"{samples.bad.summary}: a missing table that is given may call it present; take --on-bad-sample skip"
+        )
     about = {
         "name": dataset.info.name,
         "fingerprint": dataset.info.fingerprint,
@@ -157,7 +177,7 @@ def evaluate_checkpoints(
     part = running.part
     if running.overwrite == "never":
         _refuse_results(out)
-    with hold_part(out, part.index, part.of) if part else hold_whole(out):
+    with _keeping(out), hold_part(out, part.index, part.of) if part else hold_whole(out):
         _earlier(out, about, noise if noisy else None, scoring)
         if not part:
             remove_partial(out, out / PREDICTIONS_FOLDER)
@@ -197,6 +217,7 @@ def evaluate_checkpoints(
             merged = _merge(earlier.frame if earlier else None, pd.concat(frames))
             provenance = {
                 "dataset": about,
+                "bad_samples": samples.bad.describe(),
                 "noise": dataclasses.asdict(noise) if noisy else earlier.provenance.get("noise") if earlier else None,
                 "checkpoints": {
                     **(earlier.provenance["checkpoints"] if earlier else {}),
@@ -270,6 +291,7 @@ def _stores(
         "dataset": samples.split.info.fingerprint,
         "split": samples.split.name,
         "dtype": checkpoint.classifier.dtype,
+        **({"bad_samples": samples.bad.describe()} if samples.bad.found else {}),
     }
     told = {"name": name, "about": about, "described": _describe(checkpoint)}
     under = {"noise_profile": noise.profile, "noise_seed": noise.seed}
@@ -291,12 +313,7 @@ def _predict(
     progress: Progress,
     say: Say,
 ) -> bool:
-    """Make what a grid needs of one checkpoint and is not there yet. Returns whether all of it is there now.
-
-    Raises:
-        Interrupted: Ctrl-C.
-        DataError: the disk is full.
-    """
+    """Make what a grid needs of one checkpoint and is not there yet. Returns whether all of it is there now."""
     classifier = checkpoint.classifier
     truth = samples.truth(classifier.modalities)
     stores = _stores(name, checkpoint, samples, truth, noise, out, about, say)
@@ -321,20 +338,27 @@ def _predict(
                     mine = {key: rows for key, rows in predictions.items() if degraded[key] is kind}
                     if mine:
                         store.add(mine)
+    finally:  # what is predicted is kept, whatever ended it
         for store in stores.values():
             store.flush()
-    except KeyboardInterrupt:
-        for store in stores.values():
-            store.flush()
-        raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
-    except OSError as cause:
-        raise DataError(
-            f"{out}: predictions cannot be written ({cause.strerror or cause}); those that are written are kept, "
-            "the same command goes on"
-        ) from cause
     if running.part:  # others may have added theirs in the meantime
         stores = _stores(name, checkpoint, samples, truth, noise, out, about, say)
     return not lacking()
+
+
+@contextmanager
+def _keeping(out: Path) -> Iterator[None]:
+    """Say that what is finished is kept, where the block is stopped or the disk full."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
+    except OSError as cause:
+        if cause.errno not in _NO_WRITING:
+            raise
+        raise DataError(
+            f"{out}: cannot be written ({cause.strerror or cause}); what is there is kept, the same command goes on"
+        ) from cause
 
 
 def _refuse_results(out: Path) -> None:

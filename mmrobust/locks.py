@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -42,7 +42,8 @@ def hold(folder: Path, name: str = RUN, timeout: float = PATIENCE) -> Iterator[N
         ) from None
     try:
         note = _note(folder, name)
-        write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": now(), "command": command_line()})
+        with suppress(OSError):  # a full disk: then the message to others says less
+            write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": now(), "command": command_line()})
         try:
             yield
         finally:

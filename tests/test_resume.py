@@ -17,7 +17,8 @@ from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.errors import DataError, Unfinished, UsageError
 from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.prediction import engines, parts, shards, store
+from mmrobust.prediction import engines, parts, store
+from mmrobust.prediction import run as run_module
 from mmrobust.prediction.engines import Running
 from mmrobust.prediction.parts import Part
 from mmrobust.results import Results, read_results
@@ -30,8 +31,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five stretches of the sixty samples, each a shard of its own."""
-    for module in (shards, parts):
-        monkeypatch.setattr(module, "SHARD_SAMPLES", 12)
+    for module in (run_module, parts):
+        monkeypatch.setattr(module, "STRETCH_SAMPLES", 12)
     monkeypatch.setattr(store, "FLUSH_SECONDS", 0.0)
 
 
@@ -50,8 +51,8 @@ def run(checkpoint: Path, data: Dataset, out: Path, said: list[str] | None = Non
 def whole(trained: Callable[..., Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The table of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (shards, parts):
-            patch.setattr(module, "SHARD_SAMPLES", 12)
+        for module in (run_module, parts):
+            patch.setattr(module, "STRETCH_SAMPLES", 12)
         return run(trained("mmp", "linear"), digits, tmp_path_factory.mktemp("whole")).frame
 
 
@@ -66,12 +67,12 @@ from pathlib import Path
 from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.prediction import parts, shards, store
+from mmrobust.prediction import parts, run, store
 from mmrobust.scenarios import Grid
 import mmrobust.scoring.join, pandas
 
 checkpoint, data, out = sys.argv[1:]
-shards.SHARD_SAMPLES = parts.SHARD_SAMPLES = 12
+run.STRETCH_SAMPLES = parts.STRETCH_SAMPLES = 12
 store.FLUSH_SECONDS = 0.0
 grid = Grid(("missing-text", "missing-both"), (0.0, 0.5, 1.0), (0, 1))
 
@@ -149,7 +150,7 @@ def test_a_shard_that_cannot_be_used_is_named_and_made_again(
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(folder)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     yield folder
@@ -157,7 +158,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(trained: Callable[..., Path], digits: Dataset, small_disk: Path, whole: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"predictions cannot be written \(.*No space left.*the same command goes on"):
+    with pytest.raises(DataError, match=r"disk: cannot be written \(.*No space left.*the same command goes on"):
         run(trained("mmp", "linear"), digits, small_disk)
     kept = shards_of(small_disk)
     assert 0 < len(kept) < 5

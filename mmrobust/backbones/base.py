@@ -89,6 +89,11 @@ class Features:
     parts_BD: Mapping[str, Tensor]
     """Modality → its own vector [B, D of the modality] (head ``prototype``); at least those that are looked at."""
 
+    def rows(self, rows: Tensor) -> Features:
+        """The features of these samples of the batch, by their indices [n]."""
+        pooled = None if self.pooled_BD is None else self.pooled_BD[rows]
+        return Features(pooled, {modality: part_BD[rows] for modality, part_BD in self.parts_BD.items()})
+
 
 class Pooling(nn.Module, ABC):
     """Streams to features: the part of a backbone that some methods train."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, BatchSize, DataFolder, Device, DType, listed
+from mmrobust.cli.options import AsJson, BatchSize, DataFolder, Device, DType, OnBadSample, Workers, listed
 
 EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
@@ -44,6 +45,9 @@ def evaluate(
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model: a slow start, then faster.")] = False,
+    workers: Workers = "auto",
+    on_bad_sample: OnBadSample = "error",
     engine: Annotated[
         str,
         typer.Option(
@@ -78,8 +82,9 @@ def evaluate(
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
     from mmrobust.checkpoint import load_checkpoint
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.loading import resolve_workers
     from mmrobust.degradations import Noise
-    from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.devices import compile_model, evaluation_batch_size, resolve_device, resolve_dtype
     from mmrobust.errors import Unfinished
     from mmrobust.evaluation import check_fits, evaluate_checkpoints, given_tables
     from mmrobust.prediction.engines import Running
@@ -90,8 +95,10 @@ def evaluate(
     noise = Noise(noise_profile, noise_seed)
     rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
     promptings = listed(prompting) or PROMPTINGS
-    size, place = resolve_batch_size(batch_size), resolve_device(device)
+    place = resolve_device(device)
+    size = evaluation_batch_size(batch_size, place)
     dataset = Dataset(data)
+    samples = min(limit or sys.maxsize, dataset.info.splits.get(split, 0))
     loaded = {
         name: load_checkpoint(source, device=str(place), dtype=resolve_dtype(dtype, place), backbone=backbone)
         for name, source in _names(checkpoints).items()
@@ -102,7 +109,19 @@ def evaluate(
         modalities = checkpoint.classifier.modalities
         given = given_tables(missing_table or (), dataset.split(split), modalities)
         grids[name] = make_grid(modalities, listed(scenario), rates, seeds, promptings, given)
-    running = Running(size, engine, ray_address, ray_workers, backbone, Part.parse(shard) if shard else None, overwrite)
+    if compile:
+        for checkpoint in loaded.values():
+            compile_model(checkpoint.classifier)
+    running = Running(
+        size,
+        engine,
+        ray_address,
+        ray_workers,
+        backbone,
+        Part.parse(shard) if shard else None,
+        overwrite,
+        resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
+    )
     try:
         results = evaluate_checkpoints(
             loaded,
@@ -112,6 +131,7 @@ def evaluate(
             split=split,
             limit=limit,
             noise=noise,
+            on_bad_sample=on_bad_sample,
             running=running,
             scoring=ScoringSettings(f1_absent=f1_absent),
             progress=console.progress_bar,
@@ -120,6 +140,8 @@ def evaluate(
     except Unfinished as note:
         console.remark(str(note))
         return
+    if bad := results.provenance["bad_samples"]["summary"]:
+        console.remark(bad)
     if json:
         typer.echo(results.frame.to_json(orient="records"))
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import DataFolder, Device, DType, listed
+from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed
 from mmrobust.cli.training_view import TrainingView
 from mmrobust.heads import HEADS
 from mmrobust.methods import METHODS
@@ -92,6 +92,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
+    workers: Workers = "auto",
+    on_bad_sample: OnBadSample = "error",
     cache: Annotated[
         str, typer.Option(help="auto, off, or a folder/ that keeps what is frozen for later trainings too.")
     ] = "auto",
@@ -102,9 +104,11 @@ def train(
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.data.loading import resolve_workers
     from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.training.caching import parse_cache
     from mmrobust.training.distributed import leads
-    from mmrobust.training.frozen import parse_cache
     from mmrobust.training.loop import train as run
     from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
 
@@ -127,7 +131,7 @@ def train(
         ),
         steps=parse_settings(recipe_set or (), "--recipe-set") | steps,
     )
-    settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe)
+    settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe, on_bad_sample)
     place = resolve_device(device)
 
     if not leads():  # one of several processes speaks for all
@@ -139,11 +143,15 @@ def train(
         resume=resume,
         device=str(place),
         dtype=resolve_dtype(dtype, place),
+        workers=resolve_workers(workers, Dataset(data).info.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
         observe=view.observe,
         watch=view.watch,
     )
+    for split in ("train", "validation"):
+        if found := config.training.get(f"bad_samples_{split}"):
+            console.remark(f"{split}: {found['summary']}")
     if leads():
         console.out().print(_summary(out, config), markup=False)
 

@@ -7,11 +7,12 @@ same folder, since the Parquet schema carries Hugging Face's feature metadata.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ TASK_METRICS = {
 }
 """The metrics of each task; the first is its usual headline."""
 
-ROW_GROUP_CACHE_BYTES = 256 * 2**20
-"""How much of a split stays in memory, compressed samples as they lie in the file."""
+ROW_GROUPS_BYTES = 32 * 2**20
+"""How much of a split stays in memory as it lies in the file: the row groups that were read last."""
 
 
 @dataclass(frozen=True)
@@ -195,26 +196,34 @@ class Split:
             raise DataError(f"{dataset.folder}: split '{name}' has {rows} rows, {INFO_FILE} says {declared}")
         if not rows:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
-        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._recent: OrderedDict[int, pa.Table] = OrderedDict()
+        self._rows = np.arange(rows)  # position → row of the files
+        self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → whether it is, of each row of the files
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._rows)
 
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """The sample ids, in the split's order."""
-        return tuple(self._column("id").to_pylist())
+        return tuple(self._column("id").take(self._rows).to_pylist())
 
     @functools.cached_property
     def labels(self) -> tuple[tuple[int, ...], ...]:
         """The class, or the classes, of each sample."""
-        labels = self._column("label").to_pylist()
+        labels = self._column("label").take(self._rows).to_pylist()
         return tuple(tuple(label) if isinstance(label, list) else (label,) for label in labels)
 
     @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Modality → whether each sample has it [N]. Reads no media: null counts, then paths, say enough."""
-        return {modality: self._present(modality) for modality in self.info.modalities}
+        return {modality: self._present(modality)[self._rows] for modality in self.info.modalities}
+
+    @functools.cached_property
+    def sample_bytes(self) -> float:
+        """How large a sample is in the files, on average."""
+        sizes = [file.metadata.row_group(group).total_byte_size for file, group, _ in self._groups]
+        return float(max(1, sum(sizes)) / int(self._starts[-1]))
 
     def natural_cases(self, modalities: Sequence[str]) -> tuple[Case, ...] | None:
         """The case each sample is in by nature, for a model of these modalities; ``None`` where all are complete.
@@ -233,9 +242,51 @@ class Split:
             Case.missing(modalities, *(m for m, p in zip(modalities, row, strict=True) if not p)) for row in present.T
         )
 
+    def without(self, positions: Collection[int]) -> Split:
+        """The split as if the samples at these positions were not there.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        if len(positions) == len(self):
+            raise DataError(f"{self.dataset.folder}: no sample of split '{self.name}' can be used")
+        chosen = copy.copy(self)
+        chosen._rows = np.delete(self._rows, sorted(positions))
+        return chosen._anew()
+
+    def lacking(self, unusable: Mapping[str, Collection[int]]) -> Split:
+        """The split as if the samples at these positions lacked the modality by nature: modality → positions."""
+        chosen = copy.copy(self)
+        for modality, positions in unusable.items():
+            flags = np.array(self._unusable.get(modality, np.zeros(int(self._starts[-1]), dtype=bool)))
+            flags[self._rows[sorted(positions)]] = True
+            chosen._unusable = {**chosen._unusable, modality: flags}
+        return chosen._anew()
+
+    def forget(self) -> None:
+        """Drop the media that are kept in memory, where they will not be asked for again soon."""
+        self._recent.clear()
+
+    def _anew(self) -> Split:
+        """Itself, with nothing remembered of what was copied."""
+        for name in ("ids", "labels", "presence"):
+            self.__dict__.pop(name, None)
+        self._recent = OrderedDict()
+        return self
+
     def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
-        """The samples at these positions, in that order."""
-        return [self._sample(int(position)) for position in positions]
+        """The samples at these positions, in that order. However they lie, each row group is read once.
+
+        Raises:
+            DataError: a part of the file is damaged.
+        """
+        rows = self._rows[np.asarray(positions, dtype=np.int64)]
+        groups = np.searchsorted(self._starts, rows, side="right") - 1
+        samples: dict[int, Sample] = {}
+        for group in np.unique(groups).tolist():
+            table, start = self._row_group(group), int(self._starts[group])
+            samples |= {row: self._sample(table, row - start, row) for row in rows[groups == group].tolist()}
+        return [samples[row] for row in rows.tolist()]
 
     def __iter__(self) -> Iterator[Sample]:
         return (sample for group in range(self.row_groups) for sample in self.read_row_group(group))
@@ -247,7 +298,8 @@ class Split:
 
     def rows_of_group(self, group: int) -> range:
         """The positions of the samples in row group ``group``."""
-        return range(int(self._starts[group]), int(self._starts[group + 1]))
+        first, last = np.searchsorted(self._rows, self._starts[[group, group + 1]]).tolist()
+        return range(first, last)
 
     def read_row_group(self, group: int) -> Iterator[Sample]:
         """The samples of row group ``group``, which is kept in memory no longer than they are asked for.
@@ -255,47 +307,45 @@ class Split:
         Raises:
             DataError: its part of the file is damaged.
         """
-        rows, file = self.rows_of_group(group), self._groups[group][0]
-        try:
-            table = file.read_row_group(self._groups[group][1])
-        except (pa.ArrowException, OSError) as cause:
-            reason = (str(cause).splitlines() or ["damaged"])[0]
-            place = f"{self.dataset.folder} ({self.name}, rows {rows[0]} to {rows[-1]})"
-            raise DataError(f"{place}: cannot be read as Parquet ({reason})") from cause
-        return (self._sample_of(table, position, rows[0]) for position in rows)
+        rows, table = self._rows[self.rows_of_group(group)].tolist(), self._table(group)
+        return (self._sample(table, row - int(self._starts[group]), row) for row in rows)
 
-    def forget(self) -> None:
-        """Drop the media that are kept in memory, where they will not be asked for again soon."""
-        self._cache.clear()
-
-    def _sample(self, position: int) -> Sample:
-        group = int(np.searchsorted(self._starts, position, side="right")) - 1
-        return self._sample_of(self._row_group(group), position, int(self._starts[group]))
-
-    def _sample_of(self, table: pa.Table, position: int, start: int) -> Sample:
-        """The sample at ``position`` from the ``table`` of its row group, which begins at ``start``."""
-        row = {name: table[name][position - start].as_py() for name in table.column_names}
-        label = row["label"]
-        media = {m: row[m] and row[m]["bytes"] for m in ("image", "audio") if m in row}
+    def _sample(self, table: pa.Table, index: int, row: int) -> Sample:
+        """The sample in ``row`` of the files, ``index`` in the ``table`` of its row group."""
+        values: dict[str, Any] = {
+            name: None if name in self._unusable and self._unusable[name][row] else table[name][index].as_py()
+            for name in table.column_names
+        }
+        label = values["label"]
         return Sample(
-            id=row["id"],
+            id=values["id"],
             label=tuple(label) if isinstance(label, list) else (label,),
-            text=row.get("text"),
-            origin=f"{self.dataset.folder} ({self.name}, row {position})",
-            **media,
+            text=values.get("text"),
+            origin=f"{self.dataset.folder} ({self.name}, row {row})",
+            **{m: values[m] and values[m]["bytes"] for m in ("image", "audio") if m in values},
         )
 
     def _row_group(self, index: int) -> pa.Table:
-        """A row group, from the cache of the most recently used ones, bounded in bytes."""
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        file, group, _ = self._groups[index]
-        table = file.read_row_group(group)
-        self._cache[index] = table
-        while len(self._cache) > 1 and sum(t.nbytes for t in self._cache.values()) > ROW_GROUP_CACHE_BYTES:
-            self._cache.popitem(last=False)
+        """A row group, from those that were read last, or from the file."""
+        if index in self._recent:
+            self._recent.move_to_end(index)
+            return self._recent[index]
+        table = self._table(index)
+        self._recent[index] = table
+        while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > ROW_GROUPS_BYTES:
+            self._recent.popitem(last=False)
         return table
+
+    def _table(self, index: int) -> pa.Table:
+        """A row group, from the file."""
+        file, group, _ = self._groups[index]
+        try:
+            return file.read_row_group(group)
+        except (pa.ArrowException, OSError) as cause:
+            reason = (str(cause).splitlines() or ["damaged"])[0]
+            first, last = self._starts[index], self._starts[index + 1] - 1
+            place = f"{self.dataset.folder} ({self.name}, rows {first} to {last})"
+            raise DataError(f"{place}: cannot be read as Parquet ({reason})") from cause
 
     def _column(self, name: str) -> pa.ChunkedArray:
         return pa.chunked_array(c for file in self._files for c in file.read(columns=[name]).column(0).chunks)
@@ -306,7 +356,8 @@ class Split:
         for file, group, rows in self._groups:
             column = file.read_row_group(group, columns=[leaf]).column(0)
             parts.append(column.is_valid().to_numpy() if column.null_count else np.ones(rows, dtype=bool))
-        return np.concatenate(parts)
+        present = np.concatenate(parts)
+        return present & ~self._unusable[modality] if modality in self._unusable else present
 
 
 def _open_parquet(file: Path, info: DatasetInfo) -> pq.ParquetFile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmrobust.checkpoint import Checkpoint
 from mmrobust.degradations import Noise
-from mmrobust.devices import DEFAULT_BATCH_SIZE
+from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.prediction.parts import Part
 from mmrobust.prediction.plan import Plan
@@ -26,7 +26,7 @@ class Running:
         UsageError: a name that does not exist, or settings that contradict each other.
     """
 
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int | BatchSize = DEFAULT_BATCH_SIZE
     engine: str = "local"
     ray_address: str | None = None
     """Of a running Ray cluster; ``None``: this machine."""
@@ -38,6 +38,8 @@ class Running:
     """Which part of the work; ``None``: all of it."""
     overwrite: str = "only-missing"
     """``never``: refuse a folder that holds results; ``always``: make every prediction again."""
+    workers: int = 0
+    """Processes that decode for this one; a Ray worker decodes for itself."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -60,7 +62,9 @@ def local(
     checkpoint: Checkpoint, samples: EvaluationSplit, plan: Plan, noise: Noise, running: Running, progress: Progress
 ) -> Iterator[Predictions]:
     """In this process, on the device that the checkpoint was loaded on."""
-    yield from predict_shards(checkpoint.classifier, samples, plan, running.batch_size, progress, noise)
+    yield from predict_shards(
+        checkpoint.classifier, samples, plan, running.batch_size, progress, noise, workers=running.workers
+    )
 
 
 def on_ray(

@@ -8,8 +8,9 @@ Checkpoint and data must be readable at the same paths on every node, and mmrobu
 from __future__ import annotations
 
 import os
+import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,16 +20,21 @@ import pyarrow as pa
 
 from mmrobust.checkpoint import Checkpoint, load_checkpoint
 from mmrobust.data.dataset import Dataset, Sample, Split
+from mmrobust.data.screening import BadSamples
 from mmrobust.degradations import Noise
+from mmrobust.devices import BatchSize
 from mmrobust.errors import DataError, UsageError
 from mmrobust.prediction.engines import Running
 from mmrobust.prediction.plan import Plan
-from mmrobust.prediction.shards import SHARD_SAMPLES, EvaluationSplit, predict_shards
+from mmrobust.prediction.run import STRETCH_SAMPLES
+from mmrobust.prediction.shards import EvaluationSplit, predict_shards
 from mmrobust.prediction.store import Predictions
 from mmrobust.progress import Progress, no_progress
 
 SPARE_CPUS = 2
 """For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
+
+_PROBE_SECONDS = 10.0
 
 
 def predict(
@@ -44,13 +50,13 @@ def predict(
         device = next(checkpoint.classifier.parameters()).device.type
         slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
         workers = running.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
-        needed = np.unique(np.concatenate(list(plan.values())) // SHARD_SAMPLES)
+        needed = np.unique(np.concatenate(list(plan.values())) // STRETCH_SAMPLES)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         blocks = (
             ray.data.read_parquet([str(file) for file in samples.split.files], ray_remote_args={"num_cpus": 0.1})
-            .repartition(target_num_rows_per_block=SHARD_SAMPLES, strict=True)
+            .repartition(target_num_rows_per_block=STRETCH_SAMPLES, strict=True)
             .map_batches(
                 _Worker,
                 fn_constructor_kwargs={
@@ -59,6 +65,7 @@ def predict(
                     "data": str(samples.split.dataset.folder.resolve()),
                     "split": samples.split.name,
                     "size": samples.size,
+                    "bad": samples.bad,
                     "plan": dict(plan),
                     "noise": noise,
                     "batch_size": running.batch_size,
@@ -93,14 +100,15 @@ class _Worker:
         data: str,
         split: str,
         size: int,
+        bad: BadSamples,
         plan: Plan,
         noise: Noise,
-        batch_size: int,
+        batch_size: int | BatchSize,
         device: str,
         dtype: str,
     ) -> None:
         self._classifier = load_checkpoint(checkpoint, device=device, dtype=dtype, backbone=backbone).classifier
-        self._split, self._size = Dataset(data).split(split), size
+        self._split, self._size = bad.treated(Dataset(data).split(split)), size
         self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
 
@@ -119,12 +127,14 @@ class _Block(Split):
 
     def __init__(self, split: Split, block: pa.Table, places: list[int]) -> None:
         self.__dict__.update(split.__dict__)
-        self._block, self._row = block, {place: row for row, place in enumerate(places)}
+        self._block, self._row = block, {place: row for row, place in enumerate(places) if place >= 0}
 
-    def _sample(self, position: int) -> Sample:
-        if position not in self._row:
-            return super()._sample(position)
-        return self._sample_of(self._block, position, position - self._row[position])
+    def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
+        """See :meth:`Split.read`: from the block; what lies elsewhere (other recordings, for babble) from files."""
+        places = np.asarray(positions, dtype=np.int64).tolist()
+        if any(place not in self._row for place in places):
+            return super().read(positions)
+        return [self._sample(self._block, self._row[place], int(self._rows[place])) for place in places]
 
 
 _SCHEMA = pa.schema(
@@ -166,6 +176,7 @@ def _cluster(running: Running) -> Iterator[Any]:
         )
         try:
             if mine:
+                _probe(running.ray_address)
                 ray.init(log_to_driver=False, logging_level="ERROR", **settings)
         except (ConnectionError, RuntimeError, ValueError) as cause:
             raise UsageError(
@@ -176,6 +187,21 @@ def _cluster(running: Running) -> Iterator[Any]:
         finally:
             if mine:
                 ray.shutdown()
+
+
+def _probe(address: str | None) -> None:
+    """Raise where nobody listens at ``address``: Ray itself would try for minutes.
+
+    Raises:
+        UsageError: nobody does.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):  # auto, or an address of another kind: for Ray to find
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
+    except (OSError, OverflowError) as cause:
+        raise UsageError(f"--ray-address {address}: no Ray cluster answers ({_reason(cause)})") from cause
 
 
 def _this_machine(running: Running) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmrobust.errors import UsageError
 from mmrobust.prediction.plan import Plan
-from mmrobust.prediction.shards import SHARD_SAMPLES
+from mmrobust.prediction.run import STRETCH_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ class Part:
 
     def within(self, plan: Plan) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
         """This part of ``plan``."""
-        mine = {key: p[p // SHARD_SAMPLES % self.of == self.index - 1] for key, p in plan.items()}
+        mine = {key: p[p // STRETCH_SAMPLES % self.of == self.index - 1] for key, p in plan.items()}
         return {key: positions for key, positions in mine.items() if len(positions)}

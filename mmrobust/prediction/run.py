@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmrobust.backbones.base import Features, PromptSource
+from mmrobust.backbones.base import PromptSource
 from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.data.batches import EncodedSplit
-from mmrobust.devices import DEFAULT_BATCH_SIZE
+from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
+from mmrobust.prediction.background import in_background
+from mmrobust.prediction.batch import Batch, Rows
 from mmrobust.prediction.buckets import buckets
 from mmrobust.prediction.sharing import Alone, Key, Parts, parts_of
+from mmrobust.prediction.store import Predictions
 from mmrobust.progress import Advance
 
 Positions = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.bool_]
-"""Which samples of a batch [B]."""
+
+STRETCH_SAMPLES = 512
+"""Samples, by their place in the split, that are decoded and sorted into batches before the next ones are. Whoever
+predicts them, and after whatever interruption, they make the same batches, and so the same logits to the last bit."""
+STRETCH_BYTES = 256 * 2**20
+"""How large they may be, encoded; of larger samples a stretch has fewer, but two batches."""
 
 
 def predict(
@@ -32,7 +38,7 @@ def predict(
     case: str,
     prompting: str,
     *,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | BatchSize = DEFAULT_BATCH_SIZE,
     advance: Advance | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits [len(positions), classes] of the samples at ``positions``, each in ``case``.
@@ -40,8 +46,13 @@ def predict(
     The classifier must be in evaluation mode. Neither the batch size nor the order of the positions changes a logit by
     more than float rounding.
     """
-    wanted = {(case, prompting): np.asarray(positions, dtype=np.int64)}
-    return Predictor(classifier, encoded, batch_size)(wanted, advance)[case, prompting]
+    order = np.argsort(np.asarray(positions, dtype=np.int64), kind="stable")
+    plan = {(case, prompting): np.asarray(positions, dtype=np.int64)[order]}
+    stretches = Predictor(classifier, encoded, batch_size).stretches(plan, advance)
+    found = [stretch[case, prompting][1] for stretch in stretches]
+    logits = np.empty((len(order), len(classifier.classes)), dtype=np.float32)
+    logits[order] = np.concatenate(found) if found else logits
+    return logits
 
 
 class Predictor:
@@ -52,33 +63,118 @@ class Predictor:
     Args:
         classifier: the classifier.
         encoded: the samples.
-        batch_size: samples per forward pass.
+        batch_size: samples per forward pass. Where they do not fit into memory, fewer are taken from then on.
     """
 
-    def __init__(self, classifier: Classifier, encoded: EncodedSplit, batch_size: int = DEFAULT_BATCH_SIZE) -> None:
-        self.classifier, self.encoded, self.batch_size = classifier, encoded, batch_size
+    def __init__(
+        self, classifier: Classifier, encoded: EncodedSplit, batch_size: int | BatchSize = DEFAULT_BATCH_SIZE
+    ) -> None:
+        self.classifier, self.encoded = classifier, encoded
+        self.batch_size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
         self.device = next(classifier.parameters()).device
         self._parts: dict[Key, Parts] = {}
         self._sources: dict[tuple[str, ...], PromptSource] = {}
         self._fills: dict[Alone, TokenSequence] = {}
 
+    def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[Predictions]:
+        """All that is planned, a stretch of the split at a time.
+
+        A sample is read and decoded once for all its cases. Memory does not grow with the split.
+
+        Args:
+            plan: key → positions, ascending.
+            advance: told how many predictions were made.
+
+        Raises:
+            DataError: a sample that cannot be read, named.
+            UsageError: not even one sample fits into memory.
+        """
+        union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
+        encoded_bytes = sum(fill.nbytes for fill in self.encoded.fills.values())
+        size = max(2 * self.batch_size.now, min(STRETCH_SAMPLES, STRETCH_BYTES // encoded_bytes))
+        blocks = np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1)
+        parts = (block[start : start + size] for block in blocks for start in range(0, len(block), size))
+        steps = (
+            {key: chosen for key, p in plan.items() if len(chosen := p[(p >= part[0]) & (p <= part[-1])])}
+            for part in parts
+        )
+        for step in self.encoded.ahead(steps, _by_case):
+            logits = self(step, advance)
+            yield {key: (positions, logits[key]) for key, positions in step.items()}
+
     def __call__(
         self, wanted: Mapping[Key, Positions], advance: Advance | None = None
     ) -> dict[Key, npt.NDArray[np.float32]]:
         """Logits [n, classes] under each key, of the samples at its positions [n], in their order."""
-        logits = {key: np.empty((len(p), len(self.classifier.classes)), np.float32) for key, p in wanted.items()}
-        union = np.unique(np.concatenate(list(wanted.values()))) if wanted else np.empty(0, np.int64)
-        places = {key: _places(union, positions) for key, positions in wanted.items()}
+        modalities = self.encoded.wanted(_by_case(wanted))
+        modalities = {position: modalities[position] for position in sorted(modalities)}
+        positions = np.asarray(list(modalities), dtype=np.int64)
+        places = {key: _places(positions, chosen) for key, chosen in wanted.items()}
+        lengths = self.encoded.lengths(modalities)
+        done: list[tuple[Key, npt.NDArray[np.int64], Tensor]] = []  # key, where in its logits, logits on the device
+        left = np.arange(len(positions))
         with torch.inference_mode(), self.classifier.autocast():
-            for batch in buckets(self.encoded.lengths(union), self.batch_size):
-                rows = {key: place[batch] >= 0 for key, place in places.items()}
-                rows = {key: chosen for key, chosen in rows.items() if chosen.any()}
-                for key, values in _Batch(self, union[batch], rows).logits().items():
-                    place = places[key][batch]
-                    logits[key][place[place >= 0]] = values.float().cpu().numpy()
-                if advance is not None:
-                    advance(int(sum(chosen.sum() for chosen in rows.values())))
+            while len(left):
+                batches = (left[rows] for rows in buckets([lengths[row] for row in left], self.batch_size.now))
+                finished = self._run(batches, positions, places, done, advance)
+                left = np.setdiff1d(left, finished, assume_unique=True)
+        self.batch_size.grow(self.device)
+        logits = {key: np.empty((len(p), len(self.classifier.classes)), np.float32) for key, p in wanted.items()}
+        for key, place, values in done:
+            logits[key][place] = values.float().cpu().numpy()
         return logits
+
+    def _run(
+        self,
+        batches: Iterator[npt.NDArray[np.int64]],
+        positions: Positions,
+        places: Mapping[Key, npt.NDArray[np.int64]],
+        done: list[tuple[Key, npt.NDArray[np.int64], Tensor]],
+        advance: Advance | None,
+    ) -> npt.NDArray[np.int64]:
+        """Run batches until all are done, or one does not fit into memory. Gives the rows that are done."""
+        finished = [np.empty(0, np.int64)]
+
+        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+            for rows in batches:
+                chosen = {key: place[rows] >= 0 for key, place in places.items()}
+                yield rows, self._batch(positions[rows], {key: some for key, some in chosen.items() if some.any()})
+
+        try:
+            # What a GPU computes next is put together and copied to it while it computes.
+            with in_background(prepared(), self.device.type != "cpu") as following:
+                for rows, batch in following:
+                    logits = batch.logits(self.classifier, self._parts, self.source, self._fill)
+                    for key, values in logits.items():
+                        place = places[key][rows]
+                        done.append((key, place[place >= 0], values))
+                    finished.append(rows)
+                    if advance is not None:
+                        advance(sum(len(values) for values in logits.values()))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            too_many = True
+        else:
+            too_many = False
+        if too_many:  # out of the handler, which holds the failed batch's tensors
+            self.batch_size.halve(self.device)
+        return np.concatenate(finished)
+
+    def _batch(self, positions: Positions, wanted: Mapping[Key, Rows]) -> Batch:
+        """The samples at ``positions`` with the inputs that the keys want of some of them."""
+        rows: dict[Alone, Rows] = {}
+        cases: dict[Alone, Case] = {}
+        for key, chosen in wanted.items():
+            parts = self.parts(key)
+            for alone in parts.alone.values():
+                if not alone.is_fill:
+                    rows[alone] = rows.get(alone, np.zeros(len(positions), dtype=bool)) | chosen
+                    cases[alone] = parts.case
+        inputs = {
+            alone: (some, self._collated(alone.modality, positions[some], cases[alone])) for alone, some in rows.items()
+        }
+        return Batch(wanted, inputs)
 
     def parts(self, key: Key) -> Parts:
         """What the predictions under ``key`` are made of."""
@@ -87,93 +183,30 @@ class Predictor:
         return self._parts[key]
 
     def source(self, told: tuple[str, ...]) -> PromptSource:
-        """What the method adds where the model is told these cases; what it makes once for all layers, once for all."""
+        """What the method adds where the model is told these cases: what it makes once for all layers, once for all."""
         if told not in self._sources:
             self._sources[told] = self.classifier.method.source(told)
         return self._sources[told]
 
-    def inputs(self, positions: Positions, modality: str, case: Case) -> dict[str, Tensor]:
-        """The backbone's inputs of one modality of the samples, on the device."""
-        tensors = self.encoded.inputs(positions.tolist(), modality, case)
-        return self._collated(modality, tensors)
-
-    def fill(self, alone: Alone, told: tuple[str, ...]) -> TokenSequence:
+    def _fill(self, alone: Alone, told: tuple[str, ...]) -> TokenSequence:
         """What the fill of a missing modality becomes [1, L, D]: once for all samples."""
         if alone not in self._fills:
-            inputs = self._collated(alone.modality, [self.encoded.fills[alone.modality]])
+            inputs = self._on_device(alone.modality, [self.encoded.fills[alone.modality]])
             self._fills[alone] = self.classifier.backbone.alone(alone.modality, inputs, self.source(told))
         return self._fills[alone]
 
-    def _collated(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _collated(self, modality: str, positions: Positions, case: Case) -> dict[str, Tensor]:
+        return self._on_device(modality, self.encoded.inputs(positions.tolist(), modality, case))
+
+    def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         batch = self.encoded.processor.collate([{modality: tensor} for tensor in tensors])
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        if self.device.type == "cpu":
+            return batch
+        return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
 
-class _Some(NamedTuple):
-    """A part that was computed for some samples of a batch."""
-
-    rows: Rows
-    """For which [B]."""
-    places: npt.NDArray[np.int64]
-    """Sample of the batch → row of the part [B]."""
-
-    @classmethod
-    def of(cls, rows: Rows) -> _Some:
-        return cls(rows, np.cumsum(rows) - 1)
-
-    def among(self, rows: Rows, device: torch.device) -> Tensor | None:
-        """The part's rows of the samples ``rows``; ``None``: all of them."""
-        return None if (rows == self.rows).all() else torch.from_numpy(self.places[rows]).to(device)
-
-
-class _Batch:
-    """One batch under the keys that are wanted of it.
-
-    Args:
-        predictor: the predictor.
-        positions: of the samples [B].
-        wanted: key → for which samples of the batch.
-    """
-
-    def __init__(self, predictor: Predictor, positions: Positions, wanted: Mapping[Key, Rows]) -> None:
-        self._predictor, self._positions, self._wanted = predictor, positions, wanted
-        self._device = predictor.device
-        self._alone: dict[Alone, tuple[_Some, TokenSequence]] = {}
-
-    def logits(self) -> dict[Key, Tensor]:
-        """Logits [n, classes] under each key, of its samples."""
-        predictor, found = self._predictor, {}
-        sharing: dict[object, list[Key]] = {}
-        for key in self._wanted:
-            sharing.setdefault(predictor.parts(key).features, []).append(key)
-        for keys in sharing.values():
-            some = _Some.of(np.any([self._wanted[key] for key in keys], axis=0))
-            features = self._features(predictor.parts(keys[0]), some.rows)
-            for key in keys:
-                chosen = some.among(self._wanted[key], self._device)
-                found[key] = predictor.classifier.head(_rows_of(features, chosen), predictor.parts(key).told)
-        return found
-
-    def _features(self, parts: Parts, rows: Rows) -> Features:
-        """The features of the samples ``rows``."""
-        alone = {modality: self._sequence(what, parts, rows) for modality, what in parts.alone.items()}
-        classifier = self._predictor.classifier
-        return classifier.pool(classifier.backbone.meet(alone, self._predictor.source(parts.told)))
-
-    def _sequence(self, alone: Alone, parts: Parts, rows: Rows) -> TokenSequence:
-        """One modality of the samples ``rows``, before it meets another."""
-        if alone.is_fill:
-            fill = self._predictor.fill(alone, parts.told)
-            return fill.rows(torch.zeros(int(rows.sum()), dtype=torch.long, device=self._device))
-        if alone not in self._alone:
-            sharers = [key for key in self._wanted if alone in self._predictor.parts(key).alone.values()]
-            some = _Some.of(np.any([self._wanted[key] for key in sharers], axis=0))
-            inputs = self._predictor.inputs(self._positions[some.rows], alone.modality, parts.case)
-            source = self._predictor.source(parts.told)
-            self._alone[alone] = some, self._predictor.classifier.backbone.alone(alone.modality, inputs, source)
-        some, sequence = self._alone[alone]
-        chosen = some.among(rows, self._device)
-        return sequence if chosen is None else sequence.rows(chosen)
+def _by_case(step: Mapping[Key, Positions]) -> Iterator[tuple[str, Positions]]:
+    return ((case, positions) for (case, _), positions in step.items())
 
 
 def _places(union: Positions, positions: Positions) -> npt.NDArray[np.int64]:
@@ -181,10 +214,3 @@ def _places(union: Positions, positions: Positions) -> npt.NDArray[np.int64]:
     places = np.full(len(union), -1, dtype=np.int64)
     places[np.searchsorted(union, positions)] = np.arange(len(positions))
     return places
-
-
-def _rows_of(features: Features, rows: Tensor | None) -> Features:
-    if rows is None:
-        return features
-    pooled = None if features.pooled_BD is None else features.pooled_BD[rows]
-    return Features(pooled, {modality: part[rows] for modality, part in features.parts_BD.items()})

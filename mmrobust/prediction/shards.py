@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from mmrobust.classifier import Classifier
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.screening import BadSamples, screen
 from mmrobust.degradations import Noise
+from mmrobust.devices import BatchSize
 from mmrobust.errors import UsageError
 from mmrobust.prediction.plan import Plan, plan_predictions
 from mmrobust.prediction.run import Predictor
-from mmrobust.progress import Progress
+from mmrobust.prediction.store import Predictions
+from mmrobust.progress import Progress, no_progress
 from mmrobust.scenarios import SITUATION, Grid
 from mmrobust.scoring.join import SplitTruth
-
-SHARD_SAMPLES = 512
-"""Samples of the split that one shard is about: what a killed run loses at most."""
-
-Shard = dict[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
-"""(case, prompting) → positions [n] of samples and their logits [n, classes]."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,19 @@ class EvaluationSplit:
     split: Split
     size: int
     """How many samples, from the first."""
+    bad: BadSamples = field(default_factory=BadSamples)
+    """What of it could not be read, and what became of that."""
+
+    def screened(
+        self, modalities: Sequence[str], on_bad_sample: str, workers: int = 0, progress: Progress = no_progress
+    ) -> EvaluationSplit:
+        """The same without what cannot be read: see :mod:`mmrobust.data.screening`.
+
+        Raises:
+            MmrobustError: as for :func:`mmrobust.data.screening.screen`.
+        """
+        split, bad = screen(self.split, modalities, on_bad_sample, limit=self.size, workers=workers, progress=progress)
+        return EvaluationSplit(split, self.size - (len(self.split) - len(split)), bad)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -88,20 +98,25 @@ def under_every_prompting(
 
 
 def predict_shards(
-    classifier: Classifier, samples: EvaluationSplit, plan: Plan, batch_size: int, progress: Progress, noise: Noise
-) -> Iterator[Shard]:
+    classifier: Classifier,
+    samples: EvaluationSplit,
+    plan: Plan,
+    batch_size: int | BatchSize,
+    progress: Progress,
+    noise: Noise,
+    *,
+    workers: int = 0,
+) -> Iterator[Predictions]:
     """Run ``plan``, a stretch of the split at a time, so that a sample is decoded once for all its cases.
 
     Yields:
         (case, prompting) → positions and logits, for one stretch.
     """
-    processor = classifier.backbone.processor
-    encoded = EncodedSplit(samples.split, processor, classifier.modalities, classifier.fill, noise)
-    predictor = Predictor(classifier, encoded, batch_size)
-    with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
-        for start in range(0, samples.size, SHARD_SAMPLES):
-            stretch = {key: p[(p >= start) & (p < start + SHARD_SAMPLES)] for key, p in plan.items()}
-            wanted = {key: positions for key, positions in stretch.items() if len(positions)}
-            if wanted:
-                logits = predictor(wanted, advance)
-                yield {key: (positions, logits[key]) for key, positions in wanted.items()}
+    processor, modalities = classifier.backbone.processor, classifier.modalities
+    # Every sample is read once: nothing need stay in memory.
+    encoded = EncodedSplit(samples.split, processor, modalities, classifier.fill, noise, workers=workers, room=Room(0))
+    try:
+        with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
+            yield from Predictor(classifier, encoded, batch_size).stretches(plan, advance)
+    finally:
+        encoded.forget()

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.compare import LOST, Comparison
-from mmrobust.report.tables import UNKNOWN, percent
+from mmrobust.report.rows import UNKNOWN, percent
 
 MOST_IDS = 8
 """How many flipped samples of a case the terminal names; JSON and HTML name all."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from mmrobust.report.tables import UNKNOWN, Report, Row, Table, percent
+from mmrobust.report.published import Published
+from mmrobust.report.rows import UNKNOWN, Row, Table, percent
+from mmrobust.report.tables import Report
 
 
 def render(report: Report) -> str:
@@ -13,6 +15,8 @@ def render(report: Report) -> str:
     blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table))]
     for section in report.sections:
         blocks += [f"## {_escape(section.title)}", section.note, _pipes(section.columns, section.rows, section.labels)]
+    if report.published is not None:
+        blocks += _published(report.published)
     blocks += ["## Checkpoints", _checkpoints(report), "## Provenance", *_provenance(report)]
     return "\n\n".join(blocks) + "\n"
 
@@ -45,10 +49,28 @@ def _row(table: Table, row: Row) -> list[str]:
     return [row.scenario, row.prompting, row.checkpoint, *values, *figures]
 
 
+def _published(published: Published) -> Iterator[str]:
+    yield f"## Published figures: {_escape(published.title)}"
+    yield f"As published ({published.source}), not measured here. {published.metric} in %; ours at η = 1."
+    for comparison in published.comparisons:
+        promptings = ", ".join(f"{name} {percent(value)}" for name, value in comparison.promptings.items())
+        yield f"### {_escape(comparison.dataset)}"
+        rows = [
+            [line.source, *(percent(value) for value in line.values), percent(line.average)]
+            for line in comparison.lines
+        ]
+        yield _pipes(["source", *published.cases, "average"], rows, left=1)
+        yield f"Ours: {_escape(comparison.remark)}. The paper's average by prompting: {promptings}."
+    yield f"### What the methods cost ({_escape(published.title)})"
+    costs = [[f"paper: {name}", *(f"{value:g}" for value in values)] for name, values in published.efficiency.items()]
+    yield _pipes(["source", *published.efficiency_columns], costs, left=1)
+
+
 def _checkpoints(report: Report) -> str:
-    facts = ("method", "head", "backbone", "fill", "fingerprint")
-    rows = [[name, *(str(about.get(fact, UNKNOWN)) for fact in facts)] for name, about in report.checkpoints.items()]
-    return _pipes(["checkpoint", *facts], rows, left=1 + len(facts))
+    facts = {name: report.facts(name) for name in report.checkpoints}
+    names = list(next(iter(facts.values()), {}))
+    rows = [[name, *about.values()] for name, about in facts.items()]
+    return _pipes(["checkpoint", *names], rows, left=1 + len(names))
 
 
 def _provenance(report: Report) -> Iterable[str]:

@@ -14,11 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from mmrobust.report.tables import UNKNOWN, Report, Section, Table, percent
+from mmrobust.report.rows import UNKNOWN, Section, Table, percent
+from mmrobust.report.tables import Report, distinct
 from mmrobust.results import Results
 from mmrobust.scoring.across import effective_robustness, prompting_gap, standings, train_test_rates
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
+from mmrobust.scoring.robustness import CURVE_KEYS, curves
 from mmrobust.scoring.stored import Stored, read_stored
 
 FIRST_TO_BREAK = 3
@@ -35,13 +37,14 @@ def with_sections(report: Report, *, baseline: str | None = None) -> Report:
     Raises:
         UsageError: no checkpoint of that name.
     """
-    found: list[Section | None] = []
+    found: list[Section] = []
     for table in report.tables:
-        frame = rows_of(report, table)
-        found += [_standings(frame, table), _prompting(frame, table), _rates(frame, table, report)]
+        frame = _over_seeds(rows_of(report, table))
+        made = [_standings(frame, table), _prompting(frame, table), _rates(frame, table, report)]
         if baseline is not None:
-            found.append(_effective(frame, table, baseline))
-    return replace(report, sections=(*report.sections, *(section for section in found if section is not None)))
+            made.append(_effective(frame, table, baseline))
+        found += [replace(section, dataset=table.dataset) for section in made if section is not None]
+    return replace(report, sections=(*report.sections, *found))
 
 
 def with_predictions(report: Report, stored: Mapping[str, Stored]) -> Report:
@@ -56,7 +59,8 @@ def with_predictions(report: Report, stored: Mapping[str, Stored]) -> Report:
         names = [name for name in dict.fromkeys(rows_of(report, table)["checkpoint"]) if name in stored]
         classes = next(p["dataset"]["classes"] for p in report.provenances if set(names) & set(p["checkpoints"]))
         by_class = _named({name: class_curves(stored[name], tuple(classes)) for name in names})
-        found += [_classes(by_class, table), _reliability(_named({n: reliability(stored[n]) for n in names}), table)]
+        made = [_classes(by_class, table), _reliability(_named({n: reliability(stored[n]) for n in names}), table)]
+        found += [replace(section, dataset=table.dataset) for section in made]
     return replace(report, sections=(*report.sections, *found))
 
 
@@ -66,10 +70,9 @@ def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, 
     Raises:
         DataError: some results have none.
     """
-    unique = list({path.resolve(): path for path in paths}.values())
     return {
         name: read_stored(path, of, name)
-        for path, of in zip(unique, results, strict=True)
+        for path, of in zip(distinct(paths), results, strict=True)
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
 
@@ -78,6 +81,17 @@ def rows_of(report: Report, table: Table) -> pd.DataFrame:
     """The rows of results that one table of a report is made from."""
     frame = report.results
     return frame[(frame["dataset"] == table.dataset) & (frame["split"] == table.split) & (frame.metric == table.metric)]
+
+
+def _over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """``results`` with one row, the mean over mask seeds, where there is one for each seed.
+
+    The figures across checkpoints are all of these means, so they are taken once.
+    """
+    made = results[["checkpoint", "method", "head"]].drop_duplicates("checkpoint")
+    few = dict.fromkeys(CURVE_KEYS, "category")  # few names on many rows are grouped faster so
+    means = curves(results.astype(few)).drop(columns="seeds").astype(dict.fromkeys(CURVE_KEYS, "str"))
+    return means.assign(seed=0).merge(made, on="checkpoint", how="left")
 
 
 def _standings(frame: pd.DataFrame, table: Table) -> Section | None:

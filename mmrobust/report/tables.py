@@ -2,128 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mmrobust.errors import unknown_name
+from mmrobust.report.rows import UNKNOWN, Point, Row, Section, Table
 from mmrobust.results import RESULTS_KEYS, Results, read_results
 from mmrobust.scenarios import PROMPTINGS
-from mmrobust.scoring.robustness import curves, summarise
+from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
 
-
-@dataclass(frozen=True)
-class Point:
-    """A metric at one missing rate. Shares in [0, 1]; NaN where not known."""
-
-    value: float
-    """Mean over mask seeds."""
-    ci_low: float
-    ci_high: float
-    """Ends of the 95 % interval over samples, mean over mask seeds."""
-    spread: float
-    """Standard deviation over mask seeds."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One curve and its robustness figures, as in :mod:`mmrobust.scoring.robustness`; NaN where not defined."""
-
-    checkpoint: str
-    scenario: str
-    prompting: str
-    points: dict[float, Point]
-    """By missing rate."""
-    auc_eta: float
-    complete: float
-    relative_robustness: float
-    worst_value: float
-    worst_rate: float
-    worst_seed: float
-    drop_per_10_points: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one metric on one split of one data set."""
-
-    dataset: str
-    split: str
-    metric: str
-    n: int
-    """Samples of the split that were scored."""
-    n_naturally_missing: int
-    seeds: int
-    """Mask seeds behind each value."""
-    rates: tuple[float, ...]
-    rows: tuple[Row, ...]
-    """By scenario, prompting and checkpoint."""
-
-    @property
-    def scenarios(self) -> tuple[str, ...]:
-        """The scenarios, in the order of the rows."""
-        return tuple(dict.fromkeys(row.scenario for row in self.rows))
-
-    @property
-    def promptings(self) -> tuple[str, ...]:
-        """The promptings, in the order of the rows."""
-        return tuple(dict.fromkeys(row.prompting for row in self.rows))
-
-    def is_best(self, row: Row, rate: float) -> bool:
-        """Whether ``row`` has the best value at ``rate`` of the checkpoints beside it: same scenario, same prompting.
-
-        Values that are equal as printed (one decimal of a percentage) are equally good. Nothing is best alone.
-        """
-        own = percent(row.points[rate].value) if rate in row.points else UNKNOWN
-        rivals = self._printed[row.scenario, row.prompting, rate]
-        return own != UNKNOWN and len(rivals) > 1 and float(own) == max(rivals)
-
-    @functools.cached_property
-    def _printed(self) -> dict[tuple[str, str, float], list[float]]:
-        """(scenario, prompting, rate) → every checkpoint's value there, as printed."""
-        printed: dict[tuple[str, str, float], list[float]] = {}
-        for row in self.rows:
-            for rate in self.rates:
-                values = printed.setdefault((row.scenario, row.prompting, rate), [])
-                if rate in row.points and not math.isnan(row.points[rate].value):
-                    values.append(float(percent(row.points[rate].value)))
-        return printed
-
-    @property
-    def uncertainty(self) -> str:
-        """What a reader should know of the noise in the numbers, in one sentence."""
-        points = [point for row in self.rows for point in row.points.values()]
-        widths = sorted(h for p in points if not math.isnan(h := (p.ci_high - p.ci_low) / 2))
-        spreads = [p.spread for p in points if not math.isnan(p.spread)]
-        said = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
-        if widths:
-            said.append(f"95 % interval over samples ±{percent(widths[len(widths) // 2])} (at most {_pm(widths[-1])})")
-        if spreads:
-            said.append(f"spread over seeds at most {percent(max(spreads))}")
-        return ", ".join(said)
-
-
-@dataclass(frozen=True)
-class Section:
-    """One more table of a report, beside the curves: see :mod:`mmrobust.report.sections`."""
-
-    kind: str
-    """``standings``, ``prompting``, ``effective``, ``rates``, ``classes`` or ``reliability``."""
-    title: str
-    note: str
-    """What the figures are, in a sentence or two."""
-    columns: tuple[str, ...]
-    labels: int
-    """So many of the columns, from the first, are names; the others are numbers."""
-    rows: tuple[tuple[str, ...], ...]
-    """The cells as they are printed."""
-    frame: pd.DataFrame
-    """The figures behind the rows, tidy and in full precision: shares, not percentages."""
+if TYPE_CHECKING:
+    from mmrobust.report.published import Published
+    from mmrobust.report.samples import Worst
 
 
 @dataclass(frozen=True)
@@ -138,16 +34,56 @@ class Report:
     """Name → what the provenance says of it (method, head, backbone, fingerprint …)."""
     provenances: tuple[dict[str, Any], ...]
     """One for each results table that went in."""
+    groups: Mapping[tuple[str, ...], pd.DataFrame]
+    """(data set, fingerprint, split, metric) → its rows: those behind ``tables`` first."""
     sections: tuple[Section, ...] = ()
     """Further tables, below the others."""
+    published: Published | None = None
+    """A paper's figures to stand beside these."""
+    samples: Worst | None = None
+    """The samples that a missing input does the most harm to."""
+
+    def facts(self, checkpoint: str) -> dict[str, str]:
+        """What a reader wants to know of a checkpoint, in words; a dash where the provenance does not say."""
+        about = self.checkpoints[checkpoint]
+        training = about.get("training") or {}
+        trained_on = UNKNOWN
+        if training.get("missing_rate") is not None:
+            rate = training["missing_rate"]
+            trained_on = f"{training.get('scenario')}, η {rate:g}" if rate else "complete data"
+        return {
+            "method": _with_settings(about.get("method")),
+            "head": _with_settings(about.get("head")),
+            "backbone": str(about.get("backbone") or UNKNOWN),
+            "trained on": trained_on,
+            "fill": str(about.get("fill") or UNKNOWN),
+            "fingerprint": str(about.get("fingerprint") or UNKNOWN),
+        }
+
+    def with_published(self, name: str) -> Report:
+        """This report with a paper's figures beside it; raises ``UsageError`` where there is none of that name."""
+        from mmrobust.report.published import beside
+
+        return dataclasses.replace(self, published=beside(name, self.every_table))
+
+    def with_samples(self, samples: Worst) -> Report:
+        """This report with the worst samples of its data set."""
+        return dataclasses.replace(self, samples=samples)
+
+    @functools.cached_property
+    def every_table(self) -> tuple[Table, ...]:
+        """``tables``, and then those of the other metrics where none was named."""
+        shown = len(self.tables)
+        rest = list(self.groups.items())[shown:]
+        return (*self.tables, *(_table(frame, metric) for (_, _, _, metric), frame in rest))
 
 
-UNKNOWN = "–"
-
-
-def percent(share: float, decimals: int = 1) -> str:
-    """A share as a percentage: 0.9333 is ``93.3``; NaN is a dash."""
-    return UNKNOWN if math.isnan(share) else f"{100 * share:.{decimals}f}"
+def _with_settings(part: Any) -> str:
+    """A method or head with its settings: ``mmp (length 16, level input)``; of older results only the name is known."""
+    if not isinstance(part, Mapping):
+        return str(part or UNKNOWN)
+    settings = ", ".join(f"{key} {value}" for key, value in part.items() if key != "name")
+    return f"{part.get('name')} ({settings})" if settings else str(part.get("name"))
 
 
 def build(results: Sequence[Results], *, metric: str | None = None, promptings: Sequence[str] | None = None) -> Report:
@@ -161,27 +97,36 @@ def build(results: Sequence[Results], *, metric: str | None = None, promptings: 
     Raises:
         UsageError: results that do not hold the metric or a prompting.
     """
-    groups: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    _refuse_unknown(results, "metric", [metric] if metric else ())
+    _refuse_unknown(results, "prompting", promptings or ())
+    shown: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    others: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     kept: list[pd.DataFrame] = []
-    whole = pd.concat([frame[["metric", "prompting"]] for frame, _ in results])
-    _refuse_unknown("metric of these results", [metric] if metric else (), whole["metric"])
-    _refuse_unknown("prompting of these results", promptings or (), whole["prompting"])
     for result in results:
-        frame = result.frame
-        shown = metric or result.headline_metric
-        chosen = frame if promptings is None else frame[frame["prompting"].isin(list(promptings))]
-        kept.append(chosen if metric is None else chosen[chosen["metric"] == metric])
-        rows = chosen[chosen["metric"] == shown]
+        frame, headline = result.frame, metric or result.headline_metric
+        if promptings is not None:
+            frame = frame[frame["prompting"].isin(list(promptings))]
+        if metric is not None:
+            frame = frame[frame["metric"] == metric]
+        kept.append(frame)
         dataset = result.provenance.get("dataset") or {}
-        key = (str(dataset.get("name")), str(dataset.get("fingerprint")), str(dataset.get("split")), shown)
-        if len(rows):
-            groups.setdefault(key, []).append(rows)
+        key = (str(dataset.get("name")), str(dataset.get("fingerprint")), str(dataset.get("split")))
+        for name, rows in frame.groupby("metric", sort=False):
+            groups = shown if name == headline else others
+            groups.setdefault((*key, str(name)), []).append(rows)
+    frames = {key: pd.concat(rows, ignore_index=True) for key, rows in (shown | others).items()}
     return Report(
-        tables=tuple(_table(pd.concat(frames, ignore_index=True), key[-1]) for key, frames in groups.items()),
+        tables=tuple(_table(frames[key], key[-1]) for key in shown),
         results=pd.concat(kept, ignore_index=True),
         checkpoints={name: facts for _, p in results for name, facts in p.get("checkpoints", {}).items()},
         provenances=tuple(provenance for _, provenance in results),
+        groups=frames,
     )
+
+
+def distinct(paths: Sequence[Path]) -> list[Path]:
+    """``paths`` without those that are named twice."""
+    return list({path.resolve(): path for path in paths}.values())
 
 
 def read(paths: Sequence[Path]) -> list[Results]:
@@ -192,9 +137,9 @@ def read(paths: Sequence[Path]) -> list[Results]:
     Raises:
         DataError: one cannot be read.
     """
-    unique = list({path.resolve(): path for path in paths}.values())
+    unique = distinct(paths)
     loaded = [read_results(path) for path in unique]
-    names = [set(frame["checkpoint"]) for frame, _ in loaded]
+    names = [set(frame["checkpoint"].unique()) for frame, _ in loaded]
     twice = {name for i, own in enumerate(names) for name in own if any(name in other for other in names[:i])}
     if not twice:
         return loaded
@@ -221,27 +166,30 @@ def _rename(results: Results, names: dict[str, str]) -> Results:
     return Results(renamed, {**provenance, "checkpoints": checkpoints})
 
 
-def _refuse_unknown(kind: str, names: Sequence[str], column: pd.Series[str]) -> None:
-    known = list(dict.fromkeys(column))
+def _refuse_unknown(results: Sequence[Results], column: str, names: Sequence[str]) -> None:
+    """Raise for the first of ``names`` that no row has in ``column``."""
+    known = list(dict.fromkeys(value for frame, _ in results for value in frame[column].unique()))
     for name in names:
         if name not in known:
-            raise unknown_name(kind, name, known)
+            raise unknown_name(f"{column} of these results", name, known)
 
 
 def _table(frame: pd.DataFrame, metric: str) -> Table:
     """The table of a frame that holds one metric on one split."""
-    frame = frame.drop_duplicates(list(RESULTS_KEYS))
+    # Few names on many rows: as categories they are grouped in a fraction of the time.
+    frame = frame.astype(dict.fromkeys(CURVE_KEYS, "category")).drop_duplicates(list(RESULTS_KEYS))
+    means = curves(frame)
     points: dict[tuple[str, str, str], dict[float, Point]] = {}
-    for row in curves(frame).to_dict("records"):
-        curve = points.setdefault((row["checkpoint"], row["scenario"], row["prompting"]), {})
-        curve[row["missing_rate"]] = Point(row["value"], row["ci_low"], row["ci_high"], row["spread"])
-    order = {name: i for i, name in enumerate(dict.fromkeys(frame["checkpoint"]))}
+    columns = ("checkpoint", "scenario", "prompting", "missing_rate", "value", "ci_low", "ci_high", "spread")
+    for checkpoint, scenario, prompting, rate, *point in zip(*(means[name].tolist() for name in columns), strict=True):
+        points.setdefault((checkpoint, scenario, prompting), {})[rate] = Point(*point)
+    order = {name: i for i, name in enumerate(frame["checkpoint"].unique())}
     figures = [name for name in Row.__dataclass_fields__ if name != "points"]
     rows = [
         Row(
             points=points[row["checkpoint"], row["scenario"], row["prompting"]], **{name: row[name] for name in figures}
         )
-        for row in summarise(frame).to_dict("records")
+        for row in summarise(frame, means).to_dict("records")
     ]
     return Table(
         dataset=str(frame["dataset"].iloc[0]),
@@ -264,7 +212,3 @@ def _table(frame: pd.DataFrame, metric: str) -> Table:
             )
         ),
     )
-
-
-def _pm(half_width: float) -> str:
-    return f"±{percent(half_width)}"

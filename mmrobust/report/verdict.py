@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.check import Outcome, Verdict
-from mmrobust.report.tables import UNKNOWN, percent
+from mmrobust.report.rows import UNKNOWN, percent
 
 MOST_PASSED = 10
 """How many passed cells a table shows where nothing failed; JSON has them all."""

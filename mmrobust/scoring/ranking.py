@@ -30,6 +30,7 @@ BLOCK = 32
 """Entries per step of a walk: more make larger products, of which a larger part is zeros."""
 CELLS_AT_ONCE = 128
 """Cells per walk: so many that sorting and gathering pay, so few that what they have seen stays in the cache."""
+_NOTHING = 1e-30
 _FLUSH = 8
 """Steps whose float32 sums are added up before they go into the float64 total."""
 
@@ -82,8 +83,7 @@ def mean_average_precision(cells: RankedCells, advance: Advance | None = None) -
     """
 
     def gain(step: _Step) -> Floats:
-        # Where nothing was seen, nothing was found: 0 / 1.
-        precision = np.divide(step.positives, np.maximum(step.seen, 1, out=step.seen), out=step.positives)
+        precision = np.divide(step.positives, step.seen, out=step.positives)
         return np.multiply(precision, step.found, out=precision)
 
     actual = (cells.weights @ cells.targets.astype(cells.weights.dtype)).astype(np.float64)
@@ -173,7 +173,10 @@ def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8
     samples, cases, penalties = samples[order], cases[order], penalties[order]
     group = np.cumsum(np.concatenate([[0], penalties[1:] != penalties[:-1]]))
     hits = targets[samples]
-    seen, positives = (np.zeros((tables.shape[1], weights.shape[1]), dtype=weights.dtype) for _ in range(2))
+    shape = tables.shape[1], weights.shape[1]
+    # Lost in the first weight that is added to it; where nothing was seen, nothing was found, and 0 / nothing is 0.
+    seen = np.full(shape, _NOTHING, dtype=weights.dtype)
+    positives = np.zeros(shape, dtype=weights.dtype)
     for entries in _blocks(group, hits):
         held = np.ascontiguousarray((tables[samples[entries]] == cases[entries, None]).T)  # [T, K]
         drawn, hit = weights[samples[entries]], np.flatnonzero(hits[entries])  # [K, R], [H]
@@ -215,7 +218,8 @@ def _step(
     return _Step(
         groups=[slice(start, end) for start, end in itertools.pairwise(ends.tolist())],
         cells=cell,
-        found=summed(holds_hits & within[level], drawn[hit]),
+        # Without ties, the one hit of the group is the one that the cell holds.
+        found=drawn[hit[level]] if len(levels) == len(hit) else summed(holds_hits & within[level], drawn[hit]),
         positives=summed(holds_hits & (group[hit] <= levels[:, None])[level], drawn[hit], positives),
         seen=summed(holds & (group <= levels[:, None])[level], drawn, seen),
         tied=lambda: summed(holds & (group == levels[:, None])[level], drawn),

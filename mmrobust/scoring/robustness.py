@@ -42,18 +42,19 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.DataFrame:
     """The robustness figures of every curve of a results table.
 
     Args:
         results: rows as ``RESULTS_SCHEMA``.
+        curve: their :func:`curves`, where they are known already.
 
     Returns:
         One row per ``CURVE_KEYS``, sorted by them: ``auc_eta``, ``complete``, ``relative_robustness``, ``worst_value``,
         ``worst_rate``, ``worst_seed``, ``drop_per_10_points``; NaN where a figure is not defined.
     """
     keys = list(CURVE_KEYS)
-    curve = curves(results)
+    curve = curves(results) if curve is None else curve
     grouped = curve.groupby(keys, sort=True, observed=True)
     width = grouped["missing_rate"].diff()
     height = (curve["value"] + grouped["value"].shift()) / 2

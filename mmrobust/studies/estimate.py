@@ -19,11 +19,13 @@ from mmrobust.scenarios import SITUATION, make_grid, parse_rates
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
 from mmrobust.training.batching import epoch_batches, share_of
-from mmrobust.training.frozen import Cache, FrozenSource, LiveSource, source_of
+from mmrobust.training.caching import Cache
+from mmrobust.training.frozen import FrozenSource, source_of
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
 from mmrobust.training.rows import Positions
 from mmrobust.training.setup import set_up
+from mmrobust.training.sources import LiveSource
 
 BYTES_PER_ROW = 60
 """Of a row of predictions, beside its logits."""

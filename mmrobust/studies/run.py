@@ -25,7 +25,7 @@ from mmrobust.results import RESULTS_FILE
 from mmrobust.scenarios import make_grid, parse_rates
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
-from mmrobust.training.frozen import Cache
+from mmrobust.training.caching import Cache
 from mmrobust.training.loop import train
 
 ENGINES = LOCAL, RAY = ("local", "ray")

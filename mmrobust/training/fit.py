@@ -15,12 +15,14 @@ from mmrobust.errors import Interrupted, TrainingError
 from mmrobust.heads.base import Head
 from mmrobust.progress import Advance, Progress
 from mmrobust.training.batching import Batch, Positions, epoch_batches, share_of
+from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
 from mmrobust.training.efficiency import Clock, Efficiency, Meter, release_memory
-from mmrobust.training.frozen import Cache, LiveSource, Wanted, source_of
+from mmrobust.training.frozen import source_of
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions
+from mmrobust.training.sources import LiveSource, Wanted
 from mmrobust.training.state import EpochRecord, Progressed, StateStore
 from mmrobust.training.validation import class_features, groups_of, needed, validate
 
@@ -195,11 +197,13 @@ class Run:
         batches = self._batches(split, self.chosen[draws.permutation(len(self.chosen))])
         total, seen, rate, clock = 0.0, 0, 0.0, Clock(self.device)
         self.classifier.train(True)
-        for index, batch in enumerate(batches):
+        mine = [{name: everyone[self.team.rank :: self.team.size] for name, everyone in b.items()} for b in batches]
+        for index, own in enumerate(self.sources["train"].ahead(mine, noise)):
+            batch = batches[index]
             rate = learning_rate(self.recipe, epoch * len(batches) + index, self.recipe.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
-            value = self._step(split, batch, optimizer, noise)
+            value = self._step(split, own, _length(batch), optimizer, noise)
             if not np.isfinite(value):
                 raise self._diverged("loss", epoch, index)
             total, seen = total + value * _length(batch), seen + _length(batch)
@@ -235,13 +239,22 @@ class Run:
             f"the {what} {verb} no number any more at epoch {epoch + 1}, step {index + 1}{where}; try {', '.join(ways)}"
         )
 
-    def _step(self, split: TrainingSplit, batch: Batch, optimizer: torch.optim.Optimizer, noise: Noise) -> float:
-        """One step of the optimiser on one batch. Its samples run case by case, the loss is the mean over all."""
-        classifier, recipe, length = self.classifier, self.recipe, _length(batch)
+    def _step(
+        self, split: TrainingSplit, batch: Batch, length: int, optimizer: torch.optim.Optimizer, noise: Noise
+    ) -> float:
+        """One step of the optimiser. Samples run case by case, the loss is the mean over all.
+
+        Args:
+            split: the training split.
+            batch: this process's part of the step's samples.
+            length: how many samples all processes have.
+            optimizer: to step.
+            noise: of degraded inputs.
+        """
+        classifier, recipe = self.classifier, self.recipe
         optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        for name, everyone in batch.items():
-            mine = everyone[self.team.rank :: self.team.size]
+        for name, mine in batch.items():
             for positions in np.array_split(mine, min(recipe.accumulate, max(1, len(mine)))):
                 if not len(positions):
                     continue

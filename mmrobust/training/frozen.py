@@ -1,4 +1,4 @@
-"""What steps and validation take of a split: features of samples in a case, with what is frozen computed once.
+"""Features of a split's samples, with what is frozen computed once.
 
 Up to the first layer that a method changes (:meth:`Method.first_changed`) a frozen backbone gives a sample the same in
 every step. :class:`FrozenSource` computes that once and keeps it, by what decides it:
@@ -14,9 +14,8 @@ backbone's dropout and methods that train from the first layer on leave nothing 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,97 +29,19 @@ from mmrobust.classifier import Classifier
 from mmrobust.configuration import plain
 from mmrobust.data.batches import EncodedSplit, input_key
 from mmrobust.degradations import Noise
-from mmrobust.errors import UsageError, unknown_name
 from mmrobust.fingerprints import fingerprint_settings
-from mmrobust.prediction.buckets import buckets
 from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
-from mmrobust.training.augmentation import augment
+from mmrobust.training.batching import Batch
+from mmrobust.training.caching import Cache, free_memory
 from mmrobust.training.rows import SHARED, MemoryBudget, Positions, RowTable
+from mmrobust.training.sources import STRETCH, LiveSource, Wanted
 
 FILL_BATCH = 64
-FILL_STRETCH = 256
-"""Samples that are decoded at a time, for all their cases."""
 FEATURES, POOLED = "features", "pooled"
-MEMORY_IF_UNKNOWN = 2**30
 
-Wanted = tuple[Case, "Noise | None", Positions]
-"""Samples that will be asked for, in a case under a noise; ``None``: the noise is not known beforehand."""
 _Key = tuple[str, tuple[Hashable, ...], "Noise | None"]
 """Part, what decides the inputs that it reads (:func:`input_key`), and their noise."""
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Whether and where what is frozen is kept."""
-
-    on: bool = True
-    folder: Path | None = None
-    """Where it is kept for later trainings; ``None``: for this training only, in memory as far as it goes."""
-    memory: int | None = None
-    """Bytes of memory at most; the rest lies in files. ``None``: a quarter of what is free."""
-
-
-def parse_cache(text: str, gigabytes: float | None = None) -> Cache:
-    """The cache of ``--cache``: ``auto``, ``off``, or a folder that keeps it.
-
-    Raises:
-        UsageError: a word that is neither, nor a folder: one that is not there yet is written with a ``/``.
-    """
-    if gigabytes is not None and gigabytes < 0:
-        raise UsageError(f"--cache-memory {gigabytes:g}: give gigabytes, 0 or more")
-    memory = None if gigabytes is None else int(gigabytes * 2**30)
-    if text in ("auto", "off"):
-        return Cache(text == "auto", memory=memory)
-    if "/" not in text and not Path(text).is_dir():
-        raise unknown_name("cache", text, ("auto", "off", "FOLDER/"))
-    return Cache(folder=Path(text), memory=memory)
-
-
-class LiveSource:
-    """Features of a split's samples, computed anew each time.
-
-    Args:
-        classifier: whose features.
-        encoded: the split.
-        augmented: whether samples are moved about a little.
-    """
-
-    def __init__(self, classifier: Classifier, encoded: EncodedSplit, augmented: bool = False) -> None:
-        self.classifier, self.encoded, self._augmented = classifier, encoded, augmented
-
-    @property
-    def kept_bytes(self) -> int:
-        """How much is kept."""
-        return 0
-
-    def prepare(self, wanted: Iterable[Wanted], advance: Advance) -> None:
-        """Compute what can be kept of ``wanted``, and keep it; ``advance`` hears of samples that are done."""
-
-    def batches(self, positions: Positions, size: int) -> Iterator[Positions]:
-        """``positions`` in batches for evaluation, samples of like length together."""
-        for start in range(0, len(positions), FILL_STRETCH):
-            stretch = positions[start : start + FILL_STRETCH]
-            yield from (stretch[rows] for rows in buckets(self.encoded.lengths(stretch), size))
-
-    def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
-        """Features of the samples at ``positions`` in ``case``, as the head takes them."""
-        return self._features(self._inputs(positions, case, noise), case)
-
-    def _features(self, inputs: Mapping[str, Tensor], case: Case, begun: Mapping[str, Begun] | None = None) -> Features:
-        with self.classifier.autocast():
-            return self.classifier.features(inputs, self.classifier.told(case.name, SITUATION), begun)
-
-    def _inputs(self, positions: Positions, case: Case, noise: Noise | None) -> dict[str, Tensor]:
-        """The backbone's inputs, where the classifier is."""
-        samples = self.encoded.samples(positions, case, noise)
-        if self._augmented:
-            samples = [augment(sample) for sample in samples]
-        return {name: tensor.to(self._device) for name, tensor in self.encoded.processor.collate(samples).items()}
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.classifier.parameters()).device
 
 
 class FrozenSource(LiveSource):
@@ -147,6 +68,7 @@ class FrozenSource(LiveSource):
         self._identity = {
             **identity,
             "split": encoded.split.name,
+            "samples": fingerprint_settings({"ids": encoded.split.ids}),  # some may be left out
             "fill": classifier.fill,
             "dtype": classifier.dtype,
             "settings": repr(classifier.backbone.settings),
@@ -166,36 +88,64 @@ class FrozenSource(LiveSource):
         asked = [(case, noise, np.sort(positions)) for case, noise, positions in wanted]
         training = self.classifier.training
         self.classifier.train(False)
-        for start in range(0, len(self.encoded.split), FILL_STRETCH):
+        starts = range(0, len(self.encoded.split), STRETCH)
+        # Each sample is asked for in one stretch only, and the training will not ask for it again: none is kept.
+        for start in self.encoded.ahead(starts, lambda start: self._unread(asked, start), keep=False):
             for case, noise, positions in asked:
-                within = positions[(positions >= start) & (positions < start + FILL_STRETCH)]
-                for part in self._parts(case):
-                    if noise is None and any(modality in case.degraded for modality in self._reads(part)):
-                        continue
-                    table, rows = self._table(part, case, noise), self._rows(part, case, within)
-                    if absent := [int(row) for row in table.absent(rows)]:
-                        self._fill(table, part, case, noise, within[:1] if absent == [SHARED] else np.asarray(absent))
+                within = _within(positions, start)
+                for part in self._keepable(case, noise):
+                    self._fill(part, case, noise, within)
                 advance(len(within))
-            # Each sample is asked for in one stretch only, and the training will not ask for it again.
-            self.encoded.forget()
+        self.encoded.forget()
         for table in self._tables.values():
             table.finish(self._lasting)
         self.classifier.train(training)
 
+    def _unread(self, asked: Iterable[Wanted], start: int) -> Iterator[tuple[str, Positions]]:
+        """What must be read to fill a stretch: (case, positions)."""
+        for case, noise, positions in asked:
+            for part in self._keepable(case, noise):
+                yield case.name, self._absent(part, case, noise, _within(positions, start))
+
+    def _keepable(self, case: Case, noise: Noise | None) -> list[str]:
+        """The parts of samples in ``case`` that no unknown noise decides."""
+        parts = self._parts(case)
+        return [p for p in parts if noise is not None or not any(m in case.degraded for m in self._reads(p))]
+
+    def _absent(self, part: str, case: Case, noise: Noise | None, positions: Positions) -> Positions:
+        """The samples of which a part must be computed; one of all of them, where it is the same for all."""
+        absent = self._table(part, case, noise).absent(self._rows(part, case, positions))
+        return positions[:1] if self._shared(part, case) and len(absent) else absent
+
     @torch.no_grad()
-    def _fill(self, table: RowTable, part: str, case: Case, noise: Noise | None, positions: Positions) -> None:
-        for batch in LiveSource.batches(self, positions, FILL_BATCH):
+    def _fill(self, part: str, case: Case, noise: Noise | None, positions: Positions) -> None:
+        absent = self._absent(part, case, noise, positions)
+        for batch in self._by_length(case, absent, FILL_BATCH):
             with self.classifier.autocast():
                 sequence = self._compute(part, self._inputs(batch, case, noise), case)
-            table.add([SHARED] if self._shared(part, case) else batch.tolist(), sequence)
+            rows = [SHARED] if self._shared(part, case) else batch.tolist()
+            self._table(part, case, noise).add(rows, sequence)
 
     def _compute(self, part: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         """What is kept of a batch."""
         del case
         return self.classifier.backbone.begin(part, inputs, self.depths[part]).sequence
 
-    def batches(self, positions: Positions, size: int) -> Iterator[Positions]:
-        """See :meth:`LiveSource.batches`; nothing is decoded to learn its length."""
+    def ahead(self, steps: Iterable[Batch], noise: Noise) -> Iterator[Batch]:
+        """See :meth:`LiveSource.ahead`; what is kept need not be read."""
+
+        def unread(step: Batch) -> Iterator[tuple[str, Positions]]:
+            for name, positions in step.items():
+                if self._must_read(self._parse(name), positions, noise):
+                    yield name, positions
+
+        yield from self.encoded.ahead(steps, unread)
+
+    def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
+        """See :meth:`LiveSource.batches`; what is kept need not be read to learn its length."""
+        if self._must_read(case, positions, self.encoded.noise):
+            yield from super().batches(case, positions, size)
+            return
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
@@ -205,19 +155,30 @@ class FrozenSource(LiveSource):
             sequence = self._kept(stream, positions, case, noise)
             if sequence is not None:
                 begun[stream] = Begun(sequence, self.depths[stream])
-        backbone, missing = self.classifier.backbone, self.classifier.known_missing((case.name,))
-        read = {modality for stream in begun for modality in backbone.reads(stream)}
-        return self._features(
-            {} if read >= set(backbone.needed(missing)) else self._inputs(positions, case, noise), case, begun
-        )
+        inputs = {} if self._covers(begun, case) else self._inputs(positions, case, noise)
+        return self._features(inputs, case, begun)
+
+    def _must_read(self, case: Case, positions: Positions, noise: Noise) -> bool:
+        """Whether :meth:`features` will want the inputs of any of these samples."""
+        return not self._covers([part for part in self._parts(case) if self._has(part, positions, case, noise)], case)
+
+    def _covers(self, parts: Iterable[str], case: Case) -> bool:
+        """Whether ``parts`` are all that begins with inputs in ``case``."""
+        read = {modality for part in parts for modality in self._reads(part)}
+        return read >= set(self.classifier.backbone.needed(self.classifier.known_missing((case.name,))))
+
+    def _has(self, part: str, positions: Positions, case: Case, noise: Noise) -> bool:
+        table = self._tables.get(self._key(part, case, noise))
+        return table is not None and not len(table.absent(self._rows(part, case, positions)))
+
+    def _parse(self, name: str) -> Case:
+        return Case.parse(name, self.classifier.modalities)
 
     def _kept(self, part: str, positions: Positions, case: Case, noise: Noise) -> TokenSequence | None:
         """What is kept of the samples at ``positions``, where that is all of them."""
-        table = self._tables.get(self._key(part, case, noise))
-        rows = self._rows(part, case, positions)
-        if table is None or len(table.absent(rows)):
+        if not self._has(part, positions, case, noise):
             return None
-        kept = table.take(rows)
+        kept = self._table(part, case, noise).take(self._rows(part, case, positions))
         tokens = kept.tokens_BLD.to(self._device)
         return replace(
             kept,
@@ -329,9 +290,5 @@ def only_head_trains(classifier: Classifier) -> bool:
     return frozen and not method.trains_backbone and all(layer is None for layer in changed)
 
 
-def free_memory() -> int:
-    """Bytes of memory that are free, as far as the system tells."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 4 * MEMORY_IF_UNKNOWN
+def _within(positions: Positions, start: int) -> Positions:
+    return positions[(positions >= start) & (positions < start + STRETCH)]

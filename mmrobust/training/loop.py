@@ -15,11 +15,11 @@ from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.files import refuse_to_overwrite
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.progress import Progress, no_progress
+from mmrobust.training.caching import Cache
 from mmrobust.training.card import write_card
 from mmrobust.training.distributed import own_device, team
 from mmrobust.training.efficiency import Efficiency
 from mmrobust.training.fit import Observer, Run, Watch
-from mmrobust.training.frozen import Cache
 from mmrobust.training.kept_head import head_loss
 from mmrobust.training.recipe import HEAD
 from mmrobust.training.setup import Setup, TrainSettings, set_up
@@ -33,6 +33,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
+    workers: int = 0,
     cache: Cache | None = None,
     progress: Progress = no_progress,
     observe: Observer = lambda record, best: None,
@@ -48,6 +49,7 @@ def train(
         resume: go on with the training that was begun in ``out`` (or begin, where none was).
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32``, or ``bfloat16`` for the matrix work.
+        workers: processes that decode; they change no bit of the result.
         cache: whether and where what is frozen is kept; it changes no number by more than float rounding.
         progress: shows how far it is.
         observe: called after each epoch.
@@ -69,7 +71,11 @@ def train(
     if settings.recipe.loss == HEAD:
         recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
         settings = dataclasses.replace(settings, recipe=recipe)
-    setup, place, cache = set_up(settings, out), torch.device(own_device(device)), cache or Cache()
+    setup, place, cache = (
+        set_up(settings, out, workers=workers, progress=progress),
+        torch.device(own_device(device)),
+        cache or Cache(),
+    )
     setup.classifier.to(place)
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing

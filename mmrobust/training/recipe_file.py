@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from mmrobust.configuration import from_mapping, plain
+from mmrobust.data.screening import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.methods import method_class
@@ -49,7 +50,7 @@ class TrainingRecipe:
             values[each.name] = {**own, **new} if isinstance(own, dict) else own if new is None else new
         return TrainingRecipe(**values)
 
-    def settings(self, data: Path, seed: int, name: str) -> TrainSettings:
+    def settings(self, data: Path, seed: int, name: str, on_bad_sample: str = ERROR) -> TrainSettings:
         """The whole training on ``data``; ``name`` is the recipe's, for the checkpoint.
 
         Raises:
@@ -76,6 +77,7 @@ class TrainingRecipe:
             head_settings=self.head_settings,
             backbone_settings=self.backbone_settings,
             recipe_name=name,
+            on_bad_sample=on_bad_sample,
         )
 
 

@@ -19,12 +19,14 @@ from mmrobust.cases import Case
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
-from mmrobust.data.batches import EncodedSplit
-from mmrobust.data.dataset import Dataset, choose_modalities
+from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.dataset import Dataset, Split, choose_modalities
+from mmrobust.data.screening import ERROR, screen
 from mmrobust.degradations import DEFAULT, Noise, check_profile
 from mmrobust.errors import TrainingError
 from mmrobust.heads import head_class
 from mmrobust.methods import method_class
+from mmrobust.progress import Progress, no_progress
 from mmrobust.provenance import versions
 from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate, training_cases
 from mmrobust.training.kept_head import take_head
@@ -53,6 +55,8 @@ class TrainSettings:
     """What differs from the way that the fine-tuned checkpoint ran it, or, without one, from the family's usual way."""
     noise_profile: str = DEFAULT
     """What becomes of noisy inputs: a pure function of the sample and the seed (see ``Recipe.draws``)."""
+    on_bad_sample: str = ERROR
+    """What becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``."""
     recipe_name: str = "default"
     """Where the settings come from: a built-in recipe's name or a file."""
 
@@ -94,12 +98,14 @@ class Setup:
     """Whether the head is a fine-tuned checkpoint's, and needs no start."""
 
 
-def set_up(settings: TrainSettings, out: Path) -> Setup:
+def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:
     """Read the data, draw the missing tables, load the backbone, build the classifier.
 
     Args:
         settings: what to train.
         out: the checkpoint folder to be; only to say where the backbone lies from there.
+        workers: processes that decode; they change nothing.
+        progress: shows how far the search for samples that cannot be read is, where one is asked for.
 
     Raises:
         MmrobustError: whatever does not exist or does not fit; nothing has been written.
@@ -114,9 +120,13 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
     scenario = Scenario.parse(settings.scenario, modalities)
     cases = training_cases(settings.scenario, modalities)
     check_profile((*cases, *scenario.cases), noise)
-    splits = {name: _split(dataset, name) for name in ("train", "validation")}
+    splits, bad = {}, {}
+    for name in ("train", "validation"):
+        splits[name], bad[name] = screen(
+            _split(dataset, name), modalities, settings.on_bad_sample, workers=workers, progress=progress
+        )
 
-    backbone = _load(settings, modalities, dataset)
+    backbone = _load(settings, modalities, splits["train"])
     backbone_settings = _backbone_settings(settings)
     backbone.configure(backbone_settings)
     stored = method.trains_backbone or is_tiny(settings.backbone)
@@ -145,24 +155,28 @@ def set_up(settings: TrainSettings, out: Path) -> Setup:
             "seed": settings.seed,
             "recipe": plain(settings.recipe),
             "recipe_name": settings.recipe_name,
+            **{f"bad_samples_{name}": found.describe() for name, found in bad.items() if found.found},
         },
         versions=versions(),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
+    room = Room()
     head_taken = method.keeps_head and take_head(classifier, config, settings.backbone)
 
     def under_table(name: str) -> TrainingSplit:
         split = splits[name]
-        encoded = EncodedSplit(split, backbone.processor, backbone.modalities, settings.fill, noise)
+        encoded = EncodedSplit(
+            split, backbone.processor, backbone.modalities, settings.fill, noise, workers=workers, room=room
+        )
         targets, nobody = multi_hot(split.labels, len(dataset.info.classes)), np.empty(0, dtype=object)
         return TrainingSplit(encoded, nobody, targets, scenario, settings.missing_rate).drawn(settings.seed)
 
     return Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
 
 
-def _split(dataset: Dataset, name: str) -> Any:
+def _split(dataset: Dataset, name: str) -> Split:
     if name not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder}: has no split '{name}' ({', '.join(dataset.splits)} only); "
@@ -171,9 +185,9 @@ def _split(dataset: Dataset, name: str) -> Any:
     return dataset.split(name)
 
 
-def _load(settings: TrainSettings, modalities: tuple[str, ...], dataset: Dataset) -> Backbone:
+def _load(settings: TrainSettings, modalities: tuple[str, ...], train: Split) -> Backbone:
     if is_tiny(settings.backbone):
-        return make_tiny(settings.backbone, modalities, dataset.split("train"), settings.seed)
+        return make_tiny(settings.backbone, modalities, train, settings.seed)
     return load_backbone(settings.backbone, modalities)
 
 

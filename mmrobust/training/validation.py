@@ -12,9 +12,9 @@ from mmrobust.cases import Case
 from mmrobust.scenarios import SITUATION, Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.training.batching import Batch, Positions, validation_groups
-from mmrobust.training.frozen import LiveSource
 from mmrobust.training.recipe import GRID, Recipe
 from mmrobust.training.setup import TrainingSplit, case_positions
+from mmrobust.training.sources import LiveSource
 
 BATCH = 64
 GRID_RATES = (0.0, 0.5, 1.0)
@@ -74,7 +74,7 @@ def predict_case(source: LiveSource, positions: Positions, name: str) -> npt.NDA
     case = Case.parse(name, classifier.modalities)
     told = classifier.told(name, SITUATION)
     logits = np.full((len(encoded.split), len(classifier.classes)), np.nan, dtype=np.float32)
-    for batch in source.batches(positions, BATCH):
+    for batch in source.batches(case, positions, BATCH):
         with classifier.autocast():
             logits[batch] = classifier.head(source.features(batch, case, encoded.noise), told).float().cpu().numpy()
     return logits
@@ -88,12 +88,13 @@ def class_features(
     seen = {}
     for case in cases:
         positions = case_positions(split, case)
+        order: list[Positions] = []
         parts: dict[str, list[torch.Tensor]] = {}
-        for start in range(0, len(positions), BATCH):
-            found = source.features(positions[start : start + BATCH], case, split.encoded.noise)
-            for modality, part in found.parts_BD.items():
+        for batch in source.batches(case, positions, BATCH):
+            order.append(batch)
+            for modality, part in source.features(batch, case, split.encoded.noise).parts_BD.items():
                 parts.setdefault(modality, []).append(part.float())
         joined = {modality: torch.cat(rows) for modality, rows in parts.items()}
         device = next(iter(joined.values())).device
-        seen[case.plain.name] = joined, split.targets[positions].to(device)
+        seen[case.plain.name] = joined, split.targets[np.concatenate(order)].to(device)
     return seen

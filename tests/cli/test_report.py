@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
+from mmrobust.report import FORMATS
 from mmrobust.results import write_results
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.join import SplitTruth, score
@@ -71,6 +73,42 @@ def test_files_are_written_and_named_on_standard_error(cli, runs):
     assert len((runs / "r" / "a.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3 * 2 * 2 * 2
 
 
+def test_every_format_has_a_flag(cli, runs):
+    files = {name: runs / f"report.{name}" for name in FORMATS}
+    code, _, err = cli("report", runs / "main", *(part for name, file in files.items() for part in (f"--{name}", file)))
+    assert code == 0
+    assert err.count("wrote") == len(FORMATS)
+    for name, beginning in {"html": "<!DOCTYPE html>", "latex": "% By mmrobust", "markdown": "# Robust"}.items():
+        assert files[name].read_text(encoding="utf-8").startswith(beginning)
+
+
+def test_pictures_are_drawn_into_a_folder(cli, runs):
+    code, _, err = cli("report", runs / "main", "--figures", runs / "pictures", "--prompting", "situation")
+    assert code == 0
+    assert "wrote 6 pictures into" in err
+    assert len(list((runs / "pictures").iterdir())) == 6
+
+
+def test_json_is_all_that_standard_output_holds(cli, runs):
+    code, out, _ = cli("report", runs / "main", runs / "other", "--json")
+    assert code == 0
+    assert {row["checkpoint"] for row in json.loads(out)["tables"][0]["rows"]} == {"mmp", "none"}
+
+
+def test_published_figures_are_named_as_the_papers(cli, runs):
+    code, out, _ = cli("report", runs / "main", "--published", "ptm")
+    assert code == 0
+    assert "UrbanSound8K-AV as published · Prompt the Missing (Park, CVPRW 2025) · accuracy in %" in out
+    row = next(line for line in out.splitlines() if line.startswith("paper: PTM")).split()
+    assert row == ["paper:", "PTM", "99.0", "94.0", "83.0", "88.0", "91.0"]
+
+
+def test_published_figures_fit_into_a_narrow_terminal(cli, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = cli("report", runs / "main", "--published", "ptm")
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_metric_and_prompting(cli, runs):
     _, out, _ = cli("report", runs / "main", "--metric", "macro_f1", "--prompting", "situation")
     assert "macro_f1 in %" in out
@@ -83,6 +121,10 @@ def test_metric_and_prompting(cli, runs):
         (["nowhere"], "nowhere: no such file or folder; results are made by: mmrobust eval"),
         (["main", "--metric", "acuracy"], "unknown metric of these results 'acuracy': did you mean 'accuracy'"),
         (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),
+        (["main", "--published", "pmt"], "unknown published figures 'pmt': did you mean 'ptm'? Known: ptm"),
+        (["main", "--data", "digits"], "--data is for the samples on the page: name it with --html FILE"),
+        (["main", "--html", "a.html", "--data", "nowhere"], "nowhere: no such folder; make a data set with"),
+        (["main", "--figures", "main/results.parquet"], "--figures main/results.parquet: is a file; name a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(cli, runs, monkeypatch, arguments, message):

@@ -62,16 +62,27 @@ def test_a_killed_evaluation_leaves_enough(cli: Callable[..., object], grid: Pat
 def test_new_rates_seeds_and_metrics_cost_no_prediction(cli: Callable[..., object], grid: Path, tmp_path: Path) -> None:
     before = read_results(grid).frame
     there = {path: path.stat().st_mtime_ns for path in (grid / "predictions").iterdir()}
-    flags = ("--missing-rate", "0:1:0.25", "--seeds", 4, "--metric", "macro_f1", "--f1-absent", "skip")
+    flags = (
+        "--scenario",
+        "missing-text",
+        "--missing-rate",
+        "0:1:0.25",
+        "--seeds",
+        4,
+        "--metric",
+        "macro_f1",
+        "--f1-absent",
+        "skip",
+    )
     code, out, _ = cli("score", grid, *flags, "--resamples", 50, "--out", tmp_path / "new", "--json")
-    assert code == 0 and len(json.loads(out)) == 2 * 2 * 5 * 4 * 2
+    assert code == 0 and len(json.loads(out)) == 2 * 2 * 5 * 4
     after = read_results(tmp_path / "new")
     assert set(after.frame.metric) == {"macro_f1"} and set(after.frame.seed) == {0, 1, 2, 3}
     assert after.provenance["scoring"] == {
         **{"threshold": 0.5, "f1_absent": "skip", "resamples": 50, "bootstrap_seed": 0}
     }
     common = after.frame.merge(before, on=list(RESULTS_KEYS))
-    assert len(common) == 2 * 2 * 2 * 2 * 2
+    assert len(common) == 2 * 2 * 2 * 2
     assert (common.value_x >= common.value_y).all()
     assert {path: path.stat().st_mtime_ns for path in (grid / "predictions").iterdir()} == there
     pd.testing.assert_frame_equal(read_results(grid).frame, before)

@@ -15,7 +15,7 @@ from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.errors import UsageError
 from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.prediction import shards
+from mmrobust.prediction import run as run_module
 from mmrobust.prediction.engines import Running
 from mmrobust.results import Results
 from mmrobust.scenarios import Grid
@@ -49,8 +49,8 @@ def test_a_killed_worker_costs_nothing_but_time(
     pytest.importorskip("ray.data")
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds Ray's workers in /proc")
-    for module in (shards, on_ray):
-        monkeypatch.setattr(module, "SHARD_SAMPLES", 12)
+    for module in (run_module, on_ray):
+        monkeypatch.setattr(module, "STRETCH_SAMPLES", 12)
     checkpoint = load_checkpoint(trained("mmp", "prototype"))
     killed: list[int] = []
     bars: list[tuple[str, int | None]] = []

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
+from mmrobust.checkpoint import load_checkpoint
+from mmrobust.evaluation import evaluate_checkpoints
 from mmrobust.results import Results
 from mmrobust.scenarios import DEFAULT_RATES, Grid
 from mmrobust.scoring.join import SplitTruth, score
@@ -52,6 +54,17 @@ def make(name="mmp", strength=1.0, rates=DEFAULT_RATES, seeds=(0, 1, 2), prompti
 def make_results():
     """A function that makes the results of one model."""
     return make
+
+
+@pytest.fixture(scope="session")
+def grid(digits, trained, tmp_path_factory):
+    """A real evaluation: four trained checkpoints, 165 cells each, with their predictions."""
+    out = tmp_path_factory.mktemp("grid")
+    folders = [trained(method, head) for method in ("none", "mmp") for head in ("linear", "prototype")]
+    checkpoints = {"-".join(folder.name.split("-")[:2]): load_checkpoint(folder) for folder in folders}
+    cells = Grid(SCENARIOS, DEFAULT_RATES, tuple(range(5)), ("situation",))
+    evaluate_checkpoints(checkpoints, digits, dict.fromkeys(checkpoints, cells), out)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mmrobust.report import FORMATS, tables
+import re
+
+from markdown_it import MarkdownIt
+
+from mmrobust.report import FORMATS, sections, tables
 from mmrobust.results import Results
 
 
@@ -18,6 +22,18 @@ def test_every_rate_and_figure_is_in_the_table(two):
     assert all(line.count("|") == header.count("|") for line in rows)
 
 
+def test_it_renders_as_tables(two):
+    report = sections.with_sections(tables.build(two), baseline="none").with_published("ptm")
+    text = FORMATS["markdown"](report)
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    found = [re.findall(r"<tr>(.*?)</tr>", table, re.S) for table in re.findall(r"<table>.*?</table>", page, re.S)]
+    assert len(found) == sum(line.startswith("| :---") for line in text.splitlines()) >= 6
+    for rows in found:
+        assert len({len(re.findall(r"<t[hd]", row)) for row in rows}) == 1
+    assert "<strong>" in page
+    assert "|" not in re.sub(r"<code>.*?</code>", "", page)  # no row was left as text
+
+
 def test_the_best_is_bold_and_the_worst_cell_is_named(two):
     text = FORMATS["markdown"](tables.build(two))
     row = next(line for line in text.splitlines() if line.startswith("| missing-image | situation | mmp"))
@@ -30,7 +46,7 @@ def test_the_best_is_bold_and_the_worst_cell_is_named(two):
 
 def test_checkpoints_and_provenance_are_told(two):
     text = FORMATS["markdown"](tables.build(two))
-    assert "| mmp | mmp | linear | tiny-vilt | ones | of-mmp |" in text
+    assert "| mmp | mmp | linear | tiny-vilt | – | ones | of-mmp |" in text
     assert "- command: `mmrobust eval runs/mmp --data digits --out results`" in text
     assert "- data: digits, split test, fingerprint `0123abcd`" in text
     assert "- versions: mmrobust 0.1.0, torch 2.9" in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.report import tables
+from mmrobust.report import rows, tables
 from mmrobust.results import Results, write_results
 
 
@@ -123,7 +123,7 @@ def test_uncertainty_says_what_is_known(two, make_results):
 
 
 def test_percent():
-    assert [tables.percent(v) for v in (0.9333, 1.0, 0.0, float("nan"))] == ["93.3", "100.0", "0.0", "–"]
+    assert [rows.percent(v) for v in (0.9333, 1.0, 0.0, float("nan"))] == ["93.3", "100.0", "0.0", "–"]
 
 
 def test_the_table_is_plain_values(two):

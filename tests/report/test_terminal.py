@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmrobust.report import tables, terminal
+from mmrobust.report import rows, sections, tables, terminal
 from mmrobust.results import Results
 
 
@@ -108,7 +108,25 @@ def test_naturally_missing_samples_are_mentioned(make_results):
 
 def test_even_subset_keeps_both_ends():
     rates = tuple(np.linspace(0, 1, 11).round(1).tolist())
-    assert terminal.even_subset(rates, 3) == (0.0, 0.5, 1.0)
-    assert terminal.even_subset(rates, 2) == (0.0, 1.0)
-    assert terminal.even_subset(rates, 1) == (1.0,)
-    assert terminal.even_subset(rates, 20) == rates
+    assert rows.even_subset(rates, 3) == (0.0, 0.5, 1.0)
+    assert rows.even_subset(rates, 2) == (0.0, 1.0)
+    assert rows.even_subset(rates, 1) == (1.0,)
+    assert rows.even_subset(rates, 20) == rates
+
+
+def test_a_sparkline_shows_the_curve_where_there_is_room(two):
+    report = tables.build(two, promptings=["situation"])
+    row = next(line for line in shown(report, 100).splitlines() if line.startswith("  none"))
+    line = row.split()[1]
+    assert len(line) == 11
+    heights = ["▁▂▃▄▅▆▇█".index(bar) for bar in line]
+    assert heights[0] > heights[-1]
+    assert not any(bar in shown(report) for bar in "▁▂▃▄▅▆▇█")  # a pipe gets numbers
+    assert max(map(len, shown(report, 80).splitlines())) <= 80
+
+
+def test_further_tables_give_up_their_last_columns_where_it_is_narrow(two):
+    report = sections.with_sections(tables.build(two), baseline="none")
+    for width in (60, 80, 120):
+        assert max(map(len, shown(report, width).splitlines())) <= width
+    assert "mean rank" in shown(report, 40)

@@ -19,11 +19,11 @@ from mmrobust.data.batches import EncodedSplit
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError, UsageError
 from mmrobust.training.batching import epoch_batches, share_of, validation_groups
-from mmrobust.training.frozen import LiveSource
 from mmrobust.training.loop import train
 from mmrobust.training.objective import loss, make_optimizer
 from mmrobust.training.recipe import BCE, PROMPT_THE_MISSING, Recipe
 from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.sources import LiveSource
 from mmrobust.training.state import EpochRecord
 from mmrobust.training.validation import validate
 

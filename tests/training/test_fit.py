@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from mmrobust.data import Dataset
 from mmrobust.training.batching import Batch
 from mmrobust.training.fit import Run, Tick
-from mmrobust.training.frozen import LiveSource
 from mmrobust.training.loop import train
 from mmrobust.training.objective import make_optimizer
 from mmrobust.training.recipe import GRID, Recipe
 from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.sources import LiveSource
 from mmrobust.training.validation import GRID_RATES, groups_of, validate
 
 RECIPE = Recipe(epochs=2, batch_size=20, lr=5e-3)

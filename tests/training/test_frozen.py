@@ -18,10 +18,12 @@ from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.data import Dataset
 from mmrobust.degradations import Noise
-from mmrobust.training.frozen import Cache, FeatureSource, FrozenSource, LiveSource, frozen_depths, source_of
+from mmrobust.training.caching import Cache
+from mmrobust.training.frozen import FeatureSource, FrozenSource, frozen_depths, source_of
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
 from mmrobust.training.setup import Setup, TrainSettings, set_up
+from mmrobust.training.sources import LiveSource
 
 NOISE = Noise("default", 3)
 RECIPE = Recipe(epochs=2, batch_size=16, lr=5e-3)

@@ -132,7 +132,7 @@ def test_divergence_says_where_and_what_to_try(settings: TrainSettings, tmp_path
 
 
 def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: Path) -> None:
-    from mmrobust.training.frozen import LiveSource
+    from mmrobust.training.sources import LiveSource
     from mmrobust.training.validation import class_features, validate
 
     def begun(setup: Setup) -> float:

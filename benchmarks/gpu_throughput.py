@@ -1,0 +1,84 @@
+"""Samples per second on a GPU in bfloat16, and the share of its measured matrix-multiply peak that they use.
+
+    python benchmarks/gpu_throughput.py
+
+ViLT-B/32 (texts of 40 tokens, images of 384) and CLIP ViT-B/16 (texts of 77, images of 224) as their configs have it,
+with random weights and MMP's prompts of 16 on six layers. Inputs lie on the device: this is the model alone. The peak
+is what a square bfloat16 product of 8192 reaches here; a sample's operations are those of its matrix products.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import measuring
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPConfig, CLIPModel, ViltConfig, ViltModel
+
+from mmrobust.backbones.clip import ClipBackbone, ClipProcessor
+from mmrobust.backbones.vilt import ViltBackbone, ViltProcessor
+from mmrobust.classifier import Classifier
+
+BATCHES = (32, 128, 512)
+REPEATS = 20
+SIDE = 8192
+
+
+def models() -> dict[str, tuple[Classifier, dict[str, torch.Tensor]]]:
+    """Name → classifier and the inputs of one sample."""
+    vilt = ViltBackbone(ViltModel(ViltConfig()), ViltProcessor(None, None, 40), "ViLT-B/32")
+    clip = CLIPModel(CLIPConfig(text_config={}, vision_config={"patch_size": 16}))
+    clip_backbone = ClipBackbone(clip, ClipProcessor(None, None, 77), "CLIP ViT-B/16")
+    ids = torch.randint(5, 1000, (1, 77))
+    ids[0, -1] = clip.config.text_config.eos_token_id
+    text = {"input_ids": torch.randint(5, 1000, (1, 40)), "attention_mask": torch.ones(1, 40, dtype=torch.long)}
+    image = {"pixel_values": torch.randn(1, 3, 384, 384), "pixel_mask": torch.ones(1, 384, 384, dtype=torch.long)}
+    return {
+        "ViLT-B/32": (measuring.classifier_on(vilt, "mmp"), text | image),
+        "CLIP ViT-B/16": (
+            measuring.classifier_on(clip_backbone, "mmp"),
+            {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(1, 3, 224, 224)},
+        ),
+    }
+
+
+def milliseconds(work: object, repeats: int) -> float:
+    """How long the device takes for ``work``, on average."""
+    assert callable(work)
+    for _ in range(3):
+        work()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(repeats):
+        work()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / repeats
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and report."""
+    asked = measuring.arguments(__doc__, samples=0)
+    if not torch.cuda.is_available():
+        print("no GPU here: this benchmark measures one; nothing was measured")
+        sys.exit(0)
+    square = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
+    peak = 2 * SIDE**3 / milliseconds(lambda: square @ square, REPEATS) * 1e3
+    rows = []
+    for name, (classifier, one) in models().items():
+        with FlopCounterMode(display=False) as counter:
+            classifier(one)
+        operations = counter.get_total_flops()
+        classifier.to("cuda").dtype = "bfloat16"
+        for size in BATCHES:
+            batch = {key: value.cuda().expand(size, *value.shape[1:]).contiguous() for key, value in one.items()}
+            rate = size / milliseconds(lambda run=classifier, batch=batch: run(batch), REPEATS) * 1e3
+            rows.append((name, size, rate, 100 * rate * operations / peak))
+    columns = ("model", "batch", "samples/s", "% of the matmul peak")
+    measuring.report(f"bfloat16, peak {peak / 1e12:.0f} TFLOP/s", columns, rows, asked.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Every case under both promptings at once, sharing what they have in common, against each by itself.
+
+    python benchmarks/tower_sharing.py
+
+Three cases and two promptings of every sample, on the tiny backbones (the embedded digits; random weights). Samples are
+encoded beforehand, and both ways run in batches of 32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import measuring
+import numpy as np
+from measuring import seconds
+
+from mmrobust.backbones.tiny import TINY, make_tiny
+from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.dataset import Dataset
+from mmrobust.data.prepare.digits import prepare_digits
+from mmrobust.prediction.run import Predictor
+from mmrobust.scenarios import PROMPTINGS
+
+BATCH = 32
+PAIRS = (
+    ("tiny-clip", "none", "linear"),
+    ("tiny-clip", "lora", "prototype"),
+    ("tiny-clip", "mmp", "linear"),
+    ("tiny-clip", "dcp", "linear"),
+    ("tiny-cavmae", "none", "linear"),
+    ("tiny-cavmae", "ptm", "linear"),
+    ("tiny-cavmae", "mmp", "linear"),
+    ("tiny-vilt", "none", "prototype"),
+    ("tiny-vilt", "mmp", "linear"),
+)
+
+
+def main() -> None:
+    """Measure and report."""
+    asked = measuring.arguments(__doc__, samples=256)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_digits(Path(folder) / "data", limit=asked.samples)
+        data = Dataset(Path(folder) / "data")
+        for name, method, head in PAIRS:
+            family, _ = TINY[name]
+            backbone = make_tiny(name, family.modalities, data.split("train"), 0)
+            classifier = measuring.classifier_on(backbone, method, head)
+            encoded = EncodedSplit(
+                data.split("test"), backbone.processor, classifier.modalities, classifier.fill, room=Room(2**40)
+            )
+            everyone = np.arange(len(encoded.split))
+            plan = {(case, prompting): everyone for case in classifier.cases for prompting in PROMPTINGS}
+
+            def shared(classifier=classifier, encoded=encoded, plan=plan) -> None:
+                for _ in Predictor(classifier, encoded, BATCH).stretches(plan):
+                    pass
+
+            def apart(classifier=classifier, encoded=encoded, plan=plan) -> None:
+                for key, positions in plan.items():
+                    for _ in Predictor(classifier, encoded, BATCH).stretches({key: positions}):
+                        pass
+
+            shared()  # warm, and everything is encoded
+            together, alone = seconds(shared), seconds(apart)
+            rows.append((f"{name}, {method} + {head}", alone, together, alone / together))
+    title = f"{len(everyone)} samples, 3 cases, 2 promptings"
+    measuring.report(title, ("model", "apart, s", "shared, s", "times faster"), rows, asked.json)
+
+
+if __name__ == "__main__":
+    main()

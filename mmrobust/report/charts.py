@@ -1,0 +1,190 @@
+"""The charts of the report, written with Altair: the same for the page and for the figures.
+
+Each function gives a chart on a named, empty data set, :data:`ROWS`. The page carries the specifications of
+``html/charts.json``, made of these by :mod:`mmrobust.report.html.assets`, and puts in the rows that its filters let
+through; :mod:`mmrobust.report.figures` puts in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from mmrobust.errors import UsageError
+from mmrobust.report.looks import COLOURS, appearance
+
+try:
+    import altair as alt
+except ImportError as cause:
+    raise UsageError("figures need Altair and vl-convert: pip install 'mmrobust[report]'") from cause
+
+ROWS = "rows"
+FOCUS = "focus"
+"""The parameter that the page sets to the name of a checkpoint, so that the others stand back."""
+LOW, HIGH = "low_end", "high_end"
+"""The parameters that hold the ends of the scale of values, so that all panels have the same."""
+_BACK = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
+
+
+def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
+    """A metric by missing rate: a line, its 95 % interval and its points for each checkpoint.
+
+    Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and
+    ``colour`` and ``dash`` where no ``checkpoints`` are named.
+    """
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        x=alt.X("rate:Q", title="missing rate η", axis=alt.Axis(format="~g", tickCount=6)),
+        detail="checkpoint:N",
+        **_identity(checkpoints),
+    )
+    band = base.mark_area().encode(y=_height("low"), y2="high:Q", opacity=_opacity(0.1, 0.02))
+    line = base.mark_line(strokeWidth=2).encode(y=_height("value"), opacity=_opacity(1, 0.12), **_dashes(checkpoints))
+    dot = base.mark_point(filled=True, size=26).encode(y=_height("value"), opacity=_opacity(1, 0.1))
+    if checkpoints:  # a picture has no pointer
+        return _finish(alt.layer(band, line, dot), height=230)
+    # A large dot that is not seen, to catch the pointer.
+    catch = base.mark_point(filled=True, size=260, opacity=0.001).encode(
+        y=_height("value"),
+        tooltip=[
+            alt.Tooltip("checkpoint:N"),
+            alt.Tooltip("rate:Q", title="η", format="~g"),
+            _percent("value", "value, %"),
+            alt.Tooltip("interval:N", title="95 % interval"),
+            _percent("spread", "spread over seeds"),
+        ],
+    )
+    return _finish(alt.layer(band, line, dot, catch), height=230)
+
+
+def ranges(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
+    """What is kept: for each checkpoint a bar from its worst cell to its complete value, and a dot at its AUC-η.
+
+    Rows: ``checkpoint``, ``worst``, ``auc``, ``complete`` (in %), ``where`` (the worst cell, as text); and ``colour``
+    where no ``checkpoints`` are named.
+    """
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        y=alt.Y(
+            "checkpoint:N",
+            title=None,
+            sort=alt.EncodingSortField("auc", order="descending"),
+            axis=alt.Axis(labelLimit=130, ticks=False, domain=False),
+        ),
+        tooltip=[
+            alt.Tooltip("checkpoint:N"),
+            _percent("complete", "complete, %"),
+            _percent("auc", "AUC-η, %"),
+            _percent("worst", "worst cell, %"),
+            alt.Tooltip("where:N", title="worst at"),
+        ],
+        **_identity(checkpoints),
+    )
+    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
+        x=_width("worst"), x2="complete:Q", opacity=_opacity(0.3, 0.06)
+    )
+    end = base.mark_point(filled=False, size=50).encode(x=_width("complete"), opacity=_opacity(1, 0.15))
+    mean = base.mark_point(filled=True, size=90).encode(x=_width("auc"), opacity=_opacity(1, 0.15))
+    return _finish(alt.layer(bar, end, mean), height=120)
+
+
+def published() -> alt.LayerChart:
+    """A paper's figures beside ours: a dot for each method, ours filled, theirs hollow.
+
+    Rows: ``case``, ``source`` (whose figure), ``value`` (in %), ``ours`` (a Boolean).
+    """
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        x=_width("value"),
+        y=alt.Y("source:N", title=None, sort=None, axis=alt.Axis(labelLimit=170, ticks=False, domain=False)),
+        tooltip=[alt.Tooltip("case:N"), alt.Tooltip("source:N"), _percent("value", "accuracy, %")],
+    )
+    dot = base.mark_point(size=80, strokeWidth=2).encode(
+        stroke=alt.condition("datum.ours", alt.value(COLOURS[0]), alt.value(COLOURS[1])),
+        fill=alt.condition("datum.ours", alt.value(COLOURS[0]), alt.value("transparent")),
+    )
+    return _finish(alt.layer(dot), height=120)
+
+
+def losses() -> alt.LayerChart:
+    """Which classes break: for each class (down) and checkpoint (across) the points that it loses."""
+    return _heat("reds", alt.Axis(labelAngle=-30, labelLimit=110, ticks=False, domain=False), "points lost")
+
+
+def rates() -> alt.LayerChart:
+    """Train rate (down) × test rate (across): the value of what was trained at one and tested at the other."""
+    return _heat("blues", alt.Axis(labelAngle=0, ticks=False, domain=False), "value, %")
+
+
+def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, said: str) -> alt.LayerChart:
+    """A heat map with its numbers. Rows: ``x``, ``y``, ``value``, in the order in which they are to stand."""
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        x=alt.X("x:N", title=None, sort=None, axis=axis),
+        y=alt.Y("y:N", title=None, sort=None, axis=alt.Axis(labelLimit=130, ticks=False, domain=False)),
+        tooltip=[alt.Tooltip("y:N", title="of"), alt.Tooltip("x:N", title="at"), _percent("value", said)],
+    )
+    ends = alt.Scale(scheme=scheme, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
+    cell = base.mark_rect(cornerRadius=3).encode(color=alt.Color("value:Q", scale=ends, legend=None))
+    dark = f"datum.value > 0.4 * {LOW} + 0.6 * {HIGH}"
+    number = base.mark_text(fontSize=11).encode(
+        text=alt.Text("value:Q", format=".0f"),
+        color=alt.condition(dark, alt.value("white"), alt.value("#1a1c1f")),
+    )
+    return _finish(alt.layer(cell, number), height=120)
+
+
+_LEGEND = alt.Legend(title=None, orient="bottom", columns=5, labelLimit=240, symbolType="stroke", symbolOpacity=1)
+
+CHARTS = {"curves": curves, "ranges": ranges, "published": published, "losses": losses, "rates": rates}
+"""The charts of the page, by the name that its scripts know them by."""
+
+
+def specification(chart: alt.LayerChart) -> dict[str, Any]:
+    """``chart`` as Vega-Lite, without Altair's own theme: page and figures have theirs."""
+    with alt.theme.enable("none"):
+        spec: dict[str, Any] = chart.to_dict()
+    del spec["$schema"]
+    return spec
+
+
+def _identity(checkpoints: Sequence[str]) -> dict[str, Any]:
+    """The colours that tell checkpoints apart: with a legend of these names, else as the rows say."""
+    if not checkpoints:
+        return {"color": alt.Color("colour:N", scale=None)}
+    colours = alt.Scale(domain=list(checkpoints), range=[appearance(i)[0] for i in range(len(checkpoints))])
+    return {"color": alt.Color("checkpoint:N", scale=colours, legend=_LEGEND)}
+
+
+def _dashes(checkpoints: Sequence[str]) -> dict[str, Any]:
+    """Likewise the dashes of lines, where there are more checkpoints than colours."""
+    if not checkpoints:
+        return {"strokeDash": alt.StrokeDash("dash:N", scale=None)}
+    if len(checkpoints) <= len(COLOURS):
+        return {}
+    dashes = alt.Scale(domain=list(checkpoints), range=[appearance(i)[1] for i in range(len(checkpoints))])
+    return {"strokeDash": alt.StrokeDash("checkpoint:N", scale=dashes, legend=_LEGEND)}
+
+
+def _height(field: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title=None, scale=_scale())
+
+
+def _width(field: str) -> alt.X:
+    return alt.X(f"{field}:Q", title=None, scale=_scale())
+
+
+def _scale() -> alt.Scale:
+    """The same for every panel where the page sets the ends, else as the values are."""
+    return alt.Scale(zero=False, nice=True, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
+
+
+def _percent(field: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{field}:Q", title=title, format=".1f")
+
+
+def _opacity(there: float, back: float) -> Any:
+    """Opacity of a mark, and of the same while another checkpoint has the focus."""
+    return alt.condition(_BACK, alt.value(back), alt.value(there))
+
+
+def _finish(chart: Any, height: float) -> alt.LayerChart:
+    unset = (alt.param(name=name, value=None) for name in (FOCUS, LOW, HIGH))
+    finished: alt.LayerChart = chart.add_params(*unset).properties(width="container", height=height)
+    return finished

@@ -1,0 +1,125 @@
+// The charts: specifications made with Altair, filled with the rows that the filters let through.
+
+let views = [];
+let drawing = 0;
+
+/** Vega's looks, from the page's own colours. */
+function looks() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(name).trim();
+  const font = getComputedStyle(document.body).fontFamily;
+  return {
+    background: "transparent",
+    font,
+    view: { stroke: null },
+    axis: { labelColor: of("--muted"), titleColor: of("--muted"), gridColor: of("--grid"), domainColor: of("--line"), tickColor: of("--line"), titleFontWeight: 400, titleFontSize: 11, labelFontSize: 11, titlePadding: 6, tickSize: 4 },
+    axisY: { domain: false, ticks: false },
+  };
+}
+
+/** One chart in a panel: its title, what a screen reader says, its specification and its rows. */
+function panel(title, aside, said, name, values, options = {}) {
+  const chart = make("div", { class: "chart" });
+  const figure = make("figure", { class: "panel" }, make("figcaption", {}, make("h3", {}, title), make("span", { class: "muted" }, aside)), chart);
+  return { figure, chart, said, name, values, ...options };
+}
+
+async function embed(one, number) {
+  const set = { low_end: one.ends?.[0], high_end: one.ends?.[1] };
+  const params = CHARTS[one.name].params.map((p) => ({ ...p, value: set[p.name] ?? p.value }));
+  const spec = { ...CHARTS[one.name], params, data: { name: "rows", values: one.values }, description: one.said, config: looks() };
+  if (one.height) spec.height = one.height;
+  const options = { actions: { export: { png: true, svg: true }, source: false, compiled: false, editor: false }, renderer: "svg", downloadFileName: "mmrobust", scaleFactor: { png: 2 } };
+  const { view } = await vegaEmbed(one.chart, spec, options);
+  if (number !== drawing) return view.finalize();
+  const graphic = one.chart.querySelector("svg.marks");
+  // One picture with one description: not every mark on its own.
+  if (graphic) { graphic.setAttribute("role", "img"); graphic.setAttribute("aria-label", one.said); }
+  for (const name of ["role", "aria-label", "aria-roledescription"]) graphic?.closest(".chart-wrapper")?.removeAttribute(name);
+  const menu = one.chart.querySelector("summary");
+  if (menu) menu.setAttribute("aria-label", `Save the chart ${one.figure.querySelector("h3").textContent}`);
+  views.push(view);
+}
+
+/** Rows of a curve, one for each rate with a value. */
+function curveRows(row) {
+  return table().rates.flatMap((rate, i) => row.v[i] == null ? [] : [{
+    checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), dash: dash(row.c), rate,
+    value: share(row.v[i]), low: share(row.lo[i] ?? row.v[i]), high: share(row.hi[i] ?? row.v[i]), spread: share(row.sd[i]),
+    interval: row.lo[i] == null ? UNKNOWN : `${percent(row.lo[i])} to ${percent(row.hi[i])}`,
+  }]);
+}
+function rangeRow(row) {
+  return {
+    checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), worst: share(row.worst), auc: share(row.auc), complete: share(row.complete),
+    where: `η ${row.at[0]}, seed ${row.at[1]}`,
+  };
+}
+
+/** Groups of the shown rows by scenario and prompting, in the order of the table. */
+function groups() {
+  const found = new Map();
+  for (const row of rows()) {
+    const key = `${row.p}/${row.s}`;
+    if (!found.has(key)) found.set(key, []);
+    found.get(key).push(row);
+  }
+  // One prompting after the other, so that a row of panels is one prompting.
+  return [...found.values()].sort((a, b) => a[0].p - b[0].p);
+}
+
+/** Where the values of all panels begin and end, so that they can be compared. */
+function ends(all, within = true) {
+  const known = all.filter((v) => v != null && Number.isFinite(v));
+  if (!known.length) return null;
+  const [low, high] = known.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  const round = [Math.floor((low - 1) / 5) * 5, Math.ceil((high + 1) / 5) * 5];
+  return within ? [Math.max(0, round[0]), Math.min(100, round[1])] : round;
+}
+
+function sayCurves(group, metric) {
+  const ends = (row) => {
+    const known = row.v.filter((v) => v != null);
+    return `${NAMES.checkpoint[row.c]} from ${percent(known[0])} to ${percent(known[known.length - 1])}`;
+  };
+  const more = group.length > 12 ? ` and ${group.length - 12} more` : "";
+  return `${metric} in %, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}, from the lowest to the highest missing rate: ${group.slice(0, 12).map(ends).join("; ")}${more}.`;
+}
+
+function sayRanges(group, metric) {
+  const one = (r) => `${NAMES.checkpoint[r.c]} complete ${percent(r.complete)}, AUC-η ${percent(r.auc)}, worst cell ${percent(r.worst)}`;
+  const more = group.length > 12 ? ` and ${group.length - 12} more` : "";
+  return `${metric} in %, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}: ${group.slice(0, 12).map(one).join("; ")}${more}.`;
+}
+
+async function drawCharts() {
+  const number = ++drawing;
+  for (const view of views) view.finalize();
+  views = [];
+  const metric = state.metric, panels = [];
+  const fill = (id, made) => {
+    $(id).replaceChildren(...(made.length ? made.map((p) => p.figure) : [make("p", { class: "empty" }, "Nothing passes the filters.")]));
+    panels.push(...made);
+  };
+  const parts = groups(), several = new Set(parts.map((g) => g[0].p)).size > 1;
+  const title = (group) => [NAMES.scenario[group[0].s], several ? NAMES.prompting[group[0].p] : ""];
+  const lines = parts.map((group) => group.flatMap(curveRows)), bars = parts.map((group) => group.map(rangeRow));
+  const heights = ends(lines.flat().flatMap((r) => [r.low, r.high])), widths = ends(bars.flat().flatMap((r) => [r.worst, r.complete, r.auc]));
+  fill("curves", parts.map((group, i) => panel(...title(group), sayCurves(group, metric), "curves", lines[i], { ends: heights })));
+  fill("ranges", parts.map((group, i) => panel(...title(group), sayRanges(group, metric), "ranges", bars[i], { ends: widths, height: 24 * group.length })));
+  drawExtras(panels);
+  try {
+    await Promise.all(panels.map((one) => embed(one, number)));
+  } catch (error) {
+    if (number === drawing) throw error; // a chart of an earlier choice may fail: its place is gone
+  }
+  if (number === drawing) { setFocus(state.focus); document.body.dataset.drawn = number; }
+}
+
+/** Set one checkpoint off from the others, or none. */
+function setFocus(c) {
+  state.focus = c;
+  const name = c == null ? null : NAMES.checkpoint[c];
+  for (const view of views) { try { view.signal("focus", name).run(); } catch { /* a chart without checkpoints */ } }
+  for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(Number(button.dataset.c) === c));
+}

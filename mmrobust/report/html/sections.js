@@ -1,0 +1,66 @@
+// Further tables of the report (standings, what knowing the case is worth, classes, reliability …), each with its chart.
+
+const HEADINGS = {
+  standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
+  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability",
+};
+
+/** A place for every kind of section that any data set has. */
+function placeSections() {
+  const kinds = Object.keys(HEADINGS).filter((kind) => REPORT.sections.some((s) => s.kind === kind));
+  $("extra").append(...kinds.map((kind) => make("section", { id: `s-${kind}`, "aria-labelledby": `h-${kind}` },
+    make("h2", { id: `h-${kind}` }, HEADINGS[kind]), make("p", { class: "lead", id: `lead-${kind}` }), make("div", { class: "panels", id: `charts-${kind}` }),
+    make("details", { id: `more-${kind}`, class: "numbers", open: kind === "standings" }, make("summary", {}, "The numbers"), make("div", { class: "scroll", id: `table-${kind}`, tabindex: "0", role: "region", "aria-label": HEADINGS[kind] })))));
+}
+
+function drawSections(panels) {
+  for (const host of $("extra").children) {
+    const kind = host.id.slice(2), section = REPORT.sections.find((s) => s.kind === kind && state.data.startsWith(`${s.dataset} · `));
+    host.hidden = !section;
+    if (!section) continue;
+    $(`lead-${kind}`).textContent = section.note;
+    const made = section.points.length ? sectionPanels(section) : [];
+    $(`charts-${kind}`).replaceChildren(...made.map((p) => p.figure));
+    panels.push(...made);
+    sectionTable(section);
+  }
+}
+
+/** The rows of a section that the filters let through. */
+function sectionTable(section) {
+  const at = { scenario: section.columns.indexOf("scenario"), prompting: section.columns.indexOf("prompting"), checkpoint: section.columns.indexOf("checkpoint") };
+  const passes = (row) => Object.entries(at).every(([kind, i]) => i < 0 || state[kind].has(NAMES[kind].indexOf(row[i])));
+  const columns = section.columns.map((name, i) => {
+    if (i < section.labels || section.kind === "classes") return { name, text: true, value: (row) => row[i] };
+    const value = (row) => { const number = parseFloat(row[i].replace("−", "-")); return Number.isNaN(number) ? null : number; };
+    return { name, value, cell: (row, td) => td.append(row[i]) };
+  });
+  sortable($(`table-${section.kind}`), section.title, columns, section.rows.filter(passes));
+}
+
+/** The charts of a section: one for each scenario and prompting. */
+function sectionPanels(section) {
+  const byChart = new Map(), classes = section.kind === "classes", heat = classes || section.kind === "rates";
+  for (const [s, p, of, at, v] of section.points) {
+    const c = classes ? at : heat ? null : of;
+    if (!state.scenario.has(s) || (p != null && !state.prompting.has(p)) || (c != null && !state.checkpoint.has(c))) continue;
+    const key = `${p ?? 0}/${s}`;
+    if (!byChart.has(key)) byChart.set(key, { s, p, values: [] });
+    byChart.get(key).values.push(heat ? heatRow(classes, of, at, v) : lineRow(of, at, v));
+  }
+  const parts = [...byChart.values()].sort((a, b) => (a.p ?? 0) - (b.p ?? 0) || a.s - b.s);
+  const limits = ends(parts.flatMap((part) => part.values.map((row) => row.value)), section.kind === "reliability" || heat);
+  return parts.map(({ s, p, values }) => {
+    const prompting = p == null ? "" : NAMES.prompting[p], said = `${section.title}, ${NAMES.scenario[s]} ${prompting}: ${values.length} values; the same numbers stand in the table below.`;
+    const rows = new Set(values.map((row) => row.y)).size;
+    const name = classes ? "losses" : heat ? "rates" : "curves";
+    return panel(NAMES.scenario[s], prompting, said, name, values, { ends: limits, height: heat ? 24 * rows : 190 });
+  });
+}
+
+function heatRow(classes, of, at, v) {
+  return { y: String(of), x: classes ? NAMES.checkpoint[at] : String(at), value: share(v) };
+}
+function lineRow(c, rate, v) {
+  return { checkpoint: NAMES.checkpoint[c], colour: colour(c), dash: dash(c), rate, value: share(v), low: share(v), high: share(v), spread: null, interval: UNKNOWN };
+}

@@ -1,0 +1,77 @@
+// The report, what the filters let through, and a few words for making elements.
+
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const REPORT = read("report"), CHARTS = read("charts");
+const NAMES = REPORT.names; // {checkpoint, scenario, prompting}: lists of names; rows hold places in them
+const UNIT = 10000, UNKNOWN = "–";
+const MANY = 12; // checkpoints from which on only the best are shown at first
+const COLOURS = REPORT.colours, DASHES = REPORT.dashes;
+
+const $ = (id) => document.getElementById(id);
+const percent = (whole, decimals = 1) => (whole == null ? UNKNOWN : ((100 * whole) / UNIT).toFixed(decimals));
+const share = (whole) => (whole == null ? null : (100 * whole) / UNIT);
+const mean = (values) => {
+  const known = values.filter((v) => v != null);
+  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
+};
+const colour = (c) => COLOURS[look(c) % COLOURS.length];
+const dash = (c) => DASHES[Math.floor(look(c) / COLOURS.length) % DASHES.length];
+const half = (row, i) => (row.lo[i] == null || row.hi[i] == null ? null : (row.hi[i] - row.lo[i]) / 2);
+
+/** An element: make("p", {class: "muted", onclick: f}, "text", child …). */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+/** The line that stands for a checkpoint. */
+function swatch(c) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "swatch");
+  svg.setAttribute("viewBox", "0 0 20 6");
+  svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const looks = { x1: 1.5, x2: 18.5, y1: 3, y2: 3, stroke: colour(c), "stroke-width": 3.5, "stroke-linecap": dash(c)[1] ? "butt" : "round" };
+  if (dash(c)[1]) looks["stroke-dasharray"] = dash(c).join(" ");
+  for (const [name, value] of Object.entries(looks)) line.setAttribute(name, value);
+  svg.append(line);
+  return svg;
+}
+
+const dataName = (table) => `${table.dataset} · ${table.split}`;
+const state = { data: dataName(REPORT.tables[0]), metric: REPORT.tables[0].metric, scenario: new Set(), prompting: new Set(), checkpoint: new Set(), focus: null };
+const listeners = [];
+
+/** The table of the chosen data and metric. */
+function table() {
+  return REPORT.tables.find((t) => dataName(t) === state.data && t.metric === state.metric);
+}
+/** The rows of it that the filters let through. */
+function rows() {
+  return table().rows.filter((r) => state.scenario.has(r.s) && state.prompting.has(r.p) && state.checkpoint.has(r.c));
+}
+/** The places, in the order of the rows, that a table has of a kind: c, s or p. */
+function present(key, from = table().rows) {
+  return [...new Set(from.map((row) => row[key]))];
+}
+/** Checkpoints by their mean AUC-η, the best first. */
+function byQuality(from = table().rows) {
+  const quality = new Map(present("c", from).map((c) => [c, mean(from.filter((r) => r.c === c).map((r) => r.auc))]));
+  return [...quality.keys()].sort((a, b) => (quality.get(b) ?? -1) - (quality.get(a) ?? -1));
+}
+let ranks = null;
+/** Which look a checkpoint has: its place, or, where there are more than colours, its rank, so that the best all differ. */
+function look(c) {
+  if (NAMES.checkpoint.length <= COLOURS.length) return c;
+  ranks ??= new Map(byQuality(REPORT.tables.flatMap((t) => (t.headline ? t.rows : []))).map((best, i) => [best, i]));
+  return ranks.get(c) ?? c;
+}
+function changed() {
+  for (const listener of listeners) listener();
+}

@@ -1,0 +1,52 @@
+"""The report as JSON: tables, figures and provenance, for another program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from mmrobust.report.rows import Row, Section, Table
+from mmrobust.report.tables import Report
+
+
+def render(report: Report) -> str:
+    """``report`` with every row, point and robustness figure, unrounded; what is not known is null."""
+    content = {
+        "tables": [_table(table) for table in report.tables],
+        "sections": [_section(section) for section in report.sections],
+        "published": dataclasses.asdict(report.published) if report.published else None,
+        "checkpoints": report.checkpoints,
+        "provenance": list(report.provenances),
+    }
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {**_fields(table), "rows": [_row(row) for row in table.rows]}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    """The figures behind a further table, not its printed cells."""
+    figures = section.frame.to_dict("records")
+    return {"kind": section.kind, "dataset": section.dataset, "note": section.note, "figures": figures}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    points = [{"missing_rate": rate, **_fields(point)} for rate, point in sorted(row.points.items())]
+    return {**_fields(row), "points": points}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, without what is computed from them."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON can say it."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

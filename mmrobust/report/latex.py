@@ -1,0 +1,167 @@
+"""The report as LaTeX tables for a paper: booktabs, the best in bold, the second underlined, ± from the intervals."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from mmrobust.report.published import Published
+from mmrobust.report.rows import Row, Table, even_subset, percent
+from mmrobust.report.tables import Report
+
+MOST_RATES = 6
+"""Columns of missing rates that fit across a page; the area under the curve speaks for the others."""
+MOST_ROWS = 40
+"""Rows that fit onto a page; a longer table runs over several."""
+
+_HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, graphicx, longtable).
+\makeatletter
+\ifx\@nodocument\relax\else % nothing has begun a document: this file is compiled on its own
+  \documentclass{article}
+  \usepackage[a4paper,margin=18mm]{geometry}
+  \usepackage{booktabs,graphicx,longtable}
+  \gdef\mmrobustend{\end{document}}
+  \begin{document}
+\fi
+\makeatother
+"""
+_FOOT = "\\ifdefined\\mmrobustend\\expandafter\\mmrobustend\\fi\n"
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+_SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "–": "--",
+    "±": r"$\pm$",
+    "η": r"$\eta$",
+    "\n": " ",
+}
+
+
+def render(report: Report) -> str:
+    """A LaTeX file with one table for each table of ``report``."""
+    published = _published(report.published) if report.published is not None else ()
+    return "\n".join([_HEAD, *(_table(table) for table in report.tables), *published, _FOOT])
+
+
+def _table(table: Table) -> str:
+    rates = even_subset(table.rates, MOST_RATES)
+    several = len(table.promptings) > 1
+    head = [*(["Prompting"] if several else []), "Checkpoint", *(f"{rate:g}" for rate in rates)]
+    head += [r"AUC-$\eta$", r"Rel.\,\%"]
+    labels = 1 + several
+    columns = "l" * labels + "r" * (len(head) - labels)
+    header = [r"\toprule", " & ".join(head) + r" \\"]
+    body = list(_body(table, rates, several, len(head)))
+    caption = rf"\caption{{{_caption(table, rates)}}}"
+    if len(table.rows) > MOST_ROWS:
+        return "\n".join(
+            [
+                r"{\scriptsize\setlength{\tabcolsep}{3pt}",
+                rf"\begin{{longtable}}{{{columns}}}",
+                caption + r"\\",
+                *header,
+                r"\endfirsthead",
+                *header,
+                r"\midrule\endhead",
+                *body,
+                r"\bottomrule",
+                r"\end{longtable}}",
+                "",
+            ]
+        )
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]\centering",
+            caption + r"\smallskip",
+            _FIT,
+            rf"\begin{{tabular}}{{{columns}}}",
+            *header,
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _published(published: Published) -> Iterator[str]:
+    columns = "l" + "r" * (len(published.cases) + 1)
+    head = " & ".join(["", *map(escape, published.cases), "average"])
+    for comparison in published.comparisons:
+        caption = (
+            f"{published.metric} in % on {comparison.dataset} as published in {published.title}, and ours at η = 1: "
+            f"{comparison.remark}."
+        )
+        yield from [r"\begin{table}[htbp]\centering", rf"\caption{{{escape(caption)}}}\smallskip", _FIT]
+        yield from [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+        for ours, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
+            if ours:
+                yield r"\midrule"
+            for line in lines:
+                values = (escape(percent(value)) for value in (*line.values, line.average))
+                yield " & ".join([escape(line.source), *values]) + r" \\"
+        yield from [r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""]
+
+
+def _body(table: Table, rates: Sequence[float], several: bool, width: int) -> Iterator[str]:
+    for scenario, rows in itertools.groupby(table.rows, key=lambda row: row.scenario):
+        yield r"\midrule"
+        yield rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(scenario)}}}}} \\"
+        for number, (prompting, group) in enumerate(itertools.groupby(rows, key=lambda row: row.prompting)):
+            if number:
+                yield r"\addlinespace"
+            for place, row in enumerate(group):
+                label = [escape(prompting) if place == 0 else ""] if several else []
+                yield " & ".join([*label, escape(row.checkpoint), *_values(table, row, rates)]) + r" \\"
+
+
+def _values(table: Table, row: Row, rates: Iterable[float]) -> Iterator[str]:
+    for rate in rates:
+        point = row.points.get(rate)
+        if point is None or math.isnan(point.value):
+            yield "--"
+            continue
+        half = (point.ci_high - point.ci_low) / 2
+        margin = "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${percent(half)}}}"
+        yield _marked(percent(point.value), table.place(row, rate)) + margin
+    yield _marked(escape(percent(row.auc_eta)), table.place(row, "auc_eta"))
+    yield escape(percent(row.relative_robustness))
+
+
+def _marked(text: str, place: int | None) -> str:
+    """``text`` in bold where it is the best, underlined where it is the second."""
+    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(place or 0, text)
+
+
+def _caption(table: Table, rates: Sequence[float]) -> str:
+    some = f" ({len(rates)} of {len(table.rates)} shown)" if len(rates) < len(table.rates) else ""
+    seeds = f"mean of {table.seeds} mask seeds" if table.seeds > 1 else "one mask seed"
+    said = (
+        f"{table.metric} in % on {table.dataset} ({table.split}, {table.n:,} samples) by missing rate η{some}, "
+        f"{seeds}; ± is half the 95 % interval over samples. AUC-η: mean height of the curve over all rates; "
+        "Rel.: AUC-η in % of the complete value."
+    )
+    best = r" \textbf{Best} and \underline{second} checkpoint, same scenario and prompting."
+    return escape(said) + (best if len({row.checkpoint for row in table.rows}) > 1 else "")
+
+
+def escape(text: str) -> str:
+    r"""``text`` as LaTeX prints it in any font: what is no Latin letter, with or without accents, is a question mark.
+
+    >>> escape("50 % of a_b")
+    '50 \\% of a\\_b'
+    """
+    return "".join(_SPECIAL.get(character) or _plain(character) for character in text)
+
+
+def _plain(character: str) -> str:
+    return character if " " <= unicodedata.normalize("NFD", character)[0] <= "~" else "?"

@@ -1,0 +1,151 @@
+"""What is read ahead, in windows and in worker processes, is what is read one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmrobust.backbones.base import Backbone
+from mmrobust.cases import Case
+from mmrobust.data import Dataset, batches, loading
+from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.loading import Loader, resolve_workers
+from mmrobust.data.prepare.digits import CLASSES
+from mmrobust.data.writing import Row, write_dataset
+from mmrobust.errors import DataError, UsageError
+
+MODALITIES = ("audio", "image")
+
+
+@pytest.fixture(scope="module")
+def processor(tiny: Callable[[str], Backbone]) -> Any:
+    return tiny("tiny-cavmae").processor
+
+
+def same(left: dict[Any, torch.Tensor], right: dict[Any, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_workers_and_windows_change_nothing(digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = digits.split("train")
+    order = np.random.default_rng(0).permutation(60)
+    requests = [dict.fromkeys(part.tolist(), MODALITIES) for part in np.split(order, 4)] + [{}, {3: ("image",)}]
+    expected = list(Loader(split, processor).load(requests))
+    assert [set(part) for part in expected] == [{(p, m) for p in r for m in r[p]} for r in requests]
+    monkeypatch.setattr(loading, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(loading, "PIECE_SAMPLES", 4)
+    for workers in (0, 2):
+        loader = Loader(split, processor, workers)
+        again = list(loader.load(requests))
+        loader.close()
+        assert len(again) == len(expected) and all(map(same, again, expected))
+
+
+def test_a_killed_worker_is_one_line(digits: Dataset, processor: Any) -> None:
+    loader = Loader(digits.split("train"), processor, 1)
+    parts = loader.load([{p: MODALITIES} for p in range(60)])
+    next(parts)
+    assert loader._pool is not None
+    for pid in list(loader._pool._processes):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"a worker that decodes samples was killed.* fewer --workers goes on"):
+        list(parts)
+    loader.close()
+
+
+def test_each_row_group_is_read_once_for_a_window(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = digits.split("train")
+    reads: list[int] = []
+    table = type(split)._table
+    monkeypatch.setattr(type(split), "_table", lambda self, index: reads.append(index) or table(self, index))
+    monkeypatch.setattr("mmrobust.data.dataset.ROW_GROUPS_BYTES", 0)
+    samples = split.read([5, 1, 5, 40])
+    assert [sample.id for sample in samples] == [split.ids[p] for p in (5, 1, 5, 40)]
+    assert reads == sorted(set(reads))
+
+
+def test_steps_come_when_their_samples_are_there_and_in_order(
+    digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "HELD_BYTES", 5 * 80_000)
+    split = digits.split("test")
+    encoded = EncodedSplit(split, processor, MODALITIES, "ones", room=Room(300_000))
+    plain = EncodedSplit(split, processor, MODALITIES, "ones")
+    steps = [{"complete": np.array([7, 2]), "missing-audio": np.array([9])}, {"complete": np.array([2, 30])}] * 6
+    seen = []
+    for _ in range(2):
+        for step in encoded.ahead(steps, dict.items):
+            seen.append(step)
+            known = {**encoded._held, **encoded._kept}
+            assert {(p, m) for c, ps in step.items() for p in ps for m in Case.parse(c, MODALITIES).present} <= set(
+                known
+            )
+            for case, positions in step.items():
+                state = Case.parse(case, MODALITIES)
+                for ours, theirs in zip(
+                    encoded.samples(positions, state), plain.samples(positions, state), strict=True
+                ):
+                    assert same(ours, theirs)
+        assert not encoded._held and 0 < sum(t.nbytes for t in encoded._kept.values()) <= 300_000
+    assert seen == steps * 2
+    encoded.forget()
+    assert not encoded._kept and encoded._room.left == 300_000
+
+
+def test_how_many_workers() -> None:
+    assert resolve_workers("3", 10, on_cpu=True) == 3
+    assert resolve_workers("auto", 100, on_cpu=False) == resolve_workers("auto", 10**6, on_cpu=True) == 0
+    assert 1 <= resolve_workers("auto", 10**6, on_cpu=False) <= loading.MOST_WORKERS
+    with pytest.raises(UsageError, match="--workers many: give a whole number, 0 for none, or auto"):
+        resolve_workers("many", 10, on_cpu=True)
+
+
+class Picky:
+    """A processor that cannot stand one kind of picture."""
+
+    def encode(self, modality: str, raw: Any) -> torch.Tensor:
+        raise ValueError("height and width must be > 0")
+
+
+def test_what_a_processor_cannot_stand_is_named(digits: Dataset) -> None:
+    split = digits.split("test")
+    with pytest.raises(DataError, match=rf"sample '{split.ids[4]}' of .*: its image cannot be processed \(height and"):
+        list(Loader(split, Picky()).load([{4: ("image",)}]))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def damaged(digits: Dataset, tmp_path: Path) -> Dataset:
+    """Twelve samples of each split: of test, the picture of the third and the sound of the sixth are broken."""
+    rows = []
+    for name in ("train", "validation", "test"):
+        for i, s in enumerate(digits.split(name).read(range(12))):
+            image, audio = s.image, s.audio
+            if name == "test":
+                image, audio = (b"no picture" if i == 2 else image), (b"no sound" if i == 5 else audio)
+            rows.append(Row(name, s.id, s.label, image=image, audio=audio, text=s.text))
+    about = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
+    write_dataset(tmp_path / "damaged", rows, name="digits", modalities=("image", "text", "audio"), **about)
+    return Dataset(tmp_path / "damaged")
+
+
+def test_a_split_as_if_samples_were_not_there_or_lacked_a_modality(damaged: Dataset) -> None:
+    split = damaged.split("test")
+    fewer = split.without([2, 5])
+    assert fewer.ids == tuple(split.ids[i] for i in range(12) if i not in (2, 5)) and len(fewer) == 10
+    assert [s.id for s in fewer] == list(fewer.ids) == [s.id for s in fewer.read(range(10))]
+    assert fewer.labels == tuple(split.labels[i] for i in range(12) if i not in (2, 5))
+    lacking = split.lacking({"image": [2]})
+    assert not lacking.presence["image"][2] and lacking.presence["image"].sum() == 11
+    assert lacking.read([2])[0].image is None and lacking.read([2])[0].audio is not None
+    both = lacking.without([0])
+    assert not both.presence["image"][1] and both.read([1])[0].image is None
+    assert split.presence["image"].all() and split.read([2])[0].image == b"no picture"
+    with pytest.raises(DataError, match="no sample of split 'test' can be used"):
+        split.without(range(12))

@@ -1,0 +1,76 @@
+"""The report as LaTeX."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from mmrobust.report import FORMATS, tables
+from mmrobust.report.latex import MOST_ROWS, escape
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+def compiled(folder, name):
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    log = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    return log
+
+
+def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, make_results):
+    text = FORMATS["latex"](tables.build([*two, make_results("dcp", strength=0.9)], promptings=["situation"]))
+    (table,) = tables.build([*two, make_results("dcp", strength=0.9)], promptings=["situation"]).tables
+    at_one = {row.checkpoint: row for row in table.rows if row.scenario == "missing-image"}
+    order = sorted(at_one, key=lambda name: -at_one[name].points[1.0].value)
+    block = text[text.index("missing-image") : text.index("missing-text")]
+    for name, mark in zip(order[:2], (r"\textbf{%.1f}", r"\underline{%.1f}"), strict=True):
+        point = at_one[name].points[1.0]
+        line = next(line for line in block.splitlines() if line.startswith(name))
+        half = 100 * (point.ci_high - point.ci_low) / 2
+        assert f"{mark % (100 * point.value)}\\,{{\\scriptsize$\\pm${half:.1f}}}" in line
+    assert r"\toprule" in text
+    assert r"\bottomrule" in text
+
+
+def test_a_single_checkpoint_is_marked_nowhere(two):
+    text = FORMATS["latex"](tables.build(two[:1]))
+    assert r"\textbf" not in text
+    assert r"\underline" not in text
+
+
+def test_names_are_escaped():
+    assert escape("50 % of a_b & c#d") == r"50 \% of a\_b \& c\#d"
+    assert escape("x^2 ~ {y} \\ η é") == r"x\textasciicircum{}2 \textasciitilde{} \{y\} \textbackslash{} $\eta$ é"
+    assert escape("名 🤖") == "? ?"
+
+
+@needs_latex
+def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
+    report = tables.build([*two, make_results("a_b & 100% {of} 名 \\x")]).with_published("ptm")
+    (tmp_path / "report.tex").write_text(FORMATS["latex"](report), encoding="utf-8")
+    log = compiled(tmp_path, "report.tex")
+    assert "Overfull" not in log
+    packages = r"\usepackage{booktabs,graphicx,longtable}"
+    body = r"\begin{document}See:\input{report} After it.\end{document}"
+    paper = rf"\documentclass[twocolumn]{{article}}{packages}" + body
+    (tmp_path / "paper.tex").write_text(paper, encoding="utf-8")
+    compiled(tmp_path, "paper.tex")
+    if shutil.which("pdftotext"):
+        text = subprocess.run(["pdftotext", "paper.pdf", "-"], cwd=tmp_path, capture_output=True, check=True).stdout
+        assert "After it." in text.decode()  # the table did not end the paper
+
+
+@needs_latex
+def test_fifty_checkpoints_run_over_several_pages(make_results, tmp_path):
+    many = [make_results(f"model-{i:02d}", rates=(0.0, 1.0), seeds=(0,), promptings=("situation",)) for i in range(50)]
+    text = FORMATS["latex"](tables.build(many))
+    assert text.count("model-") == 150 > MOST_ROWS
+    assert r"\begin{longtable}" in text
+    (tmp_path / "long.tex").write_text(text, encoding="utf-8")
+    log = compiled(tmp_path, "long.tex")
+    assert int(re.search(r"\((\d+) pages", log).group(1)) > 1

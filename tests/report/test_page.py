@@ -1,0 +1,205 @@
+"""The page in a browser: a real grid, opened from disk in headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mmrobust.cli import app
+from mmrobust.report import tables
+from mmrobust.results import read_results
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def written(grid, digits, tmp_path_factory):
+    """The page of four checkpoints with 165 cells each, with everything that a page can have."""
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    arguments = ["report", grid, "--html", file, "--data", digits.folder, "--published", "ptm", "--details", "--quiet"]
+    assert app.run([*map(str, arguments), "--baseline", "none-linear"]) == 0
+    assert file.stat().st_size < 3_000_000
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser, written):
+    """Open the page; at the end there must have been no complaint, and no request but for the file itself."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(**settings):
+        context = browser.new_context(**{"viewport": DESKTOP, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(written.as_uri())
+        drawn(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url for url in requests if not url.startswith(("data:", "blob:"))} == {written.as_uri()}
+
+
+def drawn(page, after="0"):
+    """Wait until the charts are there."""
+    page.wait_for_function("after => Number(document.body.dataset.drawn ?? 0) > Number(after)", arg=after)
+
+
+def change(page, act):
+    """Do something that draws the charts again."""
+    before = page.evaluate("document.body.dataset.drawn")
+    act()
+    drawn(page, before)
+
+
+def column(page, table, number):
+    return page.locator(f"#{table} tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def test_every_chart_is_drawn_with_its_values(opened, grid):
+    page = opened()
+    assert page.locator("#curves svg.marks").count() == 3
+    assert page.locator("#ranges svg.marks").count() == 3
+    assert page.locator("#curves .panel").first.locator("path[aria-roledescription='line mark']").count() == 4
+    for kind in ("effective", "classes", "reliability", "published"):
+        assert page.locator(f"#s-{kind} svg.marks").count() >= 3
+    (table,) = tables.build([read_results(grid)]).tables
+    said = page.locator("#curves svg.marks").first.get_attribute("aria-label")
+    for row in table.rows[:4]:
+        first, last = (100 * row.points[rate].value for rate in (0.0, 1.0))
+        assert f"{row.checkpoint} from {first:.1f} to {last:.1f}" in said
+
+
+def test_the_tables_hold_what_the_report_holds(opened, grid):
+    page = opened()
+    (table,) = tables.build([read_results(grid)]).tables
+    rows = page.locator("#values tbody tr")
+    assert rows.count() == len(table.rows) == 12
+    cells = rows.first.locator("td").all_inner_texts()
+    own = table.rows[0]
+    shown = [cell.split()[0] for cell in cells[2:13]]
+    assert shown == [f"{100 * own.points[rate].value:.1f}" for rate in table.rates]
+    page.locator("#cells-details summary").click()
+    assert page.locator("#cells tbody tr").count() == 4 * 165
+
+
+def test_filters_change_charts_and_tables(opened):
+    page = opened()
+    change(page, lambda: page.get_by_role("checkbox", name="missing-text").uncheck())
+    assert page.locator("#curves svg.marks").count() == 2
+    assert set(column(page, "values", 2)) == {"missing-image", "missing-both"}
+    change(page, lambda: page.get_by_role("checkbox", name="mmp-linear").uncheck())
+    assert page.locator("#curves .panel").first.locator("path[aria-roledescription='line mark']").count() == 3
+    assert "mmp-linear" not in "".join(column(page, "ranking", 1))
+    change(page, lambda: page.get_by_label("Metric").select_option("macro_f1"))
+    assert page.locator("h1").inner_text() == "digits: macro_f1"
+    assert page.locator("#curves svg.marks").count() == 2  # what was chosen stays chosen
+    change(page, lambda: page.get_by_role("button", name="none", exact=True).click())
+    assert page.locator("#curves").inner_text() == "Nothing passes the filters."
+
+
+def test_tables_sort_by_mouse_and_by_keyboard(opened):
+    page = opened()
+    head = page.locator("#ranking th button")
+    head.nth(2).click()
+    complete = [float(value) for value in column(page, "ranking", 3)]
+    assert complete == sorted(complete, reverse=True)
+    assert page.locator("#ranking th").nth(2).get_attribute("aria-sort") == "descending"
+    page.keyboard.press("Enter")  # the button has the focus
+    assert [float(value) for value in column(page, "ranking", 3)] == sorted(complete)
+    assert page.locator("#ranking th[aria-sort]").count() == 1
+    assert page.locator("#announce").inner_text() == "Sorted by complete, ascending."
+
+
+def test_the_keyboard_reaches_everything_in_reading_order(opened):
+    page = opened()
+    seen = []
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate(
+                "(e => e.id || e.value || e.getAttribute('href') || e.textContent.trim())(document.activeElement)"
+            )
+        )
+    assert seen[0] == "#content"
+    assert seen[1] == "theme"
+    order = ["choose-metric", "missing-image", "missing-text", "missing-both", "situation", "mmp-linear", "#s-curves"]
+    places = [seen.index(name) for name in order]
+    assert places == sorted(places)
+
+
+def test_a_screen_reader_is_told_what_everything_is(opened):
+    page = opened()
+    unnamed = page.evaluate(
+        """() => {
+            const kinds = "input, select, button, img, svg.marks, table, section, summary";
+            const named = (e) => e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.labels?.length
+                || e.alt || e.querySelector("caption")
+                || (["BUTTON", "SUMMARY"].includes(e.tagName) && e.textContent.trim());
+            return [...document.querySelectorAll(kinds)].filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 120));
+        }"""
+    )
+    assert unnamed == []
+    levels = [int(tag[1]) for tag in page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((e) => e.tagName)")]
+    assert levels[0] == 1 == levels.count(1)
+
+
+@pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
+def test_it_follows_the_system_s_colours_and_the_toggle(opened, scheme, bright):
+    page = opened(color_scheme=scheme)
+    shade = "Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
+    assert (page.evaluate(shade) > 128) == bright
+    other = "dark" if bright else "light"
+    for _ in range(2):  # system → light → dark
+        if f"Theme: {other}" not in page.locator("#theme").inner_text():
+            change(page, lambda: page.locator("#theme").click())
+    assert (page.evaluate(shade) > 128) != bright
+    assert page.locator("#curves svg.marks").count() == 3
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
+    page = opened(viewport=PHONE, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert not page.locator("#controls").is_visible()
+    page.locator("#filters summary").click()
+    change(page, lambda: page.get_by_role("checkbox", name="missing-both").uncheck())
+    assert page.locator("#curves svg.marks").count() == 2
+
+
+def test_pointing_at_a_curve_tells_its_value(opened):
+    page = opened()
+    page.locator("#curves svg.marks").first.scroll_into_view_if_needed()
+    dot = page.locator("#curves .panel").first.locator(".mark-symbol path").last
+    dot.hover(force=True)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    said = page.locator("#vg-tooltip-element").inner_text()
+    for word in ("checkpoint", "η", "value, %", "95 % interval", "spread over seeds"):
+        assert word in said
+
+
+def test_the_worst_samples_are_linked_with_thumbnails(opened):
+    page = opened()
+    links = page.locator("#samples .links a")
+    assert links.count() == page.locator("#samples .sample").count() > 0
+    links.first.click()
+    target = page.locator(".sample:target")
+    assert target.count() == 1
+    assert target.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
