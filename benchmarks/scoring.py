@@ -27,8 +27,8 @@ from mmrobust.scoring.join import SplitTruth, score
 
 MODALITIES = ("image", "text")
 SCENARIOS = ("missing-image", "missing-text", "missing-both")
-# (scenarios, rates, seeds, promptings): 1, 11, 99, 330 and 1,020 cells
-GRIDS = ((1, 1, 1, 1), (1, 11, 1, 1), (3, 11, 3, 1), (3, 11, 5, 2), (3, 10, 17, 2))
+# (scenarios, rates, seeds, promptings): 1, 11, 99, 330 and 1,056 cells
+GRIDS = ((1, 1, 1, 1), (1, 11, 1, 1), (3, 11, 3, 1), (3, 11, 5, 2), (3, 11, 16, 2))
 
 
 def made(samples: int, classes: int) -> tuple[SplitTruth, dict[tuple[str, str], np.ndarray]]:
@@ -46,9 +46,9 @@ def made(samples: int, classes: int) -> tuple[SplitTruth, dict[tuple[str, str], 
 
 
 def grid_of(shape: tuple[int, int, int, int]) -> Grid:
-    """A grid with that many scenarios, rates (without 0 where there are ten), seeds and promptings."""
+    """A grid with that many scenarios, rates, seeds and promptings."""
     scenarios, rates, seeds, promptings = shape
-    steps = {1: (0.7,), 10: tuple((i + 1) / 10 for i in range(10)), 11: tuple(i / 10 for i in range(11))}
+    steps = {1: (0.7,), 11: tuple(i / 10 for i in range(11))}
     return Grid(SCENARIOS[:scenarios], steps[rates], tuple(range(seeds)), ("situation", "concat")[:promptings])
 
 

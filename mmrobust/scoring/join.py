@@ -141,14 +141,25 @@ def score(
     distinct = _distinct(logits, join.cases, grid.promptings)
     keys = [(table, prompting) for prompting in dict.fromkeys(distinct.values()) for table in range(len(join.tables))]
     scoring = _Scoring(truth, logits, join, targets, settings or MetricSettings())
+    samples, ranked = len(truth.ids), scoring.ranked(functions)
+    value = np.empty((len(keys), len(functions)))
+    chunks = []
     with progress("scoring", len(keys) * (resamples + 1) * scoring.cost(functions)) as advance:
-        value = scoring.values(keys, functions, np.ones((1, len(truth.ids))), advance)[..., 0]
-        chunks = [
-            scoring.values(keys, functions, weights, advance)
-            for weights in resample_weights(len(truth.ids), resamples, bootstrap_seed)
-        ]
+        value[:, ~ranked] = scoring.of_cells(keys, functions, np.ones((1, samples)), advance)[..., 0]
+        draws = resample_weights(samples, resamples, bootstrap_seed)
+        for number, weights in enumerate(draws if resamples else iter([np.zeros((0, samples), dtype=np.float32)])):
+            chunk = np.empty((len(keys), len(functions), len(weights)))
+            if len(weights):
+                chunk[:, ~ranked] = scoring.of_cells(keys, functions, weights, advance)
+            # One walk for the value and its resamples: it costs nearly as much for one row of weights as for many.
+            both = weights if number else np.concatenate([np.ones((samples, 1), np.float32), weights.T], axis=1).T
+            of_ranking = scoring.of_rankings(keys, functions, both, advance)
+            if not number:
+                value[:, ranked] = of_ranking[..., 0]
+            chunk[:, ranked] = of_ranking[..., len(both) - len(weights) :]
+            chunks.append(chunk)
     low = high = np.full_like(value, np.nan)
-    if chunks:
+    if resamples:
         bootstrap = np.concatenate(chunks, axis=-1).reshape(value.size, -1)
         low, high = (end.reshape(value.shape) for end in percentile_interval(bootstrap))
 
@@ -181,33 +192,48 @@ class _Scoring:
         """Units of progress per cell and resample."""
         return sum(self.truth.classes if name == "map" else 1 for name in functions)
 
-    def values(
+    def ranked(self, functions: Mapping[str, Metric]) -> npt.NDArray[np.bool_]:
+        """Which of the metrics are of a ranking."""
+        return np.array([name in RANKED for name in functions], dtype=np.bool_)
+
+    def of_cells(
         self,
         keys: Sequence[tuple[int, str]],
         functions: Mapping[str, Metric],
         weights: npt.NDArray[np.floating[Any]],
         advance: Advance,
     ) -> npt.NDArray[np.float64]:
-        """For each (table, prompting) of ``keys``, metric and row of ``weights`` the value [K, M, R]."""
-        scored = np.empty((len(keys), len(functions), len(weights)))
-        of_cell = {column: f for column, (name, f) in enumerate(functions.items()) if name not in RANKED}
+        """For each (table, prompting) of ``keys``, metric that is of no ranking, and row of ``weights`` [K, M', R]."""
+        chosen = [function for name, function in functions.items() if name not in RANKED]
+        scored = np.empty((len(keys), len(chosen), len(weights)))
         weighted = WeightedTruth(self.targets, weights)
-        for row, (table, prompting) in enumerate(keys if of_cell else ()):
-            chosen = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
-            outcomes = Outcomes(chosen, weighted, self.truth.task == "multi-label", self.settings)
-            for column, function in of_cell.items():
-                scored[row, column] = function(outcomes)
-            advance(len(weights) * len(of_cell))
-        for column, name in enumerate(functions):
-            for prompting in dict.fromkeys(p for _, p in keys) if name in RANKED else ():
-                rows = [row for row, key in enumerate(keys) if key[1] == prompting]
-                cells = RankedCells(
-                    [self.logits[case, prompting] for case in self.join.cases],
-                    np.stack([self.join.tables[keys[row][0]] for row in rows]),
-                    self.targets,
-                    weights,
-                )
-                scored[rows, column] = RANKED[name](cells, lambda done: advance(done * len(weights)))
+        for row, (table, prompting) in enumerate(keys if chosen else ()):
+            logits = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
+            outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings)
+            scored[row] = [function(outcomes) for function in chosen]
+            advance(len(weights) * len(chosen))
+        return scored
+
+    def of_rankings(
+        self,
+        keys: Sequence[tuple[int, str]],
+        functions: Mapping[str, Metric],
+        weights: npt.NDArray[np.floating[Any]],
+        advance: Advance,
+    ) -> npt.NDArray[np.float64]:
+        """The same for those of a ranking; the first row of ``weights`` in double precision [K, M'', R]."""
+        chosen = [RANKED[name] for name in functions if name in RANKED]
+        scored = np.empty((len(keys), len(chosen), len(weights)))
+        for prompting in dict.fromkeys(p for _, p in keys) if chosen else ():
+            rows = [row for row, key in enumerate(keys) if key[1] == prompting]
+            cells = RankedCells(
+                [self.logits[case, prompting] for case in self.join.cases],
+                np.stack([self.join.tables[keys[row][0]] for row in rows]),
+                self.targets,
+                weights,
+            )
+            for column, function in enumerate(chosen):
+                scored[rows, column] = function(cells, lambda done: advance(done * len(weights)))
         return scored
 
 

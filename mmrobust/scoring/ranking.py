@@ -26,9 +26,9 @@ from mmrobust.progress import Advance
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
-BLOCK = 32
+BLOCK = 16
 """Entries per step of a walk: more make larger products, of which a larger part is zeros."""
-CELLS_AT_ONCE = 128
+CELLS_AT_ONCE = 256
 """Cells per walk: so many that sorting and gathering pay, so few that what they have seen stays in the cache."""
 _NOTHING = 1e-30
 _FLUSH = 8
@@ -46,7 +46,10 @@ class RankedCells:
     targets: Bools
     """[N, C]: whether the sample belongs to the class."""
     weights: Floats
-    """[R, N]: how often each resample drew the sample. Fastest where ``weights.T`` is C-contiguous."""
+    """[R, N]: how often each resample drew the sample. Fastest where ``weights.T`` is C-contiguous.
+
+    The first row is the one of the value itself: its figures are double precision, whatever the type of the weights.
+    """
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class _Step:
     """[n, R]: weight of all samples with this score or a higher one."""
     tied: Callable[[], Floats]
     """[n, R]: weight of all samples in the group. Only where it is asked for: it is a product of its own."""
+
+    def of_first_row(self) -> _Step:
+        """The same for the first row of weights alone, in double precision: the sums are whole numbers, and exact."""
+        found, positives, seen = (part[:, :1].astype(np.float64) for part in (self.found, self.positives, self.seen))
+        return _Step(self.groups, self.cells, found, positives, seen, lambda: self.tied()[:, :1].astype(np.float64))
 
 
 Gain = Callable[[_Step], Floats]
@@ -111,7 +119,8 @@ def auroc(cells: RankedCells, advance: Advance | None = None) -> Floats:
     def gain(step: _Step) -> Floats:
         # Of the negatives, those that rank below and half of those that rank the same.
         not_beaten = (step.seen - step.positives) - (step.tied() - step.found) / 2
-        return np.asarray((negatives.astype(step.found.dtype) - not_beaten) * step.found)
+        of_row = negatives[: step.found.shape[1]].astype(step.found.dtype)
+        return np.asarray((of_row - not_beaten) * step.found)
 
     scores = [logits[:, 1].astype(np.float64) - logits[:, 0] for logits in cells.logits]
     (beaten,) = _totals([(scores, targets)], cells, gain, advance)
@@ -124,7 +133,7 @@ def _totals(
 ) -> Iterator[npt.NDArray[np.float64]]:
     """For each (scores by case, targets), the sum of what its steps gain [T, R]. Every core walks for itself."""
     weights = np.ascontiguousarray(cells.weights.T)
-    parts = [cells.tables[start : start + CELLS_AT_ONCE] for start in range(0, len(cells.tables), CELLS_AT_ONCE)]
+    parts = np.array_split(cells.tables, -(-len(cells.tables) // CELLS_AT_ONCE))
     tables = [np.ascontiguousarray(part.T) for part in parts]
 
     def total(job: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -147,14 +156,17 @@ def _totals(
 def _total(steps: Iterator[_Step], cells: int, weights: Floats, gain: Gain) -> npt.NDArray[np.float64]:
     shape = cells, weights.shape[1]
     total, recent = np.zeros(shape), np.zeros(shape, dtype=weights.dtype)
+    first, room = np.zeros(cells), np.empty_like(recent)
     for number, step in enumerate(steps, start=1):
+        first += np.bincount(step.cells, gain(step.of_first_row())[:, 0], minlength=cells)
         gained = gain(step)
         for rows in step.groups:
-            recent[step.cells[rows]] += gained[rows]
+            _add_rows(gained[rows], step.cells[rows], recent, room)
         if number % _FLUSH == 0:
             total += recent
             recent[:] = 0
     total += recent
+    total[:, 0] = first
     return total
 
 
@@ -177,13 +189,22 @@ def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8
     # Lost in the first weight that is added to it; where nothing was seen, nothing was found, and 0 / nothing is 0.
     seen = np.full(shape, _NOTHING, dtype=weights.dtype)
     positives = np.zeros(shape, dtype=weights.dtype)
+    desk = _Desk(*shape, weights.dtype)
     for entries in _blocks(group, hits):
         held = np.ascontiguousarray((tables[samples[entries]] == cases[entries, None]).T)  # [T, K]
         drawn, hit = weights[samples[entries]], np.flatnonzero(hits[entries])  # [K, R], [H]
         if len(hit):
-            yield _step(held, drawn, group[entries], hit, positives, seen)
-            positives += held[:, hit].astype(drawn.dtype) @ drawn[hit]
-        seen += held.astype(drawn.dtype) @ drawn
+            yield _step(held, drawn, group[entries], hit, positives, seen, desk)
+        seen += np.matmul(held.astype(drawn.dtype), drawn, out=desk.of_cells)
+
+
+class _Desk:
+    """Arrays that one walk writes over and over: fresh ones at every step would cost more than what is computed."""
+
+    def __init__(self, cells: int, resamples: int, dtype: npt.DTypeLike) -> None:
+        shape = cells * (BLOCK + 1), resamples  # as many rows as a step can have
+        self.found, self.positives, self.seen, self.product = (np.empty(shape, dtype) for _ in range(4))
+        self.of_cells = np.empty((cells, resamples), dtype)
 
 
 def _step(
@@ -193,6 +214,7 @@ def _step(
     hit: npt.NDArray[np.int64],
     positives: Floats,
     seen: Floats,
+    desk: _Desk,
 ) -> _Step:
     """One block of K entries.
 
@@ -201,29 +223,51 @@ def _step(
         drawn: [K, R]: their weights.
         group: [K]: entries of the same number have equal scores.
         hit: [H]: which of them are positive.
-        positives: [T, R]: weight of the positives before the block.
+        positives: [T, R]: weight of the positives before the block; after this, with those of the block.
         seen: [T, R]: weight of all samples before the block.
+        desk: holds what is returned, until the next step.
     """
     levels = np.unique(group[hit])  # [G]
     within = group[hit] == levels[:, None]  # [G, H]
     level, cell = np.nonzero((within.astype(np.float32) @ held[:, hit].T.astype(np.float32)) > 0)  # [n], group by group
-    holds = held[cell]
-    holds_hits = holds[:, hit]
     ends = np.searchsorted(level, np.arange(len(levels) + 1))
+    groups = [slice(start, end) for start, end in itertools.pairwise(ends.tolist())]
+    n, holds = len(cell), held[cell]
 
-    def summed(mask: Bools, rows: Floats, before: Floats | None = None) -> Floats:
-        sums = mask.astype(rows.dtype) @ rows
-        return sums if before is None else np.add(sums, before[cell], out=sums)
+    def summed(mask: Bools, rows: Floats) -> Floats:
+        return np.matmul(mask.astype(rows.dtype), rows, out=desk.product[:n])
 
+    for rows, members in zip(groups, within, strict=True):
+        for entry in hit[members]:
+            holders = np.flatnonzero(held[:, entry])
+            _add_rows(drawn[entry], holders, positives, desk.product)
+        _take(positives, cell[rows], desk.positives[rows])
+    _take(seen, cell, desk.seen[:n])
+    desk.seen[:n] += summed(holds & (group <= levels[:, None])[level], drawn)
+    if len(levels) == len(hit):  # without ties, the one hit of the group is the one that the cell holds
+        _take(drawn, hit[level], desk.found[:n])
+    else:
+        desk.found[:n] = summed(holds[:, hit] & within[level], drawn[hit])
     return _Step(
-        groups=[slice(start, end) for start, end in itertools.pairwise(ends.tolist())],
+        groups=groups,
         cells=cell,
-        # Without ties, the one hit of the group is the one that the cell holds.
-        found=drawn[hit[level]] if len(levels) == len(hit) else summed(holds_hits & within[level], drawn[hit]),
-        positives=summed(holds_hits & (group[hit] <= levels[:, None])[level], drawn[hit], positives),
-        seen=summed(holds & (group <= levels[:, None])[level], drawn, seen),
+        found=desk.found[:n],
+        positives=desk.positives[:n],
+        seen=desk.seen[:n],
         tied=lambda: summed(holds & (group == levels[:, None])[level], drawn),
     )
+
+
+def _add_rows(rows: Floats, which: npt.NDArray[np.int64], to: Floats, room: Floats) -> None:
+    """``to[which] += rows``, in ``room``."""
+    sums = room[: len(which)]
+    _take(to, which, sums)
+    sums += rows
+    to[which] = sums
+
+
+def _take(rows: Floats, which: npt.NDArray[np.int64], out: Floats) -> None:
+    np.take(rows, which, axis=0, out=out, mode="clip")  # any other mode takes a copy first
 
 
 def _entries(tables: npt.NDArray[np.uint8], cases: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
