@@ -34,7 +34,7 @@ def make_data(folder: Path, samples: int) -> None:
     words = [f"word{i}" for i in range(500)]
 
     def rows() -> object:
-        for split, count in (("train", 20), ("test", samples)):
+        for split, count in (("train", 20), ("validation", 20), ("test", samples)):
             for i in range(count):
                 picture = io.BytesIO()
                 Image.fromarray(draws.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(picture, "jpeg")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmrobust.checkpoint import load as load
     from mmrobust.evaluation import evaluate as evaluate
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load"]
 
 _HOME = {"load": "mmrobust.checkpoint", "evaluate": "mmrobust.evaluation"}

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 KEPT_BYTES = 96 * 2**20
 """How much of what a training reads stays in memory, encoded. Small data sets fit whole and are decoded once."""
-HELD_BYTES = 32 * 2**20
+HELD_BYTES = 16 * 2**20
 """How much is encoded at a time, where no single step needs more."""
 
 

@@ -38,7 +38,7 @@ TASK_METRICS = {
 }
 """The metrics of each task; the first is its usual headline."""
 
-ROW_GROUPS_BYTES = 32 * 2**20
+ROW_GROUPS_BYTES = 16 * 2**20
 """How much of a split stays in memory as it lies in the file: the row groups that were read last."""
 
 

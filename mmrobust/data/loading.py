@@ -36,7 +36,7 @@ _Found = dict[tuple[int, str], _Value]
 
 PIECE_SAMPLES = 32
 """What one worker is given at a time."""
-WINDOW_BYTES = 32 * 2**20
+WINDOW_BYTES = 16 * 2**20
 """Samples, as they lie in the file, that are read at a time: in random order, every row group once for all of them."""
 PIECES_AHEAD = 2
 """How many pieces lie ready or in work for each worker."""
