@@ -55,14 +55,8 @@ def evaluated(
         (case, "situation"): (2 * belongs - 1 + noise + 0.7 * random.normal(size=noise.shape)).astype(np.float32)
         for case, noise in hard.items()
     }
-    about = {
-        "method": "mmp",
-        "head": "linear",
-        "backbone": "tiny-vilt",
-        "checkpoint": "mmp",
-        "dataset": "d",
-        "split": "test",
-    }
+    about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
+    key = {"checkpoint": "mmp", "dataset": "d", "split": "test"}
     dataset = {"name": "d", "fingerprint": "0", "split": "test", "task": truth.task, "headline_metric": metric}
     classes = [f"c{i}" for i in range(truth.classes)]
     provenance = {"dataset": {**dataset, "classes": classes}, "checkpoints": {"mmp": {"fill": "ones"}}}
