@@ -6,12 +6,10 @@ here changes a bit of it.
 
 from __future__ import annotations
 
-import multiprocessing
+import functools
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.workers import WorkerLost, Workers
 from mmrobust.errors import DataError, MmrobustError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ Encoded = dict[tuple[int, str], "Tensor"]
 
 _Value = npt.NDArray[Any] | MmrobustError
 _Found = dict[tuple[int, str], _Value]
+_Pairs = Sequence[tuple[Sample, Sequence[str]]]
 
 PIECE_SAMPLES = 32
 """What one worker is given at a time."""
@@ -67,7 +67,7 @@ class Loader:
 
     def __init__(self, split: Split, processor: Processor | None, workers: int = 0) -> None:
         self.split, self.processor, self.workers = split, processor, workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Workers[_Pairs, list[_Value]] | None = None
 
     def load(self, requests: Iterable[Wanted]) -> Iterator[Encoded]:
         """The tensors of each request, request by request. With workers, of the next ones too.
@@ -93,7 +93,7 @@ class Loader:
     def close(self) -> None:
         """End the workers."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def _read(self, pieces: Iterable[_Piece]) -> Iterator[tuple[_Piece, list[Sample]]]:
@@ -127,31 +127,31 @@ class Loader:
         if not self.workers:
             yield from ((piece, encode(self.processor, _pairs(piece, samples))) for piece, samples in pieces)
             return
-        waiting: deque[tuple[_Piece, Future[list[_Value]]]] = deque()
+        pool = self._workers()
+        waiting: deque[tuple[_Piece, int]] = deque()
         try:
             while True:
                 while len(waiting) < PIECES_AHEAD * self.workers and (following := next(pieces, None)) is not None:
                     piece, samples = following
-                    waiting.append((piece, self._workers().submit(_encode_in_worker, _pairs(piece, samples))))
+                    waiting.append((piece, pool.give(_pairs(piece, samples))))
                 if not waiting:
                     return
-                piece, future = waiting.popleft()
-                yield piece, future.result()
-        except BrokenProcessPool as cause:
-            self._pool = None
+                piece, number = waiting.popleft()
+                yield piece, pool.result(number)
+        except WorkerLost as cause:
+            waiting.clear()
+            self.close()
             raise DataError(
                 f"{self.split.dataset.folder}: a worker that decodes samples was killed, perhaps for want of memory; "
                 "the same command with fewer --workers goes on"
             ) from cause
         finally:
-            for _, future in waiting:
-                future.cancel()
+            for _, number in waiting:
+                pool.forget(number)
 
-    def _workers(self) -> ProcessPoolExecutor:
+    def _workers(self) -> Workers[_Pairs, list[_Value]]:
         if self._pool is None:
-            # Not forked: this process may hold threads, a GPU and open files that a copy must not touch.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self.processor,))
+            self._pool = Workers(_encode_in_worker, self.workers, functools.partial(_start_worker, self.processor))
         return self._pool
 
 
@@ -208,7 +208,7 @@ def _pieces(requests: Iterable[Wanted]) -> Iterator[_Piece]:
             yield _Piece({position: wanted[position] for position in part}, last=start == starts[-1])
 
 
-def _pairs(piece: _Piece, samples: Sequence[Sample]) -> list[tuple[Sample, Sequence[str]]]:
+def _pairs(piece: _Piece, samples: Sequence[Sample]) -> _Pairs:
     return [(sample, tuple(piece.wanted[position])) for position, sample in zip(piece.wanted, samples, strict=True)]
 
 
@@ -216,10 +216,10 @@ def _start_worker(processor: Processor | None) -> None:
     """What a worker process begins with: it shares the machine with the others, one thread each."""
     import torch
 
-    global _processor  # noqa: PLW0603 (what a process pool hands its workers once, not with every piece)
+    global _processor  # noqa: PLW0603 (what workers are handed once, not with every piece)
     _processor = processor
     torch.set_num_threads(1)
 
 
-def _encode_in_worker(wanted: Sequence[tuple[Sample, Sequence[str]]]) -> list[_Value]:
+def _encode_in_worker(wanted: _Pairs) -> list[_Value]:
     return encode(_processor, wanted)

@@ -207,10 +207,13 @@ class _Scoring:
         chosen = [function for name, function in functions.items() if name not in RANKED]
         scored = np.empty((len(keys), len(chosen), len(weights)))
         weighted = WeightedTruth(self.targets, weights)
+        near = None
         for row, (table, prompting) in enumerate(keys if chosen else ()):
             logits = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
-            outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings)
+            # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
+            outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings, near)
             scored[row] = [function(outcomes) for function in chosen]
+            near = outcomes.tally
             advance(len(weights) * len(chosen))
         return scored
 

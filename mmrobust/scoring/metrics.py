@@ -73,6 +73,16 @@ class WeightedTruth:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """What was decided of each sample, and what it weighs together."""
+
+    decisions: Bools
+    """[N, 2 C]: whether each class is predicted and true, and whether it is predicted."""
+    sums: Floats
+    """[R, 2 C]: the weight of each column."""
+
+
+@dataclass(frozen=True)
 class Outcomes:
     """What a classifier said of N samples, beside the truth."""
 
@@ -82,6 +92,11 @@ class Outcomes:
     several: bool
     """Whether a sample may belong to several classes (multi-label)."""
     settings: MetricSettings = MetricSettings()
+    near: Tally | None = None
+    """Of the same truth, with probably many of the same decisions: counting starts from it.
+
+    Only where the weights are whole numbers: sums of such are exact, whatever their order.
+    """
 
     @functools.cached_property
     def predicted(self) -> Bools:
@@ -99,10 +114,20 @@ class Outcomes:
     @functools.cached_property
     def counts(self) -> tuple[Floats, Floats, Floats]:
         """Three [R, C]: weight of the true positives, of the predicted and of the actual members of each class."""
-        weights, classes = self.truth.weights, self.logits.shape[1]
-        columns = np.concatenate([self.predicted & self.truth.targets, self.predicted], axis=1)
-        sums = weights @ columns.astype(weights.dtype)  # one product: the weights are read once
+        classes, sums = self.logits.shape[1], self.tally.sums
         return sums[:, :classes], sums[:, classes:], self.truth.actual
+
+    @functools.cached_property
+    def tally(self) -> Tally:
+        """The decisions and their weights: one product, or a product of what changed."""
+        weights = self.truth.weights
+        decisions = np.concatenate([self.predicted & self.truth.targets, self.predicted], axis=1)
+        if self.near is not None:
+            changed = np.flatnonzero((decisions != self.near.decisions).any(axis=1))
+            if len(changed) < len(decisions) / 2:
+                change = decisions[changed].astype(weights.dtype) - self.near.decisions[changed]
+                return Tally(decisions, self.near.sums + weights.T[changed].T @ change)
+        return Tally(decisions, weights @ decisions.astype(weights.dtype))
 
     @functools.cached_property
     def class_f1(self) -> Floats:

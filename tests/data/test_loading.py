@@ -53,8 +53,8 @@ def test_a_killed_worker_is_one_line(digits: Dataset, processor: Any) -> None:
     parts = loader.load([{p: MODALITIES} for p in range(60)])
     next(parts)
     assert loader._pool is not None
-    for pid in list(loader._pool._processes):
-        os.kill(pid, signal.SIGKILL)
+    for process in loader._pool.processes:
+        os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(DataError, match=r"a worker that decodes samples was killed.* fewer --workers goes on"):
         list(parts)
     loader.close()
