@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 BLOCK = 16
 """Entries per step of a walk: more make larger products, of which a larger part is zeros."""
-CELLS_AT_ONCE = 256
+CELLS_AT_ONCE = 128
 """Cells per walk: so many that sorting and gathering pay, so few that what they have seen stays in the cache."""
 _NOTHING = 1e-30
 _FLUSH = 8
