@@ -9,19 +9,16 @@ depend neither on the blocks nor on the cells beside it.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from mmrobust.progress import Advance
+from mmrobust.scoring.cores import on_every_core
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -141,16 +138,14 @@ def _totals(
         return _total(_walk(*walks[walk], tables[part], weights), len(parts[part]), weights, gain)
 
     jobs = [(walk, part) for walk in range(len(walks)) for part in range(len(parts))]
-    # Many small products: two cores do twice as many when none of them is split between the cores.
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(_cores()) as pool:
-        totals = pool.map(total, jobs)
-        for _ in walks:
-            done = []
-            for part in parts:
-                done.append(next(totals))
-                if advance is not None:
-                    advance(len(part))
-            yield np.concatenate(done)
+    totals = on_every_core(total, jobs)
+    for _ in walks:
+        done = []
+        for part in parts:
+            done.append(next(totals))
+            if advance is not None:
+                advance(len(part))
+        yield np.concatenate(done)
 
 
 def _total(steps: Iterator[_Step], cells: int, weights: Floats, gain: Gain) -> npt.NDArray[np.float64]:
@@ -288,12 +283,3 @@ def _blocks(group: npt.NDArray[np.int64], hits: Bools) -> Iterator[slice]:
     for end in ends[np.unique(np.minimum(wanted, stop))].tolist():
         yield slice(start, end)
         start = end
-
-
-@functools.cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
