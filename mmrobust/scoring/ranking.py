@@ -9,6 +9,7 @@ depend neither on the blocks nor on the cells beside it.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from mmrobust.scoring.cores import on_every_core
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
-BLOCK = 16
+BLOCK = 12
 """Entries per step of a walk: more make larger products, of which a larger part is zeros."""
+STRETCH = 64
+"""The same where nobody is positive, and all that is wanted is their sum."""
 CELLS_AT_ONCE = 128
 """Cells per walk: so many that sorting and gathering pay, so few that what they have seen stays in the cache."""
 _NOTHING = 1e-30
@@ -273,13 +276,17 @@ def _entries(tables: npt.NDArray[np.uint8], cases: int) -> tuple[npt.NDArray[np.
 
 
 def _blocks(group: npt.NDArray[np.int64], hits: Bools) -> Iterator[slice]:
-    """Stretches of about :data:`BLOCK` entries that no group of equal scores crosses, down to the last hit."""
-    if not hits.any():
-        return
-    ends = np.append(np.flatnonzero(np.diff(group)) + 1, len(group))
-    stop = int(np.searchsorted(ends, np.flatnonzero(hits)[-1], side="right"))  # the group of the last hit
-    wanted = np.searchsorted(ends, np.arange(BLOCK, ends[stop] + BLOCK, BLOCK))
-    start = 0
-    for end in ends[np.unique(np.minimum(wanted, stop))].tolist():
-        yield slice(start, end)
-        start = end
+    """Stretches that no group of equal scores crosses, down to the last hit: with hits and without, in turn.
+
+    Those with hits begin with one and have about :data:`BLOCK` entries, the others up to :data:`STRETCH`.
+    """
+    ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
+    of_hits = group[hits].tolist()
+    start = number = 0
+    while number < len(of_hits):
+        first = ends[of_hits[number] - 1] if of_hits[number] else 0
+        for begin in range(start, first, STRETCH):
+            yield slice(begin, min(begin + STRETCH, first))
+        last = min(bisect.bisect_left(ends, first + BLOCK), of_hits[-1])
+        yield slice(first, ends[last])
+        start, number = ends[last], bisect.bisect_right(of_hits, last)
