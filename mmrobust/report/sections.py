@@ -20,8 +20,8 @@ from mmrobust.results import Results
 from mmrobust.scoring.across import effective_robustness, prompting_gap, standings, train_test_rates
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
-from mmrobust.scoring.stored import Stored, read_stored
 
 FIRST_TO_BREAK = 3
 """How many classes of each scenario and prompting are shown."""
@@ -47,7 +47,7 @@ def with_sections(report: Report, *, baseline: str | None = None) -> Report:
     return replace(report, sections=(*report.sections, *found))
 
 
-def with_predictions(report: Report, stored: Mapping[str, Stored]) -> Report:
+def with_predictions(report: Report, stored: Mapping[str, StoredPredictions]) -> Report:
     """``report`` with what the predictions behind it say: by class, and reliability.
 
     Args:
@@ -64,14 +64,14 @@ def with_predictions(report: Report, stored: Mapping[str, Stored]) -> Report:
     return replace(report, sections=(*report.sections, *found))
 
 
-def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, Stored]:
+def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, StoredPredictions]:
     """The predictions of every checkpoint of the results, as :func:`mmrobust.report.tables.read` gives them.
 
     Raises:
         DataError: some results have none.
     """
     return {
-        name: read_stored(path, of, name)
+        name: predictions_behind(path, of, name)
         for path, of in zip(distinct(paths), results, strict=True)
         for name in dict.fromkeys(of.frame["checkpoint"])
     }

@@ -22,8 +22,8 @@ import pandas as pd
 from mmrobust.errors import DataError
 from mmrobust.results import Results
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.resampled import resampled_values, sample_shares
-from mmrobust.scoring.stored import Stored, read_stored
 from mmrobust.scoring.tables import CellTables, cell_tables
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
@@ -34,8 +34,8 @@ PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 class Pair:
     """The predictions of two checkpoints on the same samples, in one order, and the cells that both have."""
 
-    baseline: Stored
-    candidate: Stored
+    baseline: StoredPredictions
+    candidate: StoredPredictions
     tables: CellTables
     """Of the cells, under the ids of the baseline."""
 
@@ -57,10 +57,10 @@ def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, 
     Raises:
         DataError: one side has no predictions, or they are of different samples.
     """
-    return make_pair(read_stored(baseline, before, theirs), read_stored(candidate, after, ours))
+    return make_pair(predictions_behind(baseline, before, theirs), predictions_behind(candidate, after, ours))
 
 
-def make_pair(baseline: Stored, candidate: Stored) -> Pair:
+def make_pair(baseline: StoredPredictions, candidate: StoredPredictions) -> Pair:
     """Two checkpoints' predictions, sample by sample.
 
     Raises:
