@@ -95,7 +95,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
     def scored(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
         return tuple(resampled_values(side, pair.tables, metric, weights) for side in sides)
 
-    average, frame = _seed_means(pair.tables)
+    average, frame = seed_means(pair.tables)
     before, after = (values[:, 0] for values in scored(np.ones((1, samples), dtype=np.float32)))
     shares = [sample_shares(side, pair.tables, metric) for side in sides]
     if shares[0] is None or shares[1] is None:
@@ -121,7 +121,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
 
 def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
     """The differences [K, G] without each sample, or group of samples: what a BCa interval needs beside them."""
-    average, _ = _seed_means(pair.tables)
+    average, _ = seed_means(pair.tables)
     parts = []
     for weights in jackknife_weights(len(pair.baseline.truth.ids)):
         before, after = (
@@ -131,7 +131,7 @@ def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
     return np.concatenate(parts, axis=1)
 
 
-def _seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
+def seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
     """The matrix [K, keys] that averages keys over mask seeds, and the K rows that it makes."""
     cells = pd.DataFrame(tables.cells)
     groups = cells.groupby(list(PAIR_KEYS), sort=True)
