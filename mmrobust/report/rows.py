@@ -145,6 +145,9 @@ class Section:
     """The figures behind the rows, tidy and in full precision: shares, not percentages."""
     dataset: str = ""
     """The data set that it is of."""
+    split: str = ""
+    metric: str = ""
+    """The headline metric of the table that it belongs to."""
     better: tuple[int, ...] = ()
     """For each column of numbers: 1 where more is better, −1 where less is, 0 where neither; none: nothing is."""
 

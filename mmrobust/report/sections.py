@@ -57,7 +57,11 @@ def with_sections(
             by_class = _named({name: class_curves(said, tuple(classes)) for name, said in own.items()})
             made.append(_classes(by_class, table))
             made.append(_reliability(_named({name: reliability(said) for name, said in own.items()}), table))
-        found += [replace(section, dataset=table.dataset) for section in made if section is not None]
+        found += [
+            replace(section, dataset=table.dataset, split=table.split, metric=table.metric)
+            for section in made
+            if section is not None
+        ]
     return replace(report, sections=(*report.sections, *found))
 
 
