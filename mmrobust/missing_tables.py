@@ -88,6 +88,11 @@ def kept_table(
     Raises:
         DataError: it is not there, or not of these samples.
     """
+    if not _kept(folder, name).is_file():
+        raise DataError(
+            f"{folder}: keeps no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
+            f"--missing-table FILE --out {folder}"
+        )
     return replace(read_missing_table(_kept(folder, name), sample_ids, modalities, natural), name=name)
 
 

@@ -97,6 +97,17 @@ class Results(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ShardHeader:
+    """What a shard of predictions says of itself, read without its rows."""
+
+    path: Path
+    provenance: dict[str, Any]
+    """As of :class:`Shard`."""
+    placed: bool
+    """Whether it says where in the split its samples stand; not in schema 1."""
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard of predictions, as arrays: n predictions of C classes each."""
 
@@ -104,8 +115,8 @@ class Shard:
     provenance: dict[str, Any]
     """``identity``, what it is a hash of (``checkpoint``, ``dataset``, ``split``, ``dtype`` …), and more."""
     id: pa.Array
-    case: npt.NDArray[np.object_]
-    prompting: npt.NDArray[np.object_]
+    case: pa.Array
+    prompting: pa.Array
     label: pa.Array
     logits: npt.NDArray[np.float32]
     """[n, C]"""
@@ -129,8 +140,8 @@ class Shard:
         return replace(
             self,
             id=self.id.take(rows),
-            case=self.case[kept],
-            prompting=self.prompting[kept],
+            case=self.case.take(rows),
+            prompting=self.prompting.take(rows),
             label=self.label.take(rows),
             logits=self.logits[kept],
             position=self.position[kept],
@@ -140,11 +151,26 @@ class Shard:
     def by_case(self) -> Iterator[tuple[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
         """(case, prompting) → positions and logits."""
         assert self.position is not None
-        for case in sorted(set(self.case)):
-            for prompting in sorted(set(self.prompting)):
-                rows = (self.case == case) & (self.prompting == prompting)
-                if rows.any():
-                    yield (case, prompting), (self.position[rows], self.logits[rows])
+        case, prompting = self.case.dictionary_encode(), self.prompting.dictionary_encode()
+        codes = case.indices.to_numpy() * len(prompting.dictionary) + prompting.indices.to_numpy()
+        keys = [(c, p) for c in case.dictionary.to_pylist() for p in prompting.dictionary.to_pylist()]
+        for code in sorted(np.unique(codes).tolist(), key=lambda code: keys[code]):
+            rows = codes == code
+            yield keys[code], (self.position[rows], self.logits[rows])
+
+
+def read_shard_header(path: Path) -> ShardHeader:
+    """What the shard of predictions in ``path`` says of itself.
+
+    Raises:
+        DataError: it cannot be read, or is no shard of predictions.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{path}: cannot be read as predictions ({_first_line(cause)})") from cause
+    provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
+    return ShardHeader(path, provenance, "position" in schema.names)
 
 
 def read_shard(path: Path) -> Shard:
@@ -171,8 +197,8 @@ def read_shard(path: Path) -> Shard:
         path,
         provenance,
         columns["id"],
-        columns["case"].to_numpy(zero_copy_only=False),
-        columns["prompting"].to_numpy(zero_copy_only=False),
+        columns["case"],
+        columns["prompting"],
         columns["label"],
         columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
         columns["position"].to_numpy() if "position" in columns else None,

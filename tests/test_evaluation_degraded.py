@@ -27,9 +27,9 @@ from mmrobust.prediction.engines import Running
 from mmrobust.results import Results, read_results
 from mmrobust.scenarios import Scenario, make_grid, missing_table
 from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.resampled import resampled_values
 from mmrobust.scoring.rescore import Wanted, rescore
-from mmrobust.scoring.stored import read_stored
 from mmrobust.scoring.tables import cell_tables
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
@@ -262,7 +262,7 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
         evaluate_checkpoints({head: loaded}, digits, {head: grid}, tmp_path / head, limit=40)
     (tmp_path / "half.csv").unlink()
     results = read_results(tmp_path / "linear")
-    stored = read_stored(tmp_path / "linear", results, "linear")
+    stored = predictions_behind(tmp_path / "linear", results, "linear")
     tables = cell_tables(stored.truth, stored.cells)
     (value,) = resampled_values(stored, tables, "accuracy", np.ones((1, 40), dtype=np.float32))
     (row,) = results.frame[results.frame.metric == "accuracy"].itertuples()
@@ -272,5 +272,5 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
     assert [path.name for path in (tmp_path / "again" / "missing-tables").iterdir()]
     for kept in (tmp_path / "linear" / "missing-tables").iterdir():
         kept.unlink()
-    with pytest.raises(DataError, match=r"half@.*\.parquet: no such file"):
-        read_stored(tmp_path / "linear", results, "linear")
+    with pytest.raises(DataError, match=r"linear: keeps no missing table 'table:half@.*'; give its file to"):
+        predictions_behind(tmp_path / "linear", results, "linear")
