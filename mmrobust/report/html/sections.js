@@ -46,7 +46,7 @@ function standingsPanel(section) {
     interval: low == null ? UNKNOWN : `${percent(low)} to ${percent(high)}`,
   }));
   const said = `Wins against the other checkpoints, in % of the comparisons: ${values.map((v) => `${v.checkpoint} ${v.wins.toFixed(1)}`).join("; ")}.`;
-  return values.length ? [panel("Wins against the others", "% of comparisons", said, "standings", values, { height: 24 * values.length, ends: [0, 100] })] : [];
+  return values.length ? [panel("Wins", "% of comparisons", said, "standings", values, { height: 24 * values.length, ends: [0, 100] })] : [];
 }
 
 /** The charts of a section: one for each scenario and prompting. */
