@@ -174,7 +174,7 @@ def read_shard_header(path: Path) -> ShardHeader:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as predictions ({_first_line(cause)})") from cause
+        raise DataError(f"{path}: cannot be read as predictions ({first_line(cause)})") from cause
     provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
     return ShardHeader(path, provenance, "position" in schema.names)
 
