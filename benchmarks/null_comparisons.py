@@ -21,7 +21,7 @@ from mmrobust.rules import parse_rule
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.join import SplitTruth, score
 from mmrobust.scoring.paired import make_pair
-from mmrobust.scoring.stored import Stored
+from mmrobust.scoring.predictions import StoredPredictions
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text"), (0.0, 0.6, 0.7, 0.8, 0.9, 1.0), (0,), ("situation",))
@@ -48,7 +48,7 @@ def truth_of(random: np.random.Generator, samples: int, task: str, classes: int)
 
 def evaluated(
     random: np.random.Generator, truth: SplitTruth, hard: dict[str, Floats], metric: str
-) -> tuple[Results, Stored]:
+) -> tuple[Results, StoredPredictions]:
     """A model: what is hard for all of them, and noise of its own."""
     belongs = np.asarray([[c in label for c in range(truth.classes)] for label in truth.labels])
     logits = {
@@ -61,7 +61,7 @@ def evaluated(
     classes = [f"c{i}" for i in range(truth.classes)]
     provenance = {"dataset": {**dataset, "classes": classes}, "checkpoints": {"mmp": {"fill": "ones"}}}
     frame = score(truth, logits, GRID, metrics=[metric], resamples=0).assign(**key, **about)
-    return Results(frame, provenance), Stored(truth, logits, tuple(GRID.cells()))
+    return Results(frame, provenance), StoredPredictions(truth, logits, tuple(GRID.cells()))
 
 
 def false_alarms(metric: str, comparisons: int, samples: int) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmrobust.errors import UsageError
 from mmrobust.files import atomic_folder, refuse_to_overwrite
-from mmrobust.results import RESULTS_FILE, Results, read_results
-from mmrobust.scoring.stored import PREDICTIONS_FOLDER, prediction_shards
+from mmrobust.results import PREDICTIONS_FOLDER, RESULTS_FILE, Results, read_results
+from mmrobust.scoring.shards import shards_behind
 
 
 def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, replace: bool = False) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
 
 
 def _shards(path: Path, results: Results) -> dict[str, list[Path]]:
-    return {name: prediction_shards(path, results, name) for name in dict.fromkeys(results.frame["checkpoint"])}
+    return {name: shards_behind(path, results, name) for name in dict.fromkeys(results.frame["checkpoint"])}
 
 
 def _copy(source: Path, target: Path) -> None:

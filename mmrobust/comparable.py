@@ -12,7 +12,7 @@ import pandas as pd
 
 from mmrobust.errors import NotComparableError
 from mmrobust.results import CELL_KEYS, Results
-from mmrobust.scoring.stored import metric_settings
+from mmrobust.scoring.metrics import metric_settings
 
 MEAN_KEYS = tuple(key for key in CELL_KEYS if key != "seed")
 """What identifies a mean over mask seeds."""

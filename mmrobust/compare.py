@@ -17,6 +17,7 @@ from mmrobust.results import Results, read_results
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.metrics import target_matrix
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, make_pair
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.significance import (
     CORRECTIONS,
     Placements,
@@ -27,7 +28,6 @@ from mmrobust.scoring.significance import (
     placements,
     smallest_shown,
 )
-from mmrobust.scoring.stored import Stored, read_stored
 
 INTERVALS = ("percentile", "bca")
 LOST, GAINED = "lost", "gained"
@@ -176,7 +176,7 @@ def compare_files(
         for side, (path, of) in enumerate(zip(files, results, strict=True))
     )
     refuse_other_measurement(results[1], ours, results[0], theirs)
-    pair = make_pair(read_stored(first, results[0], theirs), read_stored(second, results[1], ours))
+    pair = make_pair(predictions_behind(first, results[0], theirs), predictions_behind(second, results[1], ours))
     return compare(
         pair,
         *(theirs, ours) if theirs != ours else (f"{theirs} ({first})", f"{ours} ({second})"),
@@ -258,5 +258,5 @@ def _delong(pair: Pair) -> npt.NDArray[np.float64]:
     return np.asarray(p)
 
 
-def _targets(stored: Stored) -> _Bools:
+def _targets(stored: StoredPredictions) -> _Bools:
     return target_matrix(stored.truth.labels, stored.truth.classes)

@@ -88,6 +88,11 @@ def kept_table(
     Raises:
         DataError: it is not there, or not of these samples.
     """
+    if not _kept(folder, name).is_file():
+        raise DataError(
+            f"{folder}: keeps no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
+            f"--missing-table FILE --out {folder}"
+        )
     return replace(read_missing_table(_kept(folder, name), sample_ids, modalities, natural), name=name)
 
 
@@ -255,13 +260,9 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_parquet(path: Path) -> list[tuple[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from mmrobust.parquet import read_parquet
 
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as Parquet ({(str(cause).splitlines() or [''])[0]})") from cause
+    table = read_parquet(path, "missing table", columns=COLUMNS)
     _check_columns(path, table.schema.names)
     return [(str(i), str(c)) for i, c in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
 

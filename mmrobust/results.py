@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError
 from mmrobust.files import atomic_file
+from mmrobust.parquet import first_line, read_parquet, reading
+from mmrobust.shape import DESCRIBED, SHAPES, misfit
 
 RESULTS_VERSION = 1
 PREDICTIONS_VERSION = 2
@@ -73,6 +75,10 @@ CELL_KEYS = ("scenario", "missing_rate", "seed", "prompting", "metric")
 """The part of the key that two checkpoints on the same data share."""
 
 
+_COUNTS = ("n", "n_affected", "n_naturally_missing")
+_NULLABLE = ("value", "ci_low", "ci_high")
+
+
 class Results(NamedTuple):
     """A results table and where it comes from."""
 
@@ -97,6 +103,17 @@ class Results(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ShardHeader:
+    """What a shard of predictions says of itself, read without its rows."""
+
+    path: Path
+    provenance: dict[str, Any]
+    """As of :class:`Shard`."""
+    placed: bool
+    """Whether it says where in the split its samples stand; not in schema 1."""
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard of predictions, as arrays: n predictions of C classes each."""
 
@@ -104,8 +121,8 @@ class Shard:
     provenance: dict[str, Any]
     """``identity``, what it is a hash of (``checkpoint``, ``dataset``, ``split``, ``dtype`` …), and more."""
     id: pa.Array
-    case: npt.NDArray[np.object_]
-    prompting: npt.NDArray[np.object_]
+    case: pa.Array
+    prompting: pa.Array
     label: pa.Array
     logits: npt.NDArray[np.float32]
     """[n, C]"""
@@ -129,8 +146,8 @@ class Shard:
         return replace(
             self,
             id=self.id.take(rows),
-            case=self.case[kept],
-            prompting=self.prompting[kept],
+            case=self.case.take(rows),
+            prompting=self.prompting.take(rows),
             label=self.label.take(rows),
             logits=self.logits[kept],
             position=self.position[kept],
@@ -140,11 +157,26 @@ class Shard:
     def by_case(self) -> Iterator[tuple[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
         """(case, prompting) → positions and logits."""
         assert self.position is not None
-        for case in sorted(set(self.case)):
-            for prompting in sorted(set(self.prompting)):
-                rows = (self.case == case) & (self.prompting == prompting)
-                if rows.any():
-                    yield (case, prompting), (self.position[rows], self.logits[rows])
+        case, prompting = self.case.dictionary_encode(), self.prompting.dictionary_encode()
+        codes = case.indices.to_numpy() * len(prompting.dictionary) + prompting.indices.to_numpy()
+        keys = [(c, p) for c in case.dictionary.to_pylist() for p in prompting.dictionary.to_pylist()]
+        for code in sorted(np.unique(codes).tolist(), key=lambda code: keys[code]):
+            rows = codes == code
+            yield keys[code], (self.position[rows], self.logits[rows])
+
+
+def read_shard_header(path: Path) -> ShardHeader:
+    """What the shard of predictions in ``path`` says of itself.
+
+    Raises:
+        DataError: it cannot be read, or is no shard of predictions.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{path}: cannot be read as predictions ({first_line(cause)})") from cause
+    provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
+    return ShardHeader(path, provenance, "position" in schema.names)
 
 
 def read_shard(path: Path) -> Shard:
@@ -153,16 +185,20 @@ def read_shard(path: Path) -> Shard:
     Raises:
         DataError: it cannot be read, is torn, or is no shard of predictions.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            provenance = read_provenance(file.schema_arrow, path, "predictions", PREDICTIONS_VERSION)
-            table = file.read().combine_chunks()
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as predictions ({_first_line(cause)})") from cause
+    table = read_parquet(path, "predictions").combine_chunks()
+    provenance = read_provenance(table.schema, path, "predictions", PREDICTIONS_VERSION)
     since_2 = ("position", "natural")
     absent = [n for n in PREDICTIONS_SCHEMA.names if n not in table.schema.names]
     if absent and not (provenance["schema_version"] == 1 and set(absent) <= set(since_2)):
         raise DataError(f"{path}: holds no predictions: no column {', '.join(absent)}")
+    schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+    with reading(path, what="predictions"):
+        table = table.select(schema.names).cast(schema)
+    for name in schema.names:
+        if name != "noise_seed" and (table[name].null_count or _inner_nulls(table[name])):
+            raise DataError(f"{path}: holds predictions without a value in column {name}")
+    if "position" in schema.names and table.num_rows and pc.min(table["position"]).as_py() < 0:
+        raise DataError(f"{path}: holds predictions of a sample before the first")
     columns = {n: table[n].combine_chunks() for n in table.schema.names}
     lengths = pc.unique(pc.list_value_length(columns["logits"])).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
@@ -171,8 +207,8 @@ def read_shard(path: Path) -> Shard:
         path,
         provenance,
         columns["id"],
-        columns["case"].to_numpy(zero_copy_only=False),
-        columns["prompting"].to_numpy(zero_copy_only=False),
+        columns["case"],
+        columns["prompting"],
         columns["label"],
         columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
         columns["position"].to_numpy() if "position" in columns else None,
@@ -229,10 +265,7 @@ def read_results(path: Path) -> Results:
     if not file.is_file():
         where = f"{path}: holds no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
         raise DataError(f"{where}; results are made by: mmrobust eval CHECKPOINT --data DIR --out {path}")
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{file}: cannot be read as Parquet ({_first_line(cause)}); run mmrobust eval again") from cause
+    table = read_parquet(file, "results", "run mmrobust eval again")
     provenance = read_provenance(table.schema, file, "results", RESULTS_VERSION)
     absent = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
     if absent:
@@ -240,30 +273,54 @@ def read_results(path: Path) -> Results:
     try:
         table = table.select(RESULTS_SCHEMA.names).cast(RESULTS_SCHEMA)
     except (pa.ArrowException, ValueError) as cause:
-        raise DataError(f"{file}: a column has another type than results have ({_first_line(cause)})") from cause
+        raise DataError(f"{file}: a column has another type than results have ({first_line(cause)})") from cause
     if not table.num_rows:
         raise DataError(f"{file}: holds no rows; run mmrobust eval again")
-    return Results(table.to_pandas(), provenance)
+    _check_rows(table, file)
+    frame = table.to_pandas()
+    for name in frame["checkpoint"].unique():
+        if name not in provenance["checkpoints"]:
+            raise DataError(f"{file}: holds results of '{name}', and does not say what that is")
+    return Results(frame, provenance)
+
+
+def _check_rows(table: pa.Table, file: Path) -> None:
+    """Raise where a row of results has no key, or counts and rates that cannot be.
+
+    Raises:
+        DataError: the message names the column.
+    """
+    for name in RESULTS_SCHEMA.names:
+        if name not in _NULLABLE and table[name].null_count:
+            raise DataError(f"{file}: a row has no {name}; run mmrobust eval again")
+    for name, least, most in (("missing_rate", 0.0, 1.0), ("seed", 0, 2**62), *((n, 0, 2**62) for n in _COUNTS)):
+        found = pc.min_max(table[name]).as_py()
+        if not least <= found["min"] <= found["max"] <= most:
+            raise DataError(f"{file}: a row has a {name} of {found['min']} or {found['max']}; run mmrobust eval again")
 
 
 def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:
     """The provenance in a Parquet schema.
 
     Raises:
-        DataError: the file is not of the ``kind`` that mmrobust writes, or of a newer version than ``newest``.
+        DataError: the file is not of the ``kind`` that mmrobust writes, of a newer version than ``newest``, or says of
+            itself what makes no sense.
     """
     raw = (schema.metadata or {}).get(_METADATA_KEY)
     try:
         provenance: Any = json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, RecursionError):
         provenance = None
     if not isinstance(provenance, dict) or provenance.get("kind") != kind:
         raise DataError(f"{file}: was not written by mmrobust as {kind}")
     version = provenance.get("schema_version")
     if not isinstance(version, int) or version > newest:
         raise DataError(f"{file}: {kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it")
+    described = DESCRIBED if kind == "predictions" and provenance.keys() & {"about", "described"} else {}
+    if wrong := misfit(provenance, SHAPES.get(kind, {}) | described):
+        raise DataError(f"{file}: what it says of itself is damaged ({wrong})")
     return provenance
 
 
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).splitlines() or [type(cause).__name__])[0]
+def _inner_nulls(column: pa.ChunkedArray) -> int:
+    return int(pc.list_flatten(column).null_count) if pa.types.is_list(column.type) else 0

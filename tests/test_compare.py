@@ -44,6 +44,7 @@ def test_differences_and_flips_are_counted(two):
     assert row["low"] < row["difference"] < row["high"] < 0
     ids = found.flips[(found.flips["case"] == "missing-text") & (found.flips["change"] == "lost")]["id"]
     assert set(ids) == {f"s{i:05d}" for i in np.flatnonzero(before & ~after)}
+    assert set(found.flips["prompting"]) == {"situation"}  # nothing was evaluated under concat
 
 
 def test_one_table_is_mcnemars_case_and_several_are_the_bootstraps(two):

@@ -27,9 +27,9 @@ from mmrobust.prediction.engines import Running
 from mmrobust.results import Results, read_results
 from mmrobust.scenarios import Scenario, make_grid, missing_table
 from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.resampled import resampled_values
 from mmrobust.scoring.rescore import Wanted, rescore
-from mmrobust.scoring.stored import read_stored
 from mmrobust.scoring.tables import cell_tables
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
@@ -262,7 +262,7 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
         evaluate_checkpoints({head: loaded}, digits, {head: grid}, tmp_path / head, limit=40)
     (tmp_path / "half.csv").unlink()
     results = read_results(tmp_path / "linear")
-    stored = read_stored(tmp_path / "linear", results, "linear")
+    stored = predictions_behind(tmp_path / "linear", results, "linear")
     tables = cell_tables(stored.truth, stored.cells)
     (value,) = resampled_values(stored, tables, "accuracy", np.ones((1, 40), dtype=np.float32))
     (row,) = results.frame[results.frame.metric == "accuracy"].itertuples()
@@ -272,5 +272,54 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
     assert [path.name for path in (tmp_path / "again" / "missing-tables").iterdir()]
     for kept in (tmp_path / "linear" / "missing-tables").iterdir():
         kept.unlink()
-    with pytest.raises(DataError, match=r"half@.*\.parquet: no such file"):
-        read_stored(tmp_path / "linear", results, "linear")
+    with pytest.raises(DataError, match=r"linear: keeps no missing table 'table:half@.*'; give its file to"):
+        predictions_behind(tmp_path / "linear", results, "linear")
+
+
+def test_predictions_are_known_by_all_that_decides_them(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    """Profile, noise seed, name and severity each make other predictions, which one folder keeps apart."""
+    cases = ("noisy-image", "noisy-image:shot@2", "noisy-image:shot@5", "noisy-image:blur@5")
+    noises = (Noise(), Noise(seed=1), Noise("released"))
+    read: dict[tuple[str, str, int], np.ndarray] = {}
+    for noise in noises:
+        (tmp_path / "all" / "results.parquet").unlink(missing_ok=True)  # as where each was killed before its table
+        results = run(trained("none", "linear"), digits, tmp_path / "all", *cases, noise=noise, limit=8)
+        assert results.provenance["noise"] == {"profile": noise.profile, "seed": noise.seed}
+        stored = predictions_behind(tmp_path / "all", results, "it")
+        assert stored.noise == results.provenance["noise"]
+        read |= {(case, noise.profile, noise.seed): stored.logits[case, "situation"] for case in cases}
+
+    # One noise alone gives what it gave among the others, bit for bit; what has no noise was predicted once.
+    alone = run(trained("none", "linear"), digits, tmp_path / "alone", *cases, noise=noises[1], limit=8)
+    own = predictions_behind(tmp_path / "alone", alone, "it")
+    for case in cases:
+        assert np.array_equal(own.logits[case, "situation"], read[case, "default", 1])
+    kept = predictions(tmp_path / "all")
+    assert (kept[kept.case == "complete"].groupby("id").size() == 1).all()
+    assert (kept[kept.case != "complete"].groupby(["id", "case"]).size() == len(noises)).all()
+
+    # Any two differ, but for the profile of a corruption that the case names.
+    for left, first in read.items():
+        for right, second in read.items():
+            named = ":" in left[0] and (left[0], left[2]) == (right[0], right[2])
+            seedless = left[0] == right[0] == "noisy-image:blur@5"  # a blur draws nothing
+            if left != right and not seedless:
+                assert np.array_equal(first, second) == named, (left, right)
+
+    (tmp_path / "all" / "results.parquet").unlink()
+    with pytest.raises(DataError, match=r"under several noises .*default with seed 0, default with seed 1, released"):
+        rescore(tmp_path / "all", Wanted(), ScoringSettings())
+
+
+def test_results_under_other_noise_are_neither_mixed_nor_compared(
+    cli: Callable[..., object], trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        run(trained("none", "linear"), digits, tmp_path / str(seed), "noisy-image:shot@2", noise=Noise(seed=seed))
+    with pytest.raises(UsageError, match="under noise profile default, seed 0, these would be under default, seed 1"):
+        run(trained("none", "linear"), digits, tmp_path / "0", "noisy-image:shot@2", noise=Noise(seed=1))
+    code, _, err = cli("check", tmp_path / "1", "--baseline", tmp_path / "0")  # type: ignore[misc]
+    assert code == 2
+    assert "the noise differs: candidate default, seed 1, baseline default, seed 0" in err

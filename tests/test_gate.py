@@ -17,7 +17,7 @@ from mmrobust.rules import parse_rule
 from mmrobust.scenarios import Grid, Scenario, ScenarioDraw
 from mmrobust.scoring.join import SplitTruth, score
 from mmrobust.scoring.paired import make_pair
-from mmrobust.scoring.stored import Stored
+from mmrobust.scoring.predictions import StoredPredictions
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text"), (0.0, 0.5, 1.0), (0, 1), ("situation",))
@@ -44,7 +44,7 @@ def evaluated(right, samples, grid=GRID):
     provenance = {"dataset": {**dataset, "classes": ["a", "b"]}, "checkpoints": {"mmp": {"fill": "ones"}}}
     frame = score(truth, logits, grid, metrics=["accuracy"], resamples=0)
     results = Results(frame.assign(checkpoint="mmp", dataset="d", split="test", **about), provenance)
-    return results, Stored(truth, logits, tuple(grid.cells()))
+    return results, StoredPredictions(truth, logits, tuple(grid.cells()))
 
 
 def judged(before, after, *rules, **settings):

@@ -69,7 +69,11 @@ def report(
         str | None, typer.Option(metavar="CHECKPOINT", help="Effective robustness against this one of the checkpoints.")
     ] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="Also which classes break first, and calibration; reads the predictions.")
+        bool,
+        typer.Option(
+            "--details",
+            help="Also how sure the standings are, which classes break first, and calibration; reads the predictions.",
+        ),
     ] = False,
     efficiency: Annotated[
         bool, typer.Option("--efficiency", help="Also what the trainings cost, as shares of full fine-tuning.")
@@ -91,9 +95,8 @@ def report(
     paths = tables.distinct(results)
     read = tables.read(paths)
     built = tables.build(read, metric=metric, promptings=listed(prompting))
-    built = sections.with_sections(built, baseline=baseline)
-    if details:
-        built = sections.with_predictions(built, sections.read_behind(paths, read))
+    stored = sections.read_behind(paths, read) if details else None
+    built = sections.with_sections(built, baseline=baseline, stored=stored)
     if published is not None:
         built = built.with_published(published)
     if data is not None:

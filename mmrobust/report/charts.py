@@ -7,7 +7,7 @@ through; :mod:`mmrobust.report.figures` puts in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from mmrobust.errors import UsageError
@@ -23,6 +23,8 @@ FOCUS = "focus"
 """The parameter that the page sets to the name of a checkpoint, so that the others stand back."""
 LOW, HIGH = "low_end", "high_end"
 """The parameters that hold the ends of the scale of values, so that all panels have the same."""
+Ends = tuple[float | None, float | None]
+"""What these two begin with; unknown: as the values are, or as the page sets them."""
 _BACK = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
 
 
@@ -86,6 +88,34 @@ def ranges(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     return _finish(alt.layer(bar, end, mean), height=120)
 
 
+def standings(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
+    """Who wins how often: for each checkpoint a dot, and a bar over its 95 % interval.
+
+    Rows: ``checkpoint``, ``wins``, ``low``, ``high`` (in %; the same where no interval is known), ``rank`` (mean),
+    ``interval`` (as text); and ``colour`` where no ``checkpoints`` are named.
+    """
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        y=alt.Y(
+            "checkpoint:N",
+            title=None,
+            sort=alt.EncodingSortField("wins", order="descending"),
+            axis=alt.Axis(labelLimit=130, ticks=False, domain=False),
+        ),
+        tooltip=[
+            alt.Tooltip("checkpoint:N"),
+            _percent("wins", "wins, %"),
+            alt.Tooltip("interval:N", title="95 % interval"),
+            alt.Tooltip("rank:Q", title="mean rank", format=".2f"),
+        ],
+        **_identity(checkpoints),
+    )
+    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
+        x=_width("low"), x2="high:Q", opacity=_opacity(0.3, 0.06)
+    )
+    dot = base.mark_point(filled=True, size=90).encode(x=_width("wins"), opacity=_opacity(1, 0.15))
+    return _finish(alt.layer(bar, dot), height=120, ends=(0, 100))
+
+
 def published() -> alt.LayerChart:
     """A paper's figures beside ours: a dot for each method, ours filled, theirs hollow.
 
@@ -103,36 +133,43 @@ def published() -> alt.LayerChart:
     return _finish(alt.layer(dot), height=120)
 
 
-def losses() -> alt.LayerChart:
+def losses(ends: Ends = (None, None)) -> alt.LayerChart:
     """Which classes break: for each class (down) and checkpoint (across) the points that it loses."""
-    return _heat("reds", alt.Axis(labelAngle=-30, labelLimit=110, ticks=False, domain=False), "points lost")
+    return _heat("reds", alt.Axis(labelAngle=-30, labelLimit=110, ticks=False, domain=False), "points lost", ends)
 
 
-def rates() -> alt.LayerChart:
+def rates(ends: Ends = (None, None)) -> alt.LayerChart:
     """Train rate (down) × test rate (across): the value of what was trained at one and tested at the other."""
-    return _heat("blues", alt.Axis(labelAngle=0, ticks=False, domain=False), "value, %")
+    return _heat("blues", alt.Axis(labelAngle=0, ticks=False, domain=False), "value, %", ends)
 
 
-def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, said: str) -> alt.LayerChart:
+def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, said: str, ends: Ends) -> alt.LayerChart:
     """A heat map with its numbers. Rows: ``x``, ``y``, ``value``, in the order in which they are to stand."""
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("x:N", title=None, sort=None, axis=axis),
         y=alt.Y("y:N", title=None, sort=None, axis=alt.Axis(labelLimit=130, ticks=False, domain=False)),
         tooltip=[alt.Tooltip("y:N", title="of"), alt.Tooltip("x:N", title="at"), _percent("value", said)],
     )
-    ends = alt.Scale(scheme=scheme, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
-    cell = base.mark_rect(cornerRadius=3).encode(color=alt.Color("value:Q", scale=ends, legend=None))
+    scale = alt.Scale(scheme=scheme, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
+    cell = base.mark_rect(cornerRadius=3).encode(color=alt.Color("value:Q", scale=scale, legend=None))
     dark = f"datum.value > 0.4 * {LOW} + 0.6 * {HIGH}"
     number = base.mark_text(fontSize=11).encode(
         text=alt.Text("value:Q", format=".0f"),
         color=alt.condition(dark, alt.value("white"), alt.value("#1a1c1f")),
     )
-    return _finish(alt.layer(cell, number), height=120)
+    return _finish(alt.layer(cell, number), height=120, ends=ends)
 
 
 _LEGEND = alt.Legend(title=None, orient="bottom", columns=5, labelLimit=240, symbolType="stroke", symbolOpacity=1)
 
-CHARTS = {"curves": curves, "ranges": ranges, "published": published, "losses": losses, "rates": rates}
+CHARTS: dict[str, Callable[[], alt.LayerChart]] = {
+    "curves": curves,
+    "ranges": ranges,
+    "standings": standings,
+    "published": published,
+    "losses": losses,
+    "rates": rates,
+}
 """The charts of the page, by the name that its scripts know them by."""
 
 
@@ -184,7 +221,7 @@ def _opacity(there: float, back: float) -> Any:
     return alt.condition(_BACK, alt.value(back), alt.value(there))
 
 
-def _finish(chart: Any, height: float) -> alt.LayerChart:
-    unset = (alt.param(name=name, value=None) for name in (FOCUS, LOW, HIGH))
-    finished: alt.LayerChart = chart.add_params(*unset).properties(width="container", height=height)
+def _finish(chart: Any, height: float, ends: Ends = (None, None)) -> alt.LayerChart:
+    params = (alt.param(name=name, value=value) for name, value in ((FOCUS, None), (LOW, ends[0]), (HIGH, ends[1])))
+    finished: alt.LayerChart = chart.add_params(*params).properties(width="container", height=height)
     return finished

@@ -30,7 +30,8 @@ def _table(table: Table) -> dict[str, Any]:
 def _section(section: Section) -> dict[str, Any]:
     """The figures behind a further table, not its printed cells."""
     figures = section.frame.to_dict("records")
-    return {"kind": section.kind, "dataset": section.dataset, "note": section.note, "figures": figures}
+    about = {name: getattr(section, name) for name in ("kind", "dataset", "split", "metric", "note")}
+    return {**about, "figures": figures}
 
 
 def _row(row: Row) -> dict[str, Any]:

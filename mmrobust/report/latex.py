@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from mmrobust.report.published import Published
-from mmrobust.report.rows import Row, Table, even_subset, percent
+from mmrobust.report.rows import Row, Section, Table, even_subset, percent
 from mmrobust.report.tables import Report
 
 MOST_RATES = 6
@@ -40,15 +40,18 @@ _SPECIAL = {
     '"': "''",
     "–": "--",
     "±": r"$\pm$",
+    "−": r"$-$",
+    "×": r"$\times$",
     "η": r"$\eta$",
     "\n": " ",
 }
 
 
 def render(report: Report) -> str:
-    """A LaTeX file with one table for each table of ``report``."""
+    """A LaTeX file with one table for each table and section of ``report``."""
     published = _published(report.published) if report.published is not None else ()
-    return "\n".join([_HEAD, *(_table(table) for table in report.tables), *published, _FOOT])
+    tables = (_table(table) for table in report.tables)
+    return "\n".join([_HEAD, *tables, *(_section(section) for section in report.sections), *published, _FOOT])
 
 
 def _table(table: Table) -> str:
@@ -57,11 +60,36 @@ def _table(table: Table) -> str:
     head = [*(["Prompting"] if several else []), "Checkpoint", *(f"{rate:g}" for rate in rates)]
     head += [r"AUC-$\eta$", r"Rel.\,\%"]
     labels = 1 + several
-    columns = "l" * labels + "r" * (len(head) - labels)
-    header = [r"\toprule", " & ".join(head) + r" \\"]
     body = list(_body(table, rates, several, len(head)))
-    caption = rf"\caption{{{_caption(table, rates)}}}"
-    if len(table.rows) > MOST_ROWS:
+    return _float(_caption(table, rates), labels, head, body, long=len(table.rows) > MOST_ROWS)
+
+
+def _section(section: Section) -> str:
+    """One more table: best in bold, second underlined, wherever a column has a better and a worse."""
+    labels, columns = section.labels, section.columns
+    rates = [column for column in range(labels, len(columns)) if section.is_rate(column)]
+    dropped = set(rates) - set(even_subset(rates, MOST_RATES))
+    kept = [column for column in range(len(columns)) if column not in dropped]
+    body = [r"\midrule"]
+    for number, row in enumerate(section.rows):
+        if number and row[: labels - 1] != section.rows[number - 1][: labels - 1]:
+            body.append(r"\addlinespace")
+        cells = (_marked(escape(row[column]), section.place(number, column)) for column in kept)
+        body.append(" & ".join(cells) + r" \\")
+    some = f" {len(rates) - len(dropped)} of {len(rates)} rates shown." if dropped else ""
+    best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) else ""
+    caption = escape(f"{section.title}. {section.note}{some}") + best
+    head = [escape(columns[column]) for column in kept]
+    left = len(head) if section.kind == "classes" else labels  # words and numbers
+    return _float(caption, left, head, body, long=len(section.rows) > MOST_ROWS)
+
+
+def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *, long: bool) -> str:
+    """A table of its own: the first ``left`` columns to the left, the others to the right; a long one over pages."""
+    columns = "l" * left + "r" * (len(head) - left)
+    header = [r"\toprule", " & ".join(head) + r" \\"]
+    caption = rf"\caption{{{caption}}}"
+    if long:
         return "\n".join(
             [
                 r"{\scriptsize\setlength{\tabcolsep}{3pt}",

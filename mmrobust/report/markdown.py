@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from mmrobust.report.published import Published
-from mmrobust.report.rows import UNKNOWN, Row, Table, percent
+from mmrobust.report.rows import UNKNOWN, Row, Section, Table, percent
 from mmrobust.report.tables import Report
 
 
@@ -14,7 +14,7 @@ def render(report: Report) -> str:
     """``report`` as Markdown: the tables, what was evaluated, and where the numbers come from."""
     blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table))]
     for section in report.sections:
-        blocks += [f"## {_escape(section.title)}", section.note, _pipes(section.columns, section.rows, section.labels)]
+        blocks += _section(section)
     if report.published is not None:
         blocks += _published(report.published)
     blocks += ["## Checkpoints", _checkpoints(report), "## Provenance", *_provenance(report)]
@@ -35,6 +35,15 @@ def _table(table: Table) -> list[str]:
         "AUC-η: area under the curve over η, divided by the range of rates. Relative: AUC-η in % of the complete "
         "value. Drop: percentage points lost per 10 points of missing rate (least squares).",
     ]
+
+
+def _section(section: Section) -> list[str]:
+    rows = [
+        [f"**{text}**" if section.place(number, column) == 1 else text for column, text in enumerate(cells)]
+        for number, cells in enumerate(section.rows)
+    ]
+    best = " Bold: the best of what compares." if any(section.better) else ""
+    return [f"## {_escape(section.title)}", section.note + best, _pipes(section.columns, rows, section.labels)]
 
 
 def _row(table: Table, row: Row) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -144,6 +145,43 @@ class Section:
     """The figures behind the rows, tidy and in full precision: shares, not percentages."""
     dataset: str = ""
     """The data set that it is of."""
+    split: str = ""
+    metric: str = ""
+    """The headline metric of the table that it belongs to."""
+    better: tuple[int, ...] = ()
+    """For each column of numbers: 1 where more is better, −1 where less is, 0 where neither; none: nothing is."""
+
+    def is_rate(self, column: int) -> bool:
+        """Whether a column is one of values at a missing rate."""
+        return column >= self.labels and self.columns[column].replace(".", "").isdigit()
+
+    def place(self, row: int, column: int) -> int | None:
+        """The place of a cell among the rows that its last label alone tells apart from it.
+
+        Args:
+            row: number of the row.
+            column: number of the column, labels included.
+
+        Returns:
+            As :meth:`Table.place`; ``None`` for a label, and where nothing is better than anything else too.
+        """
+        return self._places.get((row, column))
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[int, int], int]:
+        rivals: dict[tuple[int, tuple[str, ...]], dict[int, float]] = {}
+        signs = [(self.labels + number, sign) for number, sign in enumerate(self.better) if sign]
+        for row, cells in enumerate(self.rows):
+            for column, sign in signs:
+                with contextlib.suppress(ValueError):  # a dash
+                    values = rivals.setdefault((column, cells[: self.labels - 1]), {})
+                    values[row] = sign * float(cells[column])
+        places: dict[tuple[int, int], int] = {}
+        for (column, _), values in rivals.items():
+            order = sorted(set(values.values()), reverse=True)
+            if len(values) > 1:
+                places |= {(row, column): 1 + order.index(value) for row, value in values.items()}
+        return places
 
 
 def _printed(row: Row, column: float | str) -> float | None:

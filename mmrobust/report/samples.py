@@ -10,26 +10,24 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.results import PREDICTIONS_SCHEMA, PREDICTIONS_VERSION, Results, read_provenance
+from mmrobust.results import Results
 from mmrobust.scenarios import PROMPTINGS
 from mmrobust.scoring.metrics import target_matrix
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 
 MOST = 12
 """Samples that are shown of a case."""
 THUMBNAIL = 128
 """Pixels of a thumbnail's longer side."""
 _LONGEST_TEXT = 180
-_PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -100,19 +98,21 @@ def find_worst(paths: Sequence[Path], results: Sequence[Results], data: Path) ->
     """
     dataset = Dataset(data)
     fitting = [
-        (path if path.is_dir() else path.parent, result.provenance)
+        (path, result)
         for path, result in zip(paths, results, strict=True)
         if (result.provenance.get("dataset") or {}).get("fingerprint") == dataset.info.fingerprint
     ]
     if not fitting:
         raise NotComparableError(f"--data {data}: the results are of another data set (their fingerprints differ)")
-    split = dataset.split(str(fitting[0][1]["dataset"]["split"]))
+    split = dataset.split(str(fitting[0][1].provenance["dataset"]["split"]))
     classes, several = dataset.info.classes, dataset.info.task == "multi-label"
     position = {sample: place for place, sample in enumerate(split.ids)}
-    predictions: dict[str, Predictions] = {}
-    for folder, provenance in fitting:
-        if provenance["dataset"]["split"] == split.name:
-            predictions |= _predictions(folder, provenance, position, len(classes))
+    predictions = {
+        name: _over_split(predictions_behind(folder, of, name), position)
+        for folder, of in fitting
+        if of.provenance["dataset"]["split"] == split.name
+        for name in dict.fromkeys(of.frame["checkpoint"])
+    }
     told = {told for by_case in predictions.values() for case, told in by_case if case == "complete"}
     prompting = next((name for name in PROMPTINGS if name in told), None)
     if prompting is None:
@@ -156,43 +156,20 @@ def _lost(
     return lost
 
 
-def _predictions(
-    folder: Path, provenance: Mapping[str, Any], position: Mapping[str, int], classes: int
-) -> dict[str, Predictions]:
-    """The predictions of every checkpoint of a results folder."""
-    names = {
-        about["fingerprint"]: name
-        for name, about in (provenance.get("checkpoints") or {}).items()
-        if about.get("fingerprint")
-    }
-    shards = sorted((folder / _PREDICTIONS).glob("*.parquet"))
-    if not shards:
-        raise DataError(f"{folder}: holds no {_PREDICTIONS}/; --data needs the folder that mmrobust eval wrote")
-    found: dict[str, Predictions] = {}
-    for shard in shards:
-        try:
-            about = read_provenance(pq.read_schema(shard), shard, "predictions", PREDICTIONS_VERSION)
-            if about.get("checkpoint") not in names or about.get("dataset") != provenance["dataset"]["fingerprint"]:
-                continue
-            table = pq.read_table(shard, columns=PREDICTIONS_SCHEMA.names)
-        except (pa.ArrowException, OSError) as cause:
-            raise DataError(f"{shard}: cannot be read as predictions; run mmrobust eval again") from cause
-        own = found.setdefault(names[about["checkpoint"]], {})
-        places = np.asarray([position.get(sample, -1) for sample in table["id"].to_pylist()])
-        logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(places), -1)
-        case, prompting = (table[name].combine_chunks().dictionary_encode() for name in ("case", "prompting"))
-        if logits.shape[1] != classes or (places < 0).any():
-            raise DataError(f"{shard}: its predictions are of other samples or classes than the data set has")
-        codes = case.indices.to_numpy() * len(prompting.dictionary) + prompting.indices.to_numpy()
-        for code in np.unique(codes):
-            key = (
-                case.dictionary[int(code) // len(prompting.dictionary)].as_py(),
-                prompting.dictionary[int(code) % len(prompting.dictionary)].as_py(),
-            )
-            unknown = np.full((len(position), classes), np.nan, dtype=np.float32)
-            rows = codes == code
-            own.setdefault(key, unknown)[places[rows]] = logits[rows]
-    return found
+def _over_split(stored: StoredPredictions, position: Mapping[str, int]) -> Predictions:
+    """The predictions in the order of the whole split, of which only some samples may have been evaluated.
+
+    Raises:
+        DataError: they are of other samples.
+    """
+    if absent := [sample for sample in stored.truth.ids if sample not in position]:
+        raise DataError(f"the predictions of '{stored.name}' are of sample '{absent[0]}', which the data set has not")
+    at = [position[sample] for sample in stored.truth.ids]
+    whole = {}
+    for key, logits in stored.logits.items():
+        whole[key] = np.full((len(position), logits.shape[1]), np.nan, dtype=np.float32)
+        whole[key][at] = logits
+    return whole
 
 
 def _judge(

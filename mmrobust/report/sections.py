@@ -1,7 +1,7 @@
 """What a report says beyond its main table, as plain tables that every format can draw.
 
 Across checkpoints: standings, what knowing the case is worth, effective robustness, train rate × test rate. And, of the
-predictions: which classes break first, and reliability under missingness.
+predictions: how sure the standings are, which classes break first, and reliability under missingness.
 """
 
 from __future__ import annotations
@@ -12,66 +12,67 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mmrobust.errors import DataError
 from mmrobust.report.rows import UNKNOWN, Section, Table, percent
 from mmrobust.report.tables import Report, distinct
 from mmrobust.results import Results
-from mmrobust.scoring.across import effective_robustness, prompting_gap, standings, train_test_rates
+from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
+from mmrobust.scoring.joint import joint_standings
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
-from mmrobust.scoring.stored import Stored, read_stored
 
 FIRST_TO_BREAK = 3
 """How many classes of each scenario and prompting are shown."""
 
 
-def with_sections(report: Report, *, baseline: str | None = None) -> Report:
-    """``report`` with what its results say across checkpoints; a section that has nothing to say is left out.
+def with_sections(
+    report: Report, *, baseline: str | None = None, stored: Mapping[str, StoredPredictions] | None = None
+) -> Report:
+    """``report`` with all that it says beyond its curves; a section that has nothing to say is left out.
 
     Args:
         report: the tables, and the results behind them.
         baseline: the checkpoint to measure effective robustness by; without one there is none.
+        stored: name of each checkpoint → its predictions, as :func:`read_behind` gives them: for the intervals of the
+            standings, the classes that break first, and reliability.
 
     Raises:
         UsageError: no checkpoint of that name.
     """
     found: list[Section] = []
     for table in report.tables:
-        frame = _over_seeds(rows_of(report, table))
-        made = [_standings(frame, table), _prompting(frame, table), _rates(frame, table, report)]
+        rows = rows_of(report, table)
+        frame = _over_seeds(rows)
+        own = {name: stored[name] for name in dict.fromkeys(rows["checkpoint"])} if stored else {}
+        made = [_standings(frame, table, own), _prompting(frame, table), _rates(frame, table, report)]
         if baseline is not None:
             made.append(_effective(frame, table, baseline))
-        found += [replace(section, dataset=table.dataset) for section in made if section is not None]
+        if own:
+            classes = next(p["dataset"]["classes"] for p in report.provenances if set(own) & set(p["checkpoints"]))
+            by_class = _named({name: class_curves(said, tuple(classes)) for name, said in own.items()})
+            made.append(_classes(by_class, table))
+            made.append(_reliability(_named({name: reliability(said) for name, said in own.items()}), table))
+        found += [
+            replace(section, dataset=table.dataset, split=table.split, metric=table.metric)
+            for section in made
+            if section is not None
+        ]
     return replace(report, sections=(*report.sections, *found))
 
 
-def with_predictions(report: Report, stored: Mapping[str, Stored]) -> Report:
-    """``report`` with what the predictions behind it say: by class, and reliability.
-
-    Args:
-        report: the report.
-        stored: name of a checkpoint → its predictions, as :func:`read_behind` gives them.
-    """
-    found = []
-    for table in report.tables:
-        names = [name for name in dict.fromkeys(rows_of(report, table)["checkpoint"]) if name in stored]
-        classes = next(p["dataset"]["classes"] for p in report.provenances if set(names) & set(p["checkpoints"]))
-        by_class = _named({name: class_curves(stored[name], tuple(classes)) for name in names})
-        made = [_classes(by_class, table), _reliability(_named({n: reliability(stored[n]) for n in names}), table)]
-        found += [replace(section, dataset=table.dataset) for section in made]
-    return replace(report, sections=(*report.sections, *found))
-
-
-def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, Stored]:
+def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, StoredPredictions]:
     """The predictions of every checkpoint of the results, as :func:`mmrobust.report.tables.read` gives them.
 
     Raises:
         DataError: some results have none.
     """
     return {
-        name: read_stored(path, of, name)
+        name: predictions_behind(path, of, name)
         for path, of in zip(distinct(paths), results, strict=True)
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
@@ -94,24 +95,48 @@ def _over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return means.assign(seed=0).merge(made, on="checkpoint", how="left")
 
 
-def _standings(frame: pd.DataFrame, table: Table) -> Section | None:
+def _standings(frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions]) -> Section | None:
     figures = standings(frame)
     if figures.empty:
         return None
-    rows = [
-        (r["checkpoint"], f"{r['mean_rank']:.2f}", percent(r["wins"]), str(r["clear_wins"]), str(r["clear_losses"]))
-        for r in figures.to_dict("records")
-    ]
+    clear, unsure = "the 95 % intervals do not overlap.", " Intervals of the wins need the predictions: --details."
+    sure = False
+    if stored:
+        try:
+            figures, sure = _with_intervals(figures, table, stored), True
+            clear = "the 95 % interval of the paired difference lies beyond zero."
+            unsure = " Interval: 95 %, over samples, in resamples that all checkpoints share."
+        except DataError as cause:
+            unsure = f" No intervals of the wins: {cause}."
+    rows = []
+    for r in figures.to_dict("records"):
+        interval = [f"[{percent(r['wins_low'])}, {percent(r['wins_high'])}]"] if sure else []
+        counts = str(r["clear_wins"]), str(r["clear_losses"])
+        rows.append((r["checkpoint"], f"{r['mean_rank']:.2f}", percent(r["wins"]), *interval, *counts))
     return Section(
         "standings",
         f"Standings: {table.metric}",
         f"Ranked in each of {int(figures['cells'].max())} cells (scenario, prompting, missing rate) on the mean over "
-        "mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: the 95 % intervals do not overlap.",
-        ("checkpoint", "mean rank", "wins", "clear wins", "clear losses"),
+        f"mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: {clear}{unsure}",
+        ("checkpoint", "mean rank", "wins", *(["interval"] if sure else []), "clear wins", "clear losses"),
         1,
         tuple(rows),
         figures,
+        better=(-1, 1, *([0] if sure else []), 1, -1),
     )
+
+
+def _with_intervals(figures: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions]) -> pd.DataFrame:
+    """The standings with the intervals that the predictions give them.
+
+    Raises:
+        DataError: the predictions cannot be paired, or do not give these standings.
+    """
+    joint = joint_standings(stored, table.metric).set_index("checkpoint").loc[figures["checkpoint"]]
+    if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
+        raise DataError("the predictions do not give the values of these results")
+    found = joint[["wins_low", "wins_high", "clear_wins", "clear_losses"]].reset_index(drop=True)
+    return figures.drop(columns=["clear_wins", "clear_losses"]).join(found)
 
 
 def _prompting(frame: pd.DataFrame, table: Table) -> Section | None:
@@ -136,20 +161,21 @@ def _effective(frame: pd.DataFrame, table: Table, baseline: str) -> Section | No
         "(a line of slope 1 on the logit scale): robustness beyond being better in all cases alike."
     )
     title = f"Effective robustness against {baseline}: {table.metric}"
-    return Section("effective", title, note, columns, 3, rows, figures)
+    return Section("effective", title, note, columns, 3, rows, figures, better=(1,) * (len(columns) - 3))
 
 
 def _rates(frame: pd.DataFrame, table: Table, report: Report) -> Section | None:
     figures = train_test_rates(frame, report.checkpoints)
     if figures.empty:
         return None
-    trained = [
-        f"{r['method']} + {r['head']}, {r['train_scenario']} {r['train_rate']:g}" for r in figures.to_dict("records")
-    ]
-    named = figures.assign(trained=trained)
-    columns, rows = by_rate(named, ["scenario", "prompting", "trained"], "value", table.rates)
+    named = figures.assign(
+        trained=figures["method"] + " + " + figures["head"],
+        under=figures["train_scenario"] + " " + figures["train_rate"].map("{:g}".format),
+    )
+    columns, rows = by_rate(named, ["scenario", "prompting", "trained", "under"], "value", table.rates)
     note = "Rows: scenario and missing rate of the training; columns: missing rate η of the test. Values in %."
-    return Section("rates", f"Train rate × test rate: {table.metric}", note, columns, 3, rows, figures)
+    title = f"Train rate × test rate: {table.metric}"
+    return Section("rates", title, note, columns, 4, rows, figures, better=(1,) * (len(columns) - 4))
 
 
 def _classes(figures: pd.DataFrame, table: Table) -> Section:
@@ -179,7 +205,8 @@ def _reliability(figures: pd.DataFrame, table: Table) -> Section:
         f"Expected calibration error in points, {BINS} bins, by missing rate η, mean over mask seeds: how far "
         "confidence and being right lie apart. 0 is a model that knows what it does not know."
     )
-    return Section("reliability", f"Reliability: {table.dataset}", note, columns, 3, rows, figures)
+    title = f"Reliability: {table.dataset}"
+    return Section("reliability", title, note, columns, 3, rows, figures, better=(-1,) * (len(columns) - 3))
 
 
 def by_rate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -97,9 +98,11 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
     numbers: Sequence[float] = range(section.labels, len(section.columns))
     if width is not None:
         free = width - sum(size + _GAP for size in widths[: section.labels]) + _GAP
-        most = max(1, free // (max(widths[section.labels :]) + _GAP))
-        by_rate = all(name.replace(".", "").isdigit() for name in section.columns[section.labels :])
-        numbers = even_subset(numbers, most) if by_rate else numbers[:most]
+        if section.is_rate(section.labels):
+            numbers = even_subset(numbers, max(1, free // (max(widths[section.labels :]) + _GAP)))
+        else:
+            ends = itertools.accumulate(size + _GAP for size in widths[section.labels :])
+            numbers = numbers[: max(1, sum(end <= free for end in ends))]
     kept = [*range(section.labels), *map(int, numbers)]
 
     def line(cells: Sequence[str]) -> str:

@@ -17,6 +17,8 @@ from mmrobust.scoring.robustness import curves
 
 GROUP_KEYS = ("dataset", "split", "metric")
 """Checkpoints are compared within these."""
+SAME = 1e-6
+"""Two values that are no farther apart are equal: sums of the same numbers in another order."""
 _CELL = ["scenario", "prompting", "missing_rate"]
 
 
@@ -46,9 +48,9 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
         if whole.shape[1] < 2 or whole.empty:
             continue
         value, low, high = (tables[name].reindex(whole.index).to_numpy() for name in tables)
-        ranks = whole.rank(axis=1, ascending=False, method="average").to_numpy()
-        better = value[:, :, None] > value[:, None, :]  # [cells, own, rival]
-        equal = value[:, :, None] == value[:, None, :]
+        difference = value[:, :, None] - value[:, None, :]  # [cells, own, rival]
+        better, equal = difference > SAME, np.abs(difference) <= SAME
+        ranks = 0.5 + (difference < -SAME).sum(axis=2) + 0.5 * equal.sum(axis=2)
         clear = low[:, :, None] > high[:, None, :]
         rivals = len(whole) * (whole.shape[1] - 1)
         wins = (better.sum(axis=(0, 2)) + 0.5 * (equal.sum(axis=(0, 2)) - len(whole))) / rivals

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.scoring.metrics import WeightedTruth, target_matrix
-from mmrobust.scoring.stored import Stored
+from mmrobust.scoring.predictions import StoredPredictions
 from mmrobust.scoring.tables import cell_tables
 
 BREAKS = 0.1
@@ -14,7 +14,7 @@ BREAKS = 0.1
 _KEYS = ["scenario", "prompting", "missing_rate"]
 
 
-def class_curves(stored: Stored, classes: tuple[str, ...]) -> pd.DataFrame:
+def class_curves(stored: StoredPredictions, classes: tuple[str, ...]) -> pd.DataFrame:
     """F1 of each class at each missing rate, mean over mask seeds.
 
     Args:

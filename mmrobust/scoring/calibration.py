@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.stored import Stored
+from mmrobust.scoring.predictions import StoredPredictions
 from mmrobust.scoring.tables import cell_tables
 
 BINS = 15
@@ -49,7 +49,7 @@ def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) 
     return raised.max(axis=1) / raised.sum(axis=1), targets[np.arange(len(logits)), chosen]
 
 
-def reliability(stored: Stored) -> pd.DataFrame:
+def reliability(stored: StoredPredictions) -> pd.DataFrame:
     """Calibration of one checkpoint at each missing rate, mean over mask seeds.
 
     Returns:

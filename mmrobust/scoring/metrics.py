@@ -11,7 +11,7 @@ costs is shared by the cells of a grid: those of :data:`RANKED` are computed for
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,12 @@ class MetricSettings:
             raise UsageError(f"--threshold {self.threshold:g}: give a probability between 0 and 1")
         if self.absent not in ABSENT:
             raise unknown_name("--f1-absent", self.absent, ABSENT)
+
+
+def metric_settings(provenance: Mapping[str, Any]) -> MetricSettings:
+    """How results count, as their provenance says it; those that say nothing count in the usual way."""
+    said, usual = provenance.get("scoring") or {}, MetricSettings()
+    return MetricSettings(said.get("threshold", usual.threshold), said.get("f1_absent", usual.absent))
 
 
 @dataclass(frozen=True)

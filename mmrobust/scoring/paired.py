@@ -22,8 +22,8 @@ import pandas as pd
 from mmrobust.errors import DataError
 from mmrobust.results import Results
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.resampled import resampled_values, sample_shares
-from mmrobust.scoring.stored import Stored, read_stored
 from mmrobust.scoring.tables import CellTables, cell_tables
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
@@ -34,8 +34,8 @@ PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 class Pair:
     """The predictions of two checkpoints on the same samples, in one order, and the cells that both have."""
 
-    baseline: Stored
-    candidate: Stored
+    baseline: StoredPredictions
+    candidate: StoredPredictions
     tables: CellTables
     """Of the cells, under the ids of the baseline."""
 
@@ -57,10 +57,10 @@ def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, 
     Raises:
         DataError: one side has no predictions, or they are of different samples.
     """
-    return make_pair(read_stored(baseline, before, theirs), read_stored(candidate, after, ours))
+    return make_pair(predictions_behind(baseline, before, theirs), predictions_behind(candidate, after, ours))
 
 
-def make_pair(baseline: Stored, candidate: Stored) -> Pair:
+def make_pair(baseline: StoredPredictions, candidate: StoredPredictions) -> Pair:
     """Two checkpoints' predictions, sample by sample.
 
     Raises:
@@ -95,7 +95,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
     def scored(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
         return tuple(resampled_values(side, pair.tables, metric, weights) for side in sides)
 
-    average, frame = _seed_means(pair.tables)
+    average, frame = seed_means(pair.tables)
     before, after = (values[:, 0] for values in scored(np.ones((1, samples), dtype=np.float32)))
     shares = [sample_shares(side, pair.tables, metric) for side in sides]
     if shares[0] is None or shares[1] is None:
@@ -121,7 +121,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
 
 def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
     """The differences [K, G] without each sample, or group of samples: what a BCa interval needs beside them."""
-    average, _ = _seed_means(pair.tables)
+    average, _ = seed_means(pair.tables)
     parts = []
     for weights in jackknife_weights(len(pair.baseline.truth.ids)):
         before, after = (
@@ -131,7 +131,7 @@ def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
     return np.concatenate(parts, axis=1)
 
 
-def _seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
+def seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
     """The matrix [K, keys] that averages keys over mask seeds, and the K rows that it makes."""
     cells = pd.DataFrame(tables.cells)
     groups = cells.groupby(list(PAIR_KEYS), sort=True)

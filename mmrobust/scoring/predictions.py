@@ -1,166 +1,245 @@
-"""Predictions as they lie on disk, with all that scoring has to know beside them. No model, no data set, no torch."""
+"""Predictions as they lie on disk, read back for scoring. No model, no data set, no torch.
+
+Shards are read one after the other into one array for each (case, prompting): beside these, memory holds one shard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
+from mmrobust.missing_tables import is_given, kept_table
 from mmrobust.progress import Say, say_nothing
-from mmrobust.results import PREDICTIONS_FOLDER, Shard, read_shard
+from mmrobust.results import PREDICTIONS_FOLDER, Results, Shard, read_shard
+from mmrobust.scenarios import CONCAT, Cell
 from mmrobust.scoring.join import Logits, SplitTruth
-
-_IDENTITY = ("checkpoint", "dataset", "split", "dtype")
-"""What the predictions of one checkpoint have in common, as their shards say it."""
+from mmrobust.scoring.metrics import MetricSettings, Outcomes, WeightedTruth, metric_settings
+from mmrobust.scoring.shards import ShardChoice, readable, shard_headers
 
 
 @dataclass(frozen=True)
 class StoredPredictions:
-    """What lies on disk of one checkpoint."""
+    """The predictions of one checkpoint, and what they say of the samples."""
 
-    name: str
-    """The name under which it was evaluated."""
-    described: Mapping[str, Any]
-    """The checkpoint, as the provenance of results has it."""
-    dataset: Mapping[str, Any]
-    """The data, as the provenance of results have them."""
-    noise: Mapping[str, Any] | None
-    """Profile and seed behind the degraded cases, where there are any."""
     truth: SplitTruth
     logits: Logits
+    """(case name, prompting) → logits [N, C]; a row is NaN where the sample was not predicted."""
+    cells: tuple[Cell, ...] = ()
+    """The cells of the results that they are behind; none where there are no results."""
+    settings: MetricSettings = field(default_factory=MetricSettings)
+    """How these results count."""
+    name: str = ""
+    """The name under which the checkpoint was evaluated."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """The checkpoint, as the provenance of results has it."""
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    """The data, as the provenance of results have them."""
+    noise: Mapping[str, Any] | None = None
+    """Profile and seed behind the degraded cases, where there are any."""
+
+    def outcomes(self, logits: npt.NDArray[np.float32], weighted: WeightedTruth) -> Outcomes:
+        """These ``logits`` beside the truth, to give to a metric."""
+        return Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings)
+
+    def predicted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """[N, C]: whether the class is predicted."""
+        unweighted = WeightedTruth(np.empty((0, self.truth.classes), dtype=np.bool_), np.empty((0, 0)))
+        return self.outcomes(logits, unweighted).predicted
+
+    def ordered_as(self, ids: Sequence[str]) -> StoredPredictions:
+        """The same predictions, with the samples in the order of ``ids``.
+
+        Raises:
+            DataError: they are not of these samples.
+        """
+        if tuple(ids) == self.truth.ids:
+            return self
+        place = {sample: position for position, sample in enumerate(self.truth.ids)}
+        absent = [sample for sample in ids if sample not in place]
+        if absent or len(ids) != len(place):
+            said = f"sample '{absent[0]}' is not among them" if absent else f"they are of {len(place)}, not {len(ids)}"
+            raise DataError(f"the predictions are of other samples: {said}")
+        order = [place[sample] for sample in ids]
+        truth, natural = self.truth, self.truth.natural
+        ordered = replace(
+            truth,
+            ids=tuple(ids),
+            labels=tuple(truth.labels[i] for i in order),
+            natural=None if natural is None else tuple(natural[i] for i in order),
+        )
+        logits = {key: values[order] for key, values in self.logits.items()}
+        return replace(self, truth=ordered, logits=logits)
 
 
 def read_predictions(
-    folder: Path, provenance: Mapping[str, Any] | None = None, say: Say = say_nothing
-) -> list[StoredPredictions]:
-    """The predictions under ``folder``, of every checkpoint.
+    folder: Path, results: Results | None = None, say: Say = say_nothing
+) -> Iterator[StoredPredictions]:
+    """The predictions under ``folder``, one checkpoint after the other: of every one that the results name.
 
     Args:
         folder: a results folder.
-        provenance: of its results: only the checkpoints and the noise that they name. ``None``: all that is there.
-        say: told of shards that cannot be used.
+        results: what it holds; ``None``: there are none, and every checkpoint's predictions are read.
+        say: told of shards that cannot be used, which are left out.
 
     Raises:
         DataError: there are none, some checkpoint has none, or what is there does not make a whole.
     """
-    groups: dict[tuple[str, ...], list[Shard]] = {}
-    for path in sorted((folder / PREDICTIONS_FOLDER).glob("*.parquet")):
-        try:
-            shard = read_shard(path)
-        except DataError as cause:
-            say(f"{cause}; it is left out")
-            continue
-        groups.setdefault(tuple(str(shard.provenance.get(key)) for key in _IDENTITY), []).append(shard)
-    if not groups:
+    headers = shard_headers(folder, say)
+    if not headers:
         raise DataError(
             f"{folder}: holds no predictions; make them with: mmrobust eval CHECKPOINT --data DIR --out {folder}"
         )
-    if provenance is None:
-        return [_whole(folder, shards, None, None) for _, shards in sorted(groups.items())]
-    found = []
-    for name, described in provenance["checkpoints"].items():
-        dataset = provenance["dataset"]
-        dtype = described.get("dtype") or provenance.get("dtype")
-        key = (described["fingerprint"], dataset["fingerprint"], dataset["split"], str(dtype))
-        if key not in groups:
-            raise DataError(f"{folder}: holds no predictions of '{name}'; run mmrobust eval again with it")
-        found.append(_whole(folder, groups[key], {"name": name, "described": described, "about": dataset}, provenance))
-    return found
-
-
-def _whole(
-    folder: Path, shards: Sequence[Shard], told: Mapping[str, Any] | None, provenance: Mapping[str, Any] | None
-) -> StoredPredictions:
-    """What the shards of one checkpoint are together.
-
-    Args:
-        folder: for messages.
-        shards: all of them.
-        told: ``name``, ``described`` and ``about``; ``None``: as the shards themselves say.
-        provenance: of the results.
-    """
-    old = [shard for shard in shards if shard.position is None or "described" not in shard.provenance]
-    if old:
+    if old := [header for header in headers if not header.placed or "described" not in header.provenance]:
         raise DataError(
             f"{old[0].path}: predictions of schema 1 do not say all that scoring asks for; run the mmrobust eval that "
             "made them once more: it brings them up to date and predicts nothing again"
         )
-    # Runs with and without --limit share predictions: the longest knows the most.
-    longest = max(shards, key=lambda shard: int(shard.provenance["about"]["n"])).provenance
-    told = told or longest
-    name, described, about = told["name"], {**longest["described"], **told["described"]}, told["about"]
-    shards, noise = _under_one_noise(folder, shards, name, (provenance or {}).get("noise"))
-    shards = [shard.within(int(about["n"])) for shard in shards]
-    truth = _truth(folder, shards, name, described["modalities"], about)
-    logits: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
-    for shard in shards:
-        if shard.logits.shape[1] != truth.classes:
-            raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits of a sample, not {truth.classes}")
-        for key, (positions, values) in shard.by_case():
-            if key not in logits:
-                logits[key] = np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32)
-            logits[key][positions] = values
-    return StoredPredictions(name, described, about, noise, truth, logits)
+    if results is None:
+        chosen = ShardChoice.all_of(folder, headers)
+    else:
+        chosen = [ShardChoice.behind(folder, results, name, headers) for name in results.provenance["checkpoints"]]
+        for one in chosen:
+            if not one.shards:
+                raise DataError(f"{folder}: holds no predictions of '{one.name}'; run mmrobust eval again with it")
+    return (_read(one, say) for one in chosen)
 
 
-def _under_one_noise(
-    folder: Path, shards: Sequence[Shard], name: str, wanted: Mapping[str, Any] | None
-) -> tuple[list[Shard], Mapping[str, Any] | None]:
-    """The shards of cases without noise, and those under the one that is wanted."""
+def predictions_behind(path: Path, results: Results, checkpoint: str) -> StoredPredictions:
+    """The predictions behind the results of one checkpoint.
 
-    def noise_of(shard: Shard) -> tuple[Any, Any] | None:
-        said = shard.provenance
-        return (said["noise_profile"], said["noise_seed"]) if "noise_profile" in said else None
+    Args:
+        path: the results file or its folder; the shards lie in ``predictions/`` beside ``results.parquet``.
+        results: what was read from it.
+        checkpoint: its name in the results.
 
-    there = sorted({noise for shard in shards if (noise := noise_of(shard))})
-    if wanted is None and len(there) > 1:
-        listed = ", ".join(f"{profile} with seed {seed}" for profile, seed in there)
-        raise DataError(
-            f"{folder}: holds predictions of '{name}' under several noises ({listed}), and no results that say which "
-            "one is meant; run the mmrobust eval that is"
-        )
-    chosen = (wanted["profile"], wanted["seed"]) if wanted else next(iter(there), None)
-    kept = [shard for shard in shards if noise_of(shard) in (None, chosen)]
-    return kept, {"profile": chosen[0], "seed": chosen[1]} if chosen else None
+    Raises:
+        DataError: there are none, they cannot be read, or they are of other samples than the results.
+    """
+    folder = path if path.is_dir() else path.parent
+    chosen = ShardChoice.behind(folder, results, checkpoint, shard_headers(folder))
+    if not chosen.shards:
+        raise DataError(f"{folder / PREDICTIONS_FOLDER}: holds no predictions of '{checkpoint}'")
+    return _read(chosen)
 
 
-def _truth(
-    folder: Path, shards: Sequence[Shard], name: str, modalities: Sequence[str], about: Mapping[str, Any]
-) -> SplitTruth:
-    """The samples, from what the shards say of those that they are about."""
-    size = int(about["n"])
-    ids: list[str | None] = [None] * size
+def _read(chosen: ShardChoice, say: Say | None = None) -> StoredPredictions:
+    """What the shards of one checkpoint are together."""
+    folder, name, size = chosen.folder, chosen.name, chosen.size
+    classes, modalities = len(chosen.dataset["classes"]), tuple(chosen.described.get("modalities") or ())
+    placed = all(header.placed for header in chosen.shards)
+    places = None if placed else _places(chosen)
+    ids: list[str] = [""] * size
     labels: list[tuple[int, ...]] = [()] * size
     natural = ["complete"] * size
-    for shard in shards:
-        assert shard.position is not None and shard.natural is not None
-        places, first = np.unique(shard.position, return_index=True)
-        rows = zip(
-            shard.id.take(first).to_pylist(),
-            shard.label.take(first).to_pylist(),
-            shard.natural.take(first).to_pylist(),
-            strict=True,
-        )
-        for place, (sample, label, case) in zip(places.tolist(), rows, strict=True):
-            ids[place], labels[place], natural[place] = sample, tuple(label), case
-    there = [sample for sample in ids if sample is not None]
-    if len(there) < size:
+    known = np.zeros(size, dtype=np.bool_)
+    logits: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
+    for read in readable((header.path for header in chosen.shards), read_shard, say):
+        if read.logits.shape[1] != classes:
+            raise DataError(f"{read.path}: holds {read.logits.shape[1]} logits of a sample, not {classes}")
+        shard = (read if places is None else read.placed(places)).within(size)
+        for place, sample, label, case in _new_samples(shard, known):
+            ids[place], labels[place], natural[place] = sample, label, case
+        for key, (positions, values) in shard.by_case():
+            if key not in logits:
+                logits[key] = np.full((size, classes), np.nan, dtype=np.float32)
+            logits[key][positions] = values
+    if not known.all():
         raise DataError(
-            f"{folder}: holds predictions of {len(there)} of the {size} samples that '{name}' is evaluated on; "
+            f"{folder}: holds predictions of {known.sum()} of the {size} samples that '{name}' is evaluated on; "
             "run the same mmrobust eval again: it makes those that lack"
         )
-    cases = {case: Case.parse(case, modalities) for case in set(natural)}
-    return SplitTruth(
-        tuple(there),
-        tuple(labels),
-        tuple(modalities),
-        len(about["classes"]),
-        about["task"],
-        None if set(natural) == {"complete"} else tuple(cases[case] for case in natural),
+    cases = _parsed(natural, modalities) if placed else _most_present(chosen, logits, modalities)
+    truth = SplitTruth(tuple(ids), tuple(labels), modalities, classes, chosen.dataset["task"], cases)
+    return _with_results(StoredPredictions(truth, logits), chosen)
+
+
+def _with_results(read: StoredPredictions, chosen: ShardChoice) -> StoredPredictions:
+    """The same with what the results say, and with what prompting makes no difference to under both."""
+    cells: tuple[Cell, ...] = ()
+    truth, results = read.truth, chosen.results
+    if results is not None:
+        rows = results.frame[results.frame["checkpoint"] == chosen.name]
+        keys = rows[["scenario", "missing_rate", "seed", "prompting"]].drop_duplicates()
+        cells = tuple(sorted(Cell(*key) for key in keys.itertuples(index=False, name=None)))
+        given = [scenario for scenario in rows["scenario"].unique() if is_given(scenario)]
+        tables = (kept_table(chosen.folder, scenario, truth.ids, truth.modalities, truth.natural) for scenario in given)
+        truth = replace(truth, tables=tuple(tables))
+    # Results of before this was said have cells under a prompting that nothing was predicted under.
+    unsaid = any(cell.prompting == CONCAT for cell in cells) and all(told != CONCAT for _, told in read.logits)
+    logits = dict(read.logits)
+    if not chosen.described.get("depends_on_prompting", not unsaid):
+        logits |= {(case, CONCAT): values for (case, _), values in read.logits.items()}
+    return StoredPredictions(
+        truth,
+        logits,
+        cells,
+        metric_settings(results.provenance) if results else MetricSettings(),
+        chosen.name,
+        chosen.described,
+        chosen.dataset,
+        chosen.noise,
     )
+
+
+def _new_samples(shard: Shard, known: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str, tuple[int, ...], str]]:
+    """Place, id, label and natural case of the samples that are not ``known`` yet, and now are."""
+    assert shard.position is not None
+    places, first = np.unique(shard.position, return_index=True)
+    fresh = ~known[places]
+    places, rows = places[fresh], pa.array(first[fresh])
+    known[places] = True
+    natural = ["complete"] * len(places) if shard.natural is None else shard.natural.take(rows).to_pylist()
+    samples, labels = shard.id.take(rows).to_pylist(), shard.label.take(rows).to_pylist()
+    for place, sample, label, case in zip(places.tolist(), samples, labels, natural, strict=True):
+        yield place, sample, tuple(label), case
+
+
+def _parsed(natural: Sequence[str], modalities: tuple[str, ...]) -> tuple[Case, ...] | None:
+    cases = {name: Case.parse(name, modalities) for name in set(natural)}
+    return None if set(cases) == {"complete"} else tuple(cases[name] for name in natural)
+
+
+# Schema 1 says neither where a sample stands nor what it lacks by nature.
+
+
+def _places(chosen: ShardChoice) -> dict[str, int]:
+    """The samples in the order in which the shards name them.
+
+    Raises:
+        DataError: they are of another number than the results.
+    """
+    columns = (pq.read_table(header.path, columns=["id"])["id"] for header in chosen.shards)
+    ids = dict.fromkeys(sample for column in columns for sample in column.to_pylist())
+    if len(ids) != chosen.size:
+        said = f"predictions of '{chosen.name}' are of {len(ids)} samples, its results of {chosen.size}"
+        raise DataError(f"{chosen.folder / PREDICTIONS_FOLDER}: {said}")
+    return {sample: place for place, sample in enumerate(ids)}
+
+
+def _most_present(chosen: ShardChoice, logits: Logits, modalities: tuple[str, ...]) -> tuple[Case, ...] | None:
+    """The case of each sample by nature: of those that it was predicted in, the one in which most is present.
+
+    That is so wherever some cell left the sample unaffected. Where none did, a cell scored again differs from the
+    results, which whoever pairs predictions checks.
+    """
+    results = chosen.results
+    assert results is not None  # without results, schema 1 is refused
+    if not int(results.frame.loc[results.frame["checkpoint"] == chosen.name, "n_naturally_missing"].max()):
+        return None
+    cases = {name: Case.parse(name, modalities) for name, _ in logits}
+    natural: list[Case] = [Case.complete(modalities)] * chosen.size
+    for name in sorted(cases, key=lambda name: (len(cases[name].present), not cases[name].degraded)):
+        for (other, _), values in logits.items():
+            if other == name:
+                for position in np.flatnonzero(~np.isnan(values[:, 0])):
+                    natural[position] = cases[name].without_noise()
+    return tuple(natural)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
-from mmrobust.scoring.stored import Stored
+from mmrobust.scoring.predictions import StoredPredictions
 from mmrobust.scoring.tables import CellTables
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -43,7 +43,7 @@ class _Counted(Outcomes):
 
 
 def resampled_values(
-    stored: Stored, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
+    stored: StoredPredictions, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     """The value of a metric in every key of ``tables``, under every row of weights.
 
@@ -78,7 +78,7 @@ def resampled_values(
     return values
 
 
-def sample_shares(stored: Stored, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
+def sample_shares(stored: StoredPredictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
     """What each sample adds to a metric that is a mean over samples [keys, N]; ``None`` where the metric is none.
 
     To the accuracy: whether it is right. To the samples F1: its own.
@@ -103,7 +103,7 @@ def _chains(tables: CellTables) -> list[list[int]]:
 
 
 def _counts(
-    stored: Stored, tables: CellTables, chain: Sequence[int], weighted: WeightedTruth
+    stored: StoredPredictions, tables: CellTables, chain: Sequence[int], weighted: WeightedTruth
 ) -> npt.NDArray[np.float32]:
     """Weight of the true positives and of the predicted members of each class: [len(chain), 2, R, C]."""
     from scipy import sparse

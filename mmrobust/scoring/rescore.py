@@ -17,10 +17,8 @@ from mmrobust.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.provenance import command_line, git_state, now, versions
 from mmrobust.results import RESULTS_FILE, Results, identified, read_results, write_results
 from mmrobust.scenarios import (
-    CONCAT,
     DEFAULT_RATES,
     DEFAULT_SEEDS,
-    SITUATION,
     Grid,
     Scenario,
     make_grid,
@@ -76,13 +74,15 @@ def rescore(
     """
     started = now()
     earlier = read_results(folder) if (folder / RESULTS_FILE).is_file() else None
-    stored = read_predictions(folder, earlier.provenance if earlier else None, say)
     frames = []
-    for predictions in stored:
+    checkpoints: dict[str, dict[str, Any]] = {}
+    dataset: dict[str, Any] = {}
+    noise: Mapping[str, Any] | None = None
+    for predictions in read_predictions(folder, earlier, say):
         for grid in _grids(predictions, wanted, folder, earlier.frame if earlier else None):
             frame = score(
                 predictions.truth,
-                _under(predictions, grid),
+                predictions.logits,
                 grid,
                 metrics=wanted.metrics,
                 settings=settings.of_metrics,
@@ -94,16 +94,17 @@ def rescore(
             frames.append(identified(frame, predictions.name, predictions.described, predictions.dataset))
             for table in grid.tables:
                 keep_table(out or folder, table, predictions.truth.ids)
-    first = stored[0]
+        checkpoints[predictions.name] = dict(predictions.described)
+        dataset, noise = dataset or dict(predictions.dataset), noise or predictions.noise
     provenance: dict[str, Any] = {
         **(earlier.provenance if earlier else {}),
-        "dataset": dict(first.dataset),
-        "noise": next((p.noise for p in stored if p.noise), None),
-        "checkpoints": {p.name: dict(p.described) for p in stored},
+        "dataset": dataset,
+        "noise": noise,
+        "checkpoints": checkpoints,
         "scoring": dataclasses.asdict(settings),
         "versions": versions(),
         "git": git_state(),
-        **{key: first.described[key] for key in ("device", "dtype")},
+        **{key: next(iter(checkpoints.values()))[key] for key in ("device", "dtype")},
         "command": command_line(),
         "started": started,
         "finished": now(),
@@ -120,10 +121,7 @@ def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results
     Scenarios of a results table may have been evaluated at different rates; those alike make one grid.
     """
     modalities = predictions.truth.modalities
-    names = {prompting for _, prompting in predictions.logits}
-    promptings = (
-        (SITUATION, CONCAT) if not predictions.described["depends_on_prompting"] else tuple(sorted(names)[::-1])
-    )
+    promptings = tuple(sorted({prompting for _, prompting in predictions.logits}, reverse=True))
     default = (DEFAULT_RATES, DEFAULT_SEEDS, promptings)
     of_scenario: dict[str, tuple[Any, Any, Any]] = {}
     if results is not None:
@@ -145,13 +143,6 @@ def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results
         seeds = tuple(range(wanted.seeds)) if wanted.seeds else seeds
         grids.setdefault((wanted.rates or rates, seeds, wanted.promptings or prompted), []).append(name)
     return [make_grid(modalities, names, *axes) for axes, names in grids.items()] + given
-
-
-def _under(predictions: StoredPredictions, grid: Grid) -> Mapping[tuple[str, str], Any]:
-    """The predictions by prompting; a model to which it makes no difference gives the same ones under each."""
-    if predictions.described["depends_on_prompting"]:
-        return predictions.logits
-    return {(case, p): values for (case, _), values in predictions.logits.items() for p in grid.promptings}
 
 
 def _way_out(folder: Path, grid: Grid) -> str:

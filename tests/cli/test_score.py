@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,9 +17,9 @@ from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.errors import DataError
 from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.results import RESULTS_KEYS, read_results, read_shard
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.predictions import read_predictions
+from mmrobust.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
+from mmrobust.scenarios import Cell, Grid
+from mmrobust.scoring.predictions import predictions_behind, read_predictions
 
 HISTORIC = Path(__file__).resolve().parents[1] / "historic"
 GRID = Grid(("missing-text", "missing-both"), (0.0, 1.0), (0, 1))
@@ -170,3 +171,61 @@ def test_the_first_schema_is_read_and_told_what_it_lacks(tmp_path: Path) -> None
         DataError, match=r"predictions of schema 1 do not say .*brings them up to date and predicts noth"
     ):
         read_predictions(tmp_path)
+
+
+def test_the_present_schema_is_read_alone_and_beside_its_results(cli: Callable[..., object], tmp_path: Path) -> None:
+    file = HISTORIC / f"predictions-{PREDICTIONS_VERSION}.parquet"
+    (tmp_path / "predictions").mkdir()
+    shutil.copy(file, tmp_path / "predictions")
+    (alone,) = read_predictions(tmp_path)
+    assert (alone.name, alone.noise) == ("mmp", None)
+    assert alone.truth.ids == ("a", "b", "c")
+    assert alone.truth.labels == ((0,), (1,), (0,))
+    assert [case.name for case in alone.truth.natural or ()] == ["complete", "complete", "missing-text"]
+    logits = {key: np.nan_to_num(values, nan=9.0).tolist() for key, values in alone.logits.items()}
+    assert logits == {
+        ("complete", "situation"): [[1.5, -0.5], [0.25, 2.0], [9.0, 9.0]],
+        ("missing-text", "situation"): [[0.5, 0.25], [9.0, 9.0], [-1.0, 0.0]],
+    }
+    assert cli("score", tmp_path, "--scenario", "missing-text", "--missing-rate", 0, "--seeds", 1).code == 0
+    beside = predictions_behind(tmp_path, read_results(tmp_path), "mmp")
+    assert beside.truth == alone.truth
+    assert beside.cells == (Cell("missing-text", 0.0, 0, "situation"),)
+
+
+def test_given_missing_tables_are_scored_again_without_their_file(
+    cli: Callable[..., object], trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    table, grid = tmp_path / "mine.csv", tmp_path / "grid"
+    write_csv = "id,case\n" + "".join(
+        f"{sample},{'missing-text' if i % 3 else 'complete'}\n" for i, sample in enumerate(digits.split("test").ids)
+    )
+    table.write_text(write_csv)
+    flags = ("--missing-table", table, "--scenario", "missing-text", "--missing-rate", "0,1", "--seeds", 1)
+    checkpoint = trained("mmp", "linear")
+    assert cli("eval", checkpoint, "--data", digits.folder, *flags, "--device", "cpu", "--out", grid).code == 0
+    table.unlink()
+    before = read_results(grid).frame
+    (given,) = (name for name in before.scenario.unique() if name.startswith("table:mine@"))
+    assert cli("score", grid).code == 0
+    pd.testing.assert_frame_equal(read_results(grid).frame, before, check_exact=True)
+
+    # New rates and seeds are of what is drawn; a given table has its own.
+    assert cli("score", grid, "--missing-rate", "0:1:0.5", "--seeds", 2, "--out", tmp_path / "more").code == 0
+    more = read_results(tmp_path / "more").frame
+    assert set(more[more.scenario == given].missing_rate) == {40 / 60}
+    assert set(more[more.scenario == "missing-text"].missing_rate) == {0.0, 0.5, 1.0}
+    shutil.copytree(grid / "predictions", tmp_path / "more" / "predictions")
+    alone = ("--scenario", given, "--prompting", "situation", "--metric", "accuracy", "--resamples", 0)
+    assert cli("score", tmp_path / "more", *alone).code == 0
+    (row,) = read_results(tmp_path / "more").frame.to_dict("records")
+    assert row["n_affected"] == 40
+    was = before[(before.scenario == given) & (before.prompting == "situation") & (before.metric == "accuracy")]
+    assert row["value"] == was.value.item()
+
+    code, _, err = cli("score", grid, "--scenario", "table:other@00000000")
+    assert code == 2
+    assert "keeps no missing table 'table:other@00000000'; give its file to: mmrobust eval CHECKPOINT" in err
+    assert len(err.strip().splitlines()) == 1
+    (tmp_path / "grid" / "results.parquet").unlink()
+    assert cli("score", grid, "--scenario", given, "--prompting", "situation").code == 0  # a killed evaluation's

@@ -121,8 +121,8 @@ VALUES: dict[str, Callable[[str], object]] = {
     "recipe_set": lambda value: parse_training_recipe(parse_settings([value], "--recipe-set")),
 }
 """Parameter → what raises where its value is none. Others are free text, numbers or paths."""
-OTHERS = ("--samples", "--threads", "--cpu-time", "--org")
-"""Flags of the benchmarks and the examples, and one that CONTRIBUTING.md makes up."""
+MADE_UP = "--org"
+"""The report format that CONTRIBUTING.md adds."""
 LISTS = ("scenario", "missing_rate", "prompting", "fail", "format")
 """Those that take a comma-separated list."""
 
@@ -157,11 +157,11 @@ def mmrobust_words(line: str) -> list[str] | None:
     return None
 
 
-def test_every_command_line_is_one(shell_block: Any) -> None:
+def test_every_command_line_is_one(shell_block: Any, root: Path) -> None:
     for line, _ in shell_block.commands():
         words = mmrobust_words(line)
         if words is None:
-            check_other(shlex.split(line, comments=True), line)
+            check_other(shlex.split(line, comments=True), line, root)
             continue
         try:
             check_command(words)
@@ -169,9 +169,8 @@ def test_every_command_line_is_one(shell_block: Any) -> None:
             pytest.fail(f"{shell_block.place}: {line}\n{reason}")
 
 
-def check_other(words: list[str], line: str) -> None:
+def check_other(words: list[str], line: str, root: Path) -> None:
     """Raise where a line that does not run mmrobust names a target or a file that is not there."""
-    root = Path(__file__).resolve().parents[2]
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (root / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets, line
@@ -180,12 +179,15 @@ def check_other(words: list[str], line: str) -> None:
             assert (root / word.partition("::")[0]).exists(), f"{line}: no {word}"
 
 
-def test_every_flag_in_the_text_exists(page: Path) -> None:
+def test_every_flag_in_the_text_exists(page: Path, root: Path) -> None:
     flags = {flag for command in leaves(CLI) for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-    flags |= {"--help", "--version", *OTHERS}
+    flags |= {"--help", "--version", MADE_UP}
+    for folder in ("benchmarks", "examples", "scripts"):
+        for script in (root / folder).rglob("*.py"):
+            flags |= set(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
     for token in MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8")):
         for child in token.children or ():
-            if child.type == "code_inline":
+            if child.type == "code_inline" and re.match("--|mmrobust ", child.content):
                 for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])", child.content):
                     assert flag in flags, f"{page}: no command has {flag} (`{child.content}`)"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,42 @@ def grid(digits, trained, tmp_path_factory):
     cells = Grid(SCENARIOS, DEFAULT_RATES, tuple(range(5)), ("situation",))
     evaluate_checkpoints(checkpoints, digits, dict.fromkeys(checkpoints, cells), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; tests that want one skip where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_file(browser):
+    """Open a page from disk; at the end there must have been no complaint, and no request but for the file itself."""
+    contexts, complaints, requests, opened = [], [], [], set()
+
+    def open_page(file, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(file.as_uri())
+        opened.add(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url for url in requests if not url.startswith(("data:", "blob:"))} == opened
 
 
 @pytest.fixture(scope="session")

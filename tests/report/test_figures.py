@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from mmrobust.errors import UsageError
-from mmrobust.report import figures, tables
+from mmrobust.report import figures, sections, tables
+from mmrobust.scenarios import Grid
 
 
 def test_every_chart_is_a_png_an_svg_and_a_pdf(two, tmp_path):
@@ -25,6 +27,43 @@ def test_every_chart_is_a_png_an_svg_and_a_pdf(two, tmp_path):
     for word in ("missing-image", "missing-text", "missing-both", "missing rate η", "none", "mmp", "80 samples"):
         assert word in svg
     assert by_name["digits-test-accuracy-ranges.pdf"].read_bytes().startswith(b"%PDF")
+
+
+def test_sections_have_pictures_of_their_own(tmp_path, evaluate_into):
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation", "concat"))
+    for name, lost in (("a", 0.5), ("b", 3.0)):
+        evaluate_into(tmp_path / name, name=name, lost={"missing-text": lost}, grid=grid)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    read = tables.read(paths)
+    for results, rate in zip(read, (0.0, 0.7), strict=True):
+        (about,) = results.provenance["checkpoints"].values()
+        about["training"] = {"scenario": "missing-both", "missing_rate": rate}
+    stored = sections.read_behind(paths, read)
+    report = sections.with_sections(tables.build(read), baseline="a", stored=stored)
+    files = figures.draw(report, tmp_path / "pictures")
+    kinds = ["standings", "prompting", "rates", "effective", "classes", "reliability"]
+    assert [file.name for file in files if file.suffix == ".svg"][2:] == [f"made-test-accuracy-{k}.svg" for k in kinds]
+    said = {kind: (tmp_path / "pictures" / f"made-test-accuracy-{kind}.svg").read_text() for kind in kinds}
+    assert "Standings: accuracy, made, test: % of comparisons won" in said["standings"]
+    for kind, words in {"rates": ("η 0.7", "situation"), "classes": ("c0", "c3"), "reliability": ("ECE",)}.items():
+        assert all(word in said[kind] for word in words)
+    # The heat map holds the printed values of its table.
+    (table,) = (section for section in report.sections if section.kind == "rates")
+    printed = {f"{float(cell):.0f}" for row in table.rows for cell in row[4:]}
+    assert printed <= set(re.findall(r">(\d+)</text>", said["rates"]))
+    for kind in ("prompting", "effective"):
+        with Image.open(tmp_path / "pictures" / f"made-test-accuracy-{kind}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_file_names_are_portable_and_unique():
+    data = ["a:b", "a@b", "A+b", "con.x", "Größe 名", "名", "a" * 300, "b" * 300]
+    stems = figures.file_stems([f"{name}-test-{kind}" for name in data for kind in ("curves", "ranges")])
+    assert stems[:8:2] == ["a-b-test-curves", "a-b-test-curves-2", "A-b-test-curves-3", "con-x-test-curves"]
+    assert stems[8:12:2] == ["Groe-test-curves", "test-curves"]
+    assert len({stem.lower() for stem in stems}) == len(stems)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,130}", stem) for stem in stems)
+    assert stems[-2].endswith("bbb-test-curves")
 
 
 def test_published_figures_have_a_picture_of_their_own(two, tmp_path):

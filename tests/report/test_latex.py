@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from mmrobust.report import FORMATS, tables
+from mmrobust.report import FORMATS, sections, tables
 from mmrobust.report.latex import MOST_ROWS, escape
 
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -37,6 +38,21 @@ def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, 
     assert r"\bottomrule" in text
 
 
+def test_sections_mark_the_best_where_something_is_better(two):
+    report = sections.with_sections(tables.build(two), baseline="none")
+    standing, gap, effective = (
+        FORMATS["latex"](dataclasses.replace(report, tables=(), sections=(section,))) for section in report.sections
+    )
+    first, second = report.sections[0].rows
+    assert f"mmp & \\textbf{{{first[1]}}} & \\textbf{{{first[2]}}} & " in standing
+    assert f"none & \\underline{{{second[1]}}} & \\underline{{{second[2]}}} & " in standing
+    assert r"\textbf{Best} and \underline{second} of what compares" in standing
+    assert r"\textbf" not in gap
+    assert "6 of 11 rates shown" in gap
+    assert r"\textbf" not in effective.split(r"\midrule")[1]  # one checkpoint against the baseline has no rival
+    assert "none" in effective
+
+
 def test_a_single_checkpoint_is_marked_nowhere(two):
     text = FORMATS["latex"](tables.build(two[:1]))
     assert r"\textbf" not in text
@@ -52,6 +68,8 @@ def test_names_are_escaped():
 @needs_latex
 def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
     report = tables.build([*two, make_results("a_b & 100% {of} 名 \\x")]).with_published("ptm")
+    report = sections.with_sections(report, baseline="none")
+    assert [section.kind for section in report.sections] == ["standings", "prompting", "effective"]
     (tmp_path / "report.tex").write_text(FORMATS["latex"](report), encoding="utf-8")
     log = compiled(tmp_path, "report.tex")
     assert "Overfull" not in log

@@ -14,7 +14,7 @@ from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import DataError, NotComparableError
 from mmrobust.report.samples import MOST, find_worst
 from mmrobust.results import read_results
-from mmrobust.scoring.stored import read_stored
+from mmrobust.scoring.predictions import predictions_behind
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def worst(grid, digits):
 
 def test_each_is_right_when_complete_and_wrong_in_the_case(worst, grid, digits):
     results = read_results(grid)
-    stored = {name: read_stored(grid, results, name) for name in results.provenance["checkpoints"]}
+    stored = {name: predictions_behind(grid, results, name) for name in results.provenance["checkpoints"]}
     assert worst.checkpoints == len(stored) == 4
     assert set(worst.cases) <= {"missing-image", "missing-text"}
     assert any(worst.cases.values())
@@ -67,5 +67,5 @@ def test_another_data_set_is_refused(grid, tmp_path):
 
 def test_results_without_predictions_are_named(grid, digits, tmp_path):
     shutil.copy(grid / "results.parquet", tmp_path)
-    with pytest.raises(DataError, match="holds no predictions/; --data needs the folder that mmrobust eval wrote"):
+    with pytest.raises(DataError, match="predictions: holds no predictions of '"):
         find_worst([tmp_path], [read_results(tmp_path)], digits.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -50,8 +51,10 @@ def test_train_rates_make_a_map(make_results):
         (about,) = result.provenance["checkpoints"].values()
         about["training"] = {"scenario": "missing-both", "missing_rate": rate}
     (section,) = (s for s in sections.with_sections(tables.build(results)).sections if s.kind == "rates")
-    assert section.rows[0][2] == "mmp + linear, missing-both 0"
-    assert section.rows[1][2] == "mmp + linear, missing-both 0.7"
+    assert [row[2:4] for row in section.rows[:2]] == [
+        ("mmp + linear", "missing-both 0"),
+        ("mmp + linear", "missing-both 0.7"),
+    ]
 
 
 def test_markdown_and_terminal_show_every_section(two):
@@ -60,7 +63,7 @@ def test_markdown_and_terminal_show_every_section(two):
         for section in report.sections:
             assert section.title in text
             assert section.note in text
-    assert "| mmp | 1." in markdown.render(report)
+    assert "| mmp | **1." in markdown.render(report)
 
 
 def test_sections_fit_into_80_columns(two):
@@ -74,13 +77,41 @@ def test_predictions_add_classes_and_reliability(tmp_path, evaluate_into):
         evaluate_into(tmp_path / name, name=name, lost={"missing-text": lost}, grid=grid)
     paths = [tmp_path / "a", tmp_path / "b"]
     read = tables.read(paths)
-    report = sections.with_predictions(tables.build(read), sections.read_behind(paths, read))
-    assert kinds(report) == ["classes", "reliability"]
-    classes, calibration = report.sections
+    report = sections.with_sections(tables.build(read), stored=sections.read_behind(paths, read))
+    assert kinds(report) == ["standings", "classes", "reliability"]
+    standing, classes, calibration = report.sections
+    assert standing.columns == ("checkpoint", "mean rank", "wins", "interval", "clear wins", "clear losses")
+    assert [row[0] for row in standing.rows] == ["a", "b"]
+    assert re.fullmatch(r"\[\d+\.\d, \d+\.\d\]", standing.rows[0][3])
+    assert "in resamples that all checkpoints share" in standing.note
     assert [row[2] for row in classes.rows] == ["a", "b"]
     assert " at 1 (-" in classes.rows[1][3]
     assert [row[2] for row in calibration.rows] == ["a", "b"]
     assert max(map(len, printed(report, width=80).splitlines())) <= 80
+
+
+def test_standings_without_intervals_say_why(two, tmp_path, evaluate_into):
+    assert "need the predictions: --details" in sections.with_sections(tables.build(two)).sections[0].note
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
+    for name, samples in (("a", 100), ("b", 90)):
+        evaluate_into(tmp_path / name, name=name, n=samples, grid=grid)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    read = tables.read(paths)
+    report = sections.with_sections(tables.build(read), stored=sections.read_behind(paths, read))
+    standing = report.sections[0]
+    assert "interval" not in standing.columns
+    assert "No intervals of the wins: the predictions are of other samples" in standing.note
+
+
+def test_best_and_second_are_told_among_the_rows_that_compare(two):
+    report = sections.with_sections(tables.build(two), baseline="none")
+    standing = report.sections[0]
+    assert [[standing.place(row, column) for column in range(5)] for row in (0, 1)] == [
+        [None, 1, 1, 1, 1],
+        [None, 2, 2, 2, 2],
+    ]
+    gap = report.sections[1]
+    assert {gap.place(0, column) for column in range(len(gap.columns))} == {None}  # a gap is neither good nor bad
 
 
 def test_without_predictions_details_say_so(tmp_path, evaluate_into):

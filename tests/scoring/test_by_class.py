@@ -9,14 +9,14 @@ from sklearn.metrics import f1_score
 
 from mmrobust.results import read_results
 from mmrobust.scoring.by_class import broken_first, class_curves
-from mmrobust.scoring.stored import read_stored
+from mmrobust.scoring.predictions import predictions_behind
 
 NAMES = ("c0", "c1", "c2", "c3")
 
 
 def test_f1_of_every_class_is_scikit_learns(tmp_path, evaluate_into):
     _, truth, logits = evaluate_into(tmp_path)
-    curves = class_curves(read_stored(tmp_path, read_results(tmp_path), "mmp"), NAMES)
+    curves = class_curves(predictions_behind(tmp_path, read_results(tmp_path), "mmp"), NAMES)
     actual = [label for (label,) in truth.labels]
     for case, scenario, rate in (("complete", "missing-image", 0.0), ("missing-text", "missing-text", 1.0)):
         rows = curves[(curves.scenario == scenario) & (curves.missing_rate == rate) & (curves.prompting == "concat")]

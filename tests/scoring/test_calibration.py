@@ -7,7 +7,7 @@ import pytest
 
 from mmrobust.results import read_results
 from mmrobust.scoring.calibration import confidences, expected_calibration_error, reliability
-from mmrobust.scoring.stored import read_stored
+from mmrobust.scoring.predictions import predictions_behind
 
 
 def test_a_calibrated_model_has_no_error_and_an_overconfident_one_its_excess():
@@ -42,7 +42,7 @@ def test_every_decision_of_a_multi_label_model_counts():
 @pytest.mark.parametrize("task", ["single-label", "multi-label"])
 def test_a_curve_for_every_scenario_and_prompting(tmp_path, evaluate_into, task):
     results, _, _ = evaluate_into(tmp_path, task=task)
-    table = reliability(read_stored(tmp_path, read_results(tmp_path), "mmp"))
+    table = reliability(predictions_behind(tmp_path, read_results(tmp_path), "mmp"))
     assert len(table) == 3 * 2 * 3
     assert table["ece"].between(0, 1).all()
     if task == "single-label":

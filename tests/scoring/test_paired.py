@@ -11,12 +11,12 @@ from mmrobust.errors import DataError
 from mmrobust.results import read_results
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.paired import differences, jackknife, make_pair, read_pair
-from mmrobust.scoring.stored import read_stored
+from mmrobust.scoring.predictions import predictions_behind
 
 
 def stored(folder, evaluate_into, **settings):
     evaluate_into(folder, **settings)
-    return read_stored(folder, read_results(folder), "mmp")
+    return predictions_behind(folder, read_results(folder), "mmp")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from mmrobust.results import read_results
 from mmrobust.scoring.bootstrap import resample_weights
 from mmrobust.scoring.metrics import METRICS, Outcomes, WeightedTruth, target_matrix
+from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.resampled import resampled_values
-from mmrobust.scoring.stored import read_stored
 from mmrobust.scoring.tables import cell_tables
 
 EVERY = [(task, metric) for task, metrics in METRICS.items() for metric in metrics]
@@ -18,7 +18,7 @@ EVERY = [(task, metric) for task, metrics in METRICS.items() for metric in metri
 @pytest.mark.parametrize(("task", "metric"), EVERY)
 def test_every_metric_is_what_it_is_alone(tmp_path, evaluate_into, task, metric):
     evaluate_into(tmp_path, task=task, n=80, classes=2 if task == "binary" else 5)
-    stored = read_stored(tmp_path, read_results(tmp_path), "mmp")
+    stored = predictions_behind(tmp_path, read_results(tmp_path), "mmp")
     truth, tables = stored.truth, cell_tables(stored.truth, stored.cells)
     (weights,) = resample_weights(80, 20)
     together = resampled_values(stored, tables, metric, weights)
@@ -30,7 +30,7 @@ def test_every_metric_is_what_it_is_alone(tmp_path, evaluate_into, task, metric)
 
 def test_equal_tables_are_scored_once(tmp_path, evaluate_into):
     evaluate_into(tmp_path)
-    stored = read_stored(tmp_path, read_results(tmp_path), "mmp")
+    stored = predictions_behind(tmp_path, read_results(tmp_path), "mmp")
     tables = cell_tables(stored.truth, stored.cells)
     assert len(tables.cells) == 3 * 3 * 2 * 2
     # rate 0 is one table for all, rate 1 of a single modality one for both seeds; the rest differ

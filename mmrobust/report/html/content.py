@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mmrobust.report.looks import COLOURS, DASHES
+from mmrobust.report.points import LINES, section_points
 from mmrobust.report.published import Published
 from mmrobust.report.rows import Row, Section, Table
 from mmrobust.report.samples import Worst, WorstSample
@@ -22,16 +23,6 @@ UNIT = 10_000
 """How many parts a share has on the page."""
 MOST_POINTS = 40_000
 """Points of curves on a page: some 1.3 MB. The headline metrics come first."""
-MOST_CLASSES = 15
-"""Classes on the page: those that lose most."""
-_CHARTED = {
-    "prompting": ("checkpoint", "missing_rate", "gap"),
-    "effective": ("checkpoint", "missing_rate", "effective"),
-    "reliability": ("checkpoint", "missing_rate", "ece"),
-    "classes": ("class", "checkpoint", "lost"),
-    "rates": ("of", "missing_rate", "value"),
-}
-"""Kind of a section with a chart → the columns of what a point is of, of where it stands, and of its value."""
 MOST_CELLS = 3_000
 """Single cells (one mask seed each) on a page."""
 
@@ -129,6 +120,7 @@ def _section(section: Section, names: _Names) -> dict[str, Any]:
     return {
         "kind": section.kind,
         "dataset": section.dataset,
+        "split": section.split,
         "title": section.title,
         "note": section.note,
         "columns": section.columns,
@@ -139,29 +131,29 @@ def _section(section: Section, names: _Names) -> dict[str, Any]:
 
 
 def _points(section: Section, names: _Names) -> list[list[Any]]:
-    """(scenario, prompting or null, what it is of, at what, value) of every point of a section's chart."""
-    frame, kind = section.frame, section.kind
-    if kind not in _CHARTED:
-        return []
-    of, at, value = _CHARTED[kind]
-    if kind == "classes":
-        lost = frame.groupby("class")["lost"].mean().sort_values(ascending=False)
-        frame = frame[frame["class"].isin(lost.index[:MOST_CLASSES])]
-        frame = frame.assign(place=frame["class"].map(lost)).sort_values("place", ascending=False, kind="stable")
-    if kind == "rates":
-        frame = frame.assign(
-            of=frame["method"] + " + " + frame["head"] + ", η " + frame["train_rate"].map("{:g}".format)
-        )
+    """What a section's chart is drawn from.
+
+    Of standings: (checkpoint, wins, ends of its interval, mean rank). Else: (scenario, prompting or null, what it is
+    of, at what, value).
+    """
+    if section.kind == "standings":
+        return [
+            [
+                names.place("checkpoint", row["checkpoint"]),
+                *(_one(row.get(name, math.nan)) for name in ("wins", "wins_low", "wins_high")),
+                row["mean_rank"],
+            ]
+            for row in section.frame.to_dict("records")
+        ]
     return [
         [
-            names.place("scenario", row["scenario"]),
-            names.place("prompting", row["prompting"]) if "prompting" in row else None,
-            names.place("checkpoint", row[of]) if of == "checkpoint" else row[of],
-            names.place("checkpoint", row[at]) if at == "checkpoint" else row[at],
-            _one(row[value]),
+            names.place("scenario", point.scenario),
+            None if point.prompting is None else names.place("prompting", point.prompting),
+            names.place("checkpoint", point.of) if section.kind in LINES else point.of,
+            names.place("checkpoint", str(point.at)) if section.kind == "classes" else point.at,
+            _one(point.value),
         ]
-        for row in frame.to_dict("records")
-        if not math.isnan(row[value])
+        for point in section_points(section)
     ]
 
 

@@ -15,11 +15,11 @@ function placeSections() {
 
 function drawSections(panels) {
   for (const host of $("extra").children) {
-    const kind = host.id.slice(2), section = REPORT.sections.find((s) => s.kind === kind && state.data.startsWith(`${s.dataset} · `));
+    const kind = host.id.slice(2), section = REPORT.sections.find((s) => s.kind === kind && state.data === dataName(s));
     host.hidden = !section;
     if (!section) continue;
     $(`lead-${kind}`).textContent = section.note;
-    const made = section.points.length ? sectionPanels(section) : [];
+    const made = kind === "standings" ? standingsPanel(section) : sectionPanels(section);
     $(`charts-${kind}`).replaceChildren(...made.map((p) => p.figure));
     panels.push(...made);
     sectionTable(section);
@@ -36,6 +36,17 @@ function sectionTable(section) {
     return { name, value, cell: (row, td) => td.append(row[i]) };
   });
   sortable($(`table-${section.kind}`), section.title, columns, section.rows.filter(passes));
+}
+
+/** Who wins how often, with the intervals where they are known. */
+function standingsPanel(section) {
+  const shown = section.points.filter(([c]) => state.checkpoint.has(c));
+  const values = shown.map(([c, wins, low, high, rank]) => ({
+    checkpoint: NAMES.checkpoint[c], colour: colour(c), wins: share(wins), low: share(low ?? wins), high: share(high ?? wins), rank,
+    interval: low == null ? UNKNOWN : `${percent(low)} to ${percent(high)}`,
+  }));
+  const said = `Wins against the other checkpoints, in % of the comparisons: ${values.map((v) => `${v.checkpoint} ${v.wins.toFixed(1)}`).join("; ")}.`;
+  return values.length ? [panel("Wins", "% of comparisons", said, "standings", values, { height: 24 * values.length, ends: [0, 100] })] : [];
 }
 
 /** The charts of a section: one for each scenario and prompting. */

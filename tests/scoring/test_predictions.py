@@ -15,7 +15,7 @@ from mmrobust.errors import DataError
 from mmrobust.results import read_results, write_table
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, accuracy, target_matrix
-from mmrobust.scoring.stored import read_stored
+from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.tables import cell_tables
 
 
@@ -40,7 +40,7 @@ def values(frame, metric="accuracy"):
 def test_every_cell_is_what_it_was(tmp_path, evaluate_into):
     evaluate_into(tmp_path)
     results = read_results(tmp_path)
-    again = scored_again(read_stored(tmp_path, results, "mmp"))
+    again = scored_again(predictions_behind(tmp_path, results, "mmp"))
     assert {(c.scenario, c.missing_rate, c.seed, c.prompting): v for c, v in again.items()} == pytest.approx(
         values(results.frame)
     )
@@ -63,7 +63,7 @@ def test_naturally_missing_modalities_are_found_again(tmp_path, evaluate_into, v
     if version == 1:
         as_version_1(tmp_path)
     results = read_results(tmp_path)
-    stored = read_stored(tmp_path / "results.parquet", results, "mmp").ordered_as(truth.ids)
+    stored = predictions_behind(tmp_path / "results.parquet", results, "mmp").ordered_as(truth.ids)
     assert stored.truth.natural == natural
     again = scored_again(stored)
     assert {(c.scenario, c.missing_rate, c.seed, c.prompting): v for c, v in again.items()} == pytest.approx(
@@ -74,13 +74,16 @@ def test_naturally_missing_modalities_are_found_again(tmp_path, evaluate_into, v
 def test_one_prompting_stands_for_both_where_it_makes_no_difference(tmp_path, evaluate_into):
     only = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
     evaluate_into(tmp_path, grid=only)
-    stored = read_stored(tmp_path, read_results(tmp_path), "mmp")
+    results = read_results(tmp_path)
+    assert ("complete", "concat") not in predictions_behind(tmp_path, results, "mmp").logits
+    results.provenance["checkpoints"]["mmp"]["depends_on_prompting"] = False
+    stored = predictions_behind(tmp_path, results, "mmp")
     np.testing.assert_array_equal(stored.logits["complete", "concat"], stored.logits["complete", "situation"])
 
 
 def test_samples_come_in_the_order_that_is_asked_for(tmp_path, evaluate_into):
     evaluate_into(tmp_path)
-    stored = read_stored(tmp_path, read_results(tmp_path), "mmp")
+    stored = predictions_behind(tmp_path, read_results(tmp_path), "mmp")
     ids = stored.truth.ids[::-1]
     ordered = stored.ordered_as(ids)
     assert (ordered.truth.ids, ordered.truth.labels) == (ids, stored.truth.labels[::-1])
@@ -95,26 +98,26 @@ def test_shards_of_other_checkpoints_are_not_taken(tmp_path, evaluate_into):
     evaluate_into(tmp_path, name="other", seed=1)
     evaluate_into(tmp_path, name="mmp")  # the same folder: its results now speak of this one alone
     results = read_results(tmp_path)
-    assert read_stored(tmp_path, results, "mmp").truth.classes == 4
+    assert predictions_behind(tmp_path, results, "mmp").truth.classes == 4
     results.provenance["checkpoints"]["mmp"]["fingerprint"] = "unknown"
     with pytest.raises(DataError, match="predictions: holds no predictions of 'mmp'"):
-        read_stored(tmp_path, results, "mmp")
+        predictions_behind(tmp_path, results, "mmp")
 
 
 def test_predictions_that_are_not_those_of_the_results_are_refused(tmp_path, evaluate_into):
     evaluate_into(tmp_path)
     results = read_results(tmp_path)
     results.frame["n"] = 299  # evaluated with --limit 299, beside predictions of all
-    assert read_stored(tmp_path, results, "mmp").truth.ids[-1] == "s00298"
+    assert predictions_behind(tmp_path, results, "mmp").truth.ids[-1] == "s00298"
     results.frame["n"] = 301
-    with pytest.raises(DataError, match="predictions of 'mmp' are of 300 samples, its results of 301"):
-        read_stored(tmp_path, results, "mmp")
+    with pytest.raises(DataError, match="holds predictions of 300 of the 301 samples that 'mmp' is evaluated on"):
+        predictions_behind(tmp_path, results, "mmp")
     shard = next((tmp_path / "predictions").iterdir())
     shard.write_bytes(b"torn")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        read_stored(tmp_path, read_results(tmp_path), "mmp")
+    with pytest.raises(DataError, match="cannot be read as predictions"):
+        predictions_behind(tmp_path, read_results(tmp_path), "mmp")
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, mmrobust.scoring.stored, mmrobust.report.sections; assert 'torch' not in sys.modules"
+    code = "import sys, mmrobust.scoring.predictions, mmrobust.report.sections; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

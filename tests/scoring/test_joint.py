@@ -1,0 +1,94 @@
+"""Standings in the same resamples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmrobust.errors import DataError
+from mmrobust.results import read_results
+from mmrobust.scenarios import Cell, Grid
+from mmrobust.scoring.across import standings
+from mmrobust.scoring.bootstrap import resample_weights
+from mmrobust.scoring.join import SplitTruth
+from mmrobust.scoring.joint import joint_standings
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+
+MODALITIES = ("image", "text")
+GRID = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
+
+
+def model(complete, missing, grid=GRID):
+    """A binary model that is right where these say, with all of a hundred samples of class 1."""
+    truth = SplitTruth(tuple(f"s{i}" for i in range(100)), ((1,),) * 100, MODALITIES, 2, "binary")
+    logits = {
+        (case, "situation"): np.stack([~right, right], axis=1).astype(np.float32)
+        for case, right in (("complete", complete), ("missing-text", missing))
+    }
+    return StoredPredictions(truth, logits, tuple(grid.cells()))
+
+
+def right(count, start=0):
+    return (np.arange(100) >= start) & (np.arange(100) < start + count)
+
+
+def test_wins_are_those_of_every_resample():
+    models = {
+        "a": model(right(80), right(60)),
+        "b": model(right(75, 10), right(62, 30)),
+        "c": model(right(40), right(9)),
+    }
+    table = joint_standings(models, "accuracy", resamples=200).set_index("checkpoint")
+    (weights,) = resample_weights(100, 200, 0)
+    values = np.stack(
+        [
+            [weights @ m.logits[case, "situation"][:, 1] for case in ("complete", "missing-text")]
+            for m in models.values()
+        ]
+    )
+    for own, name in enumerate(models):
+        rivals = [values[own] - values[other] for other in range(3) if other != own]
+        won = np.mean([(d > 0) + 0.5 * (d == 0) for d in rivals], axis=(0, 1))
+        assert (table.loc[name, "wins_low"], table.loc[name, "wins_high"]) == pytest.approx(
+            np.percentile(won, [2.5, 97.5])
+        )
+        clear = sum(int((np.percentile(d, 2.5, axis=1) > 0).sum()) for d in rivals)
+        assert table.loc[name, "clear_wins"] == clear
+    assert table["wins"].to_dict() == {"a": 0.75, "b": 0.75, "c": 0.0}
+    assert table.loc["c", "clear_losses"] == 4
+
+
+def test_resamples_are_shared():
+    """Equal models are equal in every resample: drawn apart, their wins would be anywhere between 0 and 1."""
+    same = joint_standings({name: model(right(70), right(50)) for name in "ab"}, "accuracy", resamples=100)
+    assert (same[["wins", "wins_low", "wins_high"]] == 0.5).all(axis=None)
+    assert (same[["clear_wins", "clear_losses"]] == 0).all(axis=None)
+    # One sample more, whoever is drawn: in no resample worse.
+    better = joint_standings({"a": model(right(71), right(51)), "b": model(right(70), right(50))}, "accuracy")
+    assert better["wins_low"][0] >= 0.5 >= better["wins_high"][1]
+
+
+def test_real_predictions_give_the_standings_of_their_results(tmp_path, evaluate_into):
+    import pandas as pd
+
+    for seed, name in enumerate("abc"):
+        evaluate_into(tmp_path / name, name=name, seed=seed, task="multi-label", n=120, skill=2 - 0.1 * seed)
+    results = {name: read_results(tmp_path / name) for name in "abc"}
+    stored = {name: predictions_behind(tmp_path / name, of, name) for name, of in results.items()}
+    frame = pd.concat([of.frame for of in results.values()])
+    plain = standings(frame[frame["metric"] == "macro_f1"]).set_index("checkpoint")
+    joint = joint_standings(stored, "macro_f1", resamples=100).set_index("checkpoint").loc[plain.index]
+    assert joint["wins"].to_numpy() == pytest.approx(plain["wins"].to_numpy())
+    assert joint["cells"].tolist() == plain["cells"].tolist()
+    assert plain["mean_rank"].to_numpy() == pytest.approx(1 + 2 * (1 - joint["wins"].to_numpy()))
+    assert ((joint["wins_low"] <= joint["wins"]) & (joint["wins"] <= joint["wins_high"])).all()
+
+
+def test_other_samples_or_no_common_cell_are_refused():
+    one = model(right(70), right(50))
+    other = StoredPredictions(SplitTruth(one.truth.ids, ((0,),) * 100, MODALITIES, 2, "binary"), one.logits, one.cells)
+    with pytest.raises(DataError, match="predictions of 'b' are not of the same samples: their labels differ"):
+        joint_standings({"a": one, "b": other}, "accuracy")
+    apart = StoredPredictions(one.truth, one.logits, (Cell("missing-text", 0.5, 0, "situation"),))
+    with pytest.raises(DataError, match="no cell in common"):
+        joint_standings({"a": one, "b": apart}, "accuracy")
