@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,13 +17,17 @@ T = TypeVar("T")
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
+MOST_VALUES = 100_000
+"""YAML can name a list within lists within itself: a few lines then stand for more than any memory holds."""
+LARGEST_NUMBER = 2**63
+
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
     """An instance of the dataclass ``cls``; its own ``__post_init__`` checks the values.
 
     Raises:
-        UsageError: a key that ``cls`` does not have, with the nearest right spelling, or a value of another kind than
-            the key's; ``what`` names the settings.
+        UsageError: a key that ``cls`` does not have, with the nearest right spelling, one that it needs and is not
+            there, or a value of another kind than the key's; ``what`` names the settings.
     """
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # T is a dataclass
     for key in values:
@@ -32,6 +37,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
                 if known
                 else UsageError(f"unknown {what} setting '{key}': it has none")
             )
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{what}: does not say {field.name}")
     hints = typing.get_type_hints(cls)
     return cls(**{key: _fitting(value, hints[key], f"{what} setting {key}") for key, value in values.items()})
 
@@ -47,27 +55,73 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{flag} {pair}: give KEY=VALUE")
-        try:
-            settings[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as cause:
-            raise UsageError(f"{flag} {pair}: the value cannot be read ({' '.join(str(cause).split())})") from cause
+        settings[key.strip()] = read_yaml(text, f"{flag} {pair}: the value cannot be read")
     return settings
 
 
+def read_yaml(text: str, failure: str) -> Any:
+    """The value of a YAML document: words, numbers, true, false and null, in lists and mappings.
+
+    Args:
+        text: the document.
+        failure: how the message begins where it is none, or holds anything else.
+
+    Raises:
+        UsageError: that; the message says what of it.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except Exception as cause:  # PyYAML raises its own errors, and whatever its makers of dates and numbers do
+        raise UsageError(f"{failure} ({' '.join(str(cause).split()) or type(cause).__name__})") from cause
+    _check_plain(value, failure)
+    return value
+
+
+def _check_plain(value: Any, failure: str) -> None:
+    """Raise where ``value`` is not what settings are made of."""
+    waiting, seen = [value], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            raise UsageError(f"{failure} (it holds more than {MOST_VALUES:,} values, or itself)")
+        if isinstance(part, dict):
+            for key in part:
+                if not isinstance(key, str):
+                    raise UsageError(f"{failure} (its key {key} is no word; write it in quotes)")
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, int):
+            if abs(part) >= LARGEST_NUMBER:
+                raise UsageError(f"{failure} (it holds a number of more than 64 bits)")
+        elif not isinstance(part, (str, float, types.NoneType)):
+            raise UsageError(f"{failure} ({part} is read as a {type(part).__name__}; write it in quotes)")
+
+
 def _fitting(value: Any, hint: Any, what: str) -> Any:
-    """``value`` as what ``hint`` asks for, where that is one of the plain kinds; other hints check themselves."""
+    """``value`` as what the annotation ``hint`` asks for; what holds anything (``Any``) is taken as it is."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):  # X | None
+        if value is None:
+            return None
+        (hint,) = (kind for kind in inner if kind is not types.NoneType)
+        return _fitting(value, hint, what)
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:  # YAML reads 1e-3, without a point, as a word
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if hint in _KINDS and type(value) is not hint:
         raise UsageError(f"{what} = {value!r}: must be {_KINDS[hint]}")
-    if typing.get_origin(hint) is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{what} = {value!r}: must be a list, like [0, 2]")
-        inner = typing.get_args(hint)[0]
-        return tuple(_fitting(item, inner, what) for item in value)
+        return origin(_fitting(item, inner[0], what) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{what} = {value!r}: must be settings, like {{key: value}}")
+        return {key: _fitting(item, inner[1], f"{what} {key}") for key, item in value.items()}
     return value
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrobust.machine import available_cores, free_memory, total_memory
 from mmrobust.provenance import versions
 
 WORKS, ABSENT, BROKEN = "works", "absent", "broken"
@@ -54,41 +55,6 @@ def examine() -> dict[str, Any]:
         },
         "trials": [asdict(trial) for trial in trials],
     }
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def total_memory() -> int | None:
-    """Bytes of memory, or of the container's share of it; ``None`` where the system does not say."""
-    return _least(_meminfo("MemTotal"), _number(Path("/sys/fs/cgroup/memory.max")))
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that can still be had."""
-    limit, used = (_number(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
-    return _least(_meminfo("MemAvailable"), None if limit is None or used is None else limit - used)
-
-
-def _least(*values: int | None) -> int | None:
-    return min((value for value in values if value is not None), default=None)
-
-
-def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        return None
 
 
 def _attempt(name: str, trial: Callable[[], str], remedy: str, otherwise: str = BROKEN) -> Trial:

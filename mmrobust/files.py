@@ -19,8 +19,14 @@ MOST_JSON_BYTES = 2**24
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; moved onto ``path`` (fsync, rename) when the block ends well."""
+    """A temporary path beside ``path`` to write to; moved onto ``path`` (fsync, rename) when the block ends well.
+
+    What is there and no regular file (``/dev/stdout``, a pipe) is written to instead: a rename would replace it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -84,24 +90,43 @@ def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, mo
         MmrobustError: of the type ``error``: no such file, not a regular one, or a larger one; ``what`` names what was
             sought.
     """
-    if not path.exists():
+    try:
+        there, regular = path.exists(), path.is_file()
+    except (OSError, ValueError) as cause:  # a name that the system does not take
+        raise error(f"{path}: cannot be opened ({cause}); it is the {what}") from cause
+    if not there:
         raise error(f"{path}: no such file; it is the {what}")
-    if not path.is_file():
+    if not regular:
         raise error(f"{path}: is no regular file; it is the {what}")
     if most_bytes is not None and (size := path.stat().st_size) > most_bytes:
         raise error(f"{path}: holds {size:,} bytes, more than any {what} ({most_bytes:,})")
 
 
-def read_json(path: Path, what: str, error: type[MmrobustError] = DataError) -> dict[str, Any]:
+def read_text(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES) -> str:
+    """The UTF-8 text in ``path``.
+
+    Raises:
+        MmrobustError: of the type ``error``: no such file, too large a one, or no text; ``what`` names what was sought.
+    """
+    check_file(path, what, error, most_bytes)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read as the {what} ({cause})") from cause
+
+
+def read_json(
+    path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES
+) -> dict[str, Any]:
     """The JSON object in ``path``.
 
     Raises:
         MmrobustError: of the type ``error``: no such file, no JSON, or no object; ``what`` names what was sought.
     """
-    check_file(path, what, error, most_bytes=MOST_JSON_BYTES)
+    text = read_text(path, what, error, most_bytes)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as cause:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as cause:
         raise error(f"{path}: cannot be read as the {what} ({cause})") from cause
     if not isinstance(value, dict):
         raise error(f"{path}: is not the {what} (a JSON object was expected)")

@@ -260,13 +260,9 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_parquet(path: Path) -> list[tuple[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from mmrobust.parquet import read_parquet
 
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as Parquet ({(str(cause).splitlines() or [''])[0]})") from cause
+    table = read_parquet(path, "missing table", columns=COLUMNS)
     _check_columns(path, table.schema.names)
     return [(str(i), str(c)) for i, c in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
 

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError
 from mmrobust.files import atomic_file
+from mmrobust.parquet import first_line, read_parquet, reading
+from mmrobust.shape import DESCRIBED, SHAPES, misfit
 
 RESULTS_VERSION = 1
 PREDICTIONS_VERSION = 2
@@ -71,6 +73,10 @@ RESULTS_SCHEMA = pa.schema(
 RESULTS_KEYS = ("checkpoint", "dataset", "split", "scenario", "missing_rate", "seed", "prompting", "metric")
 CELL_KEYS = ("scenario", "missing_rate", "seed", "prompting", "metric")
 """The part of the key that two checkpoints on the same data share."""
+
+
+_COUNTS = ("n", "n_affected", "n_naturally_missing")
+_NULLABLE = ("value", "ci_low", "ci_high")
 
 
 class Results(NamedTuple):
@@ -168,7 +174,7 @@ def read_shard_header(path: Path) -> ShardHeader:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as predictions ({_first_line(cause)})") from cause
+        raise DataError(f"{path}: cannot be read as predictions ({first_line(cause)})") from cause
     provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
     return ShardHeader(path, provenance, "position" in schema.names)
 
@@ -179,16 +185,20 @@ def read_shard(path: Path) -> Shard:
     Raises:
         DataError: it cannot be read, is torn, or is no shard of predictions.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            provenance = read_provenance(file.schema_arrow, path, "predictions", PREDICTIONS_VERSION)
-            table = file.read().combine_chunks()
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as predictions ({_first_line(cause)})") from cause
+    table = read_parquet(path, "predictions").combine_chunks()
+    provenance = read_provenance(table.schema, path, "predictions", PREDICTIONS_VERSION)
     since_2 = ("position", "natural")
     absent = [n for n in PREDICTIONS_SCHEMA.names if n not in table.schema.names]
     if absent and not (provenance["schema_version"] == 1 and set(absent) <= set(since_2)):
         raise DataError(f"{path}: holds no predictions: no column {', '.join(absent)}")
+    schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+    with reading(path, what="predictions"):
+        table = table.select(schema.names).cast(schema)
+    for name in schema.names:
+        if name != "noise_seed" and (table[name].null_count or _inner_nulls(table[name])):
+            raise DataError(f"{path}: holds predictions without a value in column {name}")
+    if "position" in schema.names and table.num_rows and pc.min(table["position"]).as_py() < 0:
+        raise DataError(f"{path}: holds predictions of a sample before the first")
     columns = {n: table[n].combine_chunks() for n in table.schema.names}
     lengths = pc.unique(pc.list_value_length(columns["logits"])).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
@@ -255,10 +265,7 @@ def read_results(path: Path) -> Results:
     if not file.is_file():
         where = f"{path}: holds no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
         raise DataError(f"{where}; results are made by: mmrobust eval CHECKPOINT --data DIR --out {path}")
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{file}: cannot be read as Parquet ({_first_line(cause)}); run mmrobust eval again") from cause
+    table = read_parquet(file, "results", "run mmrobust eval again")
     provenance = read_provenance(table.schema, file, "results", RESULTS_VERSION)
     absent = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
     if absent:
@@ -266,30 +273,54 @@ def read_results(path: Path) -> Results:
     try:
         table = table.select(RESULTS_SCHEMA.names).cast(RESULTS_SCHEMA)
     except (pa.ArrowException, ValueError) as cause:
-        raise DataError(f"{file}: a column has another type than results have ({_first_line(cause)})") from cause
+        raise DataError(f"{file}: a column has another type than results have ({first_line(cause)})") from cause
     if not table.num_rows:
         raise DataError(f"{file}: holds no rows; run mmrobust eval again")
-    return Results(table.to_pandas(), provenance)
+    _check_rows(table, file)
+    frame = table.to_pandas()
+    for name in frame["checkpoint"].unique():
+        if name not in provenance["checkpoints"]:
+            raise DataError(f"{file}: holds results of '{name}', and does not say what that is")
+    return Results(frame, provenance)
+
+
+def _check_rows(table: pa.Table, file: Path) -> None:
+    """Raise where a row of results has no key, or counts and rates that cannot be.
+
+    Raises:
+        DataError: the message names the column.
+    """
+    for name in RESULTS_SCHEMA.names:
+        if name not in _NULLABLE and table[name].null_count:
+            raise DataError(f"{file}: a row has no {name}; run mmrobust eval again")
+    for name, least, most in (("missing_rate", 0.0, 1.0), ("seed", 0, 2**62), *((n, 0, 2**62) for n in _COUNTS)):
+        found = pc.min_max(table[name]).as_py()
+        if not least <= found["min"] <= found["max"] <= most:
+            raise DataError(f"{file}: a row has a {name} of {found['min']} or {found['max']}; run mmrobust eval again")
 
 
 def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:
     """The provenance in a Parquet schema.
 
     Raises:
-        DataError: the file is not of the ``kind`` that mmrobust writes, or of a newer version than ``newest``.
+        DataError: the file is not of the ``kind`` that mmrobust writes, of a newer version than ``newest``, or says of
+            itself what makes no sense.
     """
     raw = (schema.metadata or {}).get(_METADATA_KEY)
     try:
         provenance: Any = json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, RecursionError):
         provenance = None
     if not isinstance(provenance, dict) or provenance.get("kind") != kind:
         raise DataError(f"{file}: was not written by mmrobust as {kind}")
     version = provenance.get("schema_version")
     if not isinstance(version, int) or version > newest:
         raise DataError(f"{file}: {kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it")
+    described = DESCRIBED if kind == "predictions" and provenance.keys() & {"about", "described"} else {}
+    if wrong := misfit(provenance, SHAPES.get(kind, {}) | described):
+        raise DataError(f"{file}: what it says of itself is damaged ({wrong})")
     return provenance
 
 
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).splitlines() or [type(cause).__name__])[0]
+def _inner_nulls(column: pa.ChunkedArray) -> int:
+    return int(pc.list_flatten(column).null_count) if pa.types.is_list(column.type) else 0

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.files import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,11 +117,10 @@ def read_rules(file: Path) -> list[Rule]:
     Raises:
         UsageError: no such file, no TOML, an unknown key, or a value that makes no rule.
     """
+    text = read_text(file, "file of the gate's rules", UsageError)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{file}: no such file; it is to hold the rules of the gate") from None
-    except (OSError, ValueError) as cause:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as cause:
         raise UsageError(f"{file}: cannot be read as TOML ({cause})") from cause
     try:
         return _rules_of(content)

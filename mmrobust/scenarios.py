@@ -137,18 +137,17 @@ class ScenarioDraw:
     ) -> None:
         modalities = scenario.cases[0].modalities
         complete = Case.complete(modalities)
-        natural = [complete] * len(sample_ids) if natural is None else list(natural)
-        outcome = {case: [c.within(case) for c in scenario.cases] for case in set(natural)}
-        loses = {case: all(c not in (None, case) for c in cases) for case, cases in outcome.items()}
+        numbers = {complete: 0} if natural is None else {case: n for n, case in enumerate(dict.fromkeys(natural))}
+        of = np.array([0] * len(sample_ids) if natural is None else [numbers[case] for case in natural], dtype=np.intp)
+        outcomes = [[c.within(case) for c in scenario.cases] for case in numbers]
+        loses = np.array([all(c not in (None, case) for c in outcomes[n]) for case, n in numbers.items()], dtype=bool)
 
         ranked = rank_samples(sample_ids, scenario.name, seed)
-        self._order = ranked[[loses[natural[i]] for i in ranked]] if len(ranked) else ranked
-        self._unaffected = np.asarray([case.name for case in natural], dtype=object)
+        self._order: npt.NDArray[np.int64] = ranked[loses[of[ranked]]]
+        self._unaffected = np.asarray([case.name for case in numbers], dtype=object)[of]
+        names = np.asarray([[case and case.name for case in cases] for cases in outcomes], dtype=object)
         self._affected = self._unaffected.copy()
-        for rank, position in enumerate(self._order):
-            case = outcome[natural[position]][rank % len(scenario.cases)]
-            assert case is not None
-            self._affected[position] = case.name
+        self._affected[self._order] = names[of[self._order], np.arange(len(self._order)) % len(scenario.cases)]
 
     def affected(self, rate: float) -> npt.NDArray[np.int64]:
         """Positions of the ⌊N·η⌋ affected samples, first-affected first."""

@@ -15,7 +15,11 @@ from mmrobust.results import RESULTS_KEYS, RESULTS_SCHEMA, RESULTS_VERSION, read
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.join import SplitTruth, score
 
-PROVENANCE = {"dataset": {"name": "digits", "headline_metric": "accuracy"}, "command": "mmrobust eval …"}
+PROVENANCE = {
+    "dataset": {"name": "digits", "headline_metric": "accuracy", "classes": ["a", "b"]},
+    "checkpoints": {"mmp": {"fill": "ones"}},
+    "command": "mmrobust eval …",
+}
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ from mmrobust.cli import (
 from mmrobust.cli.console import everywhere
 from mmrobust.errors import MmrobustError
 
+LONGEST_LINE = 1200
+"""Characters of an error."""
+
 app = typer.Typer(
     name="mmrobust",
     help="How robust is a multimodal classifier when an input is missing or degraded?\n\n"
@@ -73,15 +76,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)
+    except MemoryError as error:
+        return _fail(error, 2, "this machine has too little memory for it")
+    except Exception as error:  # ours to mend; a traceback's exit code 1 would tell a pipeline that a check failed
+        said = f"{type(error).__name__}: {error}"
+        return _fail(error, 2, f"unexpected {said}; a defect of mmrobust: please report what --debug shows")
     return code if isinstance(code, int) else 0
 
 
-def _fail(error: BaseException, code: int) -> int:
+def _fail(error: BaseException, code: int, message: str = "") -> int:
+    """Print what went wrong as one line, ``message`` in place of the error's own where it is given."""
     if console.settings.debug:
         console.err().print_exception()
-    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
     line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)  # a file's own escapes
+    if len(line) > LONGEST_LINE:  # it repeats a value that nobody wrote by hand
+        line = f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
     console.err().print(f"mmrobust: {line}", markup=False, style="red")
     return code
 

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from mmrobust.cases import MODALITIES, Case
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.files import read_json
+from mmrobust.parquet import checked, open_parquet, reading
+from mmrobust.shape import Each, misfit
 
 FORMAT_VERSION = 2
 """2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
@@ -75,6 +77,8 @@ class DatasetInfo:
         object.__setattr__(self, "notes", tuple(self.notes))
         if not self.modalities or any(m not in MODALITIES for m in self.modalities):
             raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
+        if unknown := [split for split, rows in self.splits.items() if split not in SPLITS or rows < 0]:
+            raise DataError(f"data set {self.name}: splits {unknown[0]!r} are not among {', '.join(SPLITS)}")
         if self.task not in TASKS:
             raise DataError(f"data set {self.name}: task '{self.task}' is none of {', '.join(TASKS)}")
         if self.headline_metric not in TASK_METRICS[self.task]:
@@ -105,14 +109,25 @@ class DatasetInfo:
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = [key for key in values if key not in fields]
         needed = [k for k, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-        absent = [k for k in needed if k not in values]
+        absent = [k for k in needed if values.get(k) is None]
         if unknown or absent:
             said = f"unknown key {unknown[0]}" if unknown else f"no key {absent[0]}"
             raise DataError(f"{file}: {said}; keys are {', '.join(fields)}")
+        if wrong := misfit(values, _SHAPE):
+            raise DataError(f"{file}: {wrong}")
         try:
             return cls(**values)
         except (TypeError, DataError) as cause:
             raise DataError(f"{file}: {cause}") from cause
+
+
+_SHAPE = {
+    **dict.fromkeys(("name", "task", "headline_metric", "fingerprint", "licence", "source"), str),
+    **{key: [str] for key in ("modalities", "classes", "notes")},
+    **{key: Each(int) for key in ("splits", "left_out")},
+    "files": Each(str),
+    "format_version": int,
+}
 
 
 def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str) -> pa.Schema:
@@ -184,7 +199,7 @@ class Split:
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset, self.info, self.name = dataset, dataset.info, name
         self.files = sorted(dataset.folder.glob(f"{name}-*.parquet"))
-        self._files = [_open_parquet(file, self.info) for file in self.files]
+        self._files = [_open(file, self.info) for file in self.files]
         self._groups = [  # (file, row group, first row of the split, rows)
             (file, group, file.metadata.row_group(group).num_rows)
             for file in self._files
@@ -206,13 +221,29 @@ class Split:
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """The sample ids, in the split's order."""
-        return tuple(self._column("id").take(self._rows).to_pylist())
+        column = self._column("id")["id"]
+        ids: list[str] = column.to_pylist()
+        if column.null_count or len(set(ids)) < len(ids):
+            twice = (
+                "a sample has no id"
+                if column.null_count
+                else f"id '{Counter(ids).most_common(1)[0][0]}' is there twice"
+            )
+            raise DataError(f"{self.dataset.folder}: split '{self.name}': {twice}; prepare the data set again")
+        return tuple(ids[row] for row in self._rows.tolist())
 
     @functools.cached_property
     def labels(self) -> tuple[tuple[int, ...], ...]:
         """The class, or the classes, of each sample."""
-        labels = self._column("label").take(self._rows).to_pylist()
-        return tuple(tuple(label) if isinstance(label, list) else (label,) for label in labels)
+        listed = (_members(label) for label in self._column("label")["label"].to_pylist())
+        labels, classes = tuple(listed), range(len(self.info.classes))
+        for row, label in enumerate(labels):
+            if any(one not in classes for one in label):
+                raise DataError(
+                    f"{self.dataset.folder} ({self.name}, row {row}): label {list(label)}; classes count from 0 to "
+                    f"{len(classes) - 1}; prepare the data set again"
+                )
+        return tuple(labels[row] for row in self._rows.tolist())
 
     @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -316,10 +347,9 @@ class Split:
             name: None if name in self._unusable and self._unusable[name][row] else table[name][index].as_py()
             for name in table.column_names
         }
-        label = values["label"]
         return Sample(
             id=values["id"],
-            label=tuple(label) if isinstance(label, list) else (label,),
+            label=_members(values["label"]),
             text=values.get("text"),
             origin=f"{self.dataset.folder} ({self.name}, row {row})",
             **{m: values[m] and values[m]["bytes"] for m in ("image", "audio") if m in values},
@@ -339,47 +369,53 @@ class Split:
     def _table(self, index: int) -> pa.Table:
         """A row group, from the file."""
         file, group, _ = self._groups[index]
-        try:
-            return file.read_row_group(group)
-        except (pa.ArrowException, OSError) as cause:
-            reason = (str(cause).splitlines() or ["damaged"])[0]
-            first, last = self._starts[index], self._starts[index + 1] - 1
-            place = f"{self.dataset.folder} ({self.name}, rows {first} to {last})"
-            raise DataError(f"{place}: cannot be read as Parquet ({reason})") from cause
+        first, last = self._starts[index], self._starts[index + 1] - 1
+        with reading(f"{self.dataset.folder} ({self.name}, rows {first} to {last})"):
+            return checked(file.read_row_group(group))
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        return pa.chunked_array(c for file in self._files for c in file.read(columns=[name]).column(0).chunks)
+    def _column(self, name: str) -> pa.Table:
+        """One column of the whole split, as a table.
+
+        Raises:
+            DataError: a part of a file is damaged.
+        """
+        with reading(f"{self.dataset.folder} ({self.name}, column {name})"):
+            return checked(pa.concat_tables(file.read(columns=[name]) for file in self._files))
 
     def _present(self, modality: str) -> npt.NDArray[np.bool_]:
         leaf = modality if modality == "text" else f"{modality}.path"
         parts = []
         for file, group, rows in self._groups:
-            column = file.read_row_group(group, columns=[leaf]).column(0)
+            with reading(f"{self.dataset.folder} ({self.name}, column {leaf})"):
+                column = file.read_row_group(group, columns=[leaf]).column(0)
             parts.append(column.is_valid().to_numpy() if column.null_count else np.ones(rows, dtype=bool))
         present = np.concatenate(parts)
         return present & ~self._unusable[modality] if modality in self._unusable else present
 
 
-def _open_parquet(file: Path, info: DatasetInfo) -> pq.ParquetFile:
+def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
     """``file`` opened, after a look at its columns.
 
     Raises:
         DataError: no Parquet, or other columns or types than ``info`` asks for.
     """
     expected = parquet_schema(info.modalities, info.classes, info.task)
-    try:
-        opened = pq.ParquetFile(file)  # not mapped: what was read once would count as memory for ever
-    except (pa.ArrowException, OSError) as cause:
-        reason = (str(cause).splitlines() or ["damaged"])[0]
-        raise DataError(f"{file}: cannot be read as Parquet ({reason}); prepare the data set again") from cause
+    # Not mapped: what was read once would count as memory for ever.
+    opened = open_parquet(file, "split of a data set", "prepare the data set again")
+    names = opened.schema_arrow.names
     for column in expected:
-        found = opened.schema_arrow.get_field_index(column.name)
-        if found < 0:
-            raise DataError(f"{file}: no column '{column.name}'; a data set has {', '.join(expected.names)}")
-        if opened.schema_arrow.field(found).type != column.type:
-            kind = opened.schema_arrow.field(found).type
+        if names.count(column.name) != 1:
+            said = "no" if column.name not in names else "more than one"
+            raise DataError(f"{file}: {said} column '{column.name}'; a data set has {', '.join(expected.names)}")
+        kind = opened.schema_arrow.field(column.name).type
+        if kind != column.type:
             raise DataError(f"{file}: column '{column.name}' is {kind}, not {column.type}")
     return opened
+
+
+def _members(label: Any) -> tuple[Any, ...]:
+    """The class, or the classes, that a cell of the column ``label`` holds."""
+    return tuple(label) if isinstance(label, list) else (label,)
 
 
 def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -19,6 +19,13 @@ from mmrobust.errors import DataError
 MAX_PIXELS = 100_000_000
 """A larger picture is taken for damage or an attack, not decoded: it would fill the memory of a worker."""
 
+MOST_SECONDS = 3600
+"""A longer recording is taken for damage or an attack as well: its filter bank would fill the memory."""
+MOST_SAMPLES = 100_000_000
+"""Of all channels together."""
+RATES = (1_000, 1_000_000)
+"""Hz, the least and the most. Beyond them, resampling turns a small file into gigabytes."""
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation → what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,21 +118,30 @@ def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int
         The samples [n] in −1 … 1 (n ≥ 1), and the rate in Hz.
 
     Raises:
-        DataError: the bytes are no recording, or one without samples, or with samples that are not finite.
+        DataError: the bytes are no recording, or one without samples, with samples that are not finite, of an absurd
+            rate, or of over an hour.
 
     """
     if not data:
         raise DataError(f"{origin}: the recording is empty (0 bytes)")
     try:
-        channels, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)  # [n, channels]
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            rate = int(sound.samplerate)
+            most = min(MOST_SECONDS * rate, MOST_SAMPLES // max(1, sound.channels))
+            # Not as many as the header promises: it may promise anything.
+            channels = sound.read(most + 1, dtype="float32", always_2d=True)  # [n, channels]
     except Exception as cause:  # LibsndfileError mostly, but headers that lie raise others
         raise DataError(f"{origin}: the recording cannot be read ({_reason(cause)})") from cause
     if not channels.size:
         raise DataError(f"{origin}: the recording is empty (0 samples)")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise DataError(f"{origin}: the recording's rate is {rate:,} Hz, not from {RATES[0]:,} to {RATES[1]:,}")
+    if len(channels) > most:
+        raise DataError(f"{origin}: the recording is longer than an hour, or than {MOST_SAMPLES:,} samples")
     waveform: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(waveform).all():
         raise DataError(f"{origin}: the recording holds NaN or infinite samples")
-    return waveform, int(rate)
+    return waveform, rate
 
 
 def resample(waveform: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:

@@ -7,7 +7,6 @@ here changes a bit of it.
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.workers import WorkerLost, Workers
 from mmrobust.errors import DataError, MmrobustError, UsageError
+from mmrobust.machine import available_cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +162,7 @@ def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
         UsageError: no whole number.
     """
     if text == "auto":
-        return 0 if samples < FEW_SAMPLES or on_cpu else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+        return 0 if samples < FEW_SAMPLES or on_cpu else min(MOST_WORKERS, max(1, available_cores() - 1))
     if not text.isdigit():
         raise UsageError(f"--workers {text}: give a whole number, 0 for none, or auto")
     return int(text)

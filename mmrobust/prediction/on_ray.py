@@ -12,7 +12,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,15 @@ from mmrobust.data.screening import BadSamples
 from mmrobust.degradations import Noise
 from mmrobust.devices import BatchSize
 from mmrobust.errors import DataError, UsageError
-from mmrobust.prediction.engines import Running
+from mmrobust.machine import available_cores
 from mmrobust.prediction.plan import Plan
 from mmrobust.prediction.run import STRETCH_SAMPLES
 from mmrobust.prediction.shards import EvaluationSplit, predict_shards
 from mmrobust.prediction.store import Predictions
 from mmrobust.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from mmrobust.prediction.engines import Running
 
 SPARE_CPUS = 2
 """For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
@@ -205,8 +208,8 @@ def _probe(address: str | None) -> None:
 
 
 def _this_machine(running: Running) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"num_cpus": (running.ray_workers or cores) + SPARE_CPUS, "include_dashboard": False, "address": "local"}
+    workers = running.ray_workers or available_cores()
+    return {"num_cpus": workers + SPARE_CPUS, "include_dashboard": False, "address": "local"}
 
 
 def _reason(cause: BaseException) -> str:

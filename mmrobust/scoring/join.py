@@ -20,11 +20,16 @@ from mmrobust.missing_tables import GivenTable
 from mmrobust.progress import Advance, Progress, no_progress
 from mmrobust.scenarios import Cell, Grid
 from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
+from mmrobust.scoring.cores import on_every_core
 from mmrobust.scoring.metrics import RANKED, Metric, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix
 from mmrobust.scoring.ranking import RankedCells
 
 Logits = Mapping[tuple[str, str], npt.NDArray[np.float32]]
 """(case name, prompting) → logits [N, C] in the split's order; a row is NaN where the sample was not predicted."""
+
+
+CELLS_AT_ONCE = 32
+"""What one core is given at a time."""
 
 
 @dataclass(frozen=True)
@@ -205,17 +210,24 @@ class _Scoring:
     ) -> npt.NDArray[np.float64]:
         """For each (table, prompting) of ``keys``, metric that is of no ranking, and row of ``weights`` [K, M', R]."""
         chosen = [function for name, function in functions.items() if name not in RANKED]
-        scored = np.empty((len(keys), len(chosen), len(weights)))
         weighted = WeightedTruth(self.targets, weights)
-        near = None
-        for row, (table, prompting) in enumerate(keys if chosen else ()):
-            logits = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
-            # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
-            outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings, near)
-            scored[row] = [function(outcomes) for function in chosen]
-            near = outcomes.tally
-            advance(len(weights) * len(chosen))
-        return scored
+
+        def scored(part: Sequence[tuple[int, str]]) -> npt.NDArray[np.float64]:
+            values, near = np.empty((len(part), len(chosen), len(weights))), None
+            for row, (table, prompting) in enumerate(part):
+                logits = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
+                # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
+                outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings, near)
+                values[row] = [function(outcomes) for function in chosen]
+                near = outcomes.tally
+            return values
+
+        parts = [keys[start : start + CELLS_AT_ONCE] for start in range(0, len(keys) if chosen else 0, CELLS_AT_ONCE)]
+        done = []
+        for values in on_every_core(scored, parts):
+            done.append(values)
+            advance(len(values) * len(chosen) * len(weights))
+        return np.concatenate(done) if done else np.empty((len(keys), 0, len(weights)))
 
     def of_rankings(
         self,

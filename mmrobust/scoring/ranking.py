@@ -9,26 +9,26 @@ depend neither on the blocks nor on the cells beside it.
 
 from __future__ import annotations
 
-import functools
+import bisect
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from mmrobust.progress import Advance
+from mmrobust.scoring.cores import on_every_core
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
-BLOCK = 16
+BLOCK = 12
 """Entries per step of a walk: more make larger products, of which a larger part is zeros."""
-CELLS_AT_ONCE = 256
+STRETCH = 64
+"""The same where nobody is positive, and all that is wanted is their sum."""
+CELLS_AT_ONCE = 128
 """Cells per walk: so many that sorting and gathering pay, so few that what they have seen stays in the cache."""
 _NOTHING = 1e-30
 _FLUSH = 8
@@ -141,16 +141,14 @@ def _totals(
         return _total(_walk(*walks[walk], tables[part], weights), len(parts[part]), weights, gain)
 
     jobs = [(walk, part) for walk in range(len(walks)) for part in range(len(parts))]
-    # Many small products: two cores do twice as many when none of them is split between the cores.
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(_cores()) as pool:
-        totals = pool.map(total, jobs)
-        for _ in walks:
-            done = []
-            for part in parts:
-                done.append(next(totals))
-                if advance is not None:
-                    advance(len(part))
-            yield np.concatenate(done)
+    totals = on_every_core(total, jobs)
+    for _ in walks:
+        done = []
+        for part in parts:
+            done.append(next(totals))
+            if advance is not None:
+                advance(len(part))
+        yield np.concatenate(done)
 
 
 def _total(steps: Iterator[_Step], cells: int, weights: Floats, gain: Gain) -> npt.NDArray[np.float64]:
@@ -278,22 +276,17 @@ def _entries(tables: npt.NDArray[np.uint8], cases: int) -> tuple[npt.NDArray[np.
 
 
 def _blocks(group: npt.NDArray[np.int64], hits: Bools) -> Iterator[slice]:
-    """Stretches of about :data:`BLOCK` entries that no group of equal scores crosses, down to the last hit."""
-    if not hits.any():
-        return
-    ends = np.append(np.flatnonzero(np.diff(group)) + 1, len(group))
-    stop = int(np.searchsorted(ends, np.flatnonzero(hits)[-1], side="right"))  # the group of the last hit
-    wanted = np.searchsorted(ends, np.arange(BLOCK, ends[stop] + BLOCK, BLOCK))
-    start = 0
-    for end in ends[np.unique(np.minimum(wanted, stop))].tolist():
-        yield slice(start, end)
-        start = end
+    """Stretches that no group of equal scores crosses, down to the last hit: with hits and without, in turn.
 
-
-@functools.cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    Those with hits begin with one and have about :data:`BLOCK` entries, the others up to :data:`STRETCH`.
+    """
+    ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
+    of_hits = group[hits].tolist()
+    start = number = 0
+    while number < len(of_hits):
+        first = ends[of_hits[number] - 1] if of_hits[number] else 0
+        for begin in range(start, first, STRETCH):
+            yield slice(begin, min(begin + STRETCH, first))
+        last = min(bisect.bisect_left(ends, first + BLOCK), of_hits[-1])
+        yield slice(first, ends[last])
+        start, number = ends[last], bisect.bisect_right(of_hits, last)

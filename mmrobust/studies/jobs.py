@@ -10,7 +10,7 @@ from pathlib import Path
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.errors import UsageError
-from mmrobust.studies.study import Study, Teacher, Under, Variant
+from mmrobust.studies.study import Study, Teacher, Under, Variant, check_name
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.setup import TrainSettings
 
@@ -57,6 +57,8 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
     if not data:
         raise UsageError("the study names no data: say --data FOLDER")
     names = {folder: Dataset(folder).info.name for folder in data}
+    for folder, name in names.items():
+        check_name(name, f"{folder}: the data set")
     if len(set(names.values())) < len(names):
         raise UsageError(f"data sets {', '.join(names.values())}: one is named twice")
     teachers: dict[str, Job] = {}

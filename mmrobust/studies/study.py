@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mmrobust.configuration import from_mapping
+from mmrobust.configuration import from_mapping, read_yaml
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.files import read_text
 from mmrobust.scenarios import PROMPTINGS, SITUATION, parse_rates
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -108,6 +108,9 @@ class Study:
         for axis in ("methods", "heads", "under", "seeds"):
             if not getattr(self, axis):
                 raise UsageError(f"study: no {axis}; name at least one")
+        for axis in AXES:
+            for name in getattr(self, f"{axis}s"):
+                check_name(name, f"the study's {axis}")
         for name, variant in self.methods.items():
             for head in variant.heads:
                 if head not in self.heads:
@@ -119,6 +122,16 @@ class Study:
             for name in (self.contrast.of, self.contrast.against):
                 if name not in known:
                     raise unknown_name(f"{self.contrast.axis} of the study's contrast", name, known)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise where ``name`` cannot be part of a folder's name: what a file calls itself must not choose where we write.
+
+    Raises:
+        UsageError: it holds more than letters, digits and ``. _ + -``, or begins with a dot.
+    """
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        raise UsageError(f"{what} is called {name!r}, which is no name of a folder: letters, digits and . _ + - are")
 
 
 def builtin_studies() -> dict[str, Path]:
@@ -139,17 +152,12 @@ def read_study(source: str) -> Study:
         file = Path(source)
     else:
         raise unknown_name("study", source, [*known, "FILE.yaml"])
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as cause:
-        raise UsageError(f"study {file}: cannot be read ({cause})") from cause
-    except yaml.YAMLError as cause:
-        raise UsageError(f"study {file}: is no YAML ({' '.join(str(cause).split())})") from cause
+    values = read_yaml(read_text(file, "study", UsageError), f"study {file}: is no YAML")
     if not isinstance(values, dict):
         raise UsageError(f"study {file}: holds no settings; `mmrobust study list` names examples")
     try:
         return parse_study(values)
-    except (UsageError, TypeError) as cause:
+    except UsageError as cause:
         raise UsageError(f"study {file}: {cause}") from cause
 
 
@@ -159,7 +167,7 @@ def parse_study(values: Mapping[str, Any]) -> Study:
     for axis in ("methods", "heads"):
         if axis in read:
             read[axis] = {name: _part(Variant, entry or {}, axis) for name, entry in _named(read[axis], axis).items()}
-    if "under" in read:
+    if isinstance(read.get("under"), list):
         read["under"] = [_part(Under, entry, "under") for entry in read["under"]]
     for key, cls in (("teacher", Teacher), ("evaluate", Evaluation), ("contrast", Contrast)):
         if read.get(key) is not None:

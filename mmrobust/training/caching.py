@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmrobust.errors import UsageError, unknown_name
-
-MEMORY_IF_UNKNOWN = 2**30
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,3 @@ def parse_cache(text: str, gigabytes: float | None = None) -> Cache:
     if "/" not in text and not Path(text).is_dir():
         raise unknown_name("cache", text, ("auto", "off", "FOLDER/"))
     return Cache(folder=Path(text), memory=memory)
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free, as far as the system tells."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 4 * MEMORY_IF_UNKNOWN

@@ -30,14 +30,17 @@ from mmrobust.configuration import plain
 from mmrobust.data.batches import EncodedSplit, input_key
 from mmrobust.degradations import Noise
 from mmrobust.fingerprints import fingerprint_settings
+from mmrobust.machine import free_memory
 from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
 from mmrobust.training.batching import Batch
-from mmrobust.training.caching import Cache, free_memory
+from mmrobust.training.caching import Cache
 from mmrobust.training.rows import SHARED, MemoryBudget, Positions, RowTable
 from mmrobust.training.sources import STRETCH, LiveSource, Wanted
 
 FILL_BATCH = 64
+MEMORY_IF_UNKNOWN = 2**32
+"""Bytes that are taken to be free where the system does not say."""
 FEATURES, POOLED = "features", "pooled"
 
 _Key = tuple[str, tuple[Hashable, ...], "Noise | None"]
@@ -74,7 +77,7 @@ class FrozenSource(LiveSource):
             "settings": repr(classifier.backbone.settings),
         }
         self._folder, self._lasting = cache.folder or scratch, cache.folder is not None
-        free = free_memory() // 4 if cache.memory is None else cache.memory
+        free = (free_memory() or MEMORY_IF_UNKNOWN) // 4 if cache.memory is None else cache.memory
         self._memory = MemoryBudget(0 if self._lasting else free)
         self._tables: dict[_Key, RowTable] = {}
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mmrobust.configuration import from_mapping, plain
+from mmrobust.configuration import from_mapping, plain, read_yaml
 from mmrobust.data.screening import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.files import read_text
 from mmrobust.methods import method_class
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
@@ -95,17 +94,12 @@ def read_training_recipe(source: str) -> TrainingRecipe:
         file = Path(source)
     else:
         raise unknown_name("recipe", source, [DEFAULT, *BUILTIN, "FILE.yaml"])
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as cause:
-        raise UsageError(f"recipe {file}: cannot be read ({cause})") from cause
-    except yaml.YAMLError as cause:
-        raise UsageError(f"recipe {file}: is no YAML ({' '.join(str(cause).split())})") from cause
+    values = read_yaml(read_text(file, "recipe", UsageError), f"recipe {file}: is no YAML")
     if not isinstance(values, dict):
         raise UsageError(f"recipe {file}: holds no settings; write lines like `lr: 0.01`")
     try:
         return parse_training_recipe(values)
-    except (UsageError, TypeError) as cause:
+    except UsageError as cause:
         raise UsageError(f"recipe {file}: {cause}") from cause
 
 
@@ -120,11 +114,6 @@ def parse_training_recipe(values: Mapping[str, Any]) -> TrainingRecipe:
     for key in values:
         if key not in steps and key not in own:
             raise unknown_name("recipe setting", key, [*sorted(steps), *own])
-    for key in own:
-        whole = key.endswith("_settings")
-        if key in values and whole is not isinstance(values[key], dict):
-            kind = "settings, like {length: 16}" if whole else "a plain value"
-            raise UsageError(f"recipe setting {key} = {values[key]!r}: must be {kind}")
     found = {key: value for key, value in values.items() if key in steps}
     from_mapping(Recipe, found, "recipe")
-    return TrainingRecipe(**{key: value for key, value in values.items() if key in own}, steps=found)
+    return from_mapping(TrainingRecipe, {key: values[key] for key in values if key in own} | {"steps": found}, "recipe")

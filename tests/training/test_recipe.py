@@ -39,7 +39,7 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("schedule: cosin", "unknown schedule 'cosin': did you mean 'cosine'"),
         ("methods: mmp", "unknown recipe setting 'methods': did you mean 'method'"),
         ("method_settings: 16", "recipe setting method_settings = 16: must be settings"),
-        ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a plain value"),
+        ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a word"),
         ("", "holds no settings"),
         ("{", "is no YAML"),
     ],
@@ -51,7 +51,7 @@ def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="no such file; it is the recipe"):
         read_training_recipe(str(tmp_path / "none.yaml"))
 
 

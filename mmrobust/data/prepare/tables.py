@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmrobust.errors import DataError
 
 MAX_CELL_CHARACTERS = 2**26
-"""Longest cell of a CSV; Python's own limit is 131,072, less than some texts have."""
+"""Longest cell of a CSV, and longest line of it; Python's own limit is 131,072, less than some texts have."""
 
 BATCH_ROWS = 256
 """Rows of a Parquet table in memory at a time."""
@@ -60,7 +60,7 @@ def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, l
         DataError: not UTF-8, or not CSV; the message names the line.
     """
     with source.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(_lines(source, file), delimiter=delimiter, strict=True)
         while True:
             # The limit belongs to the whole process, so it is raised only while a row is read.
             previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
@@ -88,7 +88,7 @@ def json_lines(source: Path) -> Rows:
     row = 0
     with source.open(encoding="utf-8-sig") as file:
         try:
-            for line, text in enumerate(file, start=1):
+            for line, text in enumerate(_lines(source, file), start=1):
                 if not text.strip():
                     continue
                 row += 1
@@ -102,6 +102,16 @@ def json_lines(source: Path) -> Rows:
                 yield where, cells
         except UnicodeDecodeError as cause:
             raise _no_utf8(source, cause) from None
+
+
+def _lines(source: Path, file: TextIO) -> Iterator[str]:
+    """The lines of ``file``; one without an end would fill the memory."""
+    number = 0
+    while line := file.readline(MAX_CELL_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_CELL_CHARACTERS:
+            raise DataError(f"{source}, line {number}: is longer than {MAX_CELL_CHARACTERS:,} characters")
+        yield line
 
 
 def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
@@ -137,29 +147,19 @@ def _open_jsonl(source: Path) -> Table:
 
 
 def _open_parquet(source: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from mmrobust.parquet import open_parquet, reading
 
-    try:
-        file = pq.ParquetFile(source)
-    except (pa.ArrowException, OSError) as cause:
-        raise _no_parquet(source, cause) from cause
+    file = open_parquet(source, "manifest")
 
     def rows() -> Rows:
         row = 0
-        try:
+        with reading(source):
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for cells in batch.to_pylist():
                     row += 1
                     yield f"{source}, row {row}", cells
-        except (pa.ArrowException, OSError) as cause:
-            raise _no_parquet(source, cause) from cause
 
     return Table(file.schema_arrow.names, rows)
-
-
-def _no_parquet(source: Path, cause: Exception) -> DataError:
-    return DataError(f"{source}: cannot be read as Parquet ({(str(cause).splitlines() or ['damaged'])[0]})")
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {
