@@ -59,7 +59,7 @@ def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: 
 
 
 def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
-    assert set(builtin_studies()) == {"dpl-vs-linear", "ptm-table", "mmp-rates", "ptm-ablation"}
+    assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"}
     for name in builtin_studies():
         assert jobs_of(read_study(name), [digits.folder], tmp_path) and read_study(name).about
     ablation = jobs_of(read_study("ptm-ablation"), [digits.folder], tmp_path)
