@@ -45,5 +45,29 @@ def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> N
     perform_page(f"docs/{name}.md", project)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```bash\nmmrobust data info nowhere\n```", "exit code 2 mmrobust: nowhere: no such folder"),
+        ("```console\n$ mmrobust --version\nmmrobust 9.9\n```", "the page says: mmrobust 9.9"),
+        ("```console\n$ mmrobust data info nowhere\n…\n$ echo $?\n0\n```", "printed: 2 the page says: 0"),
+        ("```console\n$ head -1 examples/README.md\n# Examples\n…\nMore\n```", "the page says"),
+        ("```bash\nhead -1 examples/nothing.md\n```", "exit code 1"),
+        ("```python\ndef test_it():\n    assert False, 'it fails'\n```", "it fails"),
+    ],
+)
+def test_a_wrong_page_would_be_found(
+    text: str, message: str, shell: Callable[..., Any], perform_text: Callable[..., None]
+) -> None:
+    with pytest.raises(AssertionError) as raised:
+        perform_text(text, "page.md", shell())
+    assert message in " ".join(str(raised.value).split())
+
+
+def test_what_differs_is_left_open(shell: Callable[..., Any], perform_text: Callable[..., None]) -> None:
+    lines = "# Examples\n\n…\n| example | what … |\n…"
+    perform_text(f"```console\n$ head -12 examples/README.md\n{lines}\n```", "page.md", shell())
+
+
 def test_tutorial(shell: Callable[..., Any], perform_page: Callable[..., None]) -> None:
     perform_page("docs/tutorial.md", shell())
