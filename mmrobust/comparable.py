@@ -135,9 +135,8 @@ def seed_means(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     for side in ("candidate", "baseline"):
         _refuse(both, both[f"value_{side}"].isna(), f"the {side} has no value in {{cell}}: the metric is not defined")
     grouped = both.groupby(["checkpoint", *MEAN_KEYS], sort=True)
-    return grouped.agg(
-        baseline=("value_baseline", "mean"), candidate=("value_candidate", "mean"), seeds=("seed", "nunique")
-    ).reset_index()
+    means = grouped[["value_baseline", "value_candidate"]].mean()
+    return means.set_axis(["baseline", "candidate"], axis=1).assign(seeds=grouped["seed"].nunique()).reset_index()
 
 
 def _refuse(cells: pd.DataFrame, wrong: pd.Series[bool], message: str) -> None:

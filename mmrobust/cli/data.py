@@ -34,10 +34,7 @@ def info(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,
 ) -> None:
-    """Say what is in a data set: modalities, splits, class balance, naturally missing modalities.
-
-    mmrobust data info data/digits
-    """
+    """Say what is in a data set: modalities, splits, class balance, naturally missing modalities."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.info import describe
 
@@ -55,10 +52,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,
 ) -> None:
-    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 where there is one.
-
-    mmrobust data verify data/digits
-    """
+    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 where there is one."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.verify import verify
 

@@ -96,7 +96,7 @@ def report(
     read = tables.read(paths)
     built = tables.build(read, metric=metric, promptings=listed(prompting))
     stored = sections.read_behind(paths, read) if details else None
-    built = sections.with_sections(built, baseline=baseline, stored=stored)
+    built = sections.with_sections(built, baseline=baseline, stored=stored, progress=console.progress_bar)
     if published is not None:
         built = built.with_published(published)
     if data is not None:

@@ -17,10 +17,7 @@ from mmrobust.training.recipes import BUILTIN, DEFAULT
 if TYPE_CHECKING:
     from mmrobust.checkpoint import CheckpointConfig
 
-EXAMPLE = (
-    "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full   "
-    "then: mmrobust train --data data/digits --backbone runs/full --method mmp --head prototype --out runs/mmp"
-)
+EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
 
 def train(

@@ -180,7 +180,8 @@ def _judge(
     if several:
         loss = np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1)
         return loss, ((z >= 0) == targets).all(axis=1)
-    loss = np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # NaN is meant
+        loss = np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1)
     return loss, targets[np.arange(len(z)), np.nan_to_num(z, nan=-np.inf).argmax(axis=1)]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.errors import DataError
+from mmrobust.progress import Progress, no_progress
 from mmrobust.report.rows import UNKNOWN, Section, Table, percent
 from mmrobust.report.tables import Report, distinct
 from mmrobust.results import Results
@@ -31,7 +32,11 @@ FIRST_TO_BREAK = 3
 
 
 def with_sections(
-    report: Report, *, baseline: str | None = None, stored: Mapping[str, StoredPredictions] | None = None
+    report: Report,
+    *,
+    baseline: str | None = None,
+    stored: Mapping[str, StoredPredictions] | None = None,
+    progress: Progress = no_progress,
 ) -> Report:
     """``report`` with all that it says beyond its curves; a section that has nothing to say is left out.
 
@@ -40,6 +45,7 @@ def with_sections(
         baseline: the checkpoint to measure effective robustness by; without one there is none.
         stored: name of each checkpoint → its predictions, as :func:`read_behind` gives them: for the intervals of the
             standings, the classes that break first, and reliability.
+        progress: shows how far the resamples of the standings are.
 
     Raises:
         UsageError: no checkpoint of that name.
@@ -49,7 +55,7 @@ def with_sections(
         rows = rows_of(report, table)
         frame = _over_seeds(rows)
         own = {name: stored[name] for name in dict.fromkeys(rows["checkpoint"])} if stored else {}
-        made = [_standings(frame, table, own), _prompting(frame, table), _rates(frame, table, report)]
+        made = [_standings(frame, table, own, progress), _prompting(frame, table), _rates(frame, table, report)]
         if baseline is not None:
             made.append(_effective(frame, table, baseline))
         if own:
@@ -95,7 +101,9 @@ def _over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return means.assign(seed=0).merge(made, on="checkpoint", how="left")
 
 
-def _standings(frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions]) -> Section | None:
+def _standings(
+    frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions], progress: Progress
+) -> Section | None:
     figures = standings(frame)
     if figures.empty:
         return None
@@ -103,7 +111,7 @@ def _standings(frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPre
     sure = False
     if stored:
         try:
-            figures, sure = _with_intervals(figures, table, stored), True
+            figures, sure = _with_intervals(figures, table, stored, progress), True
             clear = "the 95 % interval of the paired difference lies beyond zero."
             unsure = " Interval: 95 %, over samples, in resamples that all checkpoints share."
         except DataError as cause:
@@ -126,13 +134,15 @@ def _standings(frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPre
     )
 
 
-def _with_intervals(figures: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions]) -> pd.DataFrame:
+def _with_intervals(
+    figures: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions], progress: Progress
+) -> pd.DataFrame:
     """The standings with the intervals that the predictions give them.
 
     Raises:
         DataError: the predictions cannot be paired, or do not give these standings.
     """
-    joint = joint_standings(stored, table.metric).set_index("checkpoint").loc[figures["checkpoint"]]
+    joint = joint_standings(stored, table.metric, progress=progress).set_index("checkpoint").loc[figures["checkpoint"]]
     if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
         raise DataError("the predictions do not give the values of these results")
     found = joint[["wins_low", "wins_high", "clear_wins", "clear_losses"]].reset_index(drop=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError
+from mmrobust.progress import Advance, Progress, no_progress
 from mmrobust.scoring.across import SAME
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.paired import seed_means
@@ -23,7 +24,12 @@ from mmrobust.scoring.tables import CellTables, cell_tables
 
 
 def joint_standings(
-    stored: Mapping[str, StoredPredictions], metric: str, *, resamples: int = RESAMPLES, seed: int = 0
+    stored: Mapping[str, StoredPredictions],
+    metric: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """The standings of two checkpoints or more, and how sure they are.
 
@@ -32,6 +38,7 @@ def joint_standings(
         metric: of the task.
         resamples: of the bootstrap.
         seed: of the resamples.
+        progress: told of scored resamples.
 
     Returns:
         One row per checkpoint, in their order: ``cells``, ``wins`` (the share of its comparisons with a rival in a
@@ -47,17 +54,22 @@ def joint_standings(
     average, _ = seed_means(tables)
     cells, count, samples = len(average), len(sides), len(sides[0].truth.ids)
 
-    def scored(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def scored(weights: npt.NDArray[np.float32], advance: Advance) -> npt.NDArray[np.float64]:
         """[checkpoints, cells, R]."""
-        return np.stack([average @ resampled_values(side, tables, metric, weights) for side in sides])
+        values = np.empty((count, cells, len(weights)))
+        for number, side in enumerate(sides):
+            values[number] = average @ resampled_values(side, tables, metric, weights)
+            advance(len(weights))
+        return values
 
-    wins, _ = _won(scored(np.ones((1, samples), dtype=np.float32)))
     above = np.zeros((count, count, cells))
     resampled = []
-    for weights in resample_weights(samples, resamples, seed):
-        won, better = _won(scored(weights))
-        resampled.append(won)
-        above += better
+    with progress("standings", count * (resamples + 1)) as advance:
+        wins, _ = _won(scored(np.ones((1, samples), dtype=np.float32), advance))
+        for weights in resample_weights(samples, resamples, seed):
+            won, better = _won(scored(weights, advance))
+            resampled.append(won)
+            above += better
     low, high = percentile_interval(np.concatenate(resampled, axis=1), CONFIDENCE)
     # The percentile interval of a difference lies above zero where all but the lowest tail of its resamples do.
     clear = above >= resamples * (1 + CONFIDENCE) / 2

@@ -1,0 +1,166 @@
+"""A backbone of your own: SigLIP (Zhai et al., ICCV 2023) through `transformers`, in this file alone.
+
+    python examples/own_backbone.py train --data data/digits --backbone tiny-siglip --method full --out runs/full
+    python examples/own_backbone.py train --data data/digits --backbone runs/full --method mmp --out runs/prompts
+    python examples/own_backbone.py eval runs/prompts --data data/digits --out runs/results
+
+Real weights go in the same way: `--backbone google/siglip-base-patch16-224`, or a folder. A family says how raw inputs
+become tensors (processor), how they are embedded, which layers its streams have, and how streams become features
+(pooling). Attention is not written again: every layer is run by mmrobust, together with what a method adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
+
+from mmrobust.backbones import FAMILIES
+from mmrobust.backbones.base import Backbone, Pooling
+from mmrobust.backbones.layers import LayerView
+from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.backbones.text_image import TextImageProcessor
+from mmrobust.backbones.tiny import BERT_ENDS, TINY, train_tokenizer
+from mmrobust.data import Split
+
+
+class SiglipProcessor(TextImageProcessor):
+    """Text by the backbone's tokenizer, images by its image processor."""
+
+    image_processor_class = "SiglipImageProcessorPil"
+
+    def encode(self, modality: str, raw: Any) -> Tensor:
+        """Texts padded to the whole length: SigLIP masks nothing, and reads what stands last."""
+        if modality != "text":
+            return super().encode(modality, raw)
+        ids = self.tokenizer(raw, truncation=True, padding="max_length", max_length=self.max_length)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
+
+    @property
+    def fill_size(self) -> tuple[int, int]:
+        """The size that the model was trained on."""
+        return int(self.image_processor.size["height"]), int(self.image_processor.size["width"])
+
+    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """pixel_values [B, 3, H, W]."""
+        return {"pixel_values": torch.stack(list(images))}
+
+    def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """All samples are of one size."""
+        return ()
+
+
+class SiglipPooling(Pooling):
+    """Attention pooling of the image's patches; a dense layer on the text's last token."""
+
+    trained_names = trained_part_names = ("post_layernorm", "final_layer_norm")
+
+    def __init__(self, model: SiglipModel) -> None:
+        super().__init__()
+        vision, text = model.vision_model, model.text_model
+        self.post_layernorm, self.image_head = vision.post_layernorm, vision.head
+        self.final_layer_norm, self.text_head = text.final_layer_norm, text.head
+        self.part_sizes = {"image": vision.config.hidden_size, "text": text.config.projection_size}
+        self.pooled_size = sum(self.part_sizes.values())
+
+    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → feature [B, D] of each tower that ran."""
+        found = {}
+        if "image" in streams:  # prompts are no patches: they are left out of the pooling
+            found["image"] = self.image_head(self.post_layernorm(streams["image"].segment("image")))
+        if "text" in streams:
+            found["text"] = self.text_head(self.final_layer_norm(streams["text"].segment("text")[:, -1]))
+        return found
+
+    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
+        """Both features side by side [B, 2 D]; zeros for a tower that did not run."""
+        parts = self.parts(streams)
+        like = next(iter(parts.values()))
+        return torch.cat([parts.get(m, like.new_zeros(len(like), size)) for m, size in self.part_sizes.items()], dim=-1)
+
+
+class SiglipBackbone(Backbone):
+    """Two towers that meet after their pooling."""
+
+    family = "siglip"
+    modalities = ("image", "text")
+    streams = ("image", "text")
+    towers = True
+    lora_targets = ("self_attn.q_proj", "self_attn.v_proj")
+
+    @property
+    def width(self) -> Mapping[str, int]:
+        """Tower → size of its tokens."""
+        return {stream: self._tower(stream).config.hidden_size for stream in self.streams}
+
+    def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
+        """Patches or tokens, with positions."""
+        read = inputs["pixel_values" if modality == "image" else "input_ids"]
+        tokens_BLD = self._tower(modality).embeddings(read)
+        return TokenSequence(tokens_BLD, None, ((modality, tokens_BLD.shape[1]),))
+
+    def layers(self, stream: str) -> Sequence[LayerView]:
+        """A view onto each layer of the tower."""
+        return [_view(layer) for layer in self._tower(stream).encoder.layers]
+
+    def first_layer(self, stream: str) -> int:
+        """Each tower begins at its own input."""
+        return 0
+
+    def pooling(self) -> SiglipPooling:
+        """The pooling, made of the model's own modules."""
+        return SiglipPooling(self.model)
+
+    def _tower(self, stream: str) -> Any:
+        return self.model.vision_model if stream == "image" else self.model.text_model
+
+
+def _view(layer: Any) -> LayerView:
+    attention = layer.self_attn
+
+    def project(x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return attention.q_proj(x_BLD), attention.k_proj(x_BLD), attention.v_proj(x_BLD)
+
+    return LayerView(
+        layer.layer_norm1, project, attention.out_proj, layer.layer_norm2, layer.mlp, heads=attention.num_heads
+    )
+
+
+def load(place: str, source: str) -> SiglipBackbone:
+    """The SigLIP whose weights and processor lie in the folder or Hub id ``place``."""
+    model = SiglipModel.from_pretrained(place)
+    processor = SiglipProcessor.load(place, model.config.text_config.max_position_embeddings)
+    return SiglipBackbone(model, processor, source)
+
+
+def tiny(train: Split) -> SiglipBackbone:
+    """A small one with random weights and a tokenizer of the data's own texts."""
+    tokenizer = train_tokenizer((sample.text for sample in train if sample.text is not None), BERT_ENDS)
+    tower = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
+    ends = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "cls", "sep")}
+    config = SiglipConfig(
+        text_config={
+            **tower,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 32,
+            "pad_token_id": ends["pad_token_id"],
+            "bos_token_id": ends["cls_token_id"],
+            "eos_token_id": ends["sep_token_id"],
+        },
+        vision_config={**tower, "image_size": 64, "patch_size": 16},
+    )
+    images = SiglipImageProcessorPil(size={"height": 64, "width": 64})
+    return SiglipBackbone(SiglipModel(config), SiglipProcessor(tokenizer, images, 32), "tiny-siglip")
+
+
+FAMILIES["siglip"] = "own_backbone:load"  # the model_type of its config.json → what loads it
+TINY["tiny-siglip"] = (SiglipBackbone, tiny)  # only if it is to have a tiny member
+
+
+if __name__ == "__main__":
+    from mmrobust.cli.app import main
+
+    main()
