@@ -28,6 +28,7 @@ from mmrobust.errors import CheckpointError, MmrobustError, unknown_name
 from mmrobust.files import check_file, read_json, write_json
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.heads import head_class
+from mmrobust.hub import offline_where_out_of_reach
 from mmrobust.methods import method_class
 from mmrobust.untrusted import Allowance, check_finite
 
@@ -81,7 +82,8 @@ class CheckpointConfig:
             raise CheckpointError(f"{file}: is no checkpoint of mmrobust (weights of a backbone go to --backbone)")
         version = values.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise CheckpointError(f"{file}: checkpoint format {version} is newer than this mmrobust reads; upgrade it")
+            said = f"checkpoint format {version} is newer than this mmrobust reads ({FORMAT_VERSION}); upgrade it"
+            raise CheckpointError(f"{file}: {said}")
         if set(values) - names or {"backbone", "modalities", "classes", "cases"} - set(values):
             raise CheckpointError(f"{file}: keys are not those of a checkpoint of format {FORMAT_VERSION}")
         try:
@@ -279,6 +281,7 @@ def _fetch(source: str) -> Path:
         raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")
     from huggingface_hub import snapshot_download
 
+    offline_where_out_of_reach()
     try:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
     except (OSError, ValueError, RuntimeError) as cause:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from mmrobust.errors import UsageError, unknown_name
+from mmrobust.errors import DeviceError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from mmrobust.classifier import Classifier
@@ -62,6 +64,35 @@ class BatchSize:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether ``error`` says that the device, or this machine, had no memory for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether ``error`` says that the device itself failed: it is gone, or nothing on it can be used any more."""
+    kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    return (kind is not None and isinstance(error, kind)) or str(error).startswith(("CUDA error", "CUDA driver error"))
+
+
+@contextmanager
+def device_errors(device: str | torch.device, smaller: str, kept: str) -> Iterator[None]:
+    """Say in one line that the device has no memory for the block's work, or failed at it.
+
+    Args:
+        device: where the block computes.
+        smaller: what takes less memory, for the message.
+        kept: what is kept, and how to go on, for the message.
+
+    Raises:
+        DeviceError: that.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:120]
+        if out_of_memory(error):
+            raise DeviceError(f"device {device} has too little memory ({said}); {smaller}") from error
+        if lost(error):
+            raise DeviceError(f"device {device} failed ({said}); look at it with nvidia-smi; {kept}") from error
+        raise
 
 
 def resolve_device(name: str) -> torch.device:

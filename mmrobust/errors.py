@@ -4,8 +4,10 @@
     ├── UsageError             a setting, name or value that does not exist or does not fit
     │   └── UnknownNameError   a name that does not exist
     ├── DataError              a data set, a sample or a file of predictions that cannot be read
+    │   └── NewerFormatError   one that a newer mmrobust wrote
     ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
     ├── TrainingError          a training that cannot go on (divergence, an empty split)
+    ├── DeviceError            a device without memory for the work, or one that failed at it
     ├── NotComparableError     two results between which no verdict is possible
     ├── Unfinished             one part of a shared evaluation is done, others lack (exit code 0)
     └── Interrupted            stopped by the user, with what is finished kept (exit code 130)
@@ -38,12 +40,20 @@ class DataError(MmrobustError):
     """A data set, a sample or a predictions file that cannot be read."""
 
 
+class NewerFormatError(DataError):
+    """A file that a newer mmrobust wrote: not damaged, and not to be made again."""
+
+
 class CheckpointError(MmrobustError):
     """A checkpoint or a backbone that cannot be read or does not fit the data."""
 
 
 class TrainingError(MmrobustError):
     """A training that cannot go on."""
+
+
+class DeviceError(MmrobustError):
+    """A device that has no memory for the work, or failed while it was at it."""
 
 
 class NotComparableError(MmrobustError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,10 @@ from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.screening import ERROR, MISSING
 from mmrobust.degradations import DEFAULT, Noise, check_profile
-from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize
-from mmrobust.errors import DataError, Interrupted, Unfinished, UsageError
-from mmrobust.files import remove_partial
+from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize, device_errors
+from mmrobust.errors import Interrupted, Unfinished, UsageError
+from mmrobust.files import remove_partial, writing
+from mmrobust.interrupts import finishing
 from mmrobust.locks import hold, hold_part, hold_whole
 from mmrobust.missing_tables import GivenTable, keep_table, read_missing_table
 from mmrobust.prediction.engines import ENGINES, Running
@@ -41,7 +41,7 @@ from mmrobust.results import (
 from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, Grid, make_grid
 from mmrobust.scoring.join import ScoringSettings, SplitTruth, score
 
-_NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+SMALLER = "take a smaller --batch-size, or another --device"
 
 RESULTS_PATIENCE = 600.0
 """Seconds that the last part of a shared evaluation waits for another that is writing the table."""
@@ -177,7 +177,8 @@ def evaluate_checkpoints(
     part = running.part
     if running.overwrite == "never":
         _refuse_results(out)
-    with _keeping(out), hold_part(out, part.index, part.of) if part else hold_whole(out):
+    device = next((_describe(checkpoint)["device"] for checkpoint in checkpoints.values()), "cpu")
+    with _keeping(out, device), hold_part(out, part.index, part.of) if part else hold_whole(out):
         _earlier(out, about, noise if noisy else None, scoring)
         if not part:
             remove_partial(out, out / PREDICTIONS_FOLDER)
@@ -333,11 +334,13 @@ def _predict(
     todo = running.part.within(lacking()) if running.part else lacking()
     try:
         if todo:
-            for predictions in ENGINES[running.engine](checkpoint, samples, todo, noise, running, progress):
-                for kind, store in stores.items():
-                    mine = {key: rows for key, rows in predictions.items() if degraded[key] is kind}
-                    if mine:
-                        store.add(mine)
+            with finishing(say, "this shard") as stop_if_asked:
+                for predictions in ENGINES[running.engine](checkpoint, samples, todo, noise, running, progress):
+                    for kind, store in stores.items():
+                        mine = {key: rows for key, rows in predictions.items() if degraded[key] is kind}
+                        if mine:
+                            store.add(mine)
+                    stop_if_asked()
     finally:  # what is predicted is kept, whatever ended it
         for store in stores.values():
             store.flush()
@@ -347,18 +350,14 @@ def _predict(
 
 
 @contextmanager
-def _keeping(out: Path) -> Iterator[None]:
-    """Say that what is finished is kept, where the block is stopped or the disk full."""
+def _keeping(out: Path, device: str) -> Iterator[None]:
+    """Say that what is finished is kept, where the block is stopped, the disk is full or the device fails."""
+    kept = f"what is predicted is kept in {out}, the same command goes on"
     try:
-        yield
+        with writing(out, "what is there is kept, the same command goes on"), device_errors(device, SMALLER, kept):
+            yield
     except KeyboardInterrupt:
-        raise Interrupted(f"evaluation stopped; what is predicted is kept in {out}, the same command goes on") from None
-    except OSError as cause:
-        if cause.errno not in _NO_WRITING:
-            raise
-        raise DataError(
-            f"{out}: cannot be written ({cause.strerror or cause}); what is there is kept, the same command goes on"
-        ) from cause
+        raise Interrupted(f"evaluation stopped; {kept}") from None
 
 
 def _refuse_results(out: Path) -> None:

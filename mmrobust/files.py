@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +20,20 @@ MOST_JSON_BYTES = 2**24
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; moved onto ``path`` (fsync, rename) when the block ends well.
 
-    What is there and no regular file (``/dev/stdout``, a pipe) is written to instead: a rename would replace it.
+    Args:
+        path: the file to make, or to replace.
+        through: whether what is there and no file (``/dev/stdout``, a pipe) is written to: a rename would replace it.
+
+    Raises:
+        UsageError: something else than a file is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if path.exists() and not path.is_file():
+        if path.is_dir() or not through:
+            raise UsageError(f"{path}: is there already, and no regular file; name another")
         yield path
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -33,6 +42,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as cause:
+        if cause.filename is None:  # of a full disk the system says no name
+            cause.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -43,6 +56,34 @@ def remove_partial(*folders: Path) -> None:
         for partial in folder.glob(".*.partial"):
             if partial.is_file():
                 partial.unlink(missing_ok=True)
+
+
+_NO_WRITING = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
+
+
+@contextmanager
+def writing(place: Path, way_out: str) -> Iterator[None]:
+    """Say in one line that ``place`` cannot be written: a full disk, a folder without permission.
+
+    Args:
+        place: the file or folder that the block writes.
+        way_out: what is there, and what to do, for the message's end.
+
+    Raises:
+        DataError: the block failed for want of room or of permission.
+    """
+    try:
+        yield
+    except OSError as cause:
+        if errno.errorcode.get(cause.errno or 0) not in _NO_WRITING:
+            raise
+        said = os.strerror(cause.errno or 0)
+        raise DataError(f"{place}: cannot be written ({said}); {way_out}") from cause
+    except Exception as cause:  # safetensors wraps what the system says in an error of its own
+        found = re.search(r"os error (\d+)", str(cause)) if type(cause).__name__ == "SafetensorError" else None
+        if found is None:
+            raise
+        raise DataError(f"{place}: cannot be written ({os.strerror(int(found[1]))}); {way_out}") from cause
 
 
 @contextmanager

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.files import atomic_file
-from mmrobust.parquet import first_line, read_parquet, reading
+from mmrobust.parquet import first_line, open_parquet, read_parquet, reading
 from mmrobust.shape import DESCRIBED, SHAPES, misfit
 
 RESULTS_VERSION = 1
@@ -109,6 +109,7 @@ class ShardHeader:
     path: Path
     provenance: dict[str, Any]
     """As of :class:`Shard`."""
+    rows: int
     placed: bool
     """Whether it says where in the split its samples stand; not in schema 1."""
 
@@ -171,12 +172,10 @@ def read_shard_header(path: Path) -> ShardHeader:
     Raises:
         DataError: it cannot be read, or is no shard of predictions.
     """
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path}: cannot be read as predictions ({first_line(cause)})") from cause
+    with open_parquet(path, "predictions") as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
     provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
-    return ShardHeader(path, provenance, "position" in schema.names)
+    return ShardHeader(path, provenance, rows, "position" in schema.names)
 
 
 def read_shard(path: Path) -> Shard:
@@ -314,10 +313,14 @@ def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> di
     if not isinstance(provenance, dict) or provenance.get("kind") != kind:
         raise DataError(f"{file}: was not written by mmrobust as {kind}")
     version = provenance.get("schema_version")
-    if not isinstance(version, int) or version > newest:
-        raise DataError(f"{file}: {kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it")
+    if not isinstance(version, int) or version < 1:
+        raise DataError(f"{file}: {kind} of schema {version}, which there is not")
+    if version > newest:
+        said = f"{kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it"
+        raise NewerFormatError(f"{file}: {said}")
     described = DESCRIBED if kind == "predictions" and provenance.keys() & {"about", "described"} else {}
-    if wrong := misfit(provenance, SHAPES.get(kind, {}) | described):
+    under_noise = {"noise_seed!": int} if "noise_profile" in provenance else {}
+    if wrong := misfit(provenance, SHAPES.get(kind, {}) | described | under_noise):
         raise DataError(f"{file}: what it says of itself is damaged ({wrong})")
     return provenance
 

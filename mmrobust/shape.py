@@ -78,20 +78,22 @@ def _needing(shape: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {f"{key}!" if key in keys else key: inner for key, inner in shape.items()}
 
 
+_BAD_SAMPLES = {"summary": str, "number": int}
 SHAPES: dict[str, dict[str, Any]] = {
     "results": {
-        "dataset!": _needing(_DATASET, "name", "classes"),
+        "dataset!": _needing(_DATASET, "name", "classes", "task"),
         "checkpoints!": Each(_CHECKPOINT),
         "noise": {"profile!": str, "seed!": int},
         "scoring": {"threshold": float, "f1_absent": str, "resamples": int, "bootstrap_seed": int},
         "git": {"commit": str, "dirty": bool},
         "versions": Each(str),
-        "bad_samples": {"summary": str},
+        "bad_samples": _BAD_SAMPLES,
         **dict.fromkeys(("device", "dtype", "command", "started", "finished"), str),
     },
     "predictions": {
         **dict.fromkeys(("identity!", "checkpoint!", "dataset!", "split!", "dtype!", "noise_profile"), str),
         "noise_seed": int,
+        "bad_samples": _BAD_SAMPLES,
     },
 }
 """What the provenance of a file of each kind holds: see ``results.py``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrobust.errors import CheckpointError, MmrobustError, UsageError
 from mmrobust.files import MOST_JSON_BYTES, check_file
+from mmrobust.hub import offline_where_out_of_reach
 from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def _model_type(place: str, source: str) -> str:
         raise CheckpointError(f"{source}: no such folder; --backbone takes tiny, a folder of weights or a Hub id")
     if (folder / "config.json").exists():
         check_file(folder / "config.json", "config of a backbone", CheckpointError, MOST_JSON_BYTES)
+    if not folder.is_dir():
+        offline_where_out_of_reach()
     try:
         values, _ = PretrainedConfig.get_config_dict(place)
     except (OSError, ValueError, RecursionError, TypeError) as cause:

@@ -97,7 +97,7 @@ def check(
 def _write(file: Path, text: str) -> None:
     from mmrobust.files import atomic_file
 
-    with atomic_file(file) as partial:
+    with atomic_file(file, through=True) as partial:
         partial.write_text(text, encoding="utf-8")
     console.remark(f"wrote {file}")
 

@@ -36,7 +36,7 @@ def compare(
         first, second, listed(checkpoints), metric=metric, alpha=alpha, interval=interval, correction=correction
     )
     if html is not None:
-        with atomic_file(html) as partial:
+        with atomic_file(html, through=True) as partial:
             partial.write_text(comparison.as_html(found), encoding="utf-8")
         console.remark(f"wrote {html}")
     if json:

@@ -35,6 +35,6 @@ def preview(
     noise = Noise(noise_profile, noise_seed)
     affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities))
     page = render(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
-    with atomic_file(out) as partial:
+    with atomic_file(out, through=True) as partial:
         partial.write_text(page, encoding="utf-8")
     console.out().print(f"{out}: {affected}", markup=False)

@@ -106,7 +106,7 @@ def report(
     spent = costs_of(built.checkpoints) if efficiency else None
     # Files first: a reader of the pipe that leaves early must not cost the files.
     for name, file in files.items():
-        with atomic_file(file) as partial:
+        with atomic_file(file, through=True) as partial:
             partial.write_text(FORMATS[name](built), encoding="utf-8")
         console.remark(f"wrote {file}")
     if figures is not None:

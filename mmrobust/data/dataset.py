@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.cases import MODALITIES, Case
-from mmrobust.errors import DataError, UsageError, unknown_name
+from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
 from mmrobust.files import read_json
 from mmrobust.parquet import checked, open_parquet, reading
 from mmrobust.shape import Each, misfit
@@ -105,7 +105,8 @@ class DatasetInfo:
             raise DataError(f"{folder}: holds no {INFO_FILE}; make a data set with: mmrobust data prepare --help")
         values = read_json(file, "description of a data set")
         if isinstance(values.get("format_version"), int) and values["format_version"] > FORMAT_VERSION:
-            raise DataError(f"{file}: data set format {values['format_version']} is newer than this mmrobust reads")
+            said = f"data set format {values['format_version']} is newer than this mmrobust reads ({FORMAT_VERSION})"
+            raise NewerFormatError(f"{file}: {said}; upgrade it")
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = [key for key in values if key not in fields]
         needed = [k for k, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]

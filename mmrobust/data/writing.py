@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mmrobust.data.dataset import INFO_FILE, SPLITS, DatasetInfo, Sample, parquet_schema
 from mmrobust.errors import DataError
-from mmrobust.files import atomic_folder, write_json
+from mmrobust.files import atomic_folder, write_json, writing
 from mmrobust.fingerprints import new_digest
 
 ROW_GROUP_ROWS = 256
@@ -163,7 +163,7 @@ def write_dataset(
         UsageError: ``folder`` holds something already.
         DataError: a row that does not fit (see :meth:`DatasetWriter.add`), or no row at all.
     """
-    with atomic_folder(folder, "data set") as partial:
+    with writing(folder, "nothing of it is kept"), atomic_folder(folder, "data set") as partial:
         with _writer(partial, modalities, classes, task) as writer:
             for row in rows:
                 writer.add(row)

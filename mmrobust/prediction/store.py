@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.fingerprints import fingerprint_settings, new_digest
 from mmrobust.prediction.plan import Plan
 from mmrobust.progress import Say, say_nothing
@@ -67,6 +67,8 @@ class PredictionStore:
         for path in self._paths():
             try:
                 shard = self._read(path)
+            except NewerFormatError:  # good for whoever wrote it
+                raise
             except DataError as cause:
                 say(f"{cause}; its predictions are made again")
                 path.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
@@ -135,6 +134,11 @@ def _read(chosen: ShardChoice, say: Say | None = None) -> StoredPredictions:
     """What the shards of one checkpoint are together."""
     folder, name, size = chosen.folder, chosen.name, chosen.size
     classes, modalities = len(chosen.dataset["classes"]), tuple(chosen.described.get("modalities") or ())
+    if size > (rows := sum(header.rows for header in chosen.shards)):  # before room is made for as many
+        raise DataError(
+            f"{folder}: holds {rows} predictions of '{name}', which is evaluated on {size} samples; "
+            "run the same mmrobust eval again: it makes those that lack"
+        )
     placed = all(header.placed for header in chosen.shards)
     places = None if placed else _places(chosen)
     ids: list[str] = [""] * size
@@ -147,6 +151,8 @@ def _read(chosen: ShardChoice, say: Say | None = None) -> StoredPredictions:
             raise DataError(f"{read.path}: holds {read.logits.shape[1]} logits of a sample, not {classes}")
         shard = (read if places is None else read.placed(places)).within(size)
         for place, sample, label, case in _new_samples(shard, known):
+            if label and not 0 <= min(label) <= max(label) < classes:
+                raise DataError(f"{read.path}: sample '{sample}' is of class {max(label)}, and there are {classes}")
             ids[place], labels[place], natural[place] = sample, label, case
         for key, (positions, values) in shard.by_case():
             if key not in logits:
@@ -217,7 +223,7 @@ def _places(chosen: ShardChoice) -> dict[str, int]:
     Raises:
         DataError: they are of another number than the results.
     """
-    columns = (pq.read_table(header.path, columns=["id"])["id"] for header in chosen.shards)
+    columns = (read_shard(header.path).id for header in chosen.shards)
     ids = dict.fromkeys(sample for column in columns for sample in column.to_pylist())
     if len(ids) != chosen.size:
         said = f"predictions of '{chosen.name}' are of {len(ids)} samples, its results of {chosen.size}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.progress import Say
 from mmrobust.results import PREDICTIONS_FOLDER, Results, ShardHeader, read_shard_header
 
@@ -120,6 +120,8 @@ def readable(paths: Iterable[Path], reader: Callable[[Path], _T], say: Say | Non
     for path in sorted(paths):
         try:
             yield reader(path)
+        except NewerFormatError:  # not damaged: whoever leaves it out scores half
+            raise
         except DataError as cause:
             if say is None:
                 raise

@@ -23,12 +23,14 @@ from mmrobust.fingerprints import fingerprint_settings
 from mmrobust.progress import Progress, no_progress
 from mmrobust.results import RESULTS_FILE
 from mmrobust.scenarios import make_grid, parse_rates
+from mmrobust.shape import Each, misfit
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
 from mmrobust.training.caching import Cache
 from mmrobust.training.loop import train
 
 ENGINES = LOCAL, RAY = ("local", "ray")
+FORMAT_VERSION = 1
 STUDY_FILE = "study.json"
 DONE_FILE = "done.json"
 CACHE_FOLDER = "cache"
@@ -121,6 +123,10 @@ def _claim(study: Study, jobs: Sequence[Job], out: Path) -> None:
     grid = plain(study.evaluate)
     if file.is_file():
         was = read_json(file, "study of this folder", UsageError)
+        if (version := was.get("format_version", 1)) != FORMAT_VERSION:
+            raise UsageError(f"{file}: study format {version}, and this mmrobust reads {FORMAT_VERSION}; upgrade it")
+        if wrong := misfit(was, {"jobs!": Each(str), "evaluate!": {}}):
+            raise UsageError(f"{file}: what it says of the study is damaged ({wrong})")
         changed = [name for name in meant if was["jobs"].get(name, meant[name]) != meant[name]]
         if changed or was["evaluate"] != grid:
             what = f"job {changed[0]} had other settings" if changed else "another grid"
@@ -128,7 +134,7 @@ def _claim(study: Study, jobs: Sequence[Job], out: Path) -> None:
         meant = {**was["jobs"], **meant}
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: holds files already that are of no study; name another --out")
-    write_json(file, {"study": plain(study), "evaluate": grid, "jobs": meant})
+    write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": meant})
 
 
 def _run_local(

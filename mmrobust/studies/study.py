@@ -188,7 +188,7 @@ def _part(cls: type[Any], values: Any, what: str) -> Any:
 
 def _named(values: Any, what: str) -> dict[str, Any]:
     """Variants by name; a plain list names them all without settings."""
-    if isinstance(values, list):
+    if isinstance(values, list) and all(isinstance(name, str) for name in values):
         return dict.fromkeys(values)
     if isinstance(values, dict):
         return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -11,19 +13,23 @@ import torch
 
 from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.configuration import plain
+from mmrobust.devices import device_errors
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.files import refuse_to_overwrite
+from mmrobust.files import refuse_to_overwrite, writing
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
+from mmrobust.locks import hold
 from mmrobust.progress import Progress, no_progress
 from mmrobust.training.caching import Cache
 from mmrobust.training.card import write_card
-from mmrobust.training.distributed import own_device, team
+from mmrobust.training.distributed import Team, own_device, team
 from mmrobust.training.efficiency import Efficiency
 from mmrobust.training.fit import Observer, Run, Watch
 from mmrobust.training.kept_head import head_loss
 from mmrobust.training.recipe import HEAD
 from mmrobust.training.setup import Setup, TrainSettings, set_up
 from mmrobust.training.state import Progressed, StateStore, begun
+
+SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
 
 def train(
@@ -85,7 +91,8 @@ def train(
         | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
     )
     store = StateStore(out, identity)
-    with team(place) as processes:
+    kept = "finished epochs are kept, the same command with --resume goes on"
+    with writing(out, kept), device_errors(place, SMALLER, kept), team(place) as processes, _alone(store, processes):
         run = Run(setup, settings, store, cache, processes, progress, observe, watch)
         progressed = run.fit()
         config = _finish(setup, progressed, run.efficiency(progressed))
@@ -97,6 +104,19 @@ def train(
             store.remove()
         processes.wait()
     return config
+
+
+@contextmanager
+def _alone(store: StateStore, processes: Team) -> Iterator[None]:
+    """Hold the training's folder against others, and leave none behind that a resumed training could not use."""
+    if not processes.leads:  # the first of several processes holds it for all
+        yield
+        return
+    with hold(store.folder):
+        try:
+            yield
+        finally:
+            store.remove_empty()
 
 
 def _finish(setup: Setup, progressed: Progressed, efficiency: Efficiency) -> CheckpointConfig:

@@ -65,13 +65,13 @@ class StateStore:
     """
 
     def __init__(self, out: Path, identity: str) -> None:
-        self._folder, self._identity = out / STATE_FOLDER, identity
+        self.folder, self._identity = out / STATE_FOLDER, identity
 
     def save(
         self, progressed: Progressed, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> None:
         """Write the state after an epoch, then remove the ones before it."""
-        current = self._folder / f"epoch-{progressed.epoch:05d}"
+        current = self.folder / f"epoch-{progressed.epoch:05d}"
         moments = {
             f"{name}/{key}": value
             for name, parameter in weights.items()
@@ -86,7 +86,7 @@ class StateStore:
             records = [dataclasses.asdict(record) for record in progressed.records]
             state = {"identity": self._identity, "best_epoch": progressed.best_epoch, "records": records}
             write_json(partial / "state.json", state)
-        for older in self._folder.glob("epoch-*"):
+        for older in self.folder.glob("epoch-*"):
             if older != current:
                 shutil.rmtree(older, ignore_errors=True)
 
@@ -97,14 +97,14 @@ class StateStore:
             UsageError: the state is of a training with other settings.
             CheckpointError: it cannot be read.
         """
-        folders = sorted(self._folder.glob("epoch-*")) if self._folder.is_dir() else []
+        folders = sorted(self.folder.glob("epoch-*")) if self.folder.is_dir() else []
         if not folders:
             return Progressed()
         folder = folders[-1]
         state = read_json(folder / "state.json", "state of a training", CheckpointError)
         if state.get("identity") != self._identity:
             raise UsageError(
-                f"{self._folder.parent}: was begun with other settings or data; repeat its command with --resume, "
+                f"{self.folder.parent}: was begun with other settings or data; repeat its command with --resume, "
                 "or name another --out"
             )
         try:
@@ -126,11 +126,18 @@ class StateStore:
     @property
     def scratch(self) -> Path:
         """A folder for what a training need not keep when it is done."""
-        return self._folder / "scratch"
+        return self.folder / "scratch"
 
     def remove(self) -> None:
         """Forget every state: the training is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_empty(self) -> None:
+        """Remove the folder where no epoch was finished: there is nothing to resume."""
+        if self.folder.is_dir() and not any(self.folder.glob("epoch-*")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
 
 
 def begun(out: Path) -> bool:

@@ -38,6 +38,12 @@ MAY_FAIL = (("audit",), ("check",), ("data", "verify"), ("doctor",))
 EXPECTED = (MmrobustError, TyperException, OSError, KeyboardInterrupt, Abort)
 
 
+STARTED = ("'git'", "'uname'", "nvidia-smi", sys.executable)
+"""What may be started: where the code comes from, what the machine is, workers."""
+CACHES = ("/dev/null", "/dev/shm", "/proc/self", "/tmp/torchinductor")
+"""Where may be written: PyTorch makes a folder of its own when it is imported."""
+
+
 class Hang(BaseException):
     """The case took too long. No code under test catches it by accident."""
 
@@ -75,7 +81,7 @@ class Watcher:
                 self._look(event, arguments[0])
             case "os.rename" | "os.link" | "os.symlink":
                 self._look(event, arguments[1])
-            case "subprocess.Popen" if "git" not in str(arguments[0]) and sys.executable not in str(arguments):
+            case "subprocess.Popen" if not any(name in str(arguments[1]) for name in STARTED):
                 self.seen.append(f"started {arguments[1]!r:.100}")
             case "os.system" | "os.exec" | "os.posix_spawn" | "ctypes.dlopen" if event == "os.system":
                 self.seen.append(f"{event} {arguments!r:.100}")
@@ -163,7 +169,7 @@ def bounded_run(arguments: Sequence[str], folder: Path, scratch: Path, environme
     with _to_files(scratch) as (out, err):
         os.chdir(folder)
         app._fail = kept
-        watcher.seen, watcher.allowed = [], (str(folder), str(scratch), "/dev/null", "/dev/shm", "/proc/self")
+        watcher.seen, watcher.allowed = [], (str(folder), str(scratch), *CACHES)
         try:
             with _limits():
                 code = app.run(list(arguments))

@@ -37,6 +37,9 @@ MAX_UNUSABLE = 100
 MAX_NAMED = 3
 """Samples that the error names; the others are counted."""
 
+MOST_BYTES = 2**30
+"""Of an encoded picture or recording."""
+
 DECODERS: Mapping[str, Callable[[bytes, str], object]] = {"image": decode_image, "audio": decode_audio}
 
 
@@ -166,7 +169,12 @@ def read_media(modality: str, file: Path, where: str = "") -> bytes:
     """
     place = f"{where}: " if where else ""
     try:
-        content = file.read_bytes()
+        if file.exists() and not file.is_file() and not file.is_dir():  # a pipe would hang, a device has no end
+            raise OSError("it is no regular file")
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise OSError(f"it holds more than {MOST_BYTES:,} bytes")
     except (OSError, ValueError) as cause:  # ValueError: a path with a zero byte
         reason = getattr(cause, "strerror", None) or str(cause)
         raise Unusable(f"{place}{modality} {file} cannot be read ({reason})", f"{modality} not there") from cause
