@@ -27,7 +27,7 @@ Positions = npt.NDArray[np.int64]
 STRETCH_SAMPLES = 512
 """Samples, by their place in the split, that are decoded and sorted into batches before the next ones are. Whoever
 predicts them, and after whatever interruption, they make the same batches, and so the same logits to the last bit."""
-STRETCH_BYTES = 64 * 2**20
+STRETCH_BYTES = 32 * 2**20
 """How large they may be, encoded; of larger samples a stretch has fewer, but two batches."""
 
 
