@@ -115,7 +115,7 @@ def _settings(
         backbone=backbone,
         method=method.use,
         head=head.use,
-        recipe=from_mapping(Recipe, {**base, **recipe, **method.recipe}, "recipe"),
+        recipe=from_mapping(Recipe, {**base, **recipe, **method.recipe, **head.recipe}, "recipe"),
         scenario=under_or_complete.scenario,
         missing_rate=under_or_complete.missing_rate,
         seed=seed,

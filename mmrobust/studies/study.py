@@ -25,7 +25,7 @@ class Variant:
     """The method's or the head's name; empty: the variant's own."""
     settings: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
-    """What differs from the method's default recipe."""
+    """What differs from the method's default recipe; what a head asks for goes above what its method does."""
     complete: bool = False
     """A method that is trained on complete data, whatever the study trains under: a fine-tuned baseline."""
     backbone: str = ""
@@ -115,6 +115,11 @@ class Study:
             for head in variant.heads:
                 if head not in self.heads:
                     raise unknown_name(f"head of method {name}", head, self.heads)
+        for name, variant in self.heads.items():
+            if variant.complete or variant.backbone or variant.heads:
+                raise UsageError(
+                    f"study: head {name} has a key that is for methods: use, settings and recipe are a head's"
+                )
         if self.contrast is not None:
             if self.contrast.axis not in AXES:
                 raise unknown_name("axis of the study's contrast", self.contrast.axis, AXES)

@@ -54,15 +54,19 @@ class Block:
         return [(line, None) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def blocks_of(page: Path) -> list[Block]:
-    """The fenced blocks of a Markdown file, in order."""
+def blocks_in(text: str, page: str) -> list[Block]:
+    """The fenced blocks of Markdown ``text``, in order."""
     found = []
-    for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
+    for token in MarkdownIt().parse(text):
         if token.type == "fence":
             language, _, rest = token.info.strip().partition(" ")
-            place = f"{page.relative_to(ROOT)}:{token.map[0] + 1}"
-            found.append(Block(place, language, NOT_RUN not in rest.split(), token.content))
+            found.append(Block(f"{page}:{token.map[0] + 1}", language, NOT_RUN not in rest.split(), token.content))
     return found
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The fenced blocks of a Markdown file."""
+    return blocks_in(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
 
 
 @dataclass
@@ -76,7 +80,8 @@ class Shell:
     def run(self, command: str) -> str:
         """Run one line. Returns what it printed, both streams; its exit code is in :attr:`code`."""
         if command.strip() == "echo $?":
-            return f"{self.code}\n"
+            code, self.code = self.code, 0
+            return f"{code}\n"
         words = shlex.split(command, comments=True)
         settings = {}
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -122,9 +127,10 @@ class Shell:
 
 def says(printed: str, expected: str) -> bool:
     """Whether ``printed`` is what a page shows: ``…`` in a line stands for anything, a line of ``…`` for any lines."""
-    lines = [line.rstrip() for line in expected.strip("\n").splitlines()]
-    parts = [r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", r".*?") + r"\s*?\n" for line in lines]
-    return re.fullmatch("".join(parts), f"{printed}\n".lstrip("\n").rstrip("\n") + "\n" * bool(lines)) is not None
+    shown = [line.rstrip() for line in expected.strip("\n").splitlines()]
+    parts = [r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + "\n" for line in shown]
+    found = [line.rstrip() for line in printed.strip("\n").splitlines()]
+    return re.fullmatch("".join(parts), "".join(f"{line}\n" for line in found)) is not None
 
 
 def perform(block: Block, shell: Shell) -> None:
@@ -190,15 +196,21 @@ def shell(tmp_path: Path) -> Callable[..., Shell]:
 
 
 @pytest.fixture(scope="session")
-def perform_page() -> Callable[[str, Shell], None]:
-    """The function that runs all that is to be run of a page."""
+def perform_text() -> Callable[[str, str, Shell], None]:
+    """The function that runs all that is to be run of Markdown text."""
 
-    def perform_all(name: str, shell: Shell) -> None:
+    def perform_all(text: str, page: str, shell: Shell) -> None:
         names: dict[str, object] = {}
-        for block in blocks_of(ROOT / name):
+        for block in blocks_in(text, page):
             if block.run and block.language in SHELLS:
                 perform(block, shell)
             elif block.run and block.language == "python":
                 run_python(block, shell, names)
 
     return perform_all
+
+
+@pytest.fixture(scope="session")
+def perform_page(perform_text: Callable[[str, str, Shell], None]) -> Callable[[str, Shell], None]:
+    """The function that runs all that is to be run of a page."""
+    return lambda page, shell: perform_text((ROOT / page).read_text(encoding="utf-8"), page, shell)

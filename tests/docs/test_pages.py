@@ -13,13 +13,16 @@ SHORT = {
     "MMROBUST_DATA_PREPARE_LIMIT": "24",
     "MMROBUST_TRAIN_EPOCHS": "1",
     "MMROBUST_EVAL_LIMIT": "16",
+    "MMROBUST_EVAL_MISSING_RATE": "0,0.7,1",
+    "MMROBUST_EVAL_SEEDS": "2",
     "MMROBUST_AUDIT_LIMIT": "8",
 }
 """What shortens a page; a flag of the page itself goes before."""
 
 
 def test_readme(shell: Callable[..., Any], perform_page: Callable[..., None]) -> None:
-    perform_page("README.md", shell(**SHORT))
+    # All checks are run by the page on the audit.
+    perform_page("README.md", shell(**SHORT, MMROBUST_AUDIT_ONLY="batch-independence,frozen-backbone"))
 
 
 @pytest.fixture
@@ -30,8 +33,7 @@ def project(shell: Callable[..., Any], digits: Any, trained: Callable[..., Path]
     for name, checkpoint in (("full", trained("full", "linear")), ("mmp", trained("mmp", "prototype"))):
         shutil.copytree(checkpoint, made.folder / "checkpoints" / name)
     for name, checkpoint in (("main", "full"), ("new", "mmp")):
-        grid = "--data data/digits --missing-rate 0,0.7,1 --seeds 2"
-        made.run(f"mmrobust eval checkpoints/{checkpoint} {grid} --out results/{name}")
+        made.run(f"mmrobust eval checkpoints/{checkpoint} --data data/digits --out results/{name}")
         assert made.code == 0
     made.run("mmrobust baseline save results/main baselines/main --allow-dirty")
     assert made.code == 0
@@ -41,6 +43,30 @@ def project(shell: Callable[..., Any], digits: Any, trained: Callable[..., Path]
 @pytest.mark.parametrize("name", ["data", "train", "evaluate", "report", "gate", "audit", "formats"])
 def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> None:
     perform_page(f"docs/{name}.md", project)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```bash\nmmrobust data info nowhere\n```", "exit code 2 mmrobust: nowhere: no such folder"),
+        ("```console\n$ mmrobust --version\nmmrobust 9.9\n```", "the page says: mmrobust 9.9"),
+        ("```console\n$ mmrobust data info nowhere\n…\n$ echo $?\n0\n```", "printed: 2 the page says: 0"),
+        ("```console\n$ head -1 examples/README.md\n# Examples\n…\nMore\n```", "the page says"),
+        ("```bash\nhead -1 examples/nothing.md\n```", "exit code 1"),
+        ("```python\ndef test_it():\n    assert False, 'it fails'\n```", "it fails"),
+    ],
+)
+def test_a_wrong_page_would_be_found(
+    text: str, message: str, shell: Callable[..., Any], perform_text: Callable[..., None]
+) -> None:
+    with pytest.raises(AssertionError) as raised:
+        perform_text(text, "page.md", shell())
+    assert message in " ".join(str(raised.value).split())
+
+
+def test_what_differs_is_left_open(shell: Callable[..., Any], perform_text: Callable[..., None]) -> None:
+    lines = "# Examples\n\n…\n| example | what … |\n…"
+    perform_text(f"```console\n$ head -12 examples/README.md\n{lines}\n```", "page.md", shell())
 
 
 def test_tutorial(shell: Callable[..., Any], perform_page: Callable[..., None]) -> None:

@@ -47,8 +47,19 @@ def test_jobs_are_the_product_and_teachers_come_first(digits: Dataset, tmp_path:
     assert not full.waits and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
 
 
+def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: Path) -> None:
+    tuned = {"use": "prototype", "settings": {"scale": 8.0}, "recipe": {"lr": 0.03, "batching": "case-wise"}}
+    methods = {"none": {"recipe": {"lr": 0.5, "clip": 2.0}}}
+    heads = {"prototype": None, "prototype-tuned": tuned}
+    study = parse_study({**SMALL, "methods": methods, "heads": heads, "contrast": None, "seeds": [0]})
+    plain, own = (job.settings for job in jobs_of(study, [digits.folder], tmp_path))
+    assert (plain.recipe.lr, plain.recipe.batching, plain.head_settings) == (0.5, "mixed", {})
+    assert (own.head, own.recipe.lr, own.recipe.clip, own.recipe.batching) == ("prototype", 0.03, 2.0, "case-wise")
+    assert own.head_settings == {"scale": 8.0}
+
+
 def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
-    assert set(builtin_studies()) == {"dpl-vs-linear", "ptm-table", "mmp-rates", "ptm-ablation"}
+    assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"}
     for name in builtin_studies():
         assert jobs_of(read_study(name), [digits.folder], tmp_path) and read_study(name).about
     ablation = jobs_of(read_study("ptm-ablation"), [digits.folder], tmp_path)
@@ -67,6 +78,10 @@ def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
         (
             {"contrast": {"axis": "head", "of": "mlp", "against": "linear"}},
             "unknown head of the study's contrast 'mlp'",
+        ),
+        (
+            {"heads": {"linear": {"complete": True}}, "contrast": None},
+            "head linear has a key that is for methods: use,",
         ),
         ({"recipe": {"epoch": 3}}, "unknown recipe setting 'epoch': did you mean 'epochs'"),
     ],
