@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -213,7 +214,9 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
     import torch
 
     try:
-        codes = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them
+            codes = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:  # zip, pickle and torch each raise their own; what asks for code to run is refused here
         raise DataError(f"{path}: cannot be read as a tensor, and no code in a file is run") from cause
     if not isinstance(codes, torch.Tensor) or codes.ndim != 1:

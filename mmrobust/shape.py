@@ -81,7 +81,7 @@ def _needing(shape: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 _BAD_SAMPLES = {"summary": str, "number": int}
 SHAPES: dict[str, dict[str, Any]] = {
     "results": {
-        "dataset!": _needing(_DATASET, "name", "classes", "task"),
+        "dataset!": _needing(_DATASET, "name", "classes"),
         "checkpoints!": Each(_CHECKPOINT),
         "noise": {"profile!": str, "seed!": int},
         "scoring": {"threshold": float, "f1_absent": str, "resamples": int, "bootstrap_seed": int},

@@ -16,7 +16,7 @@ from mmrobust.scenarios import Grid
 from mmrobust.scoring.join import SplitTruth, score
 
 PROVENANCE = {
-    "dataset": {"name": "digits", "headline_metric": "accuracy", "classes": ["a", "b"]},
+    "dataset": {"name": "digits", "task": "single-label", "headline_metric": "accuracy", "classes": ["a", "b"]},
     "checkpoints": {"mmp": {"fill": "ones"}},
     "command": "mmrobust eval …",
 }

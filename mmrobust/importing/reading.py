@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def _read_pickle(file: Path) -> Any:
     _check_archive(file)
     known: list[Any] = [(_Bookkeeping, name) for name in LIGHTNING]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(known), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them: the refusal is enough
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as cause:  # what a broken or hostile pickle raises has no common type
         asked = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)|unrecognized function (.+)", str(cause))

@@ -139,6 +139,8 @@ def _read(chosen: ShardChoice, say: Say | None = None) -> StoredPredictions:
             f"{folder}: holds {rows} predictions of '{name}', which is evaluated on {size} samples; "
             "run the same mmrobust eval again: it makes those that lack"
         )
+    if "task" not in chosen.dataset:
+        raise DataError(f"{folder}: its results do not name the task of their data; run mmrobust eval again")
     placed = all(header.placed for header in chosen.shards)
     places = None if placed else _places(chosen)
     ids: list[str] = [""] * size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import stat
 import struct
 import threading
@@ -291,6 +292,11 @@ def test_manifests(cli: Cli, tmp_path: Path) -> None:
         if not (tmp_path / "pipe").exists():
             os.mkfifo(tmp_path / "pipe")
         assert said in prepared(cli, tmp_path, "rows.csv")
+
+
+def test_an_odd_pickle_is_refused_without_a_warning_before(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "odd.pt").write_bytes(pickle.dumps({"a": [1]}, protocol=4))
+    assert "odd.pt" in refused(cli, "import", "mmp", tmp_path / "odd.pt", "--out", tmp_path / "out")
 
 
 def wav(rate: int) -> bytes:
