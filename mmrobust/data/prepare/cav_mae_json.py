@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmrobust.data.dataset import TASK_METRICS, TASKS, DatasetInfo
-from mmrobust.data.prepare.intake import Intake, Listed, Remark, no_remark, read_media
+from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.prepare.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
@@ -175,7 +175,7 @@ def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
 
 
 def _read_list(file: Path) -> list[dict[str, Any]]:
-    entries = read_json(file, "list of recordings and pictures").get("data")
+    entries = read_json(file, "list of recordings and pictures", most_bytes=MOST_BYTES).get("data")
     if not isinstance(entries, list):
         raise DataError(f"{file}: has no list 'data'")
     for row, entry in enumerate(entries, start=1):

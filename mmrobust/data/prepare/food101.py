@@ -23,7 +23,7 @@ from typing import Any
 
 from mmrobust.data.dataset import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root, read_splits
-from mmrobust.data.prepare.intake import Gap, Intake, Remark, no_remark, read_media
+from mmrobust.data.prepare.intake import MOST_BYTES, Gap, Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.tables import delimited_lines
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
@@ -120,7 +120,7 @@ def _read_classes(file: Path) -> dict[str, int]:
 def _read_titles(root: Path) -> dict[str, str]:
     """Picture → title, from ``text.json`` or the CSV files; blank titles are none."""
     if (root / "text.json").is_file():
-        titles = read_json(root / "text.json", "titles of the pictures")
+        titles = read_json(root / "text.json", "titles of the pictures", most_bytes=MOST_BYTES)
         return {picture: title for picture, title in titles.items() if isinstance(title, str) and title.strip()}
     files = [root / "texts" / f"{split}_titles.csv" for split in ("train", "test")]
     if not all(file.is_file() for file in files):

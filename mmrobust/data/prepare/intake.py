@@ -38,7 +38,7 @@ MAX_NAMED = 3
 """Samples that the error names; the others are counted."""
 
 MOST_BYTES = 2**30
-"""Of an encoded picture or recording."""
+"""Of one file: an encoded picture or recording, or a list of them."""
 
 DECODERS: Mapping[str, Callable[[bytes, str], object]] = {"image": decode_image, "audio": decode_audio}
 
