@@ -64,8 +64,9 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
         product=offset * curve["value"],
         square=offset**2,
     )
-    # skipna=False: a value that is not defined at one rate leaves the whole curve's figures undefined.
-    sums = steps.groupby(keys, sort=True, observed=True)[["area", "product", "square"]].sum(skipna=False)
+    sums = steps.groupby(keys, sort=True, observed=True)[["area", "product", "square"]].sum()
+    # A value that is not defined at one rate leaves the whole curve's figures undefined.
+    sums = sums.where(grouped["value"].count() == grouped["value"].size())
     span = grouped["missing_rate"].max() - grouped["missing_rate"].min()
     figures = pd.DataFrame(index=sums.index)
     figures["auc_eta"] = (sums["area"] / span.where(span > 0)).where(span > 0, grouped["value"].first())
