@@ -134,7 +134,7 @@ def seed_means(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         _refuse(both, differs, message + f"baseline {{{column}_baseline:.0f}}")
     for side in ("candidate", "baseline"):
         _refuse(both, both[f"value_{side}"].isna(), f"the {side} has no value in {{cell}}: the metric is not defined")
-    grouped = both.groupby(["checkpoint", *MEAN_KEYS], sort=True)
+    grouped = both.groupby(["checkpoint", *MEAN_KEYS], sort=True, observed=True)
     means = grouped[["value_baseline", "value_candidate"]].mean()
     return means.set_axis(["baseline", "candidate"], axis=1).assign(seeds=grouped["seed"].nunique()).reset_index()
 

@@ -235,7 +235,7 @@ def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
         by_key.append(((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()))
     cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)].assign(key=pair.tables.of_cell)
     cells[[LOST, GAINED]] = np.asarray(by_key)[pair.tables.of_cell]
-    groups = cells.groupby(list(PAIR_KEYS), sort=True)
+    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
     return groups[[LOST, GAINED]].mean().to_numpy(), (groups["key"].nunique() == 1).to_numpy()
 
 
@@ -248,7 +248,7 @@ def _delong(pair: Pair) -> npt.NDArray[np.float64]:
         by_key.append([placements(logits[:, 1] - logits[:, 0], positive) for logits in sides])
     cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
     p = []
-    for rows in cells.groupby(list(PAIR_KEYS), sort=True).indices.values():
+    for rows in cells.groupby(list(PAIR_KEYS), sort=True, observed=True).indices.values():
         keys = pair.tables.of_cell[rows]
         means = []
         for side in (0, 1):

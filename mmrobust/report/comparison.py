@@ -79,7 +79,7 @@ def as_html(comparison: Comparison) -> str:
     flips = "\n".join(
         f"<details><summary>{html.escape(f'{case}, {prompting}')}: {len(own)} flipped, "
         f"{int((own['change'] == LOST).sum())} lost</summary>{_flip_table(own)}</details>"
-        for (case, prompting), own in comparison.flips.groupby(["case", "prompting"], sort=False)
+        for (case, prompting), own in comparison.flips.groupby(["case", "prompting"], sort=False, observed=True)
     )
     title = html.escape(f"{comparison.second} against {comparison.first}")
     head = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in _COLUMNS)
@@ -166,6 +166,6 @@ def _flip_table(flips: pd.DataFrame) -> str:
 
 
 def _flips(comparison: Comparison) -> Iterator[tuple[str, str, str, list[str]]]:
-    for key, own in comparison.flips.groupby(["case", "prompting", "change"], sort=False):
+    for key, own in comparison.flips.groupby(["case", "prompting", "change"], sort=False, observed=True):
         case, prompting, change = map(str, key)
         yield case, prompting, change, own["id"].tolist()

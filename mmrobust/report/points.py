@@ -36,7 +36,7 @@ def section_points(section: Section) -> Iterator[SectionPoint]:
     """The points of a section's lines or heat map, in the order in which they are to stand; none for another kind."""
     frame, kind = section.frame, section.kind
     if kind == "classes":
-        lost = frame.groupby("class")["lost"].mean().sort_values(ascending=False)
+        lost = frame.groupby("class", observed=True)["lost"].mean().sort_values(ascending=False)
         frame = frame[frame["class"].isin(lost.index[:MOST_CLASSES])]
         frame = frame.assign(place=frame["class"].map(lost)).sort_values("place", ascending=False, kind="stable")
         frame = frame.assign(of=frame["class"], at=frame["checkpoint"], value=frame["lost"])

@@ -151,7 +151,9 @@ def _with_intervals(
 
 def _prompting(frame: pd.DataFrame, table: Table) -> Section | None:
     gap = prompting_gap(frame)
-    named = gap.groupby("checkpoint")["gap"].transform(lambda g: bool((g.abs() > 1e-12).any())).astype(bool)
+    named = (
+        gap.groupby("checkpoint", observed=True)["gap"].transform(lambda g: bool((g.abs() > 1e-12).any())).astype(bool)
+    )
     if gap.empty or not named.any():
         return None
     same = sorted(set(gap["checkpoint"]) - set(gap.loc[named, "checkpoint"]))
@@ -190,10 +192,13 @@ def _rates(frame: pd.DataFrame, table: Table, report: Report) -> Section | None:
 
 def _classes(figures: pd.DataFrame, table: Table) -> Section:
     keys = ["scenario", "prompting", "checkpoint"]
-    broken = [broken_first(own).assign(checkpoint=name) for name, own in figures.groupby("checkpoint", sort=False)]
+    broken = [
+        broken_first(own).assign(checkpoint=name)
+        for name, own in figures.groupby("checkpoint", sort=False, observed=True)
+    ]
     ordered = pd.concat(broken, ignore_index=True)
     rows = []
-    for key, own in ordered.groupby(keys, sort=True):
+    for key, own in ordered.groupby(keys, sort=True, observed=True):
         first = own.head(FIRST_TO_BREAK).to_dict("records")
         rows.append((*map(str, key), *(_broken(r) for r in first), *[UNKNOWN] * (FIRST_TO_BREAK - len(first))))
     note = (
@@ -223,7 +228,9 @@ def by_rate(
     frame: pd.DataFrame, labels: Sequence[str], value: str, rates: Sequence[float], *, signed: bool = False
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Columns and rows of a table of one value in %, a column for each missing rate, a row for each of the labels."""
-    wide = frame.pivot_table(index=list(labels), columns="missing_rate", values=value, sort=True, dropna=True)
+    wide = frame.pivot_table(
+        index=list(labels), columns="missing_rate", values=value, sort=True, dropna=True, observed=True
+    )
     wide = wide.reindex(columns=list(rates))
     rows = []
     for key, line in zip(wide.index, wide.to_numpy().tolist(), strict=True):

@@ -111,7 +111,7 @@ def build(results: Sequence[Results], *, metric: str | None = None, promptings: 
         kept.append(frame)
         dataset = result.provenance.get("dataset") or {}
         key = (str(dataset.get("name")), str(dataset.get("fingerprint")), str(dataset.get("split")))
-        for name, rows in frame.groupby("metric", sort=False):
+        for name, rows in frame.groupby("metric", sort=False, observed=True):
             groups = shown if name == headline else others
             groups.setdefault((*key, str(name)), []).append(rows)
     frames = {key: pd.concat(rows, ignore_index=True) for key, rows in (shown | others).items()}

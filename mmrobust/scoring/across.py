@@ -39,9 +39,9 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
         ``clear_wins`` and ``clear_losses`` (how many of them are clear). Groups of one checkpoint are left out.
     """
     rows = []
-    for key, group in curves(results).groupby(list(GROUP_KEYS), sort=False):
+    for key, group in curves(results).groupby(list(GROUP_KEYS), sort=False, observed=True):
         tables = {
-            name: group.pivot_table(index=_CELL, columns="checkpoint", values=name, dropna=False)
+            name: group.pivot_table(index=_CELL, columns="checkpoint", values=name, dropna=False, observed=True)
             for name in ("value", "ci_low", "ci_high")
         }
         whole = tables["value"].dropna()
@@ -83,7 +83,7 @@ def prompting_gap(results: pd.DataFrame) -> pd.DataFrame:
         ``situation``, ``concat`` and ``gap``; positive where telling the model its case helps.
     """
     keys = ["checkpoint", "dataset", "split", "scenario", "metric", "missing_rate"]
-    wide = curves(results).pivot_table(index=keys, columns="prompting", values="value", dropna=True)
+    wide = curves(results).pivot_table(index=keys, columns="prompting", values="value", dropna=True, observed=True)
     if not {SITUATION, CONCAT} <= set(wide.columns):
         return pd.DataFrame(columns=[*keys, SITUATION, CONCAT, "gap"])
     both = wide[[SITUATION, CONCAT]].dropna()
@@ -156,6 +156,8 @@ def train_test_rates(results: pd.DataFrame, checkpoints: Mapping[str, Mapping[st
     made = results[["checkpoint", "method", "head"]].drop_duplicates("checkpoint")
     curve = curves(results).merge(made, on="checkpoint").merge(trained, on="checkpoint")
     same = ["dataset", "split", "metric", "method", "head", "train_scenario"]
-    several = curve.groupby(same)["train_rate"].transform("nunique") > 1
-    grouped = curve[several].groupby([*same, "scenario", "prompting", "train_rate", "missing_rate"], sort=True)
+    several = curve.groupby(same, observed=True)["train_rate"].transform("nunique") > 1
+    grouped = curve[several].groupby(
+        [*same, "scenario", "prompting", "train_rate", "missing_rate"], sort=True, observed=True
+    )
     return grouped.agg(value=("value", "mean"), checkpoints=("checkpoint", "nunique")).reset_index()

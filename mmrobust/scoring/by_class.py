@@ -33,7 +33,7 @@ def class_curves(stored: StoredPredictions, classes: tuple[str, ...]) -> pd.Data
     )
     frame = pd.DataFrame([(c.scenario, c.prompting, c.missing_rate) for c in stored.cells], columns=_KEYS)
     wide = pd.concat([frame, pd.DataFrame(f1[tables.of_cell], columns=list(classes))], axis=1)
-    means = wide.groupby(_KEYS, sort=True).mean().reset_index()
+    means = wide.groupby(_KEYS, sort=True, observed=True).mean().reset_index()
     long = means.melt(id_vars=_KEYS, var_name="class", value_name="f1").sort_values(_KEYS, kind="stable")
     long = long.reset_index(drop=True)
     return long.assign(support=long["class"].map(dict(zip(classes, targets.sum(axis=0).tolist(), strict=True))))
@@ -52,10 +52,10 @@ def broken_first(curves: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["scenario", "prompting", "class"]
     ordered = curves.sort_values("missing_rate", kind="stable")
-    grouped = ordered.groupby(keys, sort=True)
+    grouped = ordered.groupby(keys, sort=True, observed=True)
     figures = grouped.agg(support=("support", "first"), complete=("f1", "first"), last=("f1", "last"))
     figures["lost"] = figures["complete"] - figures["last"]
     broken = ordered[ordered["f1"] < grouped["f1"].transform("first") - BREAKS - 1e-9]
-    figures["breaks_at"] = broken.groupby(keys)["missing_rate"].min().reindex(figures.index)
+    figures["breaks_at"] = broken.groupby(keys, observed=True)["missing_rate"].min().reindex(figures.index)
     by = ["scenario", "prompting", "breaks_at", "lost"]
     return figures.reset_index().sort_values(by, ascending=[True, True, True, False], kind="stable", ignore_index=True)

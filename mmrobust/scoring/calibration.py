@@ -65,5 +65,5 @@ def reliability(stored: StoredPredictions) -> pd.DataFrame:
     keys = ["scenario", "prompting", "missing_rate"]
     cells = pd.DataFrame([(c.scenario, c.prompting, c.missing_rate) for c in stored.cells], columns=keys)
     joined = pd.concat([cells, by_key.iloc[tables.of_cell].reset_index(drop=True)], axis=1)
-    means = joined.groupby(keys, sort=True).mean().reset_index()
+    means = joined.groupby(keys, sort=True, observed=True).mean().reset_index()
     return means.assign(overconfidence=means["confidence"] - means["right"])

@@ -114,7 +114,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
         candidate=average @ after,
         difference=average @ (after - before),
         error=error,
-        spread=by_seed.groupby([groups[key] for key in PAIR_KEYS]).std(ddof=1).to_numpy(),
+        spread=by_seed.groupby([groups[key] for key in PAIR_KEYS], observed=True).std(ddof=1).to_numpy(),
     )
     return Differences(frame, bootstrap)
 
@@ -134,7 +134,7 @@ def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
 def seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
     """The matrix [K, keys] that averages keys over mask seeds, and the K rows that it makes."""
     cells = pd.DataFrame(tables.cells)
-    groups = cells.groupby(list(PAIR_KEYS), sort=True)
+    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
     average = np.zeros((groups.ngroups, len(tables.keys)))
     np.add.at(average, (groups.ngroup().to_numpy(), tables.of_cell), 1)
     seeds = groups["seed"].nunique().reset_index(name="seeds")

@@ -125,7 +125,9 @@ def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results
     default = (DEFAULT_RATES, DEFAULT_SEEDS, promptings)
     of_scenario: dict[str, tuple[Any, Any, Any]] = {}
     if results is not None:
-        for name, rows in results[results["checkpoint"] == predictions.name].groupby("scenario", sort=False):
+        for name, rows in results[results["checkpoint"] == predictions.name].groupby(
+            "scenario", sort=False, observed=True
+        ):
             axes = (sorted(set(rows[axis])) for axis in ("missing_rate", "seed", "prompting"))
             rates, seeds, prompted = (tuple(axis) for axis in axes)
             of_scenario[str(name)] = rates, seeds, prompted[::-1]

@@ -34,7 +34,7 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
     measured = ["value", "ci_low", "ci_high"]
     grouped = results.groupby(keys, sort=True, observed=True)
     means = grouped[measured].mean()
-    undefined = results[measured].isna().groupby([results[key] for key in keys], sort=True).any()
+    undefined = results[measured].isna().groupby([results[key] for key in keys], sort=True, observed=True).any()
     means = means.mask(undefined)
     means["spread"] = grouped["value"].std(ddof=1).where(means["value"].notna())
     means["seeds"] = grouped["seed"].nunique()

@@ -58,7 +58,9 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     keys = [key for key in (*VARIANT, "train_seed", *CELL, "missing_rate") if key != contrast.axis]
     sides = [table[table[contrast.axis] == name].set_index(keys)["value"] for name in (contrast.of, contrast.against)]
     difference = (sides[0] - sides[1]).dropna().rename("difference").reset_index()
-    groups = difference.groupby([key for key in keys if key != "train_seed"], dropna=False, sort=False)["difference"]
+    groups = difference.groupby([key for key in keys if key != "train_seed"], dropna=False, sort=False, observed=True)[
+        "difference"
+    ]
     rows = groups.agg(["mean", "std", "count"]).reset_index().rename(columns={"mean": "difference", "count": "seeds"})
     count: npt.NDArray[np.int64] = rows["seeds"].to_numpy()
     half = t.ppf(0.975, np.maximum(count - 1, 1)) * rows["std"] / np.sqrt(count)
@@ -75,7 +77,7 @@ def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, titl
     with atomic_file(out / TABLE_FILE) as partial:
         table.to_parquet(partial, index=False)
     parts = [f"# {title}\n"]
-    for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False):
+    for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False, observed=True):
         parts.append(f"## {dataset}: {scenario}, {prompting} prompting\n\n{_matrix(rows)}")
     if contrast is not None:
         parts.append(_contrast(contrasts(table, contrast), contrast))
@@ -91,7 +93,7 @@ def _matrix(rows: pd.DataFrame) -> str:
     rates = sorted(rate for rate in rows["missing_rate"].unique() if not math.isnan(rate))
     lines = [f"| method | head | trained under | {' | '.join(f'{rate:g}' for rate in rates)} | {AUC} |"]
     lines.append(f"| --- | --- | --- |{' ---: |' * (len(rates) + 1)}")
-    for variant, group in rows.groupby(["method", "head", "under"], sort=False):
+    for variant, group in rows.groupby(["method", "head", "under"], sort=False, observed=True):
         cells = []
         for rate in (*rates, math.nan):
             same = group["missing_rate"].isna() if math.isnan(rate) else group["missing_rate"] == rate
