@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import pytest
 import soundfile
 from PIL import Image
@@ -96,7 +97,8 @@ READABLE = [
     Readable("CMYK.tiff", picture(kind="TIFF", mode="CMYK"), (32, 24)),
     Readable("transparent.png", picture(SEE_THROUGH), (32, 24)),
     Readable("transparent grey.png", picture(SEE_THROUGH, mode="LA"), (32, 24)),
-    Readable("YCbCr.tiff", picture(kind="TIFF", mode="YCbCr"), (32, 24)),
+    # Pillow before 13, the newest for Python 3.10 among them, cannot read what it writes itself here.
+    *([Readable("YCbCr.tiff", picture(kind="TIFF", mode="YCbCr"), (32, 24))] if PIL.__version__ >= "13" else []),
     Readable("animated.gif", picture(FRAMES[0], "GIF", **MOVING), (32, 24)),
     Readable("animated.png", picture(FRAMES[0], "PNG", **MOVING), (32, 24)),
     Readable("animated.webp", picture(FRAMES[0], "WEBP", **MOVING), (32, 24)),

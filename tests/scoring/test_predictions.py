@@ -114,7 +114,7 @@ def test_predictions_that_are_not_those_of_the_results_are_refused(tmp_path, eva
         predictions_behind(tmp_path, results, "mmp")
     shard = next((tmp_path / "predictions").iterdir())
     shard.write_bytes(b"torn")
-    with pytest.raises(DataError, match="cannot be read as predictions"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         predictions_behind(tmp_path, read_results(tmp_path), "mmp")
 
 
