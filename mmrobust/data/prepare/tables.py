@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mmrobust.errors import DataError
 
 MAX_CELL_CHARACTERS = 2**26
 """Longest cell of a CSV, and longest line of it; Python's own limit is 131,072, less than some texts have."""
+CHARACTERS_AT_ONCE = 2**20
 
 BATCH_ROWS = 256
 """Rows of a Parquet table in memory at a time."""
@@ -59,24 +60,23 @@ def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, l
     Raises:
         DataError: not UTF-8, or not CSV; the message names the line.
     """
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(_lines(source, file), delimiter=delimiter, strict=True)
-        while True:
-            # The limit belongs to the whole process, so it is raised only while a row is read.
-            previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
-            try:
-                fields = next(reader, None)
-            except UnicodeDecodeError as cause:
-                raise _no_utf8(source, cause) from None
-            except csv.Error as cause:
-                kind = source.suffix[1:].upper()
-                raise DataError(f"{source}, line {reader.line_num}: cannot be read as {kind} ({cause})") from cause
-            finally:
-                csv.field_size_limit(previous)
-            if fields is None:
-                return
-            if fields:
-                yield reader.line_num, fields
+    reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        # The limit belongs to the whole process, so it is raised only while a row is read.
+        previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
+        try:
+            fields = next(reader, None)
+        except UnicodeDecodeError as cause:
+            raise _no_utf8(source, cause) from None
+        except csv.Error as cause:
+            kind = source.suffix[1:].upper()
+            raise DataError(f"{source}, line {reader.line_num}: cannot be read as {kind} ({cause})") from cause
+        finally:
+            csv.field_size_limit(previous)
+        if fields is None:
+            return
+        if fields:
+            yield reader.line_num, fields
 
 
 def json_lines(source: Path) -> Rows:
@@ -86,32 +86,45 @@ def json_lines(source: Path) -> Rows:
         DataError: not UTF-8, or a line that is no JSON object; the message names it.
     """
     row = 0
-    with source.open(encoding="utf-8-sig") as file:
-        try:
-            for line, text in enumerate(_lines(source, file), start=1):
-                if not text.strip():
-                    continue
-                row += 1
-                where = f"{source}, row {row} (line {line})"
-                try:
-                    cells = json.loads(text)
-                except (ValueError, RecursionError) as cause:
-                    raise DataError(f"{where}: is no JSON ({cause})") from cause
-                if not isinstance(cells, dict):
-                    raise DataError(f"{where}: is no JSON object; each line is one, with a key per column")
-                yield where, cells
-        except UnicodeDecodeError as cause:
-            raise _no_utf8(source, cause) from None
+    try:
+        for line, text in enumerate(_lines(source), start=1):
+            if not text.strip():
+                continue
+            row += 1
+            where = f"{source}, row {row} (line {line})"
+            try:
+                cells = json.loads(text)
+            except (ValueError, RecursionError) as cause:
+                raise DataError(f"{where}: is no JSON ({cause})") from cause
+            if not isinstance(cells, dict):
+                raise DataError(f"{where}: is no JSON object; each line is one, with a key per column")
+            yield where, cells
+    except UnicodeDecodeError as cause:
+        raise _no_utf8(source, cause) from None
 
 
-def _lines(source: Path, file: TextIO) -> Iterator[str]:
-    """The lines of ``file``; one without an end would fill the memory."""
-    number = 0
-    while line := file.readline(MAX_CELL_CHARACTERS + 1):
-        number += 1
-        if len(line) > MAX_CELL_CHARACTERS:
-            raise DataError(f"{source}, line {number}: is longer than {MAX_CELL_CHARACTERS:,} characters")
-        yield line
+def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of a file, which is open only while some are read: whoever stops halfway leaves nothing open.
+
+    Raises:
+        DataError: a line that is too long: one without an end would fill the memory.
+    """
+    number = place = 0
+    while True:
+        some, size = [], 0
+        with source.open(encoding="utf-8-sig", newline=newline) as file:
+            file.seek(place)
+            while size < CHARACTERS_AT_ONCE and (line := file.readline(MAX_CELL_CHARACTERS + 1)):
+                some.append(line)
+                size += len(line)
+            place = file.tell()
+        if not some:
+            return
+        for line in some:
+            number += 1
+            if len(line) > MAX_CELL_CHARACTERS:
+                raise DataError(f"{source}, line {number}: is longer than {MAX_CELL_CHARACTERS:,} characters")
+            yield line
 
 
 def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
