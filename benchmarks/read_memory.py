@@ -18,7 +18,8 @@ from pathlib import Path
 
 import measuring
 
-from mmrobust.data.dataset import SPLITS, Dataset
+from mmrobust.data.dataset import Dataset
+from mmrobust.data.format import SPLITS
 from mmrobust.data.writing import Row, write_dataset
 
 

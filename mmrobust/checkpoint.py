@@ -23,7 +23,7 @@ from mmrobust.backbones.base import Backbone
 from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping
-from mmrobust.data.dataset import TASKS
+from mmrobust.data.format import TASKS
 from mmrobust.errors import CheckpointError, MmrobustError, unknown_name
 from mmrobust.files import check_file, read_json, write_json
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mmrobust.check import Verdict, check
 from mmrobust.checkpoint import load_checkpoint
-from mmrobust.data.dataset import INFO_FILE, Dataset
+from mmrobust.data.dataset import Dataset
+from mmrobust.data.format import INFO_FILE
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import Interrupted
 from mmrobust.evaluation import evaluate_checkpoints

@@ -1,5 +1,6 @@
 """The canonical data set: its format, reading, writing, decoding."""
 
-from mmrobust.data.dataset import Dataset, DatasetInfo, Sample, Split
+from mmrobust.data.dataset import Dataset, Sample, Split
+from mmrobust.data.format import DatasetInfo
 
 __all__ = ["Dataset", "DatasetInfo", "Sample", "Split"]

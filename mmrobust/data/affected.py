@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.dataset import Dataset, Split, choose_modalities
+from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.format import choose_modalities
 from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate
 
 

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from mmrobust.data.dataset import INFO_FILE, Dataset, Sample, Split
+from mmrobust.data.dataset import Dataset, Sample, Split
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.format import INFO_FILE
 from mmrobust.data.writing import Fingerprint
 from mmrobust.errors import DataError
 from mmrobust.progress import Progress, no_progress

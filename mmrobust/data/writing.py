@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrobust.data.dataset import INFO_FILE, SPLITS, DatasetInfo, Sample, parquet_schema
+from mmrobust.data.dataset import Sample
+from mmrobust.data.format import INFO_FILE, SPLITS, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError
 from mmrobust.files import atomic_folder, write_json, writing
 from mmrobust.fingerprints import new_digest

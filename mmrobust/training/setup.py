@@ -20,7 +20,8 @@ from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, r
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.data.dataset import Dataset, Split, choose_modalities
+from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.format import choose_modalities
 from mmrobust.data.screening import ERROR, screen
 from mmrobust.degradations import DEFAULT, Noise, check_profile
 from mmrobust.errors import TrainingError

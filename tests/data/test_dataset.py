@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmrobust.data.dataset import INFO_FILE, Dataset, DatasetInfo, choose_modalities, parquet_schema
+from mmrobust.data.dataset import Dataset
+from mmrobust.data.format import INFO_FILE, DatasetInfo, choose_modalities, parquet_schema
 from mmrobust.data.info import describe
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError

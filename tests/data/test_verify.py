@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.data.dataset import INFO_FILE
+from mmrobust.data.format import INFO_FILE
 from mmrobust.data.verify import verify
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmrobust.data.dataset import Dataset, DatasetInfo
+from mmrobust.data.dataset import Dataset
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.writing import ROW_GROUP_ROWS, Row, write_dataset
 from mmrobust.errors import DataError, UsageError
 

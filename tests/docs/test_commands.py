@@ -24,7 +24,7 @@ from mmrobust.backbones.tiny import TINY, is_tiny
 from mmrobust.cli.app import app
 from mmrobust.compare import INTERVALS
 from mmrobust.configuration import parse_settings
-from mmrobust.data.dataset import SPLITS
+from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare import PREPARERS
 from mmrobust.errors import MmrobustError, UsageError, unknown_name
 from mmrobust.heads import HEADS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as reference
 
-from mmrobust.data.dataset import TASK_METRICS
+from mmrobust.data.format import TASK_METRICS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.scoring import ranking
 from mmrobust.scoring.metrics import METRICS, RANKED, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix

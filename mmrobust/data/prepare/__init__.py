@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.av_digits import prepare_av_digits
 from mmrobust.data.prepare.av_mnist import prepare_av_mnist
 from mmrobust.data.prepare.cav_mae_json import prepare_cav_mae_json

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.dataset import SPLITS, DatasetInfo
+from mmrobust.data.format import SPLITS, DatasetInfo
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.tables import open_table

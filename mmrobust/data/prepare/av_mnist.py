@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.av_digits import read_idx
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.intake import Gap, Intake, Remark, no_remark, read_media

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmrobust.data.dataset import TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.prepare.tables import open_table

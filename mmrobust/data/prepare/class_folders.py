@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.intake import Intake, Unusable, read_media
 from mmrobust.data.prepare.splits import SPLIT_NAMES, split_by_class
 from mmrobust.data.writing import Row, write_dataset

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.files import refuse_to_overwrite
 from mmrobust.progress import Progress, no_progress

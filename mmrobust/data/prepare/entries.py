@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.dataset import SPLITS
+from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.splits import SPLIT_NAMES
 from mmrobust.data.prepare.tables import Table
 from mmrobust.errors import DataError, unknown_name

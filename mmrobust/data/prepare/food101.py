@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root, read_splits
 from mmrobust.data.prepare.intake import MOST_BYTES, Gap, Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.tables import delimited_lines

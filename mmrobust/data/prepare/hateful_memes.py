@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root
 from mmrobust.data.prepare.intake import Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.tables import json_lines

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.data.dataset import TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.prepare.entries import ManifestColumns, order_modalities
 from mmrobust.data.prepare.intake import Gap, Intake, Listed, Remark, check_media, no_remark, read_media
 from mmrobust.data.prepare.manifest import sorted_classes

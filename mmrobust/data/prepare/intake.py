@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmrobust.data.dataset import SPLITS
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.format import SPLITS
 from mmrobust.data.writing import Record, Row
 from mmrobust.errors import DataError
 from mmrobust.files import sha256

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrobust.data.dataset import SPLITS, TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import SPLITS, TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.prepare.entries import Entry, ManifestColumns, entries, find_columns, split_labels, survey
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.tables import open_table

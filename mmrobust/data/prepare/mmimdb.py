@@ -21,7 +21,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root, read_annotation, read_splits
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.plots import PLOTS, texts_of

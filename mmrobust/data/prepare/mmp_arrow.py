@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmrobust.data.dataset import TASK_METRICS, DatasetInfo
+from mmrobust.data.format import TASK_METRICS, DatasetInfo
 from mmrobust.data.prepare import food101, hateful_memes, mmimdb
 from mmrobust.data.prepare.intake import Intake, Listed, Remark, check_media, no_remark
 from mmrobust.data.prepare.plots import PLOTS, texts_of

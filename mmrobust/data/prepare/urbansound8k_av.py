@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrobust.data.dataset import DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.class_folders import write_class_folders
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark

@@ -1,0 +1,153 @@
+"""What a canonical data set says of itself: ``dataset.json``, and the schema of its Parquet files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mmrobust.cases import MODALITIES
+from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
+from mmrobust.files import read_json
+from mmrobust.shape import Each, misfit
+
+FORMAT_VERSION = 2
+"""2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
+INFO_FILE = "dataset.json"
+SPLITS = ("train", "validation", "test")
+TASKS = ("single-label", "multi-label", "binary")
+TASK_METRICS = {
+    "single-label": ("accuracy", "macro_f1"),
+    "multi-label": ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map"),
+    "binary": ("auroc", "accuracy"),
+}
+"""The metrics of each task; the first is its usual headline."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset.json`` says.
+
+    Raises:
+        DataError: a field that contradicts the format.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+    task: str
+    headline_metric: str
+    splits: dict[str, int]
+    """Rows of each split."""
+    fingerprint: str
+    """Hash over every id, label and byte of every split."""
+    licence: str = "unknown"
+    source: str = "unknown"
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Why samples of the source were left out when it was prepared, and how many."""
+    notes: tuple[str, ...] = ()
+    """What a reader of results on this data set should know: sizes other than the release's, choices that were made."""
+    files: dict[str, str] = field(default_factory=dict)
+    """The annotation files that decided what is in it, each with its SHA-256."""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "notes", tuple(self.notes))
+        if not self.modalities or any(m not in MODALITIES for m in self.modalities):
+            raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
+        if unknown := [split for split, rows in self.splits.items() if split not in SPLITS or rows < 0]:
+            raise DataError(f"data set {self.name}: splits {unknown[0]!r} are not among {', '.join(SPLITS)}")
+        if self.task not in TASKS:
+            raise DataError(f"data set {self.name}: task '{self.task}' is none of {', '.join(TASKS)}")
+        if self.headline_metric not in TASK_METRICS[self.task]:
+            known = ", ".join(TASK_METRICS[self.task])
+            raise DataError(f"data set {self.name}: metric '{self.headline_metric}' does not fit {self.task}: {known}")
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise DataError(f"data set {self.name}: needs two or more classes, each named once")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise DataError(f"data set {self.name}: a binary task has two classes, not {len(self.classes)}")
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetInfo:
+        """The ``dataset.json`` of ``folder``.
+
+        Raises:
+            DataError: no such folder or file, or one that is not of this format.
+        """
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; make a data set with: mmrobust data prepare NAME --out {folder}"
+            )
+        file = folder / INFO_FILE
+        if not file.is_file():
+            raise DataError(f"{folder}: holds no {INFO_FILE}; make a data set with: mmrobust data prepare --help")
+        values = read_json(file, "description of a data set")
+        if isinstance(values.get("format_version"), int) and values["format_version"] > FORMAT_VERSION:
+            said = f"data set format {values['format_version']} is newer than this mmrobust reads ({FORMAT_VERSION})"
+            raise NewerFormatError(f"{file}: {said}; upgrade it")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = [key for key in values if key not in fields]
+        needed = [k for k, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+        absent = [k for k in needed if values.get(k) is None]
+        if unknown or absent:
+            said = f"unknown key {unknown[0]}" if unknown else f"no key {absent[0]}"
+            raise DataError(f"{file}: {said}; keys are {', '.join(fields)}")
+        if wrong := misfit(values, _SHAPE):
+            raise DataError(f"{file}: {wrong}")
+        try:
+            return cls(**values)
+        except (TypeError, DataError) as cause:
+            raise DataError(f"{file}: {cause}") from cause
+
+
+_SHAPE = {
+    **dict.fromkeys(("name", "task", "headline_metric", "fingerprint", "licence", "source"), str),
+    **{key: [str] for key in ("modalities", "classes", "notes")},
+    **{key: Each(int) for key in ("splits", "left_out")},
+    "files": Each(str),
+    "format_version": int,
+}
+
+
+def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str) -> pa.Schema:
+    """The schema of a split's Parquet files, with Hugging Face's feature metadata."""
+    media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": media, "audio": media, "text": pa.string()}
+    features: dict[str, Any] = {"id": {"dtype": "string", "_type": "Value"}}
+    for modality in modalities:
+        kind = {"image": "Image", "audio": "Audio"}.get(modality)
+        features[modality] = {"_type": kind} if kind else {"dtype": "string", "_type": "Value"}
+    label = {"names": list(classes), "_type": "ClassLabel"}
+    multi = task == "multi-label"
+    features["label"] = {"feature": label, "_type": "Sequence"} if multi else label
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            *(pa.field(modality, columns[modality]) for modality in modalities),
+            pa.field("label", pa.list_(pa.int64()) if multi else pa.int64()),
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The modalities a model is to use on this data set: the wanted ones, else the data set's two, else image + text.
+
+    Raises:
+        UsageError: a wanted modality that the data set does not have.
+    """
+    if wanted is None:
+        return info.modalities if len(info.modalities) <= 2 else ("image", "text")
+    for modality in wanted:
+        if modality not in info.modalities:
+            raise unknown_name(f"modality of {info.name}", modality, info.modalities)
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"--modalities {','.join(wanted)} names one twice")
+    return tuple(wanted)
