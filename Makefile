@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/mmrobust demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,6 +6,9 @@ import os
 
 # No test may reach the Hub. Hugging Face's libraries read this once, when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Several processes of pytest-xdist share the cores; each of them, and what it starts, takes its part.
+if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 import json
 from collections.abc import Callable
