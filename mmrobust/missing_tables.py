@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mmrobust.cases import Case
 from mmrobust.degradations import check_noise
 from mmrobust.errors import DataError, UsageError
-from mmrobust.files import atomic_file
+from mmrobust.files import atomic_file, check_file
 
 SUFFIXES = (".parquet", ".csv", ".pt")
 COLUMNS = ("id", "case")
@@ -30,6 +30,8 @@ CODES = ("complete", "missing-text", "missing-image")
 PREFIX = "table:"
 FOLDER = "missing-tables"
 """Where results keep the tables that were given, so that their cells can be scored again without the file."""
+MOST_BYTES = 2**30
+"""Of a ``.pt``: codes of 200 million samples."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
         )
     import torch
 
+    check_file(path, "missing table", most_bytes=MOST_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them
@@ -236,10 +239,16 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
 
 def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     """Sample id → case name, from the columns of a file, whose rows may be in any order."""
-    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    from mmrobust.data.tables import open_table
+
+    table = open_table(path, what="missing table")
+    for column in COLUMNS:
+        if column not in table.columns:
+            raise DataError(f"{path}: no column '{column}'; a missing table has {' and '.join(COLUMNS)}")
     named: dict[str, str] = {}
     known = set(sample_ids)
-    for sample_id, name in rows:
+    for _, cells in table.rows():
+        sample_id, name = (str(cells[column]) for column in COLUMNS)
         if sample_id in named:
             raise DataError(f"{path}: sample '{sample_id}' is there twice")
         if sample_id not in known:
@@ -250,26 +259,3 @@ def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
             f"{path}: has {len(named)} of the split's {len(known)} samples; there is no row for '{absent[0]}'"
         )
     return named
-
-
-def _read_csv(path: Path) -> list[tuple[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or ())
-            return [(str(row["id"]), str(row["case"])) for row in reader]
-    except (OSError, ValueError, csv.Error) as cause:
-        raise DataError(f"{path}: cannot be read as CSV ({cause})") from cause
-
-
-def _read_parquet(path: Path) -> list[tuple[str, str]]:
-    from mmrobust.parquet import read_parquet
-
-    table = read_parquet(path, "missing table", columns=COLUMNS)
-    _check_columns(path, table.schema.names)
-    return [(str(i), str(c)) for i, c in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
-
-
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    if absent := [name for name in COLUMNS if name not in found]:
-        raise DataError(f"{path}: no column '{absent[0]}'; a missing table has {' and '.join(COLUMNS)}")

@@ -109,7 +109,8 @@ def fuzz(kind: str, seconds: float, seed: int, sound: Path, out: Path) -> Counte
             _keep(out, kind, begun, {"fault": fault, "said": last, "code": code, "seconds": 0, "peak": 0}, faults)
             shutil.rmtree(str(begun["folder"]), ignore_errors=True)
         elif code:
-            raise RuntimeError(f"the fuzzer itself failed:\n{process.stderr.read()[-3000:]}")
+            said = process.stderr.read()
+            raise RuntimeError(f"the fuzzer itself failed ({code}):\n{said[:1500]}\n…\n{said[-1500:]}")
         seed += 1_000_003
     rate = cases / max(1e-9, time.time() - began)
     print(f"{kind:<14}{cases:>8}{rate:>8.1f}{codes['2']:>9}{sum(faults.values()):>10}{len(faults):>8}", flush=True)

@@ -202,11 +202,19 @@ def test_damaged_files(tmp_path: Path) -> None:
     for name, message in (
         ("t.pt", "cannot be read as a tensor"),
         ("t.parquet", "cannot be read as Parquet"),
-        ("t.csv", "cannot be read as CSV"),
+        ("t.csv", "is not UTF-8 text"),
     ):
         (tmp_path / name).write_bytes(np.arange(200, dtype=np.uint8).tobytes())
         with pytest.raises(MmrobustError, match=message):
             read_missing_table(tmp_path / name, IDS, PAIR)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.pt"])
+def test_gigabytes_of_nothing(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**36)
+    with pytest.raises(MmrobustError, match=r"is longer than 67,108,864 characters|more than any missing table"):
+        read_missing_table(tmp_path / name, IDS, PAIR)
 
 
 def test_a_pt_has_no_code_for_noise(tmp_path: Path) -> None:

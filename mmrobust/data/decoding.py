@@ -26,6 +26,9 @@ MOST_SAMPLES = 100_000_000
 RATES = (1_000, 1_000_000)
 """Hz, the least and the most. Beyond them, resampling turns a small file into gigabytes."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DIB")
+"""Formats that pictures may have, by Pillow's names. It knows more, among them EPS, which it gives to Ghostscript."""
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation → what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,7 +48,7 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
     rotation is applied; of an animation, the first frame counts.
 
     Args:
-        data: an encoded picture, in any format that Pillow reads.
+        data: an encoded picture, in one of :data:`FORMATS`.
         origin: where the bytes lie (sample, file), for the message.
 
     Raises:
@@ -58,7 +61,7 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         # Pillow warns of odd EXIF data, palettes and sizes; each is handled here, or raised as an error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
                         f"{origin}: the picture has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +113,18 @@ def test_broken_exif_data_do_not_matter() -> None:
 def test_other_formats_by_content_not_by_name() -> None:
     for kind in ("JPEG", "BMP", "WEBP", "GIF"):
         assert pixels_of(encoded(colour(), kind)).shape == (6, 8, 3)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives an EPS, which is a program in PostScript, to Ghostscript."""
+    ghostscript, proof = tmp_path / "gs", tmp_path / "started"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {proof}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # what it found before
+    with pytest.raises(DataError, match="is no picture in a format that can be read"):
+        decode_image(encoded(colour(), "EPS"), "s")
+    assert not proof.exists()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mmrobust.data.format import SPLITS, DatasetInfo
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.prepare.tables import open_table
+from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
 from mmrobust.files import refuse_to_overwrite

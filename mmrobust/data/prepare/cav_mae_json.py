@@ -21,7 +21,7 @@ from typing import Any
 from mmrobust.data.format import TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.splits import one_per_split
-from mmrobust.data.prepare.tables import open_table
+from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, unknown_name
 from mmrobust.files import read_json, refuse_to_overwrite

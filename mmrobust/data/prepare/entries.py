@@ -13,7 +13,7 @@ from typing import Any
 
 from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.splits import SPLIT_NAMES
-from mmrobust.data.prepare.tables import Table
+from mmrobust.data.tables import Table
 from mmrobust.errors import DataError, unknown_name
 
 LABEL_SEPARATOR = "|"

@@ -24,7 +24,7 @@ from typing import Any
 from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root, read_splits
 from mmrobust.data.prepare.intake import MOST_BYTES, Gap, Intake, Remark, no_remark, read_media
-from mmrobust.data.prepare.tables import delimited_lines
+from mmrobust.data.tables import delimited_lines
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
 from mmrobust.files import read_json, refuse_to_overwrite

@@ -26,7 +26,7 @@ from typing import Any
 from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root
 from mmrobust.data.prepare.intake import Intake, Listed, Remark, no_remark, read_media
-from mmrobust.data.prepare.tables import json_lines
+from mmrobust.data.tables import json_lines
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
 from mmrobust.files import refuse_to_overwrite

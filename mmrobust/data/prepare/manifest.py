@@ -17,7 +17,7 @@ from pathlib import Path
 from mmrobust.data.format import SPLITS, TASK_METRICS, TASKS, DatasetInfo
 from mmrobust.data.prepare.entries import Entry, ManifestColumns, entries, find_columns, split_labels, survey
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.prepare.tables import open_table
+from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.files import refuse_to_overwrite

@@ -33,8 +33,8 @@ class Table:
     """Reads it from the start. A row that cannot be read raises a ``DataError`` when it is reached."""
 
 
-def open_table(source: Path, needed: Sequence[str] = ()) -> Table:
-    """Open a table by its ending.
+def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest") -> Table:
+    """Open a table by its ending; ``what`` it is, for messages.
 
     Raises:
         DataError: no such file, an unknown ending, or one that cannot be read; the message names the line. Or a column
@@ -47,7 +47,7 @@ def open_table(source: Path, needed: Sequence[str] = ()) -> Table:
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise DataError(f"{source}: ends in none of {', '.join(_READERS)}, so its format is not known")
-    table = reader(source)
+    table = reader(source, what)
     for column in needed:
         if column not in table.columns:
             raise DataError(f"{source}: no column '{column}'; the columns are {', '.join(needed)}")
@@ -131,7 +131,8 @@ def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
     return DataError(f"{source}: is not UTF-8 text ({cause.reason} at byte {cause.start}); save it as UTF-8")
 
 
-def _open_delimited(source: Path, delimiter: str) -> Table:
+def _open_delimited(source: Path, what: str, delimiter: str) -> Table:
+    del what
     first = next(delimited_lines(source, delimiter), None)
     if first is None:
         raise DataError(f"{source}: is empty; the first line names the columns")
@@ -152,17 +153,18 @@ def _open_delimited(source: Path, delimiter: str) -> Table:
     return Table(header, rows)
 
 
-def _open_jsonl(source: Path) -> Table:
+def _open_jsonl(source: Path, what: str) -> Table:
+    del what
     columns = dict.fromkeys(column for _, cells in json_lines(source) for column in cells)
     if not columns:
         raise DataError(f"{source}: is empty; each line is one JSON object")
     return Table(list(columns), functools.partial(json_lines, source))
 
 
-def _open_parquet(source: Path) -> Table:
+def _open_parquet(source: Path, what: str) -> Table:
     from mmrobust.parquet import open_parquet, reading
 
-    file = open_parquet(source, "manifest")
+    file = open_parquet(source, what)
 
     def rows() -> Rows:
         row = 0
@@ -175,7 +177,7 @@ def _open_parquet(source: Path) -> Table:
     return Table(file.schema_arrow.names, rows)
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {
+_READERS: dict[str, Callable[[Path, str], Table]] = {
     ".csv": functools.partial(_open_delimited, delimiter=","),
     ".tsv": functools.partial(_open_delimited, delimiter="\t"),
     ".jsonl": _open_jsonl,
