@@ -40,4 +40,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--samples", type=int, default=800)
     arguments = parser.parse_args()
-    make_raw(arguments.folder, arguments.samples)
+    try:
+        make_raw(arguments.folder, arguments.samples)
+    except FileExistsError as taken:
+        parser.exit(2, f"{taken.filename}: is there already; name another folder\n")

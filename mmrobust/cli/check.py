@@ -32,7 +32,7 @@ def check(
     ] = None,
     fail: Annotated[
         list[str] | None,
-        typer.Option(metavar="RULE", help=f"{_SYNTAX}. Before the file's."),
+        typer.Option(metavar="RULE", help=f"{_SYNTAX}. Overrides the file's rule for the same cells."),
     ] = None,
     format: Annotated[
         list[str] | None,
@@ -57,7 +57,8 @@ def check(
     The most specific rule decides. Without any, the headline metric may lose 0.01 (one point) in a cell.
 
     Compared are the means over mask seeds. A cell fails where it is below its limit and, by the predictions of both
-    sides, surely worse than the baseline: where the paired bootstrap interval lies below zero.
+    sides, surely worse than the baseline: where the upper end of the paired difference's interval lies below zero.
+    A floor (>=) is a limit alone.
     """
     from mmrobust.check import check_files
     from mmrobust.report.verdict import VERDICT_FORMATS, github, markdown, show

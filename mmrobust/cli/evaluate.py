@@ -27,7 +27,8 @@ def evaluate(
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Names, noisy-* and noisy-image:blur@3 too. Default: all of missing-*, or none beside a table."
+            help="Names, noisy-* and noisy-image:blur@3 too. "
+            "Default: all of missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[

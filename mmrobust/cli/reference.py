@@ -17,7 +17,7 @@ import typer
 HEAD = """# Commands
 
 Generated from `--help` by `python scripts/write_commands.py`; a test fails where it differs. Every flag can also be set
-by the environment variable that stands beside it.
+by the environment variable that stands beside it. `mmrobust --version` prints the version.
 """
 
 KINDS = {Path: "PATH", float: "NUMBER", int: "INTEGER", str: "TEXT"}
@@ -57,7 +57,7 @@ def _command(command: Any, path: tuple[str, ...]) -> str:
     lines += [_plain(inspect.cleandoc(command.help or "")), ""]
     if arguments:
         lines += ["| argument | |", "| --- | --- |"]
-        lines += [f"| `{_argument(p)}` | {_cell(getattr(p, 'help', '') or '')} |" for p in arguments]
+        lines += [f"| `{_cell(_argument(p))}` | {_cell(getattr(p, 'help', '') or '')} |" for p in arguments]
         lines += [""]
     if options:
         lines += ["| option | | default | environment |", "| --- | --- | --- | --- |"]
@@ -72,7 +72,8 @@ def _command(command: Any, path: tuple[str, ...]) -> str:
 def _row(option: Any, path: tuple[str, ...], kinds: dict[str, str]) -> str:
     default = option.default
     shown = "required" if option.required else ""
-    if not option.required and default not in (None, False, (), []) and not callable(default):
+    given = default is not None and default is not False and default not in ((), [])
+    if not option.required and given and not callable(default):
         shown = f"`{', '.join(map(str, default)) if isinstance(default, (list, tuple)) else default}`"
     variable = "_".join((*path, option.name)).upper().replace("-", "_")
     return f"| `{_option(option, kinds)}` | {_cell(option.help or '')} | {shown} | `{variable}` |"

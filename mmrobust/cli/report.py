@@ -46,7 +46,10 @@ def _with_formats(function: Callable[..., None]) -> Callable[..., None]:
 @_with_formats
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS", help="results.parquet, or the folder that holds one.")
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS...", help="results.parquet, or the folder that holds one; several side by side."
+        ),
     ],
     files: dict[str, Path],
     figures: Annotated[

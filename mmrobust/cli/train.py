@@ -46,7 +46,7 @@ def train(
         str | None, typer.Option(help="CAV-MAE, one modality missing: fill, single or average. Default: fill.")
     ] = None,
     max_text_length: Annotated[
-        int | None, typer.Option(help="ViLT: tokens of a text; more than its table has stretch it.")
+        int | None, typer.Option(help="ViLT: tokens of a text; a longer one stretches the position table.")
     ] = None,
     method_set: Annotated[
         list[str] | None, typer.Option(help="Any setting of the method, as KEY=VALUE; may be repeated.")
@@ -95,7 +95,8 @@ def train(
         str, typer.Option(help="auto, off, or a folder/ that keeps what is frozen for later trainings too.")
     ] = "auto",
     cache_memory: Annotated[
-        float | None, typer.Option(help="GiB of memory that may take; the rest lies on disk. Default: 1/4 of the free.")
+        float | None,
+        typer.Option(help="GiB of memory the cache may take; the rest lies on disk. Default: 1/4 of the free."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was killed.")] = False,
 ) -> None:

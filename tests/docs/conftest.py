@@ -83,6 +83,9 @@ class Shell:
             code, self.code = self.code, 0
             return f"{code}\n"
         words = shlex.split(command, comments=True)
+        if words[0] == "cd":
+            self.folder /= words[1]
+            return ""
         settings = {}
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             name, _, settings[name] = words.pop(0).partition("=")

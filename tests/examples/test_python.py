@@ -71,6 +71,14 @@ def test_a_data_set_from_an_archive(tmp_path: Path) -> None:
     assert samples["digit-0003"].text == "sembra tre"
 
 
+def test_raw_data_that_are_there_already_are_named_in_a_line(tmp_path: Path) -> None:
+    run("own_dataset/make_raw.py", "raw", "--samples", 2, folder=tmp_path)
+    again = [sys.executable, EXAMPLES / "own_dataset" / "make_raw.py", "raw"]
+    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"{Path('raw', 'images')}: is there already; name another folder\n"
+
+
 def test_the_method_is_one_for_every_command(own, cli, trained, digits, tmp_path) -> None:
     method = own("own_method").CaseBias
     student = ("train", "--data", digits.folder, "--backbone", trained("full", "linear"), "--method", "bias")
