@@ -12,7 +12,7 @@ import torch
 from mmrobust.cases import Case
 from mmrobust.checkpoint import trained_tensors
 from mmrobust.classifier import Classifier
-from mmrobust.data.dataset import Dataset
+from mmrobust.data.dataset import Dataset, Positions
 from mmrobust.methods import method_class
 from mmrobust.prediction.plan import plan_predictions
 from mmrobust.scenarios import SITUATION, make_grid, parse_rates
@@ -23,7 +23,6 @@ from mmrobust.training.caching import Cache
 from mmrobust.training.frozen import FrozenSource, source_of
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
-from mmrobust.training.rows import Positions
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from mmrobust.cases import Case
+from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
 from mmrobust.heads.base import Head
 from mmrobust.progress import Advance, Progress
-from mmrobust.training.batching import Batch, Positions, epoch_batches, share_of
+from mmrobust.training.batching import Batch, epoch_batches, share_of
 from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
 from mmrobust.training.efficiency import Clock, Efficiency, Meter, release_memory

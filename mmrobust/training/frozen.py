@@ -28,6 +28,7 @@ from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import plain
 from mmrobust.data.batches import EncodedSplit, input_key
+from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.fingerprints import fingerprint_settings
 from mmrobust.machine import free_memory
@@ -35,7 +36,7 @@ from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
 from mmrobust.training.batching import Batch
 from mmrobust.training.caching import Cache
-from mmrobust.training.rows import SHARED, MemoryBudget, Positions, RowTable
+from mmrobust.training.rows import SHARED, MemoryBudget, RowTable
 from mmrobust.training.sources import STRETCH, LiveSource, Wanted
 
 FILL_BATCH = 64

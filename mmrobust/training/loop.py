@@ -86,9 +86,9 @@ def train(
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
     identity = fingerprint_settings(
-        {"settings": plain(settings), "config": setup.config.dataset, "dtype": dtype, "cached": cache.on}
+        {"settings": plain(settings), "data": setup.config.dataset, "dtype": dtype, "cached": cache.on}
         | {"head": fingerprint_tensors(dict(setup.classifier.head.named_parameters()))}
-        | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
+        | {"backbone": setup.config.backbone["fingerprint"]}
     )
     store = StateStore(out, identity)
     kept = "finished epochs are kept, the same command with --resume goes on"

@@ -17,16 +17,15 @@ from io import FileIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.data.dataset import Positions
 from mmrobust.files import atomic_file
 
-Positions = npt.NDArray[np.int64]
 SHARED = -1
 """The position under which a row lies that is the same for every sample."""
 NO_MARK = -1

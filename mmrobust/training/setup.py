@@ -20,7 +20,7 @@ from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, r
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.dataset import Dataset, Positions, Split
 from mmrobust.data.format import choose_modalities
 from mmrobust.data.screening import ERROR, screen
 from mmrobust.degradations import DEFAULT, Noise, check_profile
@@ -81,7 +81,7 @@ class TrainingSplit:
         draw = ScenarioDraw(split.ids, scenario, seed, split.natural_cases(self.encoded.modalities))
         return dataclasses.replace(self, table=draw.table(self.rate if rate is None else rate))
 
-    def of_case(self, positions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    def of_case(self, positions: Positions) -> dict[str, Positions]:
         """``positions`` by the case that their samples are in."""
         cases = self.table[positions]
         return {case: positions[cases == case] for case in sorted(set(cases.tolist()))}
@@ -199,7 +199,7 @@ def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in theirs.items() if name != "dropout"} | settings.backbone_settings
 
 
-def case_positions(split: TrainingSplit, case: Case) -> npt.NDArray[np.int64]:
+def case_positions(split: TrainingSplit, case: Case) -> Positions:
     """Positions of the samples that have, by nature, all that ``case`` calls present."""
     presence = split.encoded.split.presence
     return np.flatnonzero(np.all([presence[m] for m in case.present], axis=0))

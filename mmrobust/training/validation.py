@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 
 from mmrobust.cases import Case
+from mmrobust.data.dataset import Positions
 from mmrobust.scenarios import SITUATION, Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
-from mmrobust.training.batching import Batch, Positions, validation_groups
+from mmrobust.training.batching import Batch, validation_groups
 from mmrobust.training.recipe import GRID, Recipe
 from mmrobust.training.setup import TrainingSplit, case_positions
 from mmrobust.training.sources import LiveSource
