@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmrobust.backbones import load_backbone
+from mmrobust.backbones import is_tiny, load_backbone
 from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.tiny import is_tiny, make_tiny
+from mmrobust.backbones.tiny import make_tiny
 from mmrobust.cases import Case
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
 from mmrobust.classifier import Classifier
