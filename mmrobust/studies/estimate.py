@@ -66,7 +66,7 @@ def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
     chosen = share_of(split.encoded.split.ids, recipe.share, settings.seed)
     batches = epoch_batches(split, chosen, recipe, cases)
     samples = sum(len(positions) for batch in batches for positions in batch.values())
-    source = source_of(classifier, split.encoded, Cache(), scratch, {}, recipe.augment)
+    source = source_of(classifier, split.encoded, Cache(), scratch, {}, augmented=recipe.augment)
     name, positions = max(batches[0].items(), key=lambda item: len(item[1]))
     case, noise = Case.parse(name, classifier.modalities), split.encoded.noise
 

@@ -11,7 +11,7 @@ from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError
 from mmrobust.scenarios import affected_count, rank_samples
 from mmrobust.training.recipe import CASE_WISE, Recipe
-from mmrobust.training.setup import TrainingSplit, case_positions
+from mmrobust.training.splits import TrainingSplit, case_positions
 
 Batch = dict[str, Positions]
 """Case → positions of the samples that a step sees in it."""
