@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import Case
 from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.prediction.buckets import buckets
+from mmrobust.data.buckets import buckets
 
 BATCH = 32
 

@@ -287,6 +287,17 @@ def check_rate(rate: float) -> float:
     return float(rate)
 
 
+def check_seed(seed: int) -> int:
+    """``seed`` itself, where random numbers can be drawn from it.
+
+    Raises:
+        UsageError: it is negative, or too large for PyTorch.
+    """
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed {seed}: give a whole number of 0 or more, below 2^63")
+    return seed
+
+
 def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
     """Rates from text: numbers, comma-separated lists and ``start:stop:step`` (stop included).
 

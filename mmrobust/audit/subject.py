@@ -15,7 +15,7 @@ from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.evaluation import check_fits
-from mmrobust.scenarios import CONCAT, SITUATION
+from mmrobust.scenarios import CONCAT, SITUATION, check_seed
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
 
 FEW = 16
@@ -38,13 +38,14 @@ class Subject:
         seed: of their choice.
 
     Raises:
-        UsageError: no such split, data that do not fit the checkpoint, or a limit below two.
+        UsageError: no such split, data that do not fit the checkpoint, a limit below two, or a negative seed.
         DataError: no two samples have all modalities.
     """
 
     def __init__(self, checkpoint: Checkpoint, dataset: Dataset, *, split: str, limit: int, seed: int) -> None:
         if limit < 2:
             raise UsageError(f"--limit {limit}: at least two samples are needed, to set beside each other")
+        check_seed(seed)
         self.checkpoint, self.classifier = checkpoint, checkpoint.classifier
         self.split, self.seed = dataset.split(split), seed
         check_fits(self.classifier, dataset, str(checkpoint.folder))

@@ -26,6 +26,11 @@ BACKBONE_FOLDER = "backbone"
 """Where a checkpoint keeps the backbone that it holds itself."""
 
 
+def is_tiny(name: str) -> bool:
+    """Whether ``--backbone name`` asks for a tiny backbone, and not for a folder or a Hub id of that name."""
+    return (name == "tiny" or name.startswith("tiny-")) and "/" not in name and not Path(name).is_dir()
+
+
 def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
     """A backbone with its weights and processor.
 

@@ -102,7 +102,7 @@ class CavMaeProcessor(Processor):
             return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
         waveform, rate = raw
         settings = self.audio
-        bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins)[: settings.frames]
+        bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
         padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
         padded[: len(bank)] = bank
         return torch.from_numpy((padded - settings.mean) / settings.std)

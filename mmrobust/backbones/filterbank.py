@@ -18,7 +18,7 @@ LOG_FLOOR = 1.192092955078125e-07
 
 
 def log_mel_filterbank(
-    waveform: npt.NDArray[np.float32], rate: int, target_rate: int, mel_bins: int
+    waveform: npt.NDArray[np.float32], rate: int, target_rate: int, mel_bins: int, frames: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Kaldi's filter bank of a mono waveform: [frames, mel_bins], natural logarithm, not normalised.
 
@@ -30,14 +30,16 @@ def log_mel_filterbank(
         rate: its sampling rate in Hz.
         target_rate: resampled to this rate first, where it differs.
         mel_bins: filters from 20 Hz to half the target rate.
+        frames: how many frames at most, from the first; what lies behind them counts in the mean alone. ``None``: all.
     """
     waveform = resample(waveform, rate, target_rate)
     frame, shift = int(target_rate * FRAME_SECONDS), int(target_rate * SHIFT_SECONDS)
     if len(waveform) < frame:
         return np.zeros((0, mel_bins), dtype=np.float32)
     length, window, filters = _constants(target_rate, frame, mel_bins)
+    heard = None if frames is None else frame + (frames - 1) * shift
     bank = spectrogram(
-        waveform - waveform.mean(),
+        waveform[:heard] - waveform.mean(),
         window,
         frame_length=frame,
         hop_length=shift,

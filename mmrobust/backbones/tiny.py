@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,11 +49,6 @@ STATISTICS_SAMPLES = 512
 
 BERT_ENDS = ("[CLS]", "[SEP]")
 CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
-
-
-def is_tiny(name: str) -> bool:
-    """Whether ``--backbone name`` asks for a tiny backbone, and not for a folder of that name."""
-    return (name == "tiny" or name.startswith("tiny-")) and not Path(name).is_dir()
 
 
 def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> Backbone:

@@ -25,6 +25,9 @@ from mmrobust.data.format import INFO_FILE, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError, unknown_name
 from mmrobust.parquet import checked, open_parquet, reading
 
+Positions = npt.NDArray[np.int64]
+"""Places of samples in a split, counted from 0."""
+
 ROW_GROUPS_BYTES = 16 * 2**20
 """How much of a split stays in memory as it lies in the file: the row groups that were read last."""
 
@@ -183,7 +186,7 @@ class Split:
         self._recent = OrderedDict()
         return self
 
-    def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
+    def read(self, positions: Sequence[int] | Positions) -> list[Sample]:
         """The samples at these positions, in that order. However they lie, each row group is read once.
 
         Raises:

@@ -70,8 +70,18 @@ class Head(nn.Module, ABC):
         logits = self(features, cases)
         return logits, logits.new_zeros(())
 
+    @property
+    def starts_from_features(self) -> bool:
+        """Whether :meth:`start_from` is to be called: where a head overrides it, unless its settings say otherwise.
+
+        The features of the whole training split are computed for it.
+        """
+        return type(self).start_from is not Head.start_from
+
     def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Initial values from the frozen features of the training split, where a head has such a start.
+        """Initial values from the features of the training split, before the first step.
+
+        Random numbers come from PyTorch's global generator on the CPU, which training seeds.
 
         Args:
             seen: case → (modality → features [N, D], labels as ones in [N, classes]), over the samples that have, by

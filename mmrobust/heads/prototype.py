@@ -47,7 +47,7 @@ class PrototypeConfig(HeadConfig):
     margin: float = 0.0
     """m: how many radians further away the true class is made to seem in training; 0: none."""
     contrastive: float = 0.0
-    """Weight of the supervised contrastive term; 0: none."""
+    """Weight of the supervised contrastive term; 0: none. It is of the samples that run together (see ``learn``)."""
     temperature: float = 0.1
     """τ of the contrastive term."""
 
@@ -93,7 +93,9 @@ class PrototypeHead(Head):
     def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Head.learn`: the margin lies on the true classes' scores, the contrastive term is the head's own.
 
-        A batch holds one case, so features are contrasted with those of samples that lack the same.
+        A batch holds one case, so features are contrasted with those of samples that lack the same. Only those count
+        that run together: of several processes each contrasts its own part of a batch, and so does each part into
+        which ``accumulate`` cuts it.
         """
         cosines = self._cosines(features.parts_BD, cases)
         if self.config.margin:
@@ -118,19 +120,23 @@ class PrototypeHead(Head):
         """The parts of what is present in ``case`` as one vector of length 1; zero parts are simply left out."""
         return F.normalize(torch.cat([parts[m] for m in self.present[case]], dim=-1), dim=-1)
 
+    @property
+    def starts_from_features(self) -> bool:
+        """See :attr:`Head.starts_from_features`: from the class means, unless its settings say otherwise."""
+        return bool(self.config.init == "means")
+
     @torch.no_grad()
     def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
         """See :meth:`Head.start_from`: w_k^c = mean of h over the samples of class k in case c.
 
         More than one prototype per class begin around that mean, a tenth of the features' spread apart.
         """
-        if self.config.init == "random":
-            return
         for case, prototypes in self.prototypes.items():
             parts, labels = seen[case]
             weights = labels / labels.sum(0, keepdim=True).clamp(min=1)
             for modality, prototype in prototypes.items():
-                spread = torch.randn_like(prototype) * parts[modality].std(0) * 0.1
+                drawn = torch.randn(prototype.shape).to(prototype.device)  # on the CPU: the same for every device
+                spread = drawn * parts[modality].std(0) * 0.1
                 means = (weights.T @ parts[modality])[:, None]
                 prototype.copy_(means if prototype.shape[1] == 1 else means + spread)
 

@@ -14,15 +14,14 @@ from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.buckets import buckets
+from mmrobust.data.dataset import Positions
 from mmrobust.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
 from mmrobust.prediction.background import in_background
 from mmrobust.prediction.batch import Batch, Rows
-from mmrobust.prediction.buckets import buckets
 from mmrobust.prediction.sharing import Alone, Key, Parts, parts_of
 from mmrobust.prediction.store import Predictions
 from mmrobust.progress import Advance
-
-Positions = npt.NDArray[np.int64]
 
 STRETCH_SAMPLES = 512
 """Samples, by their place in the split, that are decoded and sorted into batches before the next ones are. Whoever

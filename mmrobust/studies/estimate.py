@@ -12,7 +12,7 @@ import torch
 from mmrobust.cases import Case
 from mmrobust.checkpoint import trained_tensors
 from mmrobust.classifier import Classifier
-from mmrobust.data.dataset import Dataset
+from mmrobust.data.dataset import Dataset, Positions
 from mmrobust.methods import method_class
 from mmrobust.prediction.plan import plan_predictions
 from mmrobust.scenarios import SITUATION, make_grid, parse_rates
@@ -23,7 +23,6 @@ from mmrobust.training.caching import Cache
 from mmrobust.training.frozen import FrozenSource, source_of
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
-from mmrobust.training.rows import Positions
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
 
@@ -67,7 +66,7 @@ def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
     chosen = share_of(split.encoded.split.ids, recipe.share, settings.seed)
     batches = epoch_batches(split, chosen, recipe, cases)
     samples = sum(len(positions) for batch in batches for positions in batch.values())
-    source = source_of(classifier, split.encoded, Cache(), scratch, {}, recipe.augment)
+    source = source_of(classifier, split.encoded, Cache(), scratch, {}, augmented=recipe.augment)
     name, positions = max(batches[0].items(), key=lambda item: len(item[1]))
     case, noise = Case.parse(name, classifier.modalities), split.encoded.noise
 

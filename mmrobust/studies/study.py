@@ -11,7 +11,7 @@ from typing import Any
 from mmrobust.configuration import from_mapping, read_yaml
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.files import read_text
-from mmrobust.scenarios import PROMPTINGS, SITUATION, parse_rates
+from mmrobust.scenarios import PROMPTINGS, SITUATION, check_seed, parse_rates
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
@@ -82,7 +82,7 @@ class Study:
     """A study.
 
     Raises:
-        UsageError: an empty axis, or a name that does not exist.
+        UsageError: an empty axis, a negative seed, or a name that does not exist.
     """
 
     methods: dict[str, Variant]
@@ -108,6 +108,8 @@ class Study:
         for axis in ("methods", "heads", "under", "seeds"):
             if not getattr(self, axis):
                 raise UsageError(f"study: no {axis}; name at least one")
+        for seed in self.seeds:
+            check_seed(seed)
         for axis in AXES:
             for name in getattr(self, f"{axis}s"):
                 check_name(name, f"the study's {axis}")

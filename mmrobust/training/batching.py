@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.cases import Case
+from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError
 from mmrobust.scenarios import affected_count, rank_samples
 from mmrobust.training.recipe import CASE_WISE, Recipe
-from mmrobust.training.setup import TrainingSplit, case_positions
+from mmrobust.training.splits import TrainingSplit, case_positions
 
-Positions = npt.NDArray[np.int64]
 Batch = dict[str, Positions]
 """Case → positions of the samples that a step sees in it."""
 

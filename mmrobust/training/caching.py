@@ -16,7 +16,8 @@ class Cache:
     folder: Path | None = None
     """Where it is kept for later trainings; ``None``: for this training only, in memory as far as it goes."""
     memory: int | None = None
-    """Bytes of memory at most; the rest lies in files. ``None``: a quarter of what is free."""
+    """Bytes of memory at most, for training and validation together (of several processes: each); the rest lies in
+    files. ``None``: a quarter of what is free."""
 
 
 def parse_cache(text: str, gigabytes: float | None = None) -> Cache:

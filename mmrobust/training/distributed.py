@@ -1,7 +1,8 @@
 """Training on several devices, one process each, as ``torchrun`` or ``accelerate launch`` start them.
 
 Every process takes its share of each batch, and the gradients are added up, so that a step is the one that a single
-process would take. The launcher says who is who in the environment (``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK``).
+process would take; but for a head's contrastive term, in which samples of different processes do not meet. The launcher
+says who is who in the environment (``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK``).
 """
 
 from __future__ import annotations
@@ -33,10 +34,18 @@ class Team:
             distributed.barrier()
 
     def add_up(self, parameters: list[nn.Parameter]) -> None:
-        """The sum over all processes of each gradient; one that is absent here counts as zero."""
-        if self.size == 1:
+        """The sum over all processes of each gradient; one that is absent here counts as zero.
+
+        One that is absent everywhere stays so: the optimiser passes over it, and would not over zeros.
+        """
+        if self.size == 1 or not parameters:
             return
-        for parameter in parameters:
+        known = [parameter.grad is not None for parameter in parameters]
+        somewhere = torch.tensor(known, dtype=torch.uint8, device=parameters[0].device)
+        distributed.all_reduce(somewhere, distributed.ReduceOp.MAX)
+        for parameter, found in zip(parameters, somewhere.tolist(), strict=True):
+            if not found:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)

@@ -10,19 +10,20 @@ import numpy as np
 import torch
 
 from mmrobust.cases import Case
+from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
-from mmrobust.heads.base import Head
 from mmrobust.progress import Advance, Progress
-from mmrobust.training.batching import Batch, Positions, epoch_batches, share_of
+from mmrobust.training.batching import Batch, epoch_batches, share_of
 from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
 from mmrobust.training.efficiency import Clock, Efficiency, Meter, release_memory
-from mmrobust.training.frozen import source_of
+from mmrobust.training.frozen import memory_for, source_of
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import Setup, TrainingSplit, TrainSettings, case_positions
+from mmrobust.training.setup import Setup, TrainSettings
 from mmrobust.training.sources import LiveSource, Wanted
+from mmrobust.training.splits import TrainingSplit, case_positions
 from mmrobust.training.state import EpochRecord, Progressed, StateStore
 from mmrobust.training.validation import class_features, groups_of, needed, validate
 
@@ -71,19 +72,26 @@ class Run:
         self.progress, self.observe, self.watch = progress, observe, watch
         self.splits = {"train": setup.train, "validation": setup.validation}
         self.device = next(self.classifier.parameters()).device
-        self._run_once(setup.validation)
-        self.meter = Meter(self.device)
         # The classifier's cases, with the corruption that the scenario names where it names one.
         (affected, *_) = setup.train.scenario.cases
         self.cases = [self._case(name).under(affected) for name in self.classifier.cases]
         self.chosen = share_of(setup.train.encoded.split.ids, self.recipe.share, settings.seed)
         self.groups = groups_of(setup.validation, self.recipe, self.cases, settings.seed)
+        self._run_once(setup.validation)
+        self.meter = Meter(self.device)
         scratch = store.scratch / str(processes.rank)
         shutil.rmtree(scratch, ignore_errors=True)
         identity = {"backbone": self.config.backbone["fingerprint"], "data": self.config.dataset["fingerprint"]}
+        memory = memory_for(cache)
         self.sources: dict[str, LiveSource] = {
             name: source_of(
-                self.classifier, split.encoded, cache, scratch, identity, self.recipe.augment and name == "train"
+                self.classifier,
+                split.encoded,
+                cache,
+                scratch,
+                identity,
+                memory,
+                augmented=self.recipe.augment and name == "train",
             )
             for name, split in self.splits.items()
         }
@@ -92,14 +100,15 @@ class Run:
     def _run_once(self, split: TrainingSplit) -> None:
         """Validate on one sample: libraries that are loaded when they are first used are no cost of the training."""
         source = LiveSource(self.classifier, split.encoded)
-        validate(source, split, self.config.headline_metric, [split.of_case(np.arange(1))])
+        case, positions = next(iter(self.groups[0].items()))
+        validate(source, split, self.config.headline_metric, [{case: positions[:1]}])
         split.encoded.forget()
 
     def fit(self) -> Progressed:
         """Train to the last epoch, or until patience is lost; the classifier ends with the weights of the best one.
 
         Raises:
-            TrainingError: the loss or a weight is no number any more.
+            TrainingError: the loss, a weight or the validation's metric is no number any more.
             Interrupted: Ctrl-C.
         """
         classifier, recipe, settings = self.classifier, self.recipe, self.settings
@@ -165,11 +174,15 @@ class Run:
     @property
     def _head_starts(self) -> bool:
         """Whether the head begins from the frozen features (the prototypes: class means per case)."""
-        return not self.head_taken and type(self.classifier.head).start_from is not Head.start_from
+        return not self.head_taken and self.classifier.head.starts_from_features
 
     def _start_head(self) -> None:
-        if self._head_starts:
-            self.classifier.head.start_from(class_features(self.sources["train"], self.splits["train"], self.cases))
+        if not self._head_starts:
+            return
+        seen = class_features(self.sources["train"], self.splits["train"], self.cases)
+        with torch.random.fork_rng(devices=[]):  # every process, and every training of this seed, draws the same
+            torch.manual_seed(self.settings.seed)
+            self.classifier.head.start_from(seen)
 
     def _drawn(self, epoch: int) -> tuple[TrainingSplit, Noise]:
         """The missing table and the noise that an epoch (from 0) trains under."""
@@ -222,6 +235,8 @@ class Run:
             self.sources["validation"], self.splits["validation"], self.config.headline_metric, self.groups
         )
         metric = float(self.team.same(torch.tensor(metric, dtype=torch.float64, device=self.device)))
+        if not np.isfinite(metric):
+            raise self._diverged(f"validation {self.config.headline_metric}", epoch, len(batches) - 1)
         peak = self.meter.peak_memory() or 0
         return EpochRecord(epoch + 1, total / seen, metric, rate, seconds, seen / seconds, clock.seconds(), peak)
 
@@ -234,7 +249,7 @@ class Run:
             ways.append("--dtype float32")
         bad = [n for n, p in classifier.trained().items() if p.grad is not None and not bool(p.grad.isfinite().all())]
         where = f", first seen in the gradient of {bad[0]}" if bad else ""
-        verb = "is" if what == "loss" else "are"
+        verb = "are" if what == "weights" else "is"
         return TrainingError(
             f"the {what} {verb} no number any more at epoch {epoch + 1}, step {index + 1}{where}; try {', '.join(ways)}"
         )

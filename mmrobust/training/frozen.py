@@ -28,6 +28,7 @@ from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import plain
 from mmrobust.data.batches import EncodedSplit, input_key
+from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.fingerprints import fingerprint_settings
 from mmrobust.machine import free_memory
@@ -35,7 +36,7 @@ from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
 from mmrobust.training.batching import Batch
 from mmrobust.training.caching import Cache
-from mmrobust.training.rows import SHARED, MemoryBudget, Positions, RowTable
+from mmrobust.training.rows import SHARED, MemoryBudget, RowTable
 from mmrobust.training.sources import STRETCH, LiveSource, Wanted
 
 FILL_BATCH = 64
@@ -56,6 +57,7 @@ class FrozenSource(LiveSource):
         cache: where to keep them.
         scratch: a folder for what goes beyond memory, where ``cache`` names none.
         identity: what else decides a value: fingerprints of the backbone and the data.
+        memory: what the training's sources may keep in memory together: :func:`memory_for`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class FrozenSource(LiveSource):
         cache: Cache,
         scratch: Path,
         identity: Mapping[str, str],
+        memory: MemoryBudget,
     ) -> None:
         super().__init__(classifier, encoded)
         self.depths = frozen_depths(classifier)
@@ -77,8 +80,7 @@ class FrozenSource(LiveSource):
             "settings": repr(classifier.backbone.settings),
         }
         self._folder, self._lasting = cache.folder or scratch, cache.folder is not None
-        free = (free_memory() or MEMORY_IF_UNKNOWN) // 4 if cache.memory is None else cache.memory
-        self._memory = MemoryBudget(0 if self._lasting else free)
+        self._memory = memory
         self._tables: dict[_Key, RowTable] = {}
 
     @property
@@ -263,13 +265,25 @@ def source_of(
     cache: Cache,
     scratch: Path,
     identity: Mapping[str, str],
+    memory: MemoryBudget | None = None,
+    *,
     augmented: bool = False,
 ) -> LiveSource:
-    """The source of features that keeps the most. Arguments: :class:`LiveSource` and :class:`FrozenSource`."""
+    """The source of features that keeps the most. Arguments: :class:`LiveSource` and :class:`FrozenSource`.
+
+    Without ``memory`` it is the only source and has all that ``cache`` allows.
+    """
     if not cache.on or augmented or not frozen_depths(classifier):
         return LiveSource(classifier, encoded, augmented)
     kind = FeatureSource if only_head_trains(classifier) else FrozenSource
-    return kind(classifier, encoded, cache, scratch, identity)
+    return kind(classifier, encoded, cache, scratch, identity, memory_for(cache) if memory is None else memory)
+
+
+def memory_for(cache: Cache) -> MemoryBudget:
+    """What all sources of one training may keep in memory, together; nothing where a folder keeps it."""
+    if cache.folder is not None:
+        return MemoryBudget(0)
+    return MemoryBudget((free_memory() or MEMORY_IF_UNKNOWN) // 4 if cache.memory is None else cache.memory)
 
 
 def frozen_depths(classifier: Classifier) -> dict[str, int]:

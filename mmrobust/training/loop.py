@@ -15,7 +15,7 @@ from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save
 from mmrobust.configuration import plain
 from mmrobust.devices import device_errors
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.files import refuse_to_overwrite, writing
+from mmrobust.files import atomic_file, refuse_to_overwrite, writing
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.locks import hold
 from mmrobust.progress import Progress, no_progress
@@ -27,7 +27,7 @@ from mmrobust.training.fit import Observer, Run, Watch
 from mmrobust.training.kept_head import head_loss
 from mmrobust.training.recipe import HEAD
 from mmrobust.training.setup import Setup, TrainSettings, set_up
-from mmrobust.training.state import Progressed, StateStore, begun
+from mmrobust.training.state import Progressed, StateStore, begun, forget
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
@@ -69,7 +69,9 @@ def train(
         Interrupted: Ctrl-C; what is finished is kept.
     """
     if resume and (out / CONFIG_FILE).is_file():
-        return CheckpointConfig.read(out)
+        config = CheckpointConfig.read(out)
+        forget(out)  # of a training that was killed between its last two steps
+        return config
     if begun(out) and not resume:
         raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
     if not begun(out):
@@ -86,9 +88,9 @@ def train(
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
     identity = fingerprint_settings(
-        {"settings": plain(settings), "config": setup.config.dataset, "dtype": dtype, "cached": cache.on}
+        {"settings": plain(settings), "data": setup.config.dataset, "dtype": dtype, "cached": cache.on}
         | {"head": fingerprint_tensors(dict(setup.classifier.head.named_parameters()))}
-        | {"backbone": setup.config.backbone["fingerprint"], "data": str(setup.config.dataset["fingerprint"])}
+        | {"backbone": setup.config.backbone["fingerprint"]}
     )
     store = StateStore(out, identity)
     kept = "finished epochs are kept, the same command with --resume goes on"
@@ -97,13 +99,20 @@ def train(
         progressed = run.fit()
         config = _finish(setup, progressed, run.efficiency(progressed))
         if processes.leads:
-            save_checkpoint(out, setup.classifier, config)
-            curves = pd.DataFrame([dataclasses.asdict(record) for record in progressed.records])
-            curves.to_parquet(out / CURVES_FILE, index=False)
+            # The checkpoint last: its config says that the training is done, and with --resume no more is written.
+            _write_curves(out, progressed)
             write_card(out, config, progressed)
-            store.remove()
+            save_checkpoint(out, setup.classifier, config)
+            forget(out)
         processes.wait()
     return config
+
+
+def _write_curves(out: Path, progressed: Progressed) -> None:
+    """One row for each epoch."""
+    curves = pd.DataFrame([dataclasses.asdict(record) for record in progressed.records])
+    with atomic_file(out / CURVES_FILE) as partial:
+        curves.to_parquet(partial, index=False)
 
 
 @contextmanager

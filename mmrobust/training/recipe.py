@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mmrobust.backbones import is_tiny
 from mmrobust.errors import UsageError, unknown_name
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -138,4 +139,4 @@ def default_recipe(method: str, backbone: str) -> Recipe:
         return ADAPTERS
     if method != "full":
         return DEFAULT
-    return SCRATCH if backbone.startswith("tiny") else FINE_TUNING
+    return SCRATCH if is_tiny(backbone) else FINE_TUNING

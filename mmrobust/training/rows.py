@@ -7,6 +7,7 @@ seen.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -17,16 +18,16 @@ from io import FileIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from mmrobust.backbones.sequence import TokenSequence
+from mmrobust.data.dataset import Positions
+from mmrobust.errors import DataError
 from mmrobust.files import atomic_file
 
-Positions = npt.NDArray[np.int64]
 SHARED = -1
 """The position under which a row lies that is the same for every sample."""
 NO_MARK = -1
@@ -38,7 +39,7 @@ DISK_LEFT = 0.1
 
 @dataclass
 class MemoryBudget:
-    """How much memory the tables of one source may still take, together."""
+    """How much memory the tables of one training may still take, together."""
 
     left: int
 
@@ -183,7 +184,7 @@ class RowTable:
             self._growing = place, file, 0
         place, file, start = self._growing
         file.seek(0, os.SEEK_END)
-        file.write(values.contiguous().numpy().data.cast("B"))
+        _write(file, values.contiguous().numpy().data.cast("B"))
         self._growing = place, file, start + len(values)
         return len(self._shards) - 1, start
 
@@ -194,7 +195,7 @@ class RowTable:
             return shard[row.start : row.start + length]
         values = np.empty((length, width), dtype=np.float32)
         shard.seek(row.start * width * values.itemsize)
-        shard.readinto(values.data.cast("B"))
+        _read(shard, values.data.cast("B"))
         return torch.from_numpy(values)
 
     def _read_shard(self, file: Path) -> None:
@@ -218,6 +219,32 @@ class RowTable:
         ):
             self._rows.setdefault(position, Row(len(self._shards) - 1, start, tuple(lengths), mark))
         self._template = self._template or _template(width, bool(masked), names, bool(causal))
+
+
+def _write(file: FileIO, values: memoryview) -> None:
+    """All of ``values``: a disk that fills up takes a part, and says what is wrong only when the rest comes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    while len(values):
+        taken = file.write(values)
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+        values = values[taken:]
+
+
+def _read(file: FileIO, values: memoryview) -> None:
+    """Fill ``values`` from the file.
+
+    Raises:
+        DataError: it ends before: somebody has cut it off since it was opened.
+    """
+    while len(values):
+        found = file.readinto(values)
+        if not found:
+            raise DataError(f"{file.name}: ends before what is kept in it; was it changed? Remove it, and begin again")
+        values = values[found:]
 
 
 def _close(shards: list[Tensor | FileIO]) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from mmrobust.backbones import load_backbone
+from mmrobust.backbones import is_tiny, load_backbone
 from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.tiny import is_tiny, make_tiny
-from mmrobust.cases import Case
+from mmrobust.backbones.tiny import make_tiny
 from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
@@ -29,15 +25,21 @@ from mmrobust.heads import head_class
 from mmrobust.methods import method_class
 from mmrobust.progress import Progress, no_progress
 from mmrobust.provenance import versions
-from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate, training_cases
+from mmrobust.scenarios import Scenario, check_rate, check_seed, training_cases
 from mmrobust.training.kept_head import take_head
 from mmrobust.training.objective import multi_hot
 from mmrobust.training.recipe import Recipe
+from mmrobust.training.splits import TrainingSplit
+from mmrobust.training.trainable import check_trainable
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides what a training gives."""
+    """Everything that decides what a training gives.
+
+    Raises:
+        UsageError: a negative seed.
+    """
 
     data: Path
     backbone: str
@@ -61,30 +63,8 @@ class TrainSettings:
     recipe_name: str = "default"
     """Where the settings come from: a built-in recipe's name or a file."""
 
-
-@dataclass(frozen=True)
-class TrainingSplit:
-    """A split under its missing table."""
-
-    encoded: EncodedSplit
-    table: npt.NDArray[np.object_]
-    """The case name of each sample [N]."""
-    targets: Tensor
-    """Labels as ones in [N, classes]."""
-    scenario: Scenario
-    rate: float
-    """The table's missing rate."""
-
-    def drawn(self, seed: int, scenario: Scenario | None = None, rate: float | None = None) -> TrainingSplit:
-        """The same under another draw of the missing table."""
-        split, scenario = self.encoded.split, scenario or self.scenario
-        draw = ScenarioDraw(split.ids, scenario, seed, split.natural_cases(self.encoded.modalities))
-        return dataclasses.replace(self, table=draw.table(self.rate if rate is None else rate))
-
-    def of_case(self, positions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
-        """``positions`` by the case that their samples are in."""
-        cases = self.table[positions]
-        return {case: positions[cases == case] for case in sorted(set(cases.tolist()))}
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -174,7 +154,9 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         targets, nobody = multi_hot(split.labels, len(dataset.info.classes)), np.empty(0, dtype=object)
         return TrainingSplit(encoded, nobody, targets, scenario, settings.missing_rate).drawn(settings.seed)
 
-    return Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
+    setup = Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
+    check_trainable(setup, settings.recipe, settings.seed)
+    return setup
 
 
 def _split(dataset: Dataset, name: str) -> Split:
@@ -197,9 +179,3 @@ def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:
     holder = holder_of(settings.backbone)
     theirs = holder.backbone.get("settings", {}) if holder else {}
     return {name: value for name, value in theirs.items() if name != "dropout"} | settings.backbone_settings
-
-
-def case_positions(split: TrainingSplit, case: Case) -> npt.NDArray[np.int64]:
-    """Positions of the samples that have, by nature, all that ``case`` calls present."""
-    presence = split.encoded.split.presence
-    return np.flatnonzero(np.all([presence[m] for m in case.present], axis=0))

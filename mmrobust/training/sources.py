@@ -11,13 +11,13 @@ from mmrobust.backbones.base import Begun, Features
 from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.buckets import buckets
+from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
-from mmrobust.prediction.buckets import buckets
 from mmrobust.progress import Advance
 from mmrobust.scenarios import SITUATION
 from mmrobust.training.augmentation import augment
 from mmrobust.training.batching import Batch
-from mmrobust.training.rows import Positions
 
 STRETCH = 256
 """Samples that are decoded at a time, for all their cases."""

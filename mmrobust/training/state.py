@@ -128,16 +128,17 @@ class StateStore:
         """A folder for what a training need not keep when it is done."""
         return self.folder / "scratch"
 
-    def remove(self) -> None:
-        """Forget every state: the training is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def remove_empty(self) -> None:
         """Remove the folder where no epoch was finished: there is nothing to resume."""
         if self.folder.is_dir() and not any(self.folder.glob("epoch-*")):
             shutil.rmtree(self.folder, ignore_errors=True)
             if not any(self.folder.parent.iterdir()):
                 self.folder.parent.rmdir()
+
+
+def forget(out: Path) -> None:
+    """Remove every state under ``out``: the training is done."""
+    shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
 
 
 def begun(out: Path) -> bool:

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import torch
 
 from mmrobust.cases import Case
+from mmrobust.data.dataset import Positions
 from mmrobust.scenarios import SITUATION, Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
-from mmrobust.training.batching import Batch, Positions, validation_groups
+from mmrobust.training.batching import Batch, validation_groups
 from mmrobust.training.recipe import GRID, Recipe
-from mmrobust.training.setup import TrainingSplit, case_positions
 from mmrobust.training.sources import LiveSource
+from mmrobust.training.splits import TrainingSplit, case_positions
 
 BATCH = 64
 GRID_RATES = (0.0, 0.5, 1.0)
@@ -32,16 +33,23 @@ def validate(source: LiveSource, split: TrainingSplit, metric: str, groups: Sequ
         groups: what is scored together, case → positions.
     """
     groups = groups or [split.of_case(np.arange(len(split.table)))]
+    task = source.classifier.task
     logits = {case: predict_case(source, positions, case) for case, positions in needed(groups).items()}
     values = []
     for group in groups:
         seen = np.concatenate(list(group.values()))
         found = np.concatenate([logits[case][positions] for case, positions in group.items()])
-        truth = WeightedTruth(split.targets[seen].numpy() > 0, np.ones((1, len(found))))
-        task = source.classifier.task
-        outcomes = Outcomes(found, truth, task == "multi-label")
-        values.append(float(metrics_of(task, [metric])[metric](outcomes)[0]))
+        values.append(metric_over(split, seen, found, task, metric))
     return sum(values) / len(values)
+
+
+def metric_over(
+    split: TrainingSplit, positions: Positions, logits: npt.NDArray[np.float32], task: str, metric: str
+) -> float:
+    """The metric of that name of the ``logits`` [n, classes] of the samples at ``positions`` [n]."""
+    truth = WeightedTruth(split.targets[positions].numpy() > 0, np.ones((1, len(positions))))
+    outcomes = Outcomes(logits, truth, task == "multi-label")
+    return float(metrics_of(task, [metric])[metric](outcomes)[0])
 
 
 def groups_of(split: TrainingSplit, recipe: Recipe, cases: Sequence[Case], seed: int) -> list[Batch]:

@@ -145,25 +145,22 @@ def cancel(subject: Subject) -> None:
 class BrightensByLabel(EncodedSplit):
     """What stands in for a missing image is as bright as the class is high."""
 
-    def samples(self, positions: Any, case: Case, noise: Any = None) -> list[dict[str, Tensor]]:
+    def inputs(self, positions: Any, modality: str, case: Case, noise: Any = None) -> list[Tensor]:
         positions = list(positions)
-        samples = super().samples(positions, case, noise)
-        if case.is_missing("image"):
-            for position, sample in zip(positions, samples, strict=True):
-                sample["image"] = sample["image"] + 1e-3 * self.split.labels[position][0]
-        return samples
+        found = super().inputs(positions, modality, case, noise)
+        if modality != "image" or not case.is_missing("image"):
+            return found
+        return [fill + 1e-3 * self.split.labels[at][0] for at, fill in zip(positions, found, strict=True)]
 
 
 class FillsInItsOwnSize(EncodedSplit):
     """MMP's release: ones, in the size of the picture that is missing; here pictures of high digits are large."""
 
-    def samples(self, positions: Any, case: Case, noise: Any = None) -> list[dict[str, Tensor]]:
+    def inputs(self, positions: Any, modality: str, case: Case, noise: Any = None) -> list[Tensor]:
         positions = list(positions)
-        samples = super().samples(positions, case, noise)
-        if case.is_missing("image"):
-            for position, sample in zip(positions, samples, strict=True):
-                sample["image"] = torch.ones(3, 64, 80 if self.split.labels[position][0] >= 5 else 64)
-        return samples
+        if modality != "image" or not case.is_missing("image"):
+            return super().inputs(positions, modality, case, noise)
+        return [torch.ones(3, 64, 80 if self.split.labels[at][0] >= 5 else 64) for at in positions]
 
 
 def leak(subject: Subject, encoded: type[EncodedSplit]) -> None:
@@ -218,18 +215,35 @@ def test_logits_that_are_no_numbers_fail_and_are_null_in_json(subject: Any) -> N
     assert described["checks"][0]["figure"] is None
 
 
+def with_column(data: Dataset, folder: Path, name: str, change: Callable[[list[Any], list[int]], pa.Array]) -> Dataset:
+    """A copy of ``data`` with another column in its test split, made from the old one and the labels."""
+    shutil.copytree(data.folder, folder)
+    (file,) = folder.glob("test-*.parquet")
+    table = pq.read_table(file)
+    column = table.schema.get_field_index(name)
+    changed = change(table[name].to_pylist(), table["label"].to_pylist())
+    pq.write_table(table.set_column(column, table.schema.field(column), changed), file)
+    return Dataset(folder)
+
+
 def test_modalities_that_are_missing_in_some_classes_tell_the_label(
     subject: Any, digits: Dataset, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "digits"
-    shutil.copytree(digits.folder, folder)
-    (file,) = folder.glob("test-*.parquet")
-    table = pq.read_table(file)
-    texts = [t if c < 5 else None for t, c in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)]
-    column = table.schema.get_field_index("text")
-    pq.write_table(table.set_column(column, table.schema.field(column), pa.array(texts, pa.string())), file)
-    found = failed(subject("tiny-vilt", data=Dataset(folder)))
+    def lost(texts: list[str], labels: list[int]) -> pa.Array:
+        return pa.array([t if c < 5 else None for t, c in zip(texts, labels, strict=True)], pa.string())
+
+    found = failed(subject("tiny-vilt", data=with_column(digits, tmp_path / "digits", "text", lost)))
     assert list(found) == ["fill-leakage"]
+
+
+def test_fills_are_looked_at_without_decoding_what_is_there(subject: Any, digits: Dataset, tmp_path: Path) -> None:
+    looked_at = subject("tiny-vilt", data=with_column(digits, tmp_path / "digits", "image", _broken))
+    finding = find_check("fill-leakage").run(looked_at)
+    assert finding.status == "passed", finding.said
+
+
+def _broken(images: list[Any], labels: list[int]) -> pa.Array:
+    return pa.array([{"bytes": b"no picture", "path": image["path"]} for image in images])
 
 
 def test_calibration_says_how_overconfident_a_classifier_is(subject: Any) -> None:

@@ -65,6 +65,7 @@ def test_a_changed_backbone_is_exit_code_1_and_named(
     [
         (["--only", "determinisms"], "unknown check 'determinisms': did you mean 'determinism'?"),
         (["--limit", 1], "--limit 1: at least two samples are needed"),
+        (["--seed", -1], "seed -1: give a whole number of 0 or more"),
         (["--split", "tset"], "'tset': did you mean 'test'?"),
     ],
 )

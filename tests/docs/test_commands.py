@@ -18,9 +18,10 @@ import typer
 import yaml
 from markdown_it import MarkdownIt
 
+from mmrobust.backbones import is_tiny
 from mmrobust.backbones.base import FILLS
 from mmrobust.backbones.cavmae import MISSING_PATHS
-from mmrobust.backbones.tiny import TINY, is_tiny
+from mmrobust.backbones.tiny import TINY
 from mmrobust.cli.app import app
 from mmrobust.compare import INTERVALS
 from mmrobust.configuration import parse_settings

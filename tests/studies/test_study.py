@@ -73,6 +73,7 @@ def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
         ({"methods": {"mmp": {"setings": {}}}}, "unknown study's methods setting 'setings': did you mean 'settings'"),
         ({"methods": "mmp"}, "methods: 'mmp' must be a list of names"),
         ({"seeds": []}, "study: no seeds; name at least one"),
+        ({"seeds": [0, -1]}, "seed -1: give a whole number of 0 or more"),
         ({"evaluate": {"rates": "0"}}, "unknown study's evaluate setting 'rates'"),
         ({"evaluate": {"missing_rates": "2"}}, "missing rate 2 is not a share"),
         (

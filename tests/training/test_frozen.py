@@ -18,12 +18,16 @@ from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.data import Dataset
 from mmrobust.degradations import Noise
+from mmrobust.progress import no_progress
 from mmrobust.training.caching import Cache
+from mmrobust.training.distributed import Team
+from mmrobust.training.fit import Run
 from mmrobust.training.frozen import FeatureSource, FrozenSource, frozen_depths, source_of
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
 from mmrobust.training.setup import Setup, TrainSettings, set_up
 from mmrobust.training.sources import LiveSource
+from mmrobust.training.state import StateStore
 
 NOISE = Noise("default", 3)
 RECIPE = Recipe(epochs=2, batch_size=16, lr=5e-3)
@@ -107,6 +111,28 @@ def test_it_goes_to_files_beyond_memory_and_lasts_where_a_folder_is_named(
     assert all(other.equals(losses[0]) for other in losses[1:])
     assert not (tmp_path / "spilt" / ".training").exists()
     assert list((tmp_path / "cache").glob("*.rows")) and not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_training_and_validation_share_the_memory(late: dict[str, TrainSettings], tmp_path: Path) -> None:
+    setup, memory = set_up(late["none"], tmp_path), 100_000  # not enough for either
+    store = StateStore(tmp_path / "out", "")
+    nothing: Any = lambda *arguments: None  # noqa: E731
+    run = Run(setup, late["none"], store, Cache(memory=memory), Team(), no_progress, nothing, nothing)
+    run._prepare()
+    tables = [table for source in run.sources.values() for table in source._tables.values()]  # type: ignore[attr-defined]
+    kept = [shard.nbytes for table in tables for shard in table._shards if isinstance(shard, torch.Tensor)]
+    assert memory / 2 < sum(kept) <= memory
+
+
+def test_a_head_that_begins_at_random_wants_no_features_of_what_is_not_trained_on(
+    late: dict[str, TrainSettings], tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(late["none"], recipe=RECIPE.changed(epochs=1, share=0.2))
+    kept = {}
+    for init in ("means", "random"):
+        config = train(dataclasses.replace(settings, head_settings={"init": init}), tmp_path / init)
+        kept[init] = config.training["efficiency"]["cache_bytes"]
+    assert kept["random"] < 0.6 * kept["means"]  # all 60 and 60 samples, or 12 and 60
 
 
 def sources(setup: Setup, folder: Path) -> tuple[LiveSource, FrozenSource]:

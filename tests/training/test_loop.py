@@ -16,6 +16,7 @@ from mmrobust.backbones import load_backbone
 from mmrobust.cases import missing_cases
 from mmrobust.data import Dataset
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
+from mmrobust.training import loop
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.setup import Setup, TrainSettings, set_up
@@ -57,6 +58,16 @@ def test_twice_the_same_to_the_bit_and_another_seed_is_another(settings: TrainSe
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
+def test_several_prototypes_of_a_class_begin_the_same_every_time(settings: TrainSettings, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    several = dataclasses.replace(settings, method="none", method_settings={}, recipe=recipe)
+    several = dataclasses.replace(several, head_settings={"per_class": 2})
+    for name in ("a", "b"):
+        torch.seed()  # whatever was drawn before
+        train(several, tmp_path / name)
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.mark.parametrize("after", [1, 2])
 @pytest.mark.parametrize("method", ["mmp", "full"])
 def test_a_stopped_training_resumes_to_the_bit(
@@ -92,6 +103,29 @@ def test_resume_of_what_is_done_or_never_begun(settings: TrainSettings, tmp_path
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match="holds files already"):
         train(settings, tmp_path / "a")
+
+
+def test_a_training_that_is_stopped_while_its_checkpoint_is_written(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither before its config is there nor before its states are gone is anything lost."""
+    files = {"config.json", "model.safetensors", "README.md", "training.parquet"}
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    settings = dataclasses.replace(settings, method="none", method_settings={}, recipe=recipe)
+    for number, last in enumerate(("write_card", "save_checkpoint", "forget")):
+        out = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, last, _stopped)
+            with pytest.raises(SystemExit):
+                train(settings, out)
+        assert (out / "config.json").is_file() is (last == "forget")
+        config = train(settings, out, resume=True)
+        assert {path.name for path in out.iterdir()} == files
+        assert len(pd.read_parquet(out / "training.parquet")) == config.training["epochs"] == 1
+
+
+def _stopped(*arguments: object) -> None:
+    raise SystemExit
 
 
 def test_the_backbone_is_bit_identical_after_prompt_training(settings: TrainSettings, tmp_path: Path) -> None:
@@ -137,7 +171,8 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
 
     def begun(setup: Setup) -> float:
         classifier, source = setup.classifier, LiveSource(setup.classifier, setup.train.encoded)
-        classifier.head.start_from(class_features(source, setup.train, missing_cases(classifier.modalities)))
+        if classifier.head.starts_from_features:
+            classifier.head.start_from(class_features(source, setup.train, missing_cases(classifier.modalities)))
         return validate(source, setup.train, "accuracy")
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
@@ -174,6 +209,12 @@ def test_settings_that_do_not_fit(
     with pytest.raises(MmrobustError, match=message):
         train(dataclasses.replace(settings, **change), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_nothing_can_be_drawn_from(settings: TrainSettings, seed: int) -> None:
+    with pytest.raises(UsageError, match=f"seed {seed}: give a whole number of 0 or more"):
+        dataclasses.replace(settings, seed=seed)
 
 
 def test_a_frozen_method_is_no_backbone(settings: TrainSettings, trained: Callable[..., Path], tmp_path: Path) -> None:

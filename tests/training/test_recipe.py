@@ -22,6 +22,15 @@ def test_defaults_by_method_and_backbone() -> None:
     assert default_recipe("full", "dandelin/vilt-b32-mlm") is FINE_TUNING
 
 
+def test_a_folder_or_a_hub_id_that_is_called_tiny_is_fine_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny-vilt-x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for backbone in ("tiny-vilt-x", "tiny-vilt-x/", "tinyorg/vilt", "tiny-org/vilt", "tiny-study/checkpoints/full"):
+        assert default_recipe("full", backbone) is FINE_TUNING
+
+
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("lr: 0.5\nbetas: [0.8, 0.9]\n")
     own = read_training_recipe(str(tmp_path / "mine.yaml")).overridden(TrainingRecipe(method="none", backbone="tiny"))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrobust.prediction.buckets import buckets
+from mmrobust.data.buckets import buckets
 
 LENGTHS = st.integers(0, 3).flatmap(
     lambda sizes: st.lists(st.lists(st.integers(1, 600), min_size=sizes, max_size=sizes), max_size=90)
