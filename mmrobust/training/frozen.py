@@ -75,6 +75,7 @@ class FrozenSource(LiveSource):
             "fill": classifier.fill,
             "dtype": classifier.dtype,
             "settings": repr(classifier.backbone.settings),
+            "inputs": classifier.backbone.inputs_fingerprint(),
         }
         self._folder, self._lasting = cache.folder or scratch, cache.folder is not None
         free = (free_memory() or MEMORY_IF_UNKNOWN) // 4 if cache.memory is None else cache.memory
