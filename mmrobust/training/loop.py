@@ -69,12 +69,12 @@ def train(
     """
     if resume and (out / CONFIG_FILE).is_file():
         return CheckpointConfig.read(out)
-    place = resolve_device(own_device(device))
-    dtype = resolve_dtype(dtype, place)
     if begun(out) and not resume:
         raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
     if not begun(out):
         refuse_to_overwrite(out, "checkpoint")
+    place = resolve_device(own_device(device))
+    dtype = resolve_dtype(dtype, place)
     if settings.recipe.loss == HEAD:
         recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
         settings = dataclasses.replace(settings, recipe=recipe)
