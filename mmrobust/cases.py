@@ -78,7 +78,8 @@ class Case:
             UsageError: the name is none of a case, or speaks of a modality that is not there.
         """
         states = dict.fromkeys(modalities, State.PRESENT)
-        known = ["complete", *(f"{prefix}-{m}" for m in states for prefix in _PREFIX.values()), "noisy-both"]
+        known = ["complete", *(f"{prefix}-{m}" for m in states for prefix in _PREFIX.values())]
+        known += ["noisy-both"] if len(states) == 2 else []
         noise: dict[str, str] = {}
         for part in () if name == "complete" else name.split("+"):
             found = _PART.fullmatch(part)
@@ -91,6 +92,8 @@ class Case:
                 each = "+".join(f"noisy-{m}:NAME@SEVERITY" for m in states)
                 raise UsageError(f"'{name}': name the corruption of each modality, {each}")
             for modality in states if both else (found["modality"],):
+                if states[modality] is not State.PRESENT:
+                    raise UsageError(f"case '{name}' names {modality} twice")
                 states[modality] = next(s for s, prefix in _PREFIX.items() if prefix == found["prefix"])
                 noise[modality] = found["noise"]
         return cls.of(states, noise)

@@ -104,7 +104,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N"))
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --device auto")
@@ -145,7 +145,7 @@ def resolve_batch_size(text: str) -> int:
     """
     if text == "auto":
         return DEFAULT_BATCH_SIZE
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"batch size '{text}': give a positive whole number, or auto")
     return int(text)
 

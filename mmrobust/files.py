@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
             raise UsageError(f"{path}: is there already, and no regular file; name another")
         yield path
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -48,6 +49,11 @@ def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """A name beside ``path`` that no other process takes: in containers, nearly all have the same number."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def remove_partial(*folders: Path) -> None:
@@ -95,16 +101,24 @@ def atomic_folder(folder: Path, what: str) -> Iterator[Path]:
         what: what it will hold, for the message where it is there already.
 
     Raises:
-        UsageError: ``folder`` exists and holds something: nothing is ever overwritten.
+        UsageError: ``folder`` exists and holds something: nothing is ever overwritten. Or it is empty, but nothing
+            can be renamed to it.
     """
     refuse_to_overwrite(folder, what)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
-        yield partial
-        if folder.is_dir():
+    if folder.is_dir():
+        try:  # now, and not when the work is done
             folder.rmdir()
+        except OSError as cause:
+            if cause.errno not in (errno.EBUSY, errno.ENOTDIR, errno.EINVAL):
+                raise
+            raise UsageError(
+                f"{folder}: is a link, a mount point or the current folder; name a folder in it for the {what}"
+            ) from cause
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(folder)
+    partial.mkdir()
+    try:
+        yield partial
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -122,6 +136,14 @@ def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, atomically."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a file can be seen there; no, too, where its folder may not be entered or its name is too long."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int | None = None) -> None:

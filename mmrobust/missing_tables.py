@@ -215,14 +215,17 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
         )
     import torch
 
+    from mmrobust.untrusted import check_archive
+
     check_file(path, "missing table", most_bytes=MOST_BYTES)
+    check_archive(path, DataError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them
             codes = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:  # zip, pickle and torch each raise their own; what asks for code to run is refused here
         raise DataError(f"{path}: cannot be read as a tensor, and no code in a file is run") from cause
-    if not isinstance(codes, torch.Tensor) or codes.ndim != 1:
+    if not isinstance(codes, torch.Tensor) or codes.ndim != 1 or codes.layout != torch.strided:
         said = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__
         raise DataError(f"{path}: holds {said}, not a vector with a code for each sample")
     if len(codes) != len(sample_ids):

@@ -56,7 +56,7 @@ def _probe(address: str | None) -> None:
         UsageError: nobody does.
     """
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdigit()):  # auto, or an address of another kind: for Ray to find
+    if not (colon and port.isdecimal()):  # auto, or an address of another kind: for Ray to find
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()

@@ -239,6 +239,7 @@ class Grid:
 
 DEFAULT_RATES = tuple(step / 10 for step in range(11))
 DEFAULT_SEEDS = (0, 1, 2)
+MOST_SEEDS = 10_000
 
 
 def make_grid(
@@ -255,10 +256,19 @@ def make_grid(
         UsageError: a scenario, rate or prompting that does not exist, or no seed.
     """
     chosen = tuple(scenarios or ()) or (() if tables else scenario_names(modalities))
-    if isinstance(seeds, int) and seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least one mask seed is needed")
-    drawn = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    drawn = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
     return Grid(chosen, tuple(rates), drawn, tuple(promptings), tuple(tables))
+
+
+def mask_seeds(count: int) -> tuple[int, ...]:
+    """The first ``count`` mask seeds, from 0.
+
+    Raises:
+        UsageError: none at all, or more than anybody needs: a grid of them would fill the memory.
+    """
+    if not 1 <= count <= MOST_SEEDS:
+        raise UsageError(f"--seeds {count}: from 1 to {MOST_SEEDS:,} mask seeds")
+    return tuple(range(count))
 
 
 def check_rate(rate: float) -> float:

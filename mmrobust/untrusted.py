@@ -6,6 +6,7 @@ read what lies outside its folder.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ SLACK = 2**24
 
 EACH = 4096
 """What every tensor counts at least, so that a billion empty layers end as soon as one of a billion rows does."""
+
+ZIP_START = b"PK\x03\x04"
+"""How a file begins that ``torch.save`` has written since 1.6."""
 
 _MAKERS: tuple[Callable[..., Any], ...] = (
     torch.empty,
@@ -111,3 +115,22 @@ def check_range(values: Mapping[str, Any], ranges: Iterable[tuple[str, float, fl
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             raise CheckpointError(f"{source}: {name} = {value!r}: must be a number from {least:g} to {most:g}")
+
+
+def check_archive(file: Path, error: type[MmrobustError] = CheckpointError) -> None:
+    """Raise where a zip archive is cut off, or would unpack to more than it is itself: ``torch.save`` packs nothing.
+
+    Raises:
+        MmrobustError: of the type ``error``: that.
+    """
+    with file.open("rb") as opened:
+        if opened.read(len(ZIP_START)) != ZIP_START:
+            return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as cause:
+        reason = " ".join(str(cause).split())[:120] or type(cause).__name__
+        raise error(f"{file}: is no file that PyTorch wrote, or is cut off ({reason})") from cause
+    if unpacked > file.stat().st_size:
+        raise error(f"{file}: refused: it unpacks to {unpacked:,} bytes, more than it holds")

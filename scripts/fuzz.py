@@ -108,6 +108,8 @@ def fuzz(kind: str, seconds: float, seed: int, sound: Path, out: Path) -> Counte
             fault = "hangs beyond Python's reach" if code == -9 else f"takes the process down ({code})"
             _keep(out, kind, begun, {"fault": fault, "said": last, "code": code, "seconds": 0, "peak": 0}, faults)
             shutil.rmtree(str(begun["folder"]), ignore_errors=True)
+        elif code == -9:
+            print(f"{kind}: a process was killed between two cases, by this or for want of memory", file=sys.stderr)
         elif code:
             said = process.stderr.read()
             raise RuntimeError(f"the fuzzer itself failed ({code}):\n{said[:1500]}\n…\n{said[-1500:]}")

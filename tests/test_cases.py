@@ -92,3 +92,11 @@ def test_a_case_may_name_its_noise_which_no_model_is_told() -> None:
     left = case.within(Case.missing(pair, "image"))
     assert left is not None and left.name == "missing-image+noisy-text:ocr@2"
     assert Case.parse("noisy-both@4", pair).corruption("text") == (None, 4)
+
+
+def test_a_case_names_each_modality_once_and_both_where_there_are_two() -> None:
+    with pytest.raises(UsageError, match=r"case 'missing-text\+noisy-text' names text twice"):
+        Case.parse("missing-text+noisy-text", ("image", "text"))
+    with pytest.raises(UsageError) as raised:
+        Case.parse("nosy-both", ("image", "text", "audio"))
+    assert "noisy-both" not in str(raised.value)

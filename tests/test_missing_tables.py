@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrobust.cases import Case
-from mmrobust.errors import MmrobustError, UsageError
+from mmrobust.errors import DataError, MmrobustError, UsageError
 from mmrobust.missing_tables import read_missing_table, write_missing_table
 from mmrobust.results import read_provenance
 from mmrobust.scenarios import Grid, Scenario, missing_table
@@ -221,3 +222,18 @@ def test_a_pt_has_no_code_for_noise(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"sample 'a' is in case 'noisy-text', for which .* write .parquet or .csv"):
         write_missing_table(tmp_path / "t.pt", {"a": "noisy-text"}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pt_that_unpacks_to_more_than_it_holds(tmp_path: Path) -> None:
+    torch.save(torch.zeros(4), tmp_path / "whole.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as whole,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in whole.namelist():
+            bomb.writestr(name, bytes(2**24) if name.endswith("/data/0") else whole.read(name))
+    with pytest.raises(DataError, match=r"bomb\.pt: refused: it unpacks to [\d,]+ bytes, more than it holds"):
+        read_missing_table(tmp_path / "bomb.pt", IDS, PAIR)
+    torch.save(torch.zeros(len(IDS)).to_sparse(), tmp_path / "sparse.pt")
+    with pytest.raises(DataError, match="not a vector with a code for each sample"):
+        read_missing_table(tmp_path / "sparse.pt", IDS, PAIR)

@@ -321,3 +321,9 @@ def test_the_cases_to_tell_apart_come_from_the_training_scenario() -> None:
     pair = ["complete", "noisy-image", "noisy-text", "noisy-both"]
     assert names_of("noisy-image", PAIR) == names_of("noisy-text:ocr@2", PAIR) == pair
     assert names_of("missing-image+noisy-text", PAIR) == [*pair, "missing-image+noisy-text"]
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 10_001, 10**9])
+def test_a_number_of_seeds_that_no_grid_has(seeds: int) -> None:
+    with pytest.raises(UsageError, match=rf"--seeds {seeds}: from 1 to 10,000 mask seeds"):
+        make_grid(PAIR, None, (0.0,), seeds, ("situation",))

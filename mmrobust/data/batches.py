@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from mmrobust.backbones.base import Processor
 
-__all__ = ["EncodedSplit", "Room", "decode", "input_key"]
 
 T = TypeVar("T")
 

@@ -20,13 +20,13 @@ FORMAT_VERSION = 2
 """2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
 INFO_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
-TASKS = ("single-label", "multi-label", "binary")
 TASK_METRICS = {
     "single-label": ("accuracy", "macro_f1"),
     "multi-label": ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map"),
     "binary": ("auroc", "accuracy"),
 }
 """The metrics of each task; the first is its usual headline."""
+TASKS = tuple(TASK_METRICS)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class DatasetInfo:
         object.__setattr__(self, "notes", tuple(self.notes))
         if not self.modalities or any(m not in MODALITIES for m in self.modalities):
             raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
+        if len(set(self.modalities)) < len(self.modalities):
+            raise DataError(f"data set {self.name}: modalities {self.modalities} name one twice")
         if unknown := [split for split, rows in self.splits.items() if split not in SPLITS or rows < 0]:
             raise DataError(f"data set {self.name}: splits {unknown[0]!r} are not among {', '.join(SPLITS)}")
         if self.task not in TASKS:
@@ -102,7 +104,7 @@ class DatasetInfo:
         if wrong := misfit(values, _SHAPE):
             raise DataError(f"{file}: {wrong}")
         try:
-            return cls(**values)
+            return cls(**{key: value for key, value in values.items() if value is not None})
         except (TypeError, DataError) as cause:
             raise DataError(f"{file}: {cause}") from cause
 
@@ -151,3 +153,18 @@ def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[
     if len(set(wanted)) < len(wanted):
         raise UsageError(f"--modalities {','.join(wanted)} names one twice")
     return tuple(wanted)
+
+
+def choose_task(task: str | None, headline_metric: str | None, usual: str) -> tuple[str, str]:
+    """The task, by default the ``usual`` one, and its headline metric, by default the task's.
+
+    Raises:
+        UsageError: an unknown task, or a metric that is none of the task's.
+    """
+    task = task or usual
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    headline_metric = headline_metric or TASK_METRICS[task][0]
+    if headline_metric not in TASK_METRICS[task]:
+        raise unknown_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
+    return task, headline_metric

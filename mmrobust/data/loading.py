@@ -163,7 +163,7 @@ def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
     """
     if text == "auto":
         return 0 if samples < FEW_SAMPLES or on_cpu else min(MOST_WORKERS, max(1, available_cores() - 1))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"--workers {text}: give a whole number, 0 for none, or auto")
     return int(text)
 
@@ -195,7 +195,8 @@ def decode(sample: Sample, modality: str) -> Any:
     if modality == "text":
         return sample.text
     media = sample.image if modality == "image" else sample.audio
-    assert media is not None, f"{origin}: a naturally missing {modality} was asked for"
+    if media is None:
+        raise DataError(f"{origin}: its {modality} holds no bytes, a path alone; prepare the data set again")
     return decode_image(media, origin) if modality == "image" else decode_audio(media, origin)
 
 

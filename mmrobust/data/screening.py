@@ -107,10 +107,10 @@ def screen(
     loader = Loader(split, None, workers)
     try:
         with progress("look for bad samples", size) as advance:
-            for problems in loader.check(requests):
+            for start, problems in zip(range(0, size, SAMPLES), loader.check(requests), strict=True):
                 for (position, modality), problem in problems.items():
                     found.setdefault(split.ids[position], {})[modality] = str(problem)
-                advance(SAMPLES)
+                advance(min(SAMPLES, size - start))
     finally:
         loader.close()
     bad = BadSamples(policy, found)

@@ -41,16 +41,16 @@ def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest")
             that is ``needed`` is not there.
     """
     if source.is_dir():
-        raise DataError(f"{source}: is a folder; --source names the manifest itself, a CSV, JSONL or Parquet file")
+        raise DataError(f"{source}: is a folder; name the {what} itself, a CSV, TSV, JSONL or Parquet file")
     if not source.is_file():
-        raise DataError(f"{source}: no such file; --source names a manifest, a CSV, JSONL or Parquet file")
+        raise DataError(f"{source}: no such file; name the {what}, a CSV, TSV, JSONL or Parquet file")
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise DataError(f"{source}: ends in none of {', '.join(_READERS)}, so its format is not known")
     table = reader(source, what)
     for column in needed:
         if column not in table.columns:
-            raise DataError(f"{source}: no column '{column}'; the columns are {', '.join(needed)}")
+            raise DataError(f"{source}: no column '{column}'; it has {', '.join(table.columns)}")
     return table
 
 

@@ -63,8 +63,10 @@ def verify(dataset: Dataset, progress: Progress = no_progress) -> Verification:
                 continue
             for group in range(split.row_groups):
                 try:
-                    for sample in split.read_row_group(group):
-                        faults += _faults(split, sample, ids)
+                    for position, sample in zip(split.rows_of_group(group), split.read_row_group(group), strict=True):
+                        faults += _faults(split, position, sample, ids)
+                        if sample.id is None:  # which the type says it never is; the file may be anybody's
+                            continue
                         fingerprint.add(name, sample)
                         ids.add(sample.id)
                 except DataError as error:
@@ -77,11 +79,13 @@ def verify(dataset: Dataset, progress: Progress = no_progress) -> Verification:
     return Verification(str(dataset.folder), samples, tuple(faults))
 
 
-def _faults(split: Split, sample: Sample, ids: set[str]) -> list[Fault]:
-    """What is wrong with one sample."""
+def _faults(split: Split, position: int, sample: Sample, ids: set[str]) -> list[Fault]:
+    """What is wrong with the sample at ``position``."""
     origin = f"sample '{sample.id}' of {sample.origin}"
     said: list[tuple[str, str]] = []
-    if sample.id in ids:
+    if sample.id is None:
+        said.append(("id", f"{sample.origin}: has no id"))
+    elif sample.id in ids:
         said.append(("id", f"{origin}: another sample has that id"))
     classes = len(split.info.classes)
     wrong = [label for label in sample.label if label is None or not 0 <= label < classes]
@@ -93,6 +97,8 @@ def _faults(split: Split, sample: Sample, ids: set[str]) -> list[Fault]:
         try:
             if media is not None:
                 decode(media, origin)
+            elif part in split.info.modalities and split.presence[part][position]:
+                said.append((part, f"{origin}: its {part} holds no bytes, a path alone"))
         except DataError as error:
             said.append((part, str(error)))
-    return [Fault(split.name, sample.id, part, message) for part, message in said]
+    return [Fault(split.name, sample.id or "", part, message) for part, message in said]

@@ -92,6 +92,7 @@ class DatasetWriter:
         Raises:
             DataError: an id that was there before, an unknown split, a label that is no class, or a text that is none.
         """
+        check_characters(row.id, "a sample's id")
         if row.split not in SPLITS:
             raise DataError(f"sample '{row.id}': split '{row.split}' is none of {', '.join(SPLITS)}")
         if not row.id or row.id in self._ids:
@@ -102,8 +103,8 @@ class DatasetWriter:
             raise DataError(
                 f"sample '{row.id}': label {list(row.label)} does not fit {self._classes} classes, {self._task}"
             )
-        if row.text is not None and any("\ud800" <= character <= "\udfff" for character in row.text):
-            raise DataError(f"sample '{row.id}': its text holds half a character (a lone surrogate); mend the source")
+        for said, what in ((row.text, "text"), (row.image_path, "image's path"), (row.audio_path, "audio's path")):
+            check_characters(said or "", f"sample '{row.id}': its {what}")
         self._ids.add(row.id)
         value: dict[str, Any] = {"id": row.id, "text": row.text}
         value["label"] = list(row.label) if self._task == "multi-label" else row.label[0]
@@ -142,6 +143,28 @@ def _writer(folder: Path, modalities: Sequence[str], classes: Sequence[str], tas
         writer.close()
 
 
+def _read_from(source: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows. Where the source cannot be read, it is that which is said, and not that nothing can be written."""
+    try:
+        yield from rows
+    except OSError as cause:
+        raise DataError(f"{cause.filename or source}: cannot be read ({cause.strerror or cause})") from cause
+
+
+def check_characters(value: str, what: str) -> str:
+    """``value`` itself, where it can be written as UTF-8: no lone surrogate, as odd JSON and file names bring along.
+
+    Raises:
+        DataError: it cannot; ``what`` names it.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as cause:
+        said = value.encode("ascii", "backslashreplace").decode()[:80]
+        raise DataError(f"{what} holds half a character (a lone surrogate): '{said}'; mend the source") from cause
+    return value
+
+
 def write_dataset(
     folder: Path,
     rows: Iterable[Row],
@@ -164,9 +187,11 @@ def write_dataset(
         UsageError: ``folder`` holds something already.
         DataError: a row that does not fit (see :meth:`DatasetWriter.add`), or no row at all.
     """
+    for value in (name, source, licence, *classes):
+        check_characters(value, "a name, a class or the source")
     with writing(folder, "nothing of it is kept"), atomic_folder(folder, "data set") as partial:
         with _writer(partial, modalities, classes, task) as writer:
-            for row in rows:
+            for row in _read_from(source, rows):
                 writer.add(row)
         written = writer.fingerprint
         if not written.rows:

@@ -6,11 +6,10 @@ One module per method, each a pure function of a state dict (``mmp``, ``dcp``, `
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.errors import unknown_name
+from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +32,5 @@ def mapper(kind: str) -> Mapper:
     Raises:
         UsageError: no such kind.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of checkpoint", kind, KINDS)
-    module, _, attribute = KINDS[kind].partition(":")
-    found: Mapper = getattr(importlib.import_module(module), attribute)
+    found: Mapper = look_up(KINDS, kind, "kind of checkpoint")
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,7 @@ from torch import Tensor
 
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.files import read_json
-
-ZIP_START = b"PK\x03\x04"
-"""How a file begins that ``torch.save`` has written since 1.6."""
+from mmrobust.untrusted import check_archive
 
 
 class _Bookkeeping(dict[Any, Any]):
@@ -89,7 +86,7 @@ def _read_safetensors(file: Path) -> Any:
 
 def _read_pickle(file: Path) -> Any:
     """What ``torch.load`` gives without running code of the file's."""
-    _check_archive(file)
+    check_archive(file)
     known: list[Any] = [(_Bookkeeping, name) for name in LIGHTNING]
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
@@ -98,30 +95,12 @@ def _read_pickle(file: Path) -> Any:
     except Exception as cause:  # what a broken or hostile pickle raises has no common type
         asked = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)|unrecognized function (.+)", str(cause))
         if asked is None:
-            raise CheckpointError(
-                f"{file}: is no checkpoint that PyTorch wrote, or is cut off ({_short(cause)})"
-            ) from cause
+            raise CheckpointError(f"{file}: is no file that PyTorch wrote, or is cut off ({_short(cause)})") from cause
         raise CheckpointError(
             f"{file}: refused, since reading it would run code: it asks for {asked[1] or asked[2]}. "
             "Where you trust it, load it once with torch.load(FILE, weights_only=False), save what lies below its "
             "'state_dict' alone with torch.save, and import that, with --config"
         ) from cause
-
-
-def _check_archive(file: Path) -> None:
-    """Raise where a zip archive is cut off, or would unpack to more than it is itself: ``torch.save`` packs nothing."""
-    with file.open("rb") as opened:
-        if opened.read(len(ZIP_START)) != ZIP_START:
-            return
-    try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as cause:
-        raise CheckpointError(
-            f"{file}: is no checkpoint that PyTorch wrote, or is cut off ({_short(cause)})"
-        ) from cause
-    if unpacked > file.stat().st_size:
-        raise CheckpointError(f"{file}: refused: it unpacks to {unpacked:,} bytes, more than it holds")
 
 
 def _parts(held: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:

@@ -39,7 +39,7 @@ class Part:
             UsageError: no such part, or not of that form.
         """
         index, slash, of = text.partition("/")
-        if not (slash and index.isdigit() and of.isdigit() and int(of)):
+        if not (slash and index.isdecimal() and of.isdecimal() and int(of)):
             raise UsageError(f"--shard '{text}': give I/N, from 1/N to N/N, as in --shard 2/8")
         return cls(int(index), int(of))
 

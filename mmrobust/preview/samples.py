@@ -14,9 +14,9 @@ from PIL import Image
 
 from mmrobust.cases import Case
 from mmrobust.data.affected import AffectedSplit
-from mmrobust.data.batches import decode
 from mmrobust.data.dataset import Sample
 from mmrobust.data.decoding import resample
+from mmrobust.data.loading import decode
 from mmrobust.data.recordings import SplitRecordings
 from mmrobust.degradations import Degradation, Noise, degradation_of
 from mmrobust.progress import Progress, no_progress

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from mmrobust.errors import UsageError
 from mmrobust.locks import hold_whole
 from mmrobust.missing_tables import is_given, keep_table, kept_table
 from mmrobust.progress import Progress, Say, no_progress, say_nothing
@@ -22,6 +21,7 @@ from mmrobust.scenarios import (
     Grid,
     Scenario,
     make_grid,
+    mask_seeds,
     scenario_names,
 )
 from mmrobust.scoring.join import ScoringSettings, score
@@ -43,8 +43,8 @@ class Wanted:
     metrics: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.seeds is not None and self.seeds < 1:
-            raise UsageError(f"--seeds {self.seeds}: at least one mask seed is needed")
+        if self.seeds is not None:
+            mask_seeds(self.seeds)
 
 
 def rescore(
@@ -142,7 +142,7 @@ def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results
             given.append(Grid((), (rate,), (0,), wanted.promptings or prompted, (replace(table, rate=rate),)))
             continue
         Scenario.parse(name, modalities)
-        seeds = tuple(range(wanted.seeds)) if wanted.seeds else seeds
+        seeds = seeds if wanted.seeds is None else mask_seeds(wanted.seeds)
         grids.setdefault((wanted.rates or rates, seeds, wanted.promptings or prompted), []).append(name)
     return [make_grid(modalities, names, *axes) for axes, names in grids.items()] + given
 

@@ -155,8 +155,9 @@ def commands(draw: Draw, sound: Path, folder: Path) -> Case:
             continue
         odd = draw(st.integers(0, 6)) == 0
         strange += odd
-        pool = st.sampled_from(GOOD.get(name, ("1", "x", "out.html"))) if not odd else None
-        value = draw(pool or st.one_of(st.sampled_from(NUMBERS), st.sampled_from(NASTY_TEXTS), st.text(max_size=10)))
+        strange_values = st.one_of(st.sampled_from(NUMBERS), st.sampled_from(NASTY_TEXTS), st.text(max_size=10))
+        pool = strange_values if odd else st.sampled_from(GOOD.get(name, ("1", "x", "out.html")))
+        value = draw(pool)
         if value.startswith(("/", "~")) or ".." in value:  # what a user names, a user may write
             value = "gone/" + value.strip("/~.")
         value = value.replace("\0", "\N{SYMBOL FOR NULL}")  # no operating system passes one on

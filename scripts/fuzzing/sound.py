@@ -110,7 +110,7 @@ def _media(folder: Path) -> None:
             (folder / f"{kind}-{mode.replace(';', '')}.image").write_bytes(buffer.getvalue())
             break
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2000) / 8000)
-    for kind in soundfile.available_formats():
+    for kind in sorted({*soundfile.available_formats()} - {"SD2"}):  # SD2 writes a second file, into this folder
         for subtype in list(soundfile.available_subtypes(kind))[:4]:
             buffer = io.BytesIO()
             try:

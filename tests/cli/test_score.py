@@ -129,7 +129,7 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--threshold", "2"), "--threshold 2: give a probability between 0 and 1"),
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
-        ((grid, "--seeds", "0"), "--seeds 0: at least one mask seed"),
+        ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
     ]
     before = read_results(grid).frame

@@ -11,7 +11,9 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.data.format import INFO_FILE
+from mmrobust.data.loading import decode
 from mmrobust.data.verify import verify
+from mmrobust.errors import DataError
 
 
 @pytest.fixture
@@ -89,3 +91,22 @@ def test_a_data_set_of_format_1_is_verified_as_it_was_written(copy: Path) -> Non
     (copy / INFO_FILE).write_text(json.dumps(values | {"format_version": 1}))
     assert Dataset(copy).info.left_out == {}
     assert said(copy) == []
+
+
+def test_what_other_programs_write(copy: Path) -> None:
+    """No id, and media that are a path alone: both within the types of the format."""
+    file = copy / "test-00000-of-00001.parquet"
+    schema = pq.read_schema(file)
+    rows = pq.read_table(file).to_pylist()
+    rows[0]["id"] = None
+    rows[1]["image"]["bytes"] = None
+    free = pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
+    pq.write_table(pa.Table.from_pylist(rows, schema=free), file)
+    (nameless, path, *_) = said(copy)
+    assert nameless[:2] == ("test", "id")
+    assert nameless[2].endswith("(test, row 0): has no id")
+    assert path[:2] == ("test", "image")
+    assert path[2].endswith("its image holds no bytes, a path alone")
+    split = Dataset(copy).split("test")
+    with pytest.raises(DataError, match="its image holds no bytes, a path alone; prepare the data set again"):
+        decode(split.read([1])[0], "image")

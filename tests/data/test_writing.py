@@ -79,6 +79,12 @@ def test_multi_label_rows(tmp_path: Path) -> None:
         (Row("train", "x", (-1,), text=""), r"label \[-1\] does not fit"),
         (Row("train", "x", (0, 1), text=""), r"label \[0, 1\] does not fit 3 classes, single-label"),
         (Row("train", "x", (), text=""), r"label \[\] does not fit"),
+        (Row("train", "\ud83d", (0,), text=""), r"a sample's id holds half a character .*: '\\ud83d'"),
+        (Row("train", "x", (0,), text="\ud83d"), "sample 'x': its text holds half a character"),
+        (
+            Row("train", "x", (0,), image=b"", image_path="\ud83d"),
+            "sample 'x': its image's path holds half a character",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, row: Row, message: str) -> None:
@@ -113,3 +119,33 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         write(tmp_path / "file", rows(4))
     (tmp_path / "empty").mkdir()
     assert write(tmp_path / "empty", rows(4)).splits == {"train": 4}
+
+
+def test_a_folder_that_nothing_can_be_renamed_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never() -> Iterator[Row]:
+        raise AssertionError("a row was asked for")
+        yield
+
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    for place in (tmp_path / "link", Path()):
+        with pytest.raises(UsageError, match="is a link, a mount point or the current folder; name a folder in it"):
+            write(place, never())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+    write(tmp_path / "real" / "d", rows(3))
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty", rows(3))
+    assert Dataset(tmp_path / "empty").info.splits == {"train": 3}
+
+
+def test_a_source_that_cannot_be_read_is_not_called_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    def unreadable() -> Iterator[Row]:
+        yield rows(1)[0]
+        raise PermissionError(13, "Permission denied", "theirs/x.wav")
+
+    with pytest.raises(DataError, match=r"^theirs/x\.wav: cannot be read \(Permission denied\)$"):
+        write(tmp_path / "d", unreadable())
+    assert list(tmp_path.iterdir()) == []

@@ -330,14 +330,14 @@ def test_files_that_are_not_what_they_should_be(
         for name in ("constants.pkl", "version", "data.pkl"):
             archive.writestr(f"script/{name}", b"3")
     for file, saying in [
-        (cut, "is no checkpoint that PyTorch wrote, or is cut off"),
-        (tmp_path / "cut-legacy.pth", "is no checkpoint that PyTorch wrote, or is cut off"),
-        (text, "is no checkpoint that PyTorch wrote, or is cut off"),
-        (tmp_path / "empty.pth", "is no checkpoint that PyTorch wrote, or is cut off"),
+        (cut, "is no file that PyTorch wrote, or is cut off"),
+        (tmp_path / "cut-legacy.pth", "is no file that PyTorch wrote, or is cut off"),
+        (text, "is no file that PyTorch wrote, or is cut off"),
+        (tmp_path / "empty.pth", "is no file that PyTorch wrote, or is cut off"),
         (tmp_path / "cut.safetensors", "cannot be read as safetensors"),
         (tmp_path / "none.ckpt", "no such file"),
         (tmp_path, "is a folder; name the checkpoint file in it"),
-        (script, "is no checkpoint that PyTorch wrote, or is cut off"),
+        (script, "is no file that PyTorch wrote, or is cut off"),
         (save([1, 2], tmp_path / "list.pth"), "holds no weights"),
         (save({"epoch": 3}, tmp_path / "epoch.pth"), "holds no weights"),
         (save({**weights, "note": "x"}, tmp_path / "note.pth"), "entry 'note' of its state dict is no tensor"),

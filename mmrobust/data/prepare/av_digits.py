@@ -26,7 +26,7 @@ from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
-from mmrobust.files import refuse_to_overwrite
+from mmrobust.files import check_file, refuse_to_overwrite
 from mmrobust.progress import Progress, no_progress
 
 CLASSES = tuple("0123456789")
@@ -39,6 +39,8 @@ LABELS_FILE = "t10k-labels-idx1-ubyte.gz"
 COLUMNS = ("id", "audio", "mnist_index", "label", "split")
 
 _IDX_UNSIGNED_BYTE = 0x08
+MOST_BYTES = 2**28
+"""MNIST's largest part has 47 million, unpacked."""
 
 
 def prepare_av_digits(
@@ -112,13 +114,16 @@ def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         DataError: no such file, or none of that format and number of ``dimensions``.
 
     """
+    if not file.exists():
+        raise DataError(f"{file}: no such file; --source names the folder that holds it")
+    check_file(file, "idx file")
     try:
-        content = file.read_bytes()
-        content = gzip.decompress(content) if file.suffix == ".gz" else content
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; --source names the folder that holds it") from None
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as cause:
         raise DataError(f"{file}: cannot be unpacked ({cause}); download it again") from cause
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{file}: holds more than {MOST_BYTES:,} bytes, more than any part of MNIST")
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)) or len(content) < header:
         raise DataError(f"{file}: is no idx file of unsigned bytes in {dimensions} dimensions")

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmrobust.data.format import TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import DatasetInfo, choose_task
 from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.files import read_json, refuse_to_overwrite
+from mmrobust.files import is_file, read_json, refuse_to_overwrite
 from mmrobust.progress import Progress, no_progress
 
 LABEL_COLUMNS = ("index", "mid", "display_name")
@@ -68,8 +68,8 @@ def prepare_cav_mae_json(
         DataError: a list or CSV of another form, a label that is no class, a file that is not there or broken.
     """
     refuse_to_overwrite(out, "data set")
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    if task is not None:  # an unknown one is found before anything is read
+        choose_task(task, headline_metric, task)
     files = find_lists(source)
     if not files:
         raise DataError(
@@ -84,10 +84,7 @@ def prepare_cav_mae_json(
         for split, entries in lists.items()
     }
     several = any(len(numbers) != 1 for split in numbered.values() for numbers in split)
-    task = task or ("multi-label" if several else "single-label")
-    headline_metric = headline_metric or TASK_METRICS[task][0]
-    if headline_metric not in TASK_METRICS[task]:
-        raise unknown_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
+    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
 
     intake = Intake(
         name or folder.resolve().name,
@@ -154,11 +151,11 @@ def find_path(path: str, root: Path) -> Path:
     """
     parts = PurePosixPath(path).parts
     if PurePosixPath(path).is_absolute():
-        if Path(path).is_file():
+        if is_file(path):
             return Path(path)
         parts = parts[1:]
     ends = (root.joinpath(*parts[start:]) for start in range(len(parts)))
-    return next((end for end in ends if end.is_file()), root / path)
+    return next((end for end in ends if is_file(end)), root / path)
 
 
 def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
@@ -171,7 +168,7 @@ def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
         f"{entry['video_path'].rstrip('/')}/frame_{frame}/{entry.get('video_id')}.jpg"
         for frame in range(MIDDLE_FRAME, -1, -1)
     ]
-    return next((frame for frame in frames if find_path(frame, root).is_file()), frames[0])
+    return next((frame for frame in frames if is_file(find_path(frame, root))), frames[0])
 
 
 def _read_list(file: Path) -> list[dict[str, Any]]:
@@ -181,22 +178,33 @@ def _read_list(file: Path) -> list[dict[str, Any]]:
     for row, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not isinstance(entry.get("labels"), str):
             raise DataError(f"{file}, entry {row}: is no object with 'labels', 'wav' and 'img_path' (or 'video_path')")
+        for key in ("wav", "img_path", "video_path"):
+            if not isinstance(entry.get(key, ""), str | None):
+                raise DataError(f"{file}, entry {row}: '{key}' is {entry[key]!r:.60}, no path")
     return entries
 
 
 def _find_label_csv(folder: Path) -> Path:
-    found = [file for file in sorted(folder.glob("*.csv")) if set(LABEL_COLUMNS) <= set(open_table(file).columns)]
+    found = [file for file in sorted(folder.glob("*.csv")) if set(LABEL_COLUMNS) <= set(_columns(file))]
     if len(found) != 1:
         said = "holds no CSV" if not found else f"{found[0].name} and {found[1].name} are both CSVs"
         raise DataError(f"{folder}: {said} with the columns {', '.join(LABEL_COLUMNS)}; name it with --label-csv")
     return found[0]
 
 
+def _columns(file: Path) -> Sequence[str]:
+    """The columns of a CSV; none of one that is something else."""
+    try:
+        return open_table(file).columns
+    except DataError:
+        return ()
+
+
 def _read_labels(file: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """What a list may call each class → its number, and the classes' names in order."""
     numbers: dict[str, int] = {}
     names: dict[int, str] = {}
-    for where, cells in open_table(file, needed=LABEL_COLUMNS).rows():
+    for where, cells in open_table(file, needed=LABEL_COLUMNS, what="label CSV").rows():
         if not str(cells["index"]).strip().isdecimal():
             raise DataError(f"{where}: index '{cells['index']}' is no whole number")
         number = int(cells["index"])

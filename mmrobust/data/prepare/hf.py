@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.data.format import TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import DatasetInfo, choose_task
 from mmrobust.data.prepare.entries import ManifestColumns, order_modalities
 from mmrobust.data.prepare.intake import Gap, Intake, Listed, Remark, check_media, no_remark, read_media
 from mmrobust.data.prepare.manifest import sorted_classes
@@ -24,6 +24,7 @@ from mmrobust.data.prepare.splits import SPLIT_NAMES
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.files import refuse_to_overwrite
+from mmrobust.parquet import first_line
 from mmrobust.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -66,10 +67,13 @@ def prepare_hf(
         DataError: it cannot be opened, or has no label, no modality or no split that can be told.
     """
     refuse_to_overwrite(out, "data set")
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    if task is not None:  # an unknown one is found before anything is read
+        choose_task(task, headline_metric, task)
     loaded = _load(source, subset)
-    splits = {SPLIT_NAMES[split.lower()]: data for split, data in loaded.items() if split.lower() in SPLIT_NAMES}
+    splits: dict[str, HfDataset] = {}
+    for called, data in loaded.items():
+        if called.lower() in SPLIT_NAMES and splits.setdefault(SPLIT_NAMES[called.lower()], data) is not data:
+            raise DataError(f"{source}: two of its splits ({', '.join(loaded)}) are {SPLIT_NAMES[called.lower()]}")
     if not splits:
         raise DataError(f"{source}: none of its splits ({', '.join(loaded)}) is train, validation or test")
     first = next(iter(splits.values()))
@@ -77,10 +81,7 @@ def prepare_hf(
     classes, number, several = _classes(splits, roles["label"])
     if len(classes) < 2:
         raise DataError(f"{source}: column '{roles['label']}' has fewer than two classes")
-    task = task or ("multi-label" if several else "single-label")
-    headline_metric = headline_metric or TASK_METRICS[task][0]
-    if headline_metric not in TASK_METRICS[task]:
-        raise unknown_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
+    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
 
     intake = Intake(
         name or source.name,
@@ -105,7 +106,7 @@ def prepare_hf(
         text = cells.get("text")
         made = Row(
             split=split,
-            id=str(cells["id"]) if "id" in cells else f"{split}-{row:06d}",
+            id=_id(cells["id"], where) if "id" in cells else f"{split}-{row:06d}",
             label=tuple(sorted({number(label) for label in labels})),
             image=image,
             image_path=_path(cells.get("image")),
@@ -146,8 +147,9 @@ def _load(source: Path, subset: str | None) -> Mapping[str, HfDataset]:
     try:
         opened = datasets.load_from_disk(str(source)) if saved else datasets.load_dataset(str(source), subset)
     except Exception as cause:  # the library raises nearly anything, from its own errors to those of every reader
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        raise DataError(f"{source}: datasets cannot open it ({reason}); name a folder or a repository id") from cause
+        raise DataError(
+            f"{source}: datasets cannot open it ({first_line(cause)}); name a folder or a repository id"
+        ) from cause
     return opened if isinstance(opened, dict) else {"train": opened}
 
 
@@ -184,7 +186,8 @@ def _classes(splits: Mapping[str, HfDataset], column: str) -> tuple[tuple[str, .
     import datasets
 
     feature = next(iter(splits.values())).features[column]
-    inner = getattr(feature, "feature", feature)
+    # A list of them is a Sequence or List, or in older versions a Python list of one.
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
     several = inner is not feature
     if isinstance(inner, datasets.ClassLabel):
         return tuple(inner.names), int, several
@@ -208,12 +211,23 @@ def _undecoded(data: HfDataset, roles: Mapping[str, str]) -> HfDataset:
 
 def _media(modality: str, cell: Mapping[str, Any] | None, where: str) -> bytes | None:
     """The bytes of a picture or recording, checked; ``None`` where it is missing by nature."""
-    if cell is None:
+    if cell is None or (cell["bytes"] is None and not cell["path"]):
         return None
     if cell["bytes"] is None:
         return read_media(modality, Path(cell["path"]), where)
     check_media(modality, cell["bytes"], where)
     return bytes(cell["bytes"])
+
+
+def _id(cell: Any, where: str) -> str:
+    """The id of a sample.
+
+    Raises:
+        DataError: it has none.
+    """
+    if cell is None:
+        raise DataError(f"{where}: has no id")
+    return str(cell)
 
 
 def _path(cell: Mapping[str, Any] | None) -> str:

@@ -14,12 +14,12 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrobust.data.format import SPLITS, TASK_METRICS, TASKS, DatasetInfo
+from mmrobust.data.format import SPLITS, DatasetInfo, choose_task
 from mmrobust.data.prepare.entries import Entry, ManifestColumns, entries, find_columns, split_labels, survey
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.errors import DataError, UsageError, unknown_name
+from mmrobust.errors import DataError, UsageError
 from mmrobust.files import refuse_to_overwrite
 from mmrobust.progress import Progress, no_progress
 
@@ -69,17 +69,14 @@ def prepare_manifest(
 
     """
     refuse_to_overwrite(out, "data set")
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    if task is not None:  # an unknown one is found before anything is read
+        choose_task(task, headline_metric, task)
     columns = columns or ManifestColumns()
     table = open_table(source)
     present = find_columns(source, table.columns, columns)
     found = survey(source, table, present, columns)
 
-    task = task or found.usual_task
-    headline_metric = headline_metric or TASK_METRICS[task][0]
-    if headline_metric not in TASK_METRICS[task]:
-        raise unknown_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
+    task, headline_metric = choose_task(task, headline_metric, found.usual_task)
     names = (name for label, where in found.labels.items() for name in split_labels(label, task, where))
     classes = sorted_classes(set(names))
     index = {name: label for label, name in enumerate(classes)}

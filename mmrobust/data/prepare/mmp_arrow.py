@@ -31,7 +31,8 @@ from mmrobust.data.prepare.plots import PLOTS, texts_of
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.files import refuse_to_overwrite
+from mmrobust.files import check_file, refuse_to_overwrite
+from mmrobust.parquet import reading
 from mmrobust.progress import Progress, no_progress
 
 
@@ -55,6 +56,8 @@ KNOWN = {
 """By the beginning of the files' names."""
 
 TEXT_COLUMNS = ("plots", "text")
+MOST_CLASSES = 100_000
+"""A label beyond is no class: a list of so many names would only fill the memory."""
 
 
 def prepare_mmp_arrow(
@@ -99,7 +102,7 @@ def prepare_mmp_arrow(
     usual = Known(kind, "multi-label" if listed_labels else "single-label", "unknown")
     known = KNOWN.get(kind, usual)
     task = task or known.task
-    classes = known.classes or _classes(tables)
+    classes = known.classes or _classes(tables, files)
     intake = Intake(
         name or known.name,
         sizes=known.sizes,
@@ -108,6 +111,8 @@ def prepare_mmp_arrow(
         progress=progress,
         remark=remark,
     )
+
+    rows = sum(batch.num_rows for split, table in tables.items() for batch in _batches(table, files[split]))
 
     def read(split: str, batch: pa.RecordBatch, index: int, row: int) -> Sequence[Row]:
         cells = {column: batch.column(column)[index].as_py() for column in batch.schema.names}
@@ -128,15 +133,14 @@ def prepare_mmp_arrow(
     def listed() -> Iterator[Listed]:
         for split, table in tables.items():
             row = 0
-            for number in range(table.num_record_batches):
-                batch = table.get_batch(number)
+            for batch in _batches(table, files[split]):
                 for index in range(batch.num_rows):
                     yield split, functools.partial(read, split, batch, index, row)
                     row += 1
 
     return write_dataset(
         out,
-        intake.rows(listed(), sum(_rows(table) for table in tables.values())),
+        intake.rows(listed(), rows),
         name=intake.name,
         modalities=("image", "text"),
         classes=classes,
@@ -172,39 +176,51 @@ def _open(file: Path) -> pa.RecordBatchFileReader:
     Raises:
         DataError: no arrow file, or other columns.
     """
-    try:
+    check_file(file, "arrow file")
+    with reading(file, "make it again", "an Arrow file"):
         table = pa.ipc.open_file(pa.memory_map(str(file), "r"))
-    except (pa.ArrowException, OSError) as cause:
-        reason = (str(cause).splitlines() or ["damaged"])[0]
-        raise DataError(f"{file}: cannot be read as an Arrow file ({reason}); make it again") from cause
     columns = table.schema.names
     if not {"image", "label"} <= set(columns) or not set(TEXT_COLUMNS) & set(columns):
         raise DataError(f"{file}: has the columns {', '.join(columns)}; needed are image, label, and plots or text")
     return table
 
 
-def _rows(table: pa.RecordBatchFileReader) -> int:
-    return sum(table.get_batch(number).num_rows for number in range(table.num_record_batches))
+def _batches(table: pa.RecordBatchFileReader, file: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of ``table``, each looked through: what lies in a mapped file is believed as it lies there.
 
-
-def _columns(table: pa.RecordBatchFileReader, *names: str) -> Iterator[tuple[Any, ...]]:
-    """These columns of ``table``, row by row."""
+    Raises:
+        DataError: one is damaged.
+    """
     for number in range(table.num_record_batches):
-        batch = table.get_batch(number)
+        with reading(file, "make it again", "an Arrow file"):
+            batch = table.get_batch(number)
+            batch.validate(full=True)
+        yield batch
+
+
+def _columns(table: pa.RecordBatchFileReader, file: Path, *names: str) -> Iterator[tuple[Any, ...]]:
+    """These columns of ``table``, row by row."""
+    for batch in _batches(table, file):
         yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
 
-def _classes(tables: Mapping[str, pa.RecordBatchFileReader]) -> tuple[str, ...]:
-    """The classes of labels that have no names: as the pictures of each are called, else by their numbers."""
+def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str, Path]) -> tuple[str, ...]:
+    """The classes of labels that have no names: as the pictures of each are called, else by their numbers.
+
+    Raises:
+        DataError: a label that is no number of a class.
+    """
     names: dict[int, str] = {}
     count = 2
-    for table in tables.values():
+    for split, table in tables.items():
         named = "image_id" in table.schema.names
-        for label, *rest in _columns(table, "label", *(["image_id"] if named else [])):
+        for row, (label, *rest) in enumerate(_columns(table, files[split], "label", *(["image_id"] if named else []))):
             if isinstance(label, list):
                 count = max(count, len(label))
                 continue
-            count = max(count, int(label) + 1)
+            if not isinstance(label, int) or not 0 <= label < MOST_CLASSES:
+                raise DataError(f"{files[split]}, row {row}: label {label!r:.60} is no number of a class")
+            count = max(count, label + 1)
             name = str(rest[0]).rpartition("_")[0] if named else ""
             names[label] = name if names.get(label, name) == name else ""
     called = [names.get(label) or str(label) for label in range(count)]

@@ -120,3 +120,11 @@ def test_a_damaged_source_is_named_and_nothing_is_written(
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         prepare_av_digits(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_an_idx_file_that_unpacks_without_end(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "bomb.gz", "wb", compresslevel=1) as file:
+        for _ in range(2**8 + 1):
+            file.write(bytes(2**20))
+    with pytest.raises(DataError, match=r"bomb\.gz: holds more than 268,435,456 bytes, more than any part of MNIST"):
+        read_idx(tmp_path / "bomb.gz", dimensions=3)

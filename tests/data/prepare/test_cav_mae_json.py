@@ -91,6 +91,9 @@ LABELS_FILE = "class_labels_indices.csv"
         ),
         ({"train.json": {"data": [entry(0, "Dog", wav="audio/9.wav")]}}, r"entry 1: audio .*9\.wav cannot be read"),
         ({"train.json": {"data": [entry(0, "Dog", id="")]}}, "sample id '' is empty"),
+        ({"train.json": {"data": [entry(0, "Dog", wav=["a.wav"])]}}, r"entry 1: 'wav' is \['a\.wav'\], no path"),
+        ({"train.json": {"data": [entry(0, "Dog", video_path=3)]}}, "entry 1: 'video_path' is 3, no path"),
+        ({"train.json": {"data": [entry(0, "Dog", wav="/" + 300 * "x")]}}, r"entry 1: audio .*xxx cannot be read"),
     ],
 )
 def test_lists_that_do_not_fit(

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
@@ -90,6 +92,29 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     fails(tmp_path / "extra", r"none of its splits \(extra\) is train, validation or test")
     datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["x"]})).save_to_disk(tmp_path / "bare")
     fails(tmp_path / "bare", "no label among text; name it with --label-column")
+
+
+def test_splits_that_are_one_and_cells_that_are_empty(tmp_path: Path) -> None:
+    data = datasets.Dataset.from_dict({"id": ["1", "2"], "text": ["x", "y"], "label": ["a", "b"]})
+    datasets.DatasetDict(val=data, dev=data).save_to_disk(tmp_path / "twice")
+    with pytest.raises(DataError, match=r"two of its splits \(val, dev\) are validation"):
+        prepare_hf(tmp_path / "twice", tmp_path / "out")
+    kind = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.Value("string"), "image": datasets.Image()}
+    )
+    cells = [
+        {"text": "x", "label": "a", "image": None},
+        {"text": "y", "label": "b", "image": {"bytes": None, "path": None}},
+    ]
+    (tmp_path / "gap").mkdir()
+    pq.write_table(pa.Table.from_pylist(cells, schema=kind.arrow_schema), tmp_path / "gap" / "train.parquet")
+    info = prepare_hf(tmp_path / "gap", tmp_path / "two")
+    assert not Dataset(tmp_path / "two").split("train").presence["image"].any()
+    assert info.splits == {"train": 2}
+    nameless = datasets.Dataset.from_dict({"id": ["1", None], "text": ["x", "y"], "label": ["a", "b"]})
+    datasets.DatasetDict(train=nameless).save_to_disk(tmp_path / "nameless")
+    with pytest.raises(DataError, match=r"nameless \(train, row 1\): has no id"):
+        prepare_hf(tmp_path / "nameless", tmp_path / "three")
 
 
 def test_where_datasets_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,15 @@ def test_what_are_no_such_files(emoji: Pictures, tmp_path: Path) -> None:
     fails("has the columns image, caption, label; needed are image, label, and plots or text")
     write_arrow(train, [{"image": emoji[0].png, "text": ["a"], "label": [1, 0]}])
     fails(r"row 0: label \[1, 0\] is neither a number nor a 0 or 1 for each of 23 classes")
+    write_arrow(train, films(emoji, "train", ["never seen"]))
+    train.write_bytes(train.read_bytes().replace(b"never seen", b"never \xff\xfe\xfd\xfc"))
+    fails(r"mmimdb_train\.arrow: cannot be read as an Arrow file")
+    train.unlink()
+    os.mkfifo(train)
+    fails(r"mmimdb_train\.arrow: is no regular file; it is the arrow file")
+    train.unlink()
     write_arrow(folder / "mmimdb_training.arrow", films(emoji, "train", ["a"]))
+    write_arrow(train, films(emoji, "train", ["a"]))
     fails("train and training are both of the split train")
 
 
@@ -137,3 +146,10 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         prepare_mmp_arrow(tmp_path, tmp_path / "out", plots="al")
     with pytest.raises(UsageError, match="unknown task 'multi': did you mean 'multi-label'"):
         prepare_mmp_arrow(tmp_path, tmp_path / "out", task="multi")
+
+
+@pytest.mark.parametrize("label", [None, "two", 10**9, -1])
+def test_labels_that_are_no_classes(emoji: Pictures, tmp_path: Path, label: Any) -> None:
+    write_arrow(tmp_path / "in" / "mine_train.arrow", [{"image": emoji[0].png, "text": ["a"], "label": label}])
+    with pytest.raises(DataError, match=rf"mine_train\.arrow, row 0: label {label!r} is no number of a class"):
+        prepare_mmp_arrow(tmp_path / "in", tmp_path / "out")
