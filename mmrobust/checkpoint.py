@@ -24,6 +24,7 @@ from mmrobust.cases import Case
 from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping
 from mmrobust.data.format import TASKS
+from mmrobust.devices import resolve_device, resolve_dtype
 from mmrobust.errors import CheckpointError, MmrobustError, unknown_name
 from mmrobust.files import check_file, read_json, write_json
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
@@ -190,7 +191,7 @@ class Checkpoint:
     config: CheckpointConfig
     classifier: Classifier
     fingerprint: str
-    """Of the trained weights, the settings that the logits depend on, and the backbone."""
+    """Of all that the logits depend on: the trained weights, the settings, the backbone and what feeds it."""
 
 
 def load_checkpoint(
@@ -205,14 +206,17 @@ def load_checkpoint(
 
     Args:
         source: a folder, or a Hub id.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32``, or ``bfloat16`` for the matrix work.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+        dtype: ``float32``, or ``bfloat16`` for the matrix work, or ``auto``.
         backbone: where the frozen backbone lies now, if not where the checkpoint remembers it.
         same_backbone: whether one whose weights have changed is refused.
 
     Raises:
+        UsageError: a device or a dtype that there is not.
         CheckpointError: not there, not readable, its backbone gone or changed, or weights that do not fit.
     """
+    place = resolve_device(device)
+    dtype = resolve_dtype(dtype, place)
     folder = _fetch(str(source))
     config = CheckpointConfig.read(folder)
     try:
@@ -240,11 +244,12 @@ def load_checkpoint(
         {
             "weights": fingerprint_tensors(trained),
             "backbone": found,
+            "inputs": loaded.inputs_fingerprint(),
             **({"backbone_settings": settings} if settings else {}),
             **{key: getattr(config, key) for key in ("method", "head", "classes", "task", "cases", "fill")},
         }
     )
-    classifier.to(torch.device(device))
+    classifier.to(place)
     classifier.dtype = dtype
     return Checkpoint(folder, config, classifier.train(False), fingerprint)
 
@@ -253,6 +258,7 @@ def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", bac
     """The classifier of a checkpoint (folder or Hub id), in evaluation mode. Arguments: :func:`load_checkpoint`.
 
     Raises:
+        UsageError: a device or a dtype that there is not.
         CheckpointError: it cannot be loaded.
     """
     return load_checkpoint(source, device=device, dtype=dtype, backbone=backbone).classifier

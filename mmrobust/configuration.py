@@ -112,6 +112,8 @@ def _fitting(value: Any, hint: Any, what: str) -> Any:
             return float(value)
         except (ValueError, OverflowError):
             pass
+    if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast("type[Any]", hint)):
+        raise UsageError(f"{what} = {value!r}: must be settings, like {{key: value}}")
     if hint in _KINDS and type(value) is not hint:
         raise UsageError(f"{what} = {value!r}: must be {_KINDS[hint]}")
     if origin in (tuple, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import Interrupted
 from mmrobust.evaluation import evaluate_checkpoints
 from mmrobust.files import atomic_file
-from mmrobust.progress import Progress, no_progress
+from mmrobust.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.report import FORMATS
 from mmrobust.report.tables import Report, build
 from mmrobust.results import Results
@@ -44,8 +44,6 @@ TEACHER_RECIPE = dataclasses.replace(SCRATCH, epochs=10, augment=False)
 STUDENT_RECIPE = dataclasses.replace(DEFAULT, epochs=7, batch_size=32)
 PROMPTS = {"length": 4, "init": "normal"}
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class DemoOutcome:
@@ -58,7 +56,7 @@ class DemoOutcome:
 
 
 def run_demo(
-    out: Path, *, limit: int | None = None, progress: Progress = no_progress, say: Say = lambda line: None
+    out: Path, *, limit: int | None = None, progress: Progress = no_progress, say: Say = say_nothing
 ) -> DemoOutcome:
     """Run everything into the folder ``out``; what is there from an earlier run is taken as it is.
 

@@ -33,7 +33,7 @@ from mmrobust.results import (
     read_results,
     write_results,
 )
-from mmrobust.results_folder import earlier_results, keeping, merged, refuse_results
+from mmrobust.results_folder import earlier_results, keeping, merged, outdated, refuse_results
 from mmrobust.scenarios import DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS, Grid, make_grid
 from mmrobust.scoring.join import ScoringSettings, score
 
@@ -191,6 +191,8 @@ def evaluate_checkpoints(
                 "started": started,
                 "finished": now(),
             }
+            for name in outdated(earlier, described):
+                say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are left out")
             write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), told))
             return read_results(out)
 

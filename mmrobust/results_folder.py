@@ -72,13 +72,23 @@ def earlier_results(
     return earlier
 
 
+def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names under which the earlier results are of another checkpoint than one of these, by their fingerprints."""
+    before = earlier.provenance["checkpoints"] if earlier else {}
+    return [name for name, now in checkpoints.items() if before.get(name, now).get("fingerprint") != now["fingerprint"]]
+
+
 def merged(
     earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows and provenance of results that were there and of new ones, which replace those of the same key."""
+    """Rows and provenance of results that were there and of new ones, which replace those of the same key.
+
+    Of a checkpoint that has changed since (:func:`outdated`) no row stays: one name would stand for two models.
+    """
     if earlier is None:
         return new, dict(provenance)
-    rows: pd.DataFrame = pd.concat([earlier.frame, new])
+    changed = earlier.frame["checkpoint"].isin(outdated(earlier, provenance["checkpoints"]))
+    rows: pd.DataFrame = pd.concat([earlier.frame[~changed], new])
     rows = rows[~rows.duplicated(list(RESULTS_KEYS), keep="last")]
     noise = provenance["noise"] or earlier.provenance.get("noise")
     checkpoints = {**earlier.provenance["checkpoints"], **provenance["checkpoints"]}

@@ -242,11 +242,6 @@ DEFAULT_SEEDS = (0, 1, 2)
 MOST_SEEDS = 10_000
 
 
-def default_grid(modalities: Sequence[str]) -> Grid:
-    """Every missing-modality scenario of the modalities, rates 0 to 1 by 0.1, three seeds, both promptings."""
-    return Grid(scenario_names(modalities), DEFAULT_RATES, DEFAULT_SEEDS)
-
-
 def make_grid(
     modalities: Sequence[str],
     scenarios: Sequence[str] | None,

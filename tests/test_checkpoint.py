@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mmrobust
 from mmrobust.checkpoint import load_checkpoint
-from mmrobust.errors import CheckpointError
+from mmrobust.errors import CheckpointError, UsageError
 
 
 @pytest.fixture
@@ -132,6 +132,22 @@ def test_a_config_that_does_not_fit(copy: Path, key: str, value: object, message
     (copy / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(CheckpointError, match=message):
         mmrobust.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"dtype": "flaot32"}, "unknown dtype 'flaot32': did you mean 'float32'"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": "cuda:99"}, "device cuda:99: PyTorch sees"),
+    ],
+)
+def test_a_device_or_a_dtype_that_there_is_not(
+    trained: Callable[..., Path], where: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        mmrobust.load(trained("mmp", "linear"), **where)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

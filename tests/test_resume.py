@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -236,6 +237,15 @@ def test_predictions_of_the_first_schema_are_brought_up_to_date(
             b"mmrobust": table.schema.metadata[b"mmrobust"].replace(b'schema_version": 2', b'schema_version": 1')
         }
         pq.write_table(table.drop_columns(["position", "natural"]).replace_schema_metadata(metadata), path)
+    first, ids = {path: path.read_bytes() for path in shards_of(tmp_path)}, digits.split("test").ids
+    for limit in (30, 1):  # a shard that --limit cuts stays as it is
+        few = tmp_path / f"limit-{limit}"
+        shutil.copytree(tmp_path / "predictions", few / "predictions")
+        it = load_checkpoint(trained("mmp", "linear"))
+        evaluate_checkpoints({"it": it}, digits, {"it": GRID}, few, limit=limit)
+        for path, content in first.items():
+            whole = set(pq.read_table(path)["id"].to_pylist()) <= set(ids[:limit])
+            assert ((few / "predictions" / path.name).read_bytes() != content) == whole
     monkeypatch.setitem(engines.ENGINES, "local", lambda *_: pytest.fail("predicted again"))
     pd.testing.assert_frame_equal(run(trained("mmp", "linear"), digits, tmp_path).frame, now.frame, check_exact=True)
     assert all(pq.read_schema(path).get_field_index("position") >= 0 for path in shards_of(tmp_path))

@@ -14,12 +14,13 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError
 from mmrobust.scenarios import (
     DEFAULT_RATES,
+    DEFAULT_SEEDS,
+    PROMPTINGS,
     Cell,
     Grid,
     Scenario,
     ScenarioDraw,
     affected_count,
-    default_grid,
     make_grid,
     missing_table,
     noisy_scenario_names,
@@ -203,7 +204,7 @@ def test_a_grid_lists_its_cells_once_each_in_order() -> None:
 
 
 def test_the_default_grid() -> None:
-    cells = list(default_grid(PAIR).cells())
+    cells = list(make_grid(PAIR, None, DEFAULT_RATES, DEFAULT_SEEDS, PROMPTINGS).cells())
     assert len(cells) == len(set(cells)) == 3 * 11 * 3 * 2
 
 
@@ -245,7 +246,7 @@ def test_noisy_scenarios_are_of_each_modality_and_of_both(
     assert noisy_scenario_names(modalities) == expected
     for name in expected:
         assert [case.name for case in Scenario.parse(name, modalities).cases] == [name]
-    assert not set(expected) & set(default_grid(modalities).scenarios)
+    assert not set(expected) & set(make_grid(modalities, None, (0,), 1, PROMPTINGS).scenarios)
     with pytest.raises(UsageError, match="unknown scenario"):
         Scenario.parse("noisy-none", modalities)
 

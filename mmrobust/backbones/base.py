@@ -15,14 +15,14 @@ from torch.utils.checkpoint import checkpoint
 
 from mmrobust.backbones.layers import LayerView, Prompts, run_layer
 from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.configuration import from_mapping
+from mmrobust.configuration import from_mapping, plain
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.fingerprints import fingerprint_tensors
+from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
 
 PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
 """(stream, layer of the stream, its sequence) → what the method adds there."""
 
-FILLS = ("ones", "zeros")
+FILLS = {"ones": "all ones", "zeros": "all zeros", "mean": "the image processor's mean colour"}
 """What stands in for a missing image, after the transform. A missing text is ``''``, a missing audio all zeros."""
 
 
@@ -57,6 +57,14 @@ class Processor(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what is needed to make the same processor again into the backbone's ``folder``."""
+
+    def described(self) -> dict[str, Any]:
+        """What decides the tensors that it makes, as plain values: part of :meth:`Backbone.inputs_fingerprint`.
+
+        The same before it is saved and after it is loaded, in every version of the libraries. A processor that says
+        nothing here is taken for any other one beside the same weights.
+        """
+        return {}
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,9 @@ class Backbone(nn.Module, ABC):
     looks at is not run."""
     normed_head: ClassVar[bool] = False
     """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
+
+    config_keys: ClassVar[tuple[str, ...]] = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+    """What of the model's config, and of those of its towers, decides numbers and is not seen in the weights."""
 
     lora_targets: ClassVar[tuple[str, ...]] = ()
     """Which of the model's dense layers LoRA adapts, by the ends of their names."""
@@ -282,6 +293,20 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Fingerprint of every weight of its own."""
         return fingerprint_tensors(self.weights())
+
+    def inputs_fingerprint(self) -> str:
+        """Fingerprint of what decides its numbers beside the weights and :attr:`settings`: processor and config.
+
+        Values are named one by one and files are not hashed: what a library writes beside them (its version, where the
+        model came from, defaults that are new) must not make another backbone of it.
+        """
+        config = getattr(self.model, "config", None)
+        parts = {"model": config} | {name: getattr(config, name, None) for name in ("text_config", "vision_config")}
+        said = {
+            part: {key: plain(getattr(found, key)) for key in self.config_keys if hasattr(found, key)}
+            for part, found in parts.items()
+        }
+        return fingerprint_settings({"config": said, "processor": self.processor.described()})
 
     def save(self, folder: Path) -> None:
         """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""

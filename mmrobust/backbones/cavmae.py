@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmrobust.backbones.base import Backbone, BackboneSettings, Begun, Pooling, Processor, PromptSource, run_stream
 from mmrobust.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.backbones.filterbank import log_mel_filterbank
+from mmrobust.backbones.images import describe_images, fill_image
 from mmrobust.backbones.layers import LayerView
 from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
@@ -34,6 +35,8 @@ FUSION = {"audio": "fusion-audio", "image": "fusion-image"}
 """Modality → what methods know its queries in the fusion block by, where the model has one."""
 FILL, SINGLE, AVERAGE = MISSING_PATHS = ("fill", "single", "average")
 PROCESSOR_FILE = "preprocessor_config.json"
+LARGEST_FILTER_BANK = 2**24
+"""Numbers: 22 minutes at 128 mel bins. One that stands for a missing sound is made before any sound is read."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class CavMaeProcessor(Processor):
         if modality == "audio":
             return torch.zeros(self.audio.frames, self.audio.mel_bins)
         crop = self.image_processor.crop_size
-        return torch.full((3, int(crop["height"]), int(crop["width"])), 1.0 if fill == "ones" else 0.0)
+        return fill_image(fill, (int(crop["height"]), int(crop["width"])), self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """audio_values [B, frames, mel], pixel_values [B, 3, H, W]: all of one size, nothing is padded."""
@@ -129,6 +132,10 @@ class CavMaeProcessor(Processor):
         keys = ("size", "crop_size", "image_mean", "image_std", "resample")
         image = {key: value for key, value in self.image_processor.to_dict().items() if key in keys}
         write_json(folder / PROCESSOR_FILE, {"audio": dataclasses.asdict(self.audio), "image": image})
+
+    def described(self) -> dict[str, Any]:
+        """See :meth:`Processor.described`."""
+        return {"audio": dataclasses.asdict(self.audio), "image": describe_images(self.image_processor)}
 
 
 class CavMaePooling(Pooling):
@@ -292,5 +299,8 @@ def load(place: str, source: str) -> CavMaeBackbone:
     """The CAV-MAE whose weights and processor lie in the folder ``place``."""
     # The position tables are computed of these before a weight is read.
     ranges = (("audio_frames", 1, 10**5), ("mel_bins", 1, 10**4), ("image_size", 1, 10**4), ("patch_size", 1, 10**3))
-    check_range(CavMaeConfig.from_pretrained(place).to_dict(), ranges, f"backbone {source}")
+    config = CavMaeConfig.from_pretrained(place).to_dict()
+    check_range(config, ranges, f"backbone {source}")
+    numbers = {"audio_frames × mel_bins": config["audio_frames"] * config["mel_bins"]}
+    check_range(numbers, [("audio_frames × mel_bins", 1, LARGEST_FILTER_BANK)], f"backbone {source}")
     return CavMaeBackbone(CavMaeModel.from_pretrained(place), CavMaeProcessor.load(place), source)

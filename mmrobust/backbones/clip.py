@@ -86,6 +86,7 @@ class ClipBackbone(Backbone):
     modalities = ("image", "text")
     streams = ("image", "text")
     towers = True
+    config_keys = (*Backbone.config_keys, "eos_token_id")
     lora_targets = ("self_attn.q_proj", "self_attn.v_proj")
 
     def __init__(self, model: CLIPModel, processor: ClipProcessor, source: str) -> None:

@@ -13,10 +13,15 @@ import transformers
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmrobust.backbones.absent import present_or_absent
+from mmrobust.backbones.absent import Absent, present_or_absent
 from mmrobust.backbones.base import Processor
+from mmrobust.backbones.images import describe_images, fill_image
+from mmrobust.fingerprints import fingerprint_settings
 
 P = TypeVar("P", bound="TextImageProcessor")
+
+PROBE = "It's a TEST: naïve façades, 3.14 € (2nd edition) — привет, 東京 🙂\n\tunbelievably  spaced-out_words..."
+"""A text in which tokenizers differ: case, accents, scripts, digits, punctuation, spaces."""
 
 
 class TextImageProcessor(Processor):
@@ -63,7 +68,7 @@ class TextImageProcessor(Processor):
         """See :meth:`Processor.fill`: ``''``, or an image of :attr:`fill_size`."""
         if modality == "text":
             return self.encode("text", "")
-        return torch.full((3, *self.fill_size), 1.0 if fill == "ones" else 0.0)
+        return fill_image(fill, self.fill_size, self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """See :meth:`Processor.collate`: the inputs of the texts, of the images, or of both."""
@@ -89,3 +94,16 @@ class TextImageProcessor(Processor):
         """See :meth:`Processor.save`."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
+
+    def described(self) -> dict[str, Any]:
+        """See :meth:`Processor.described`. The tokenizer is described by what it does: its files differ by version."""
+        return {"tokenizer": self._tokenizer_described(), "image": describe_images(self.image_processor)}
+
+    def _tokenizer_described(self) -> str | None:
+        """Fingerprint of the vocabulary, and of what becomes of a probe and of all of the vocabulary's words."""
+        if isinstance(self.tokenizer, Absent):
+            return None
+        vocabulary = self.tokenizer.get_vocab()
+        texts = [PROBE, " ".join(sorted(vocabulary))]
+        ids = [self.tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
+        return fingerprint_settings({"vocabulary": vocabulary, "ids": ids})

@@ -30,18 +30,21 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Train, evaluate and report every combination of a study; killed, the same command goes on."""
+    from mmrobust.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
     from mmrobust.studies.study import read_study
 
     asked = read_study(study)
     jobs = jobs_of(asked, [*(data or ()), *(Path(folder) for folder in asked.data)], out)
+    place = resolve_device(device)
+    kind = resolve_dtype(dtype, place)
     if dry_run:
         from tempfile import TemporaryDirectory
 
         from mmrobust.studies.estimate import estimate
 
         with TemporaryDirectory() as scratch:
-            found = estimate(asked, jobs, Path(scratch))
+            found = estimate(asked, jobs, Path(scratch), str(place), kind)
         if json:
             import dataclasses
             from json import dumps
@@ -54,11 +57,9 @@ def run(
         disk = sum(one.disk for one in found.values()) / 2**20
         console.out().print(f"{len(jobs)} jobs: about {_time(total)}, one after the other, and {disk:.0f} MiB")
         return
-    from mmrobust.devices import resolve_device, resolve_dtype
     from mmrobust.studies.run import run_study
     from mmrobust.studies.table import REPORT_FILE, TABLE_FILE, write_report
 
-    place = resolve_device(device)
     run_study(
         asked,
         jobs,
@@ -66,7 +67,7 @@ def run(
         engine=engine,
         address=ray_address,
         device=str(place),
-        dtype=resolve_dtype(dtype, place),
+        dtype=kind,
         progress=console.progress_bar,
         say=console.remark,
     )

@@ -64,7 +64,7 @@ def train(
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
     noise_profile: Annotated[str | None, typer.Option(help="What noisy-* scenarios do: default or released.")] = None,
-    fill: Annotated[str | None, typer.Option(help="What stands in for a missing image: ones or zeros.")] = None,
+    fill: Annotated[str | None, typer.Option(help="What stands in for a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
         typer.Option(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from mmrobust.backbones.base import FILLS
 from mmrobust.checkpoint import CARD_FILE, CheckpointConfig
 from mmrobust.files import atomic_file
 
@@ -25,7 +26,7 @@ mmrobust {version}.
 | trained on | {dataset} |
 | file | `{file}` |
 | its SHA-256 | `{sha256}` |
-| a missing image is | all {fill}, after the transform |
+| a missing image is | {fill}, after the transform |
 
 ## Use
 
@@ -70,7 +71,7 @@ def write_import_card(folder: Path, title: str, config: CheckpointConfig, remark
         dataset=config.dataset["name"],
         file=origin["file"],
         sha256=origin["sha256"],
-        fill=config.fill,
+        fill=FILLS[config.fill],
         cases=", ".join(f"`{case}`" for case in config.cases),
         remarks="\n".join(f"- {remark}" for remark in remarks),
     )

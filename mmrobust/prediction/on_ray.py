@@ -7,12 +7,8 @@ Checkpoint and data must be readable at the same paths on every node, and mmrobu
 
 from __future__ import annotations
 
-import os
-import socket
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +19,20 @@ from mmrobust.data.dataset import Dataset, Sample, Split
 from mmrobust.data.screening import BadSamples
 from mmrobust.degradations import Noise
 from mmrobust.devices import BatchSize
-from mmrobust.errors import DataError, UsageError
+from mmrobust.errors import DataError
 from mmrobust.machine import available_cores
 from mmrobust.prediction.plan import Plan
 from mmrobust.prediction.run import STRETCH_SAMPLES
 from mmrobust.prediction.shards import EvaluationSplit, predict_shards
 from mmrobust.prediction.store import Predictions
 from mmrobust.progress import Progress, no_progress
+from mmrobust.ray_cluster import connected, reason
 
 if TYPE_CHECKING:
     from mmrobust.prediction.engines import Running
 
 SPARE_CPUS = 2
 """For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
-
-_PROBE_SECONDS = 10.0
 
 
 def predict(
@@ -49,7 +44,9 @@ def predict(
         UsageError: Ray is not installed, or its cluster not reachable.
         DataError: a worker fails for another reason than that it was killed.
     """
-    with _cluster(running) as ray, progress("predict", sum(len(p) for p in plan.values())) as advance:
+    cpus = (running.ray_workers or available_cores()) + SPARE_CPUS
+    total = sum(len(positions) for positions in plan.values())
+    with connected(running.ray_address, cpus) as ray, progress("predict", total) as advance:
         device = next(checkpoint.classifier.parameters()).device.type
         slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
         workers = running.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
@@ -89,7 +86,7 @@ def predict(
                     advance(sum(len(positions) for positions, _ in predictions.values()))
                     yield predictions
         except ray.exceptions.RayError as cause:
-            raise DataError(f"a Ray worker failed: {_reason(cause)}") from cause
+            raise DataError(f"a Ray worker failed: {reason(cause)}") from cause
 
 
 class _Worker:
@@ -159,60 +156,3 @@ def _from_table(table: pa.Table) -> dict[tuple[str, str], tuple[npt.NDArray[np.i
     logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
     rows = {key: np.asarray([k == key for k in keys]) for key in dict.fromkeys(keys)}
     return {key: (positions[mine], logits[mine]) for key, mine in rows.items()}
-
-
-@contextmanager
-def _cluster(running: Running) -> Iterator[Any]:
-    """Ray, connected; a cluster on this machine is started where none is named, and ended with the block."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of what it will once do
-    with warnings.catch_warnings():
-        # Ray warns of its own deprecated settings while it reads their defaults; nothing here can mend that.
-        warnings.simplefilter("ignore")
-        try:
-            import ray
-            import ray.data
-        except ImportError:
-            raise UsageError("--engine ray needs Ray: pip install 'mmrobust[ray]'") from None
-        mine = not ray.is_initialized()
-        settings: Mapping[str, Any] = (
-            {"address": running.ray_address} if running.ray_address else _this_machine(running)
-        )
-        try:
-            if mine:
-                _probe(running.ray_address)
-                ray.init(log_to_driver=False, logging_level="ERROR", **settings)
-        except (ConnectionError, RuntimeError, ValueError) as cause:
-            raise UsageError(
-                f"--ray-address {running.ray_address}: no Ray cluster answers ({_reason(cause)})"
-            ) from cause
-        try:
-            yield ray
-        finally:
-            if mine:
-                ray.shutdown()
-
-
-def _probe(address: str | None) -> None:
-    """Raise where nobody listens at ``address``: Ray itself would try for minutes.
-
-    Raises:
-        UsageError: nobody does.
-    """
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdecimal()):  # auto, or an address of another kind: for Ray to find
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
-    except (OSError, OverflowError) as cause:
-        raise UsageError(f"--ray-address {address}: no Ray cluster answers ({_reason(cause)})") from cause
-
-
-def _this_machine(running: Running) -> dict[str, Any]:
-    workers = running.ray_workers or available_cores()
-    return {"num_cpus": workers + SPARE_CPUS, "include_dashboard": False, "address": "local"}
-
-
-def _reason(cause: BaseException) -> str:
-    """The last line that says something: Ray puts the worker's whole traceback before it."""
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else type(cause).__name__

@@ -30,30 +30,6 @@ STRETCH_BYTES = 32 * 2**20
 """How large they may be, encoded; of larger samples a stretch has fewer, but two batches."""
 
 
-def predict(
-    classifier: Classifier,
-    encoded: EncodedSplit,
-    positions: Sequence[int],
-    case: str,
-    prompting: str,
-    *,
-    batch_size: int | BatchSize = DEFAULT_BATCH_SIZE,
-    advance: Advance | None = None,
-) -> npt.NDArray[np.float32]:
-    """Logits [len(positions), classes] of the samples at ``positions``, each in ``case``.
-
-    The classifier must be in evaluation mode. Neither the batch size nor the order of the positions changes a logit by
-    more than float rounding.
-    """
-    order = np.argsort(np.asarray(positions, dtype=np.int64), kind="stable")
-    plan = {(case, prompting): np.asarray(positions, dtype=np.int64)[order]}
-    stretches = Predictor(classifier, encoded, batch_size).stretches(plan, advance)
-    found = [stretch[case, prompting][1] for stretch in stretches]
-    logits = np.empty((len(order), len(classifier.classes)), dtype=np.float32)
-    logits[order] = np.concatenate(found) if found else logits
-    return logits
-
-
 class Predictor:
     """Predicts with one classifier on one split; what several predictions have in common is computed once.
 

@@ -21,7 +21,7 @@ from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.fingerprints import fingerprint_settings, new_digest
 from mmrobust.prediction.plan import Plan
 from mmrobust.progress import Say, say_nothing
-from mmrobust.results import PREDICTIONS_FOLDER, PREDICTIONS_SCHEMA, Shard, read_shard, write_shard
+from mmrobust.results import PREDICTIONS_FOLDER, PREDICTIONS_SCHEMA, Shard, read_shard, read_shard_header, write_shard
 from mmrobust.scoring.join import SplitTruth
 
 Predictions = Mapping[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -75,7 +75,8 @@ class PredictionStore:
                 continue
             for key, (positions, _) in shard.by_case():
                 self._put(key, positions)
-            if shard.natural is None:  # schema 1: what scoring by itself asks for is put in
+            # Schema 1: what scoring by itself asks for is put in. Not where --limit leaves samples out: they are kept.
+            if shard.natural is None and len(shard.id) == read_shard_header(path).rows:
                 rows = [(key, positions, logits) for key, (positions, logits) in shard.by_case()]
                 write_shard(path, self._table(rows), self._provenance)
 

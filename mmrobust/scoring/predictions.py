@@ -18,7 +18,7 @@ from mmrobust.cases import Case
 from mmrobust.errors import DataError
 from mmrobust.missing_tables import is_given, kept_table
 from mmrobust.progress import Say, say_nothing
-from mmrobust.results import PREDICTIONS_FOLDER, Results, Shard, read_shard
+from mmrobust.results import PREDICTIONS_FOLDER, Results, Shard, ShardHeader, read_shard
 from mmrobust.scenarios import CONCAT, Cell
 from mmrobust.scoring.join import Logits, SplitTruth
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, WeightedTruth, metric_settings
@@ -97,19 +97,23 @@ def read_predictions(
         raise DataError(
             f"{folder}: holds no predictions; make them with: mmrobust eval CHECKPOINT --data DIR --out {folder}"
         )
+    if results is None:
+        _refuse_schema_1(headers)
+        return (_read(one, say) for one in ShardChoice.all_of(folder, headers))
+    chosen = [ShardChoice.behind(folder, results, name, headers) for name in results.provenance["checkpoints"]]
+    for one in chosen:
+        if not one.shards:
+            raise DataError(f"{folder}: holds no predictions of '{one.name}'; run mmrobust eval again with it")
+        _refuse_schema_1(one.shards)
+    return (_read(one, say) for one in chosen)
+
+
+def _refuse_schema_1(headers: Sequence[ShardHeader]) -> None:
     if old := [header for header in headers if not header.placed or "described" not in header.provenance]:
         raise DataError(
             f"{old[0].path}: predictions of schema 1 do not say all that scoring asks for; run the mmrobust eval that "
-            "made them once more: it brings them up to date and predicts nothing again"
+            "made them once more: it brings them up to date"
         )
-    if results is None:
-        chosen = ShardChoice.all_of(folder, headers)
-    else:
-        chosen = [ShardChoice.behind(folder, results, name, headers) for name in results.provenance["checkpoints"]]
-        for one in chosen:
-            if not one.shards:
-                raise DataError(f"{folder}: holds no predictions of '{one.name}'; run mmrobust eval again with it")
-    return (_read(one, say) for one in chosen)
 
 
 def predictions_behind(path: Path, results: Results, checkpoint: str) -> StoredPredictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,15 @@ from mmrobust.cases import Case
 from mmrobust.checkpoint import trained_tensors
 from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset, Positions
+from mmrobust.devices import resolve_device, resolve_dtype
 from mmrobust.methods import method_class
 from mmrobust.prediction.plan import plan_predictions
-from mmrobust.scenarios import SITUATION, make_grid, parse_rates
+from mmrobust.scenarios import SITUATION
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
 from mmrobust.training.batching import epoch_batches, share_of
 from mmrobust.training.caching import Cache
+from mmrobust.training.efficiency import Clock
 from mmrobust.training.frozen import FrozenSource, source_of
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
@@ -39,22 +40,36 @@ class Estimate:
     """Bytes of checkpoint and predictions."""
 
 
-def estimate(study: Study, jobs: Sequence[Job], scratch: Path) -> dict[str, Estimate]:
+def estimate(
+    study: Study, jobs: Sequence[Job], scratch: Path, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, Estimate]:
     """Job name → what it will take here; jobs that differ in their seed alone are timed once.
 
     Students are timed on the untrained backbone of their teacher, which costs the same.
+
+    Args:
+        study: the study.
+        jobs: its jobs.
+        scratch: a folder for what is kept while it is timed.
+        device: where the jobs would run.
+        dtype: of the matrix work.
+
+    Raises:
+        MmrobustError: as for :func:`mmrobust.training.setup.set_up`; or no such device or dtype.
     """
+    place = resolve_device(device)
+    dtype = resolve_dtype(dtype, place)
     kinds: dict[tuple[object, ...], Estimate] = {}
     found = {}
     for job in jobs:
         kind = (job.dataset, job.method, job.head, job.under, job.settings.recipe)
         if kind not in kinds:
-            kinds[kind] = _timed(study, job, scratch)
+            kinds[kind] = _timed(study, job, scratch, place, dtype)
         found[job.name] = kinds[kind]
     return found
 
 
-def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
+def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: str) -> Estimate:
     settings = job.settings
     if job.waits:
         keeps = {"train_head": True} if method_class(settings.method).keeps_head else {}
@@ -62,6 +77,8 @@ def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
     recipe = settings.recipe.changed(loss=TASK if settings.recipe.loss == HEAD else settings.recipe.loss)
     setup = set_up(settings, scratch)
     classifier, split = setup.classifier, setup.train
+    classifier.to(device)
+    classifier.dtype = dtype
     cases = [Case.parse(name, classifier.modalities) for name in classifier.cases]
     chosen = share_of(split.encoded.split.ids, recipe.share, settings.seed)
     batches = epoch_batches(split, chosen, recipe, cases)
@@ -70,19 +87,19 @@ def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
     name, positions = max(batches[0].items(), key=lambda item: len(item[1]))
     case, noise = Case.parse(name, classifier.modalities), split.encoded.noise
 
-    begin = time.perf_counter()
+    clock = Clock(device)
     source.prepare([(case, noise, positions)], lambda n: None)
-    filled = (time.perf_counter() - begin) / len(positions)
+    filled = clock.seconds() / len(positions)
     classifier.train(True)
     seconds = []
     for _ in range(2):  # the first decodes, and warms up
-        begin = time.perf_counter()
+        clock = Clock(device)
         features = source.features(positions, case, noise)
-        targets = split.targets[positions]
+        targets = split.targets[positions].to(device)
         logits, own = classifier.learn(features, name, targets)
         value = loss(logits, targets, classifier.task, recipe.label_smoothing, recipe.loss) + own
         value.backward()  # type: ignore[no-untyped-call]  # torch's stub
-        seconds.append((time.perf_counter() - begin) / len(positions))
+        seconds.append(clock.seconds() / len(positions))
     classifier.train(False)
     forward = _forward_seconds(classifier, source, positions, case)
     validated = len(setup.validation.table)
@@ -97,16 +114,15 @@ def _timed(study: Study, job: Job, scratch: Path) -> Estimate:
 
 @torch.no_grad()
 def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Positions, case: Case) -> float:
-    begin = time.perf_counter()
-    classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
-    return (time.perf_counter() - begin) / len(positions)
+    clock = Clock(next(classifier.parameters()).device)
+    with classifier.autocast():
+        classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
+    return clock.seconds() / len(positions)
 
 
 def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
     """How many predictions the job's evaluation makes."""
-    asked = study.evaluate
-    rates = parse_rates([asked.missing_rates])
-    grid = make_grid(classifier.modalities, asked.scenarios or None, rates, asked.seeds, asked.promptings)
+    grid = study.evaluate.grid(classifier.modalities)
     split = Dataset(job.settings.data).split("test")
     promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
     natural = split.natural_cases(classifier.modalities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,7 +10,11 @@ from pathlib import Path
 
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.dataset import Dataset
+from mmrobust.data.format import choose_modalities
 from mmrobust.errors import UsageError
+from mmrobust.heads import head_class
+from mmrobust.methods import method_class
+from mmrobust.scenarios import check_rate, training_cases
 from mmrobust.studies.study import Study, Teacher, Under, Variant, check_name
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.setup import TrainSettings
@@ -51,14 +56,17 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
         out: the study's folder: where teachers will lie.
 
     Raises:
-        UsageError: no data, two data sets of one name, or settings that do not exist.
+        UsageError: no data, two data sets or two jobs of one name, or a method, head, setting or scenario that does not
+            exist, for these data.
         DataError: a folder that is no data set.
     """
     if not data:
         raise UsageError("the study names no data: say --data FOLDER")
-    names = {folder: Dataset(folder).info.name for folder in data}
-    for folder, name in names.items():
-        check_name(name, f"{folder}: the data set")
+    about = {folder: Dataset(folder).info for folder in data}
+    names = {folder: info.name for folder, info in about.items()}
+    for folder, info in about.items():
+        check_name(info.name, f"{folder}: the data set")
+        _check_scenarios(study, choose_modalities(info, None))
     if len(set(names.values())) < len(names):
         raise UsageError(f"data sets {', '.join(names.values())}: one is named twice")
     teachers: dict[str, Job] = {}
@@ -71,13 +79,36 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
             waits = study.teacher is not None and not method.complete
             if study.teacher is not None and waits:
                 teacher = _teacher(study, study.teacher, dataset, folder, backbone, seed)
-                teachers[teacher.name] = teacher
+                if teachers.setdefault(teacher.name, teacher).begins_with != backbone:
+                    raise UsageError(
+                        f"study: the teachers of {teachers[teacher.name].begins_with} and {backbone} would both be "
+                        f"called {teacher.name}; put them into studies of their own"
+                    )
                 backbone = str(checkpoint_of(out, teacher))
             for head_name, under in product(method.heads or study.heads, [None] if method.complete else study.under):
                 head = replace(study.heads[head_name], use=study.heads[head_name].use or head_name)
                 settings = _settings(study, folder, backbone, method, head, under, seed, recipe=study.recipe)
                 students.append(Job(dataset, name, head_name, under, seed, settings, begins_with, waits))
-    return [*teachers.values(), *students]
+    jobs = [*teachers.values(), *students]
+    for name, number in Counter(job.name for job in jobs).items():
+        if number > 1:
+            raise UsageError(
+                f"study: {number} trainings would be called {name}; seeds, what is trained under (rates to six digits) "
+                "and the names of methods and heads must tell each from the others"
+            )
+    return jobs
+
+
+def _check_scenarios(study: Study, modalities: Sequence[str]) -> None:
+    """Raise where the study trains under or evaluates what there is not for data of these ``modalities``.
+
+    Raises:
+        UsageError: an unknown scenario, or an empty grid.
+    """
+    for under in study.under:
+        training_cases(under.scenario, modalities)
+        check_rate(under.missing_rate)
+    study.evaluate.grid(modalities).cases(modalities)
 
 
 def _teacher(study: Study, asked: Teacher, dataset: str, folder: Path, backbone: str, seed: int) -> Job:
@@ -108,6 +139,9 @@ def _settings(
     *,
     recipe: dict[str, object],
 ) -> TrainSettings:
+    method_cls, head_cls = method_class(method.use), head_class(head.use)
+    from_mapping(method_cls.config_class, method.settings, f"{method.use} method")
+    from_mapping(head_cls.config_class, head.settings, f"{head.use} head")
     base = plain(default_recipe(method.use, backbone))
     under_or_complete = under or Under(study.under[0].scenario, 0.0)
     return TrainSettings(

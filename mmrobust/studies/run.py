@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageErro
 from mmrobust.evaluation import evaluate_checkpoints
 from mmrobust.files import read_json, write_json
 from mmrobust.fingerprints import fingerprint_settings
-from mmrobust.progress import Progress, no_progress
+from mmrobust.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.ray_cluster import connected, reason
 from mmrobust.results import RESULTS_FILE
-from mmrobust.scenarios import make_grid, parse_rates
 from mmrobust.shape import Each, misfit
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
@@ -34,7 +34,6 @@ FORMAT_VERSION = 1
 STUDY_FILE = "study.json"
 DONE_FILE = "done.json"
 CACHE_FOLDER = "cache"
-Say = Callable[[str], None]
 
 
 def run_study(
@@ -47,7 +46,7 @@ def run_study(
     device: str = "cpu",
     dtype: str = "float32",
     progress: Progress = no_progress,
-    say: Say = lambda line: None,
+    say: Say = say_nothing,
 ) -> None:
     """Train and evaluate every job that is not done yet, into ``out``.
 
@@ -88,14 +87,7 @@ def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache(memory=memory)
     train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
-    asked = study.evaluate
-    grid = make_grid(
-        checkpoint.classifier.modalities,
-        asked.scenarios or None,
-        parse_rates([asked.missing_rates]),
-        asked.seeds,
-        asked.promptings,
-    )
+    grid = study.evaluate.grid(checkpoint.classifier.modalities)
     evaluate_checkpoints(
         {job.name: checkpoint},
         Dataset(job.settings.data),
@@ -155,9 +147,7 @@ def _run_local(
             said = receiver.recv()
         except EOFError:
             process.join()
-            said = TrainingError(
-                f"its process was killed (exit code {process.exitcode}); too little memory is the usual cause"
-            )
+            said = TrainingError(_ended(process.exitcode))
         except KeyboardInterrupt:
             process.join()
             raise Interrupted(
@@ -169,17 +159,20 @@ def _run_local(
         yield job
 
 
+def _ended(exit_code: int) -> str:
+    """What is known of a process that ended without a word; a negative exit code is the signal that killed it."""
+    if exit_code < 0:
+        return f"its process was killed (signal {-exit_code}); too little memory is the usual cause"
+    return f"its process ended by itself (exit code {exit_code})"
+
+
 def _in_process(sender: Any, job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     """What a job's process does: run it, and send back nothing, or the error."""
     _die_with_parent()
     try:
-        run_job(job, study, out, device, dtype)
-    except MmrobustError as error:
-        sender.send(error)
+        sender.send(_catching(job, study, out, device, dtype))
     except KeyboardInterrupt:
         sys.exit(130)
-    else:
-        sender.send(None)
 
 
 def _die_with_parent() -> None:
@@ -195,32 +188,49 @@ def _run_on_ray(
     jobs: Sequence[Job], study: Study, out: Path, device: str, dtype: str, address: str | None
 ) -> Iterator[Job]:
     """Jobs at once, one processor (or GPU) each; the folders must be ones that every machine sees."""
-    try:
-        import ray
-    except ImportError as cause:
-        raise UsageError('--engine ray needs Ray: pip install "mmrobust[ray]"') from cause
+    if not jobs:
+        return
+    with connected(address) as ray:
+        # A worker that is lent one GPU sees no other, and has it as its first.
+        kind = device.partition(":")[0]
+        remote = ray.remote(**({"num_gpus": 1} if kind == "cuda" else {"num_cpus": 1}))(_elsewhere)
+        running = {remote.remote(Path.cwd(), job, study, out.resolve(), kind, dtype): job for job in jobs}
+        try:
+            while running:
+                (finished,), _ = ray.wait(list(running), num_returns=1)
+                job = running.pop(finished)
+                try:
+                    said = ray.get(finished)
+                except ray.exceptions.RayError as cause:
+                    raise TrainingError(f"job {job.name}: its Ray worker failed: {reason(cause)}") from cause
+                if said is not None:
+                    raise type(said)(f"job {job.name}: {said}")
+                yield job
+        except KeyboardInterrupt:
+            raise Interrupted("study stopped; what is done is kept, the same command goes on") from None
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
 
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-    needs = {"num_gpus": 1} if device.startswith("cuda") else {"num_cpus": 1}
-    remote = ray.remote(**needs)(_catching)
-    running = {remote.remote(job, study, out.resolve(), device, dtype): job for job in jobs}
-    try:
-        while running:
-            (finished,), _ = ray.wait(list(running), num_returns=1)
-            job, said = running.pop(finished), ray.get(finished)
-            if said is not None:
-                raise type(said)(f"job {job.name}: {said}")
-            yield job
-    except KeyboardInterrupt:
-        raise Interrupted("study stopped; what is done is kept, the same command goes on") from None
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+
+def _elsewhere(here: Path, job: Job, study: Study, out: Path, device: str, dtype: str) -> MmrobustError | None:
+    """:func:`_catching`, where the relative paths of a job mean what they mean in the folder ``here``.
+
+    They are not made absolute: a training goes on only under the settings that it was begun with, word for word.
+    """
+    if here.is_dir():  # it may be none on that machine, where every path is absolute
+        os.chdir(here)
+    return _catching(job, study, out, device, dtype)
 
 
 def _catching(job: Job, study: Study, out: Path, device: str, dtype: str) -> MmrobustError | None:
+    """Run a job; gives the error that it ends in, as one that can be sent to another process and told in one line."""
     try:
         run_job(job, study, out, device, dtype)
     except MmrobustError as error:
         return error
+    except MemoryError:
+        return TrainingError("this machine has too little memory for it")
+    except Exception as error:  # a full disk, a defect: whatever it is, its text says more than that it ended
+        return TrainingError(f"unexpected {type(error).__name__}: {error}")
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mmrobust.configuration import from_mapping, read_yaml
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.files import read_text
-from mmrobust.scenarios import PROMPTINGS, SITUATION, check_seed, parse_rates
+from mmrobust.scenarios import PROMPTINGS, SITUATION, Grid, check_seed, make_grid, parse_rates
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
@@ -65,6 +65,15 @@ class Evaluation:
         for prompting in self.promptings:
             if prompting not in PROMPTINGS:
                 raise unknown_name("prompting", prompting, PROMPTINGS)
+
+    def grid(self, modalities: Sequence[str]) -> Grid:
+        """The grid for a model of these modalities.
+
+        Raises:
+            UsageError: as for :func:`mmrobust.scenarios.make_grid`.
+        """
+        rates = parse_rates([self.missing_rates])
+        return make_grid(modalities, self.scenarios or None, rates, self.seeds, self.promptings)
 
 
 @dataclass(frozen=True)

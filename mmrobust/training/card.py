@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from mmrobust.backbones.base import FILLS
 from mmrobust.checkpoint import CARD_FILE, CheckpointConfig
 from mmrobust.files import atomic_file
 from mmrobust.training.recipe import CASE_WISE
@@ -27,7 +28,7 @@ _CARD = """---
 | trained under | {under}, seed {seed} |
 | epochs | {epochs}, the best was {best_epoch} |
 | {metric} on validation, under the same | **{validation:.4f}** |
-| a missing image is | all {fill}, after the transform |
+| a missing image is | {fill}, after the transform |
 
 ## Use
 
@@ -83,7 +84,7 @@ def write_card(folder: Path, config: CheckpointConfig, progressed: Progressed) -
         best_epoch=best.epoch,
         metric=config.headline_metric,
         validation=best.validation,
-        fill=config.fill,
+        fill=FILLS[config.fill],
         sample=", ".join(f'"{m}": {_RAW[m]}' for m in config.modalities),
         cases=", ".join(f"`{case}`" for case in config.cases),
     )

@@ -78,6 +78,7 @@ class FrozenSource(LiveSource):
             "fill": classifier.fill,
             "dtype": classifier.dtype,
             "settings": repr(classifier.backbone.settings),
+            "inputs": classifier.backbone.inputs_fingerprint(),
         }
         self._folder, self._lasting = cache.folder or scratch, cache.folder is not None
         self._memory = memory

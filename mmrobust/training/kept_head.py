@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig, classes_fit, holder_of
 from mmrobust.classifier import Classifier
 from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.files import check_file
+from mmrobust.methods import method_class
 from mmrobust.training.recipe import BCE, TASK
+from mmrobust.untrusted import check_finite
 
 PREFIX = "head."
 
@@ -31,6 +34,8 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
     theirs = holder_of(backbone)
     if theirs is None:
         reason = "is no fine-tuned checkpoint"
+    elif not method_class(theirs.method["name"]).trains_backbone:
+        reason = f"was made by --method {theirs.method['name']}: its head is trained for that method's features"
     elif theirs.head["name"] != config.head["name"]:
         reason = f"has a {theirs.head['name']} head, not {config.head['name']}"
     elif not classes_fit(theirs, config.classes, config.task):
@@ -62,11 +67,13 @@ def head_loss(backbone: str) -> str:
 
 def _copy_head(classifier: Classifier, file: Path) -> bool:
     """Copy the head in ``file``, and say so; where its names or shapes are not the classifier's, copy nothing."""
+    check_file(file, "trained weights of a checkpoint", CheckpointError)
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as cause:
         raise CheckpointError(f"{file}: cannot be read ({' '.join(str(cause).split())[:120]})") from cause
     found = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
+    check_finite(found, file)
     own = dict(classifier.head.named_parameters())
     if {n: p.shape for n, p in own.items() if p.requires_grad or n in found} != {n: t.shape for n, t in found.items()}:
         return False

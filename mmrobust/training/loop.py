@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.configuration import plain
-from mmrobust.devices import device_errors
+from mmrobust.devices import device_errors, resolve_device, resolve_dtype
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.files import atomic_file, refuse_to_overwrite, writing
 from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
@@ -53,8 +52,8 @@ def train(
         settings: what to train, on what, how.
         out: the checkpoint folder. Until the training is done it holds nothing but the state to resume from.
         resume: go on with the training that was begun in ``out`` (or begin, where none was).
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32``, or ``bfloat16`` for the matrix work.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+        dtype: ``float32``, or ``bfloat16`` for the matrix work, or ``auto``.
         workers: processes that decode; they change no bit of the result.
         cache: whether and where what is frozen is kept; it changes no number by more than float rounding.
         progress: shows how far it is.
@@ -76,14 +75,12 @@ def train(
         raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
     if not begun(out):
         refuse_to_overwrite(out, "checkpoint")
+    place = resolve_device(own_device(device))
+    dtype = resolve_dtype(dtype, place)
     if settings.recipe.loss == HEAD:
         recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
         settings = dataclasses.replace(settings, recipe=recipe)
-    setup, place, cache = (
-        set_up(settings, out, workers=workers, progress=progress),
-        torch.device(own_device(device)),
-        cache or Cache(),
-    )
+    setup, cache = set_up(settings, out, workers=workers, progress=progress), cache or Cache()
     setup.classifier.to(place)
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing

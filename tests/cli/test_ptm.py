@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mmrobust.data import Dataset
 
@@ -68,3 +71,49 @@ def test_without_a_head_to_keep(cli: Callable[..., Any], digits: Dataset, tmp_pa
         *command, "--method", "ptm", "--train-head", "--epochs", 1, "--prompt-length", 2, "--out", tmp_path / "out"
     )
     assert code == 0, err
+
+
+def test_the_head_of_an_adapted_backbone_is_not_taken(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
+    """A checkpoint of a tiny backbone holds it whatever the method, but its head knows what the method made of it."""
+    common = ("train", "--data", digits.folder, "--modalities", "audio,image", "--epochs", 1)
+    adapted = tmp_path / "adapted"
+    code, _, err = cli(*common, "--backbone", "tiny", "--method", "adapter", "--out", adapted)
+    assert code == 0, err
+    ptm = (*common, "--backbone", adapted, "--method", "ptm", "--prompt-length", 2)
+    code, out, err = cli(*ptm, "--out", tmp_path / "out")
+    assert (code, out) == (2, "") and not (tmp_path / "out").exists()
+    assert f"{adapted} was made by --method adapter: its head is trained for that method's features: name a" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = cli(*ptm, "--train-head", "--out", tmp_path / "out")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: (file.unlink(), os.mkfifo(file)), "model.safetensors: is no regular file"),
+        (lambda file: _rewrite(file, float("nan")), "weight dense.bias holds NaN or infinite numbers"),
+        (lambda file: _rewrite(file, float("inf")), "weight dense.bias holds NaN or infinite numbers"),
+    ],
+    ids=["a pipe", "NaN", "infinite"],
+)
+def test_a_head_that_is_damaged(
+    cli: Callable[..., Any],
+    trained: Callable[..., Path],
+    digits: Dataset,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    message: str,
+) -> None:
+    full = Path(shutil.copytree(trained("full", "linear", ("audio", "image")), tmp_path / "full"))
+    damage(full / "model.safetensors")
+    command = ("train", "--data", digits.folder, "--modalities", "audio,image", "--backbone", full, "--method", "ptm")
+    code, out, err = cli(*command, "--out", tmp_path / "out")
+    assert (code, out) == (2, "") and message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def _rewrite(file: Path, value: float) -> None:
+    tensors = load_file(file)
+    tensors["head.dense.bias"].fill_(value)
+    save_file(tensors, file)

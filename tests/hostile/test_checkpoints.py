@@ -335,6 +335,19 @@ CAVMAE = "cavmae/backbone/config.json"
 
 CAVMAES: list[tuple[str, Damage, str]] = [
     ("10^9 frames", settings(CAVMAE, audio_frames=HUGE), "audio_frames = 1000000000"),
+    (
+        "a table of 10^8 patches",
+        settings(CAVMAE, image_size=10**4, patch_size=1),
+        "asks for a model of more numbers than its weights",
+    ),
+    (
+        "a filter bank of 10^9",
+        several(
+            settings(CAVMAE, audio_frames=10**5, mel_bins=10**4, patch_size=10**3),
+            settings(AUDIO, audio__frames=10**5, audio__mel_bins=10**4),
+        ),
+        "audio_frames × mel_bins = 1000000000: must be a number from 1 to",
+    ),
     ("10^9 layers", settings(CAVMAE, num_specific_layers=HUGE), "asks for"),
     ("feed-forward of 10^9", settings(CAVMAE, mlp_ratio=1e9), "asks for"),
     ("mlp_ratio a word", settings(CAVMAE, mlp_ratio="x"), "cannot be loaded"),

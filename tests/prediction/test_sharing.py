@@ -19,7 +19,7 @@ from mmrobust.data import Dataset
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.prediction.run import Predictor, predict
+from mmrobust.prediction.run import Predictor
 from mmrobust.scenarios import PROMPTINGS
 
 N = 9
@@ -206,4 +206,5 @@ def test_what_is_shared_is_run_once(
 def test_nothing_wanted_is_nothing_done(classifier: Callable[..., Classifier], some: Dataset) -> None:
     built = classifier("tiny-vilt")
     assert Predictor(built, encoded_for(built, some))({}) == {}
-    assert predict(built, encoded_for(built, some), [], "complete", "situation").shape == (0, 3)
+    nobody = {("complete", "situation"): np.empty(0, np.int64)}
+    assert Predictor(built, encoded_for(built, some))(nobody)["complete", "situation"].shape == (0, 3)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.errors import UsageError
+from mmrobust.errors import TrainingError, UsageError
+from mmrobust.ray_cluster import connected
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.run import run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
@@ -58,11 +64,24 @@ def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: 
     assert own.head_settings == {"scale": 8.0}
 
 
-def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tones(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``digits`` without its texts: sounds and images alone."""
+    folder = tmp_path_factory.mktemp("tones")
+    info = dataclasses.replace(digits.info, name="tones", modalities=("audio", "image"))
+    (folder / "dataset.json").write_text(json.dumps(dataclasses.asdict(info)))
+    for file in digits.folder.glob("*.parquet"):
+        table = pq.read_table(file).drop_columns(["text"])
+        pq.write_table(table.replace_schema_metadata(None), folder / file.name)
+    return folder
+
+
+def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path) -> None:
     assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"}
     for name in builtin_studies():
-        assert jobs_of(read_study(name), [digits.folder], tmp_path) and read_study(name).about
-    ablation = jobs_of(read_study("ptm-ablation"), [digits.folder], tmp_path)
+        data = tones if name.startswith("ptm") else digits.folder
+        assert jobs_of(read_study(name), [data], tmp_path) and read_study(name).about
+    ablation = jobs_of(read_study("ptm-ablation"), [tones], tmp_path)
     assert {job.settings.backbone for job in ablation if not job.waits} == {"tiny-cavmae", "tiny-cavmae-fusion"}
 
 
@@ -85,6 +104,47 @@ def test_built_in_studies_are_whole(digits: Dataset, tmp_path: Path) -> None:
             "head linear has a key that is for methods: use,",
         ),
         ({"recipe": {"epoch": 3}}, "unknown recipe setting 'epoch': did you mean 'epochs'"),
+        # What a job alone would find, hours later:
+        ({"methods": ["mpm"]}, "unknown method 'mpm': did you mean 'mmp'"),
+        (
+            {"methods": {"mmp": {"settings": {"lenght": 2}}}},
+            "unknown mmp method setting 'lenght': did you mean 'length'",
+        ),
+        ({"methods": {"mmp": {"settings": {"length": 0}}}}, "--prompt-length 0: must be 1 or more"),
+        ({"heads": {"linear": None, "prototype": {"settings": {"scal": 2}}}}, "unknown prototype head setting 'scal'"),
+        ({"heads": ["liner"], "contrast": None}, "unknown head 'liner': did you mean 'linear'"),
+        ({"teacher": {"head": "liner"}}, "unknown head 'liner': did you mean 'linear'"),
+        ({"under": [{"scenario": "missing-txt"}]}, "unknown scenario for image and text 'missing-txt'"),
+        ({"under": [{"missing_rate": 7}]}, "missing rate 7 is not a share"),
+        ({"evaluate": {"scenarios": ["missing-audio"]}}, "unknown scenario for image and text 'missing-audio'"),
+        ({"evaluate": {"seeds": 0}}, "--seeds 0: at least one mask seed is needed"),
+        ({"evaluate": {"promptings": []}}, "the grid has no promptings"),
+        ({"evaluate": None}, "study setting evaluate = None: must be settings"),
+        # What would share a folder:
+        ({"seeds": [0, 0]}, "2 trainings would be called digits/none-linear-missing-both-0.7-s0"),
+        ({"under": [{}, {}]}, "2 trainings would be called digits/none-linear-missing-both-0.7-s0"),
+        (
+            {"under": [{"missing_rate": 0.7}, {"missing_rate": 0.70000001}]},
+            "2 trainings would be called digits/none-linear-missing-both-0.7-s0",
+        ),
+        (
+            {
+                "methods": {"a": {"use": "none"}, "a-linear": {"use": "none"}},
+                "heads": {"linear": None, "linear-linear": {"use": "linear"}},
+                "contrast": None,
+            },
+            "2 trainings would be called digits/a-linear-linear-missing-both-0.7-s0",
+        ),
+        (
+            {
+                "teacher": {},
+                "methods": {
+                    "a": {"use": "none", "backbone": "openai/vit"},
+                    "b": {"use": "none", "backbone": "laion/vit"},
+                },
+            },
+            "the teachers of openai/vit and laion/vit would both be called digits/teacher-vit-linear-complete-s0",
+        ),
     ],
 )
 def test_what_is_refused(digits: Dataset, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -149,6 +209,68 @@ def test_a_study_that_is_killed_twice_is_finished_by_the_same_command(digits: Da
     table = pd.read_parquet(tmp_path / "out" / "study.parquet")
     assert len(table) == 4 * 3 and set(table["head"]) == {"linear", "prototype"} and table["value"].between(0, 1).all()
     assert not (tmp_path / "out" / "cache").exists()
+
+
+ONE: dict[str, Any] = {**SMALL, "heads": ["linear"], "seeds": [0], "contrast": None}
+JOB = "digits/none-linear-missing-both-0.7-s0"
+
+
+def test_an_error_in_a_job_is_told_as_what_it_is(digits: Dataset, tmp_path: Path) -> None:
+    study = parse_study(ONE)
+    run_study(study, [], tmp_path / "out")
+    (tmp_path / "out" / "checkpoints").write_text("no folder")
+    with pytest.raises(TrainingError, match=rf"^job {JOB}: unexpected (FileExists|NotADirectory)Error: .*checkpoints"):
+        run_study(study, jobs_of(study, [digits.folder], tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
+def test_a_job_that_is_killed_may_have_lacked_memory(digits: Dataset, tmp_path: Path) -> None:
+    study = parse_study(ONE)
+
+    def kill() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.05)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TrainingError, match=rf"^job {JOB}: its process was killed \(signal 9\); too little memory"):
+        run_study(study, jobs_of(study, [digits.folder], tmp_path / "out"), tmp_path / "out")
+    killer.join()
+
+
+def test_on_ray_relative_paths_are_those_of_whoever_asks(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "asks").mkdir()
+    shutil.copytree(digits.folder, tmp_path / "asks" / "data")
+    study = parse_study({**ONE, "teacher": {"recipe": {"epochs": 1, "share": 0.3}}})
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of Ray's workers
+    monkeypatch.chdir(tmp_path)
+    with connected(None, 1):  # its workers begin in another folder
+        monkeypatch.chdir(tmp_path / "asks")
+        jobs = jobs_of(study, [Path("data")], Path("out"))
+        run_study(study, jobs, Path("out"), engine="ray")
+    assert len(list((tmp_path / "asks" / "out" / "results").rglob("done.json"))) == len(jobs) == 2
+
+
+def test_a_ray_cluster_that_is_not_there_is_said(digits: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    study = parse_study(ONE)
+    jobs = jobs_of(study, [digits.folder], tmp_path / "out")
+    with pytest.raises(UsageError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
+        run_study(study, jobs, tmp_path / "out", engine="ray", address="127.0.0.1:1")
+
+
+def test_a_dry_run_is_of_the_device_that_is_asked_for(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(json.dumps(ONE))
+    command = ("study", "run", tmp_path / "one.yaml", "--data", digits.folder, "--out", tmp_path / "out", "--dry-run")
+    code, out, err = cli(*command, "--device", "cuda:99")
+    assert (code, out) == (2, "") and "device cuda:99: PyTorch sees" in err
+    code, out, err = cli(*command, "--device", "cpu", "--dtype", "bfloat16")
+    assert code == 0, err
+    assert "1 jobs: about" in out
 
 
 def test_a_dry_run_lists_the_jobs(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:

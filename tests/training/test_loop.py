@@ -221,3 +221,18 @@ def test_a_frozen_method_is_no_backbone(settings: TrainSettings, trained: Callab
     other = dataclasses.replace(settings, backbone=str(trained("none", "linear")))
     with pytest.raises(MmrobustError, match="holds no backbone of its own"):
         train(other, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"dtype": "bfloat61"}, "unknown dtype 'bfloat61': did you mean 'bfloat16'"),
+        ({"device": "cdua"}, "unknown device 'cdua': did you mean 'cuda'"),
+    ],
+)
+def test_a_device_or_a_dtype_that_there_is_not(
+    settings: TrainSettings, tmp_path: Path, where: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(settings, tmp_path / "out", **where)  # type: ignore[arg-type]  # a table of either
+    assert not (tmp_path / "out").exists()
