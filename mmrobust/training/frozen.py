@@ -284,7 +284,10 @@ def memory_for(cache: Cache) -> MemoryBudget:
     """What all sources of one training may keep in memory, together; nothing where a folder keeps it."""
     if cache.folder is not None:
         return MemoryBudget(0)
-    return MemoryBudget((free_memory() or MEMORY_IF_UNKNOWN) // 4 if cache.memory is None else cache.memory)
+    if cache.memory is not None:
+        return MemoryBudget(cache.memory)
+    free = free_memory()
+    return MemoryBudget((MEMORY_IF_UNKNOWN if free is None else free) // 4)
 
 
 def frozen_depths(classifier: Classifier) -> dict[str, int]:
