@@ -87,7 +87,7 @@ def train(
     identity = fingerprint_settings(
         {"settings": plain(settings), "data": setup.config.dataset, "dtype": dtype, "cached": cache.on}
         | {"head": fingerprint_tensors(dict(setup.classifier.head.named_parameters()))}
-        | {"backbone": setup.config.backbone["fingerprint"]}
+        | {"backbone": setup.config.backbone["fingerprint"], "inputs": setup.classifier.backbone.inputs_fingerprint()}
     )
     store = StateStore(out, identity)
     kept = "finished epochs are kept, the same command with --resume goes on"
