@@ -87,27 +87,37 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, what: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``folder`` to fill; renamed to ``folder`` when the block ends well.
 
     Args:
         folder: the folder to make.
         what: what it will hold, for the message where it is there already.
+        replace: put it in place of what is there, which stays until the new one is whole.
 
     Raises:
-        UsageError: ``folder`` exists and holds something: nothing is ever overwritten.
+        UsageError: ``folder`` exists and holds something, which is not to be replaced.
     """
-    refuse_to_overwrite(folder, what)
+    if not replace:
+        refuse_to_overwrite(folder, what)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial, earlier = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("partial", "earlier"))
     try:
         partial.mkdir()
         yield partial
-        if folder.is_dir():
+        if replace:
+            folder.rename(earlier)
+        elif folder.is_dir():
             folder.rmdir()
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except BaseException:
+            if replace:
+                earlier.rename(folder)
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def refuse_to_overwrite(folder: Path, what: str) -> None:

@@ -204,6 +204,7 @@ class Grid:
                 raise UsageError(f"the grid has no {axis}: name at least one")
             object.__setattr__(self, axis, values)
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
+        object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
         for prompting in self.promptings:
             if prompting not in PROMPTINGS:
                 raise unknown_name("prompting", prompting, PROMPTINGS)
@@ -239,11 +240,6 @@ class Grid:
 
 DEFAULT_RATES = tuple(step / 10 for step in range(11))
 DEFAULT_SEEDS = (0, 1, 2)
-
-
-def default_grid(modalities: Sequence[str]) -> Grid:
-    """Every missing-modality scenario of the modalities, rates 0 to 1 by 0.1, three seeds, both promptings."""
-    return Grid(scenario_names(modalities), DEFAULT_RATES, DEFAULT_SEEDS)
 
 
 def make_grid(

@@ -14,12 +14,14 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError
 from mmrobust.scenarios import (
     DEFAULT_RATES,
+    DEFAULT_SEEDS,
+    PROMPTINGS,
     Cell,
     Grid,
     Scenario,
     ScenarioDraw,
     affected_count,
-    default_grid,
+    make_grid,
     missing_table,
     noisy_scenario_names,
     parse_rates,
@@ -202,7 +204,7 @@ def test_a_grid_lists_its_cells_once_each_in_order() -> None:
 
 
 def test_the_default_grid() -> None:
-    cells = list(default_grid(PAIR).cells())
+    cells = list(make_grid(PAIR, None, DEFAULT_RATES, len(DEFAULT_SEEDS), PROMPTINGS).cells())
     assert len(cells) == len(set(cells)) == 3 * 11 * 3 * 2
 
 
@@ -244,7 +246,7 @@ def test_noisy_scenarios_are_of_each_modality_and_of_both(
     assert noisy_scenario_names(modalities) == expected
     for name in expected:
         assert [case.name for case in Scenario.parse(name, modalities).cases] == [name]
-    assert not set(expected) & set(default_grid(modalities).scenarios)
+    assert not set(expected) & set(scenario_names(modalities))
     with pytest.raises(UsageError, match="unknown scenario"):
         Scenario.parse("noisy-none", modalities)
 
