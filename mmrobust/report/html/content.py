@@ -24,7 +24,7 @@ UNIT = 100_000
 _PRINTED = UNIT // 1000
 """How many of them are one printed digit, the first decimal of a percentage."""
 MOST_POINTS = 40_000
-"""Points of curves on a page: some 1.3 MB. The headline metrics come first."""
+"""Points of curves on a page: some 1.5 MB. The headline metrics come first."""
 MOST_CELLS = 3_000
 """Single cells (one mask seed each) on a page."""
 
