@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 from mmrobust.errors import UsageError
-from mmrobust.files import atomic_folder, refuse_to_overwrite
+from mmrobust.files import atomic_folder
+from mmrobust.missing_tables import FOLDER, is_given, kept_file
 from mmrobust.results import PREDICTIONS_FOLDER, RESULTS_FILE, Results, read_results
 from mmrobust.scoring.shards import shards_behind
 
 
 def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, replace: bool = False) -> tuple[str, ...]:
-    """Copy results, and the predictions behind them, to ``folder``: all of it or nothing.
+    """Copy results, and the predictions and missing tables behind them, to ``folder``: all of it or nothing.
 
     Args:
         results: the results file, or the folder that holds one.
@@ -38,29 +39,21 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     if folder.suffix == ".parquet":
         raise UsageError(f"{folder}: a baseline is a folder, as it holds predictions too; leave out '.parquet'")
     source = results / RESULTS_FILE if results.is_dir() else results
-    if folder.resolve() == source.parent.resolve():
+    if folder.resolve() in source.resolve().parents:
         raise UsageError(f"{folder}: is where the results lie already; name another folder")
     shards = _shards(results, read)
     notes = [f"no predictions of '{name}': limits alone will decide" for name, found in shards.items() if not found]
+    tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
+    notes += [f"no missing table '{name}': limits alone will decide" for name in tables if not tables[name].is_file()]
     if not git:
         notes.append("the results do not say which commit they are of")
 
-    earlier = folder.with_name(f".{folder.name}.{os.getpid()}.earlier")
-    if not replace or not (folder / RESULTS_FILE).is_file():
-        refuse_to_overwrite(folder, "baseline")
-        replace = False
-    if replace:
-        folder.rename(earlier)
-    try:
-        with atomic_folder(folder, "baseline") as partial:
-            _copy(source, partial / RESULTS_FILE)
-            for shard in sorted({shard for found in shards.values() for shard in found}):
-                _copy(shard, partial / PREDICTIONS_FOLDER / shard.name)
-    except BaseException:
-        if replace:
-            earlier.rename(folder)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+    with atomic_folder(folder, "baseline", replace=replace and (folder / RESULTS_FILE).is_file()) as partial:
+        _copy(source, partial / RESULTS_FILE)
+        for shard in sorted({shard for found in shards.values() for shard in found}):
+            _copy(shard, partial / PREDICTIONS_FOLDER / shard.name)
+        for table in filter(Path.is_file, tables.values()):
+            _copy(table, partial / FOLDER / table.name)
     return tuple(notes)
 
 

@@ -180,7 +180,7 @@ def compare_files(
     return compare(
         pair,
         *(theirs, ours) if theirs != ours else (f"{theirs} ({first})", f"{ours} ({second})"),
-        metric or results[0].headline_metric,
+        results[0].headline_metric if metric is None else metric,
         results[0].provenance["dataset"]["classes"],
         alpha=alpha,
         interval=interval,
@@ -240,15 +240,18 @@ def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
 
 
 def _delong(pair: Pair) -> npt.NDArray[np.float64]:
-    """Two-sided p-values [K] of the differences in AUROC, of placements averaged over mask seeds."""
+    """Two-sided p-values [K] of the differences in AUROC, of placements averaged over mask seeds; NaN of one class."""
     positive = _targets(pair.baseline)[:, 1]
+    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
+    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
+    if positive.all() or not positive.any():  # samples of one class have no ROC curve
+        return np.full(groups.ngroups, np.nan)
     by_key = []
     for key in range(len(pair.tables.keys)):
         sides = [pair.tables.chosen(side.logits, key).astype(np.float64) for side in (pair.baseline, pair.candidate)]
         by_key.append([placements(logits[:, 1] - logits[:, 0], positive) for logits in sides])
-    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
     p = []
-    for rows in cells.groupby(list(PAIR_KEYS), sort=True, observed=True).indices.values():
+    for rows in groups.indices.values():
         keys = pair.tables.of_cell[rows]
         means = []
         for side in (0, 1):

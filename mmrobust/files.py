@@ -93,35 +93,52 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, what: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``folder`` to fill; renamed to ``folder`` when the block ends well.
 
     Args:
         folder: the folder to make.
         what: what it will hold, for the message where it is there already.
+        replace: put it in place of what is there, which stays until the new one is whole.
 
     Raises:
-        UsageError: ``folder`` exists and holds something: nothing is ever overwritten. Or it is empty, but nothing
-            can be renamed to it.
+        UsageError: ``folder`` exists and holds something, which is not to be replaced. Or it is empty, but nothing can
+            be renamed to it.
     """
-    refuse_to_overwrite(folder, what)
-    if folder.is_dir():
-        try:  # now, and not when the work is done
-            folder.rmdir()
-        except OSError as cause:
-            if cause.errno not in (errno.EBUSY, errno.ENOTDIR, errno.EINVAL):
-                raise
-            raise UsageError(
-                f"{folder}: is a link, a mount point or the current folder; name a folder in it for the {what}"
-            ) from cause
+    replace = replace and folder.is_dir()
+    if not replace:
+        refuse_to_overwrite(folder, what)
+        _make_way(folder, what)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(folder)
+    partial, earlier = _partial(folder), _partial(folder)
     partial.mkdir()
     try:
         yield partial
-        partial.rename(folder)
+        if replace:
+            folder.rename(earlier)
+        try:
+            partial.rename(folder)
+        except BaseException:
+            if replace:
+                earlier.rename(folder)
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _make_way(folder: Path, what: str) -> None:
+    """Remove an empty folder, so that another can be renamed to it; now, and not when the work is done."""
+    if not folder.is_dir():
+        return
+    try:
+        folder.rmdir()
+    except OSError as cause:
+        if cause.errno not in (errno.EBUSY, errno.ENOTDIR, errno.EINVAL):
+            raise
+        raise UsageError(
+            f"{folder}: is a link, a mount point or the current folder; name a folder in it for the {what}"
+        ) from cause
 
 
 def refuse_to_overwrite(folder: Path, what: str) -> None:

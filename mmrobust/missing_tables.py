@@ -80,7 +80,7 @@ def is_given(scenario: str) -> bool:
 def keep_table(folder: Path, table: GivenTable, sample_ids: Sequence[str]) -> None:
     """Keep what a given table says of some samples with the results in ``folder``."""
     said = {sample_id: table.given[sample_id] for sample_id in sample_ids}
-    write_missing_table(_kept(folder, table.name), said, {"scenario": table.name, "missing_rate": table.rate})
+    write_missing_table(kept_file(folder, table.name), said, {"scenario": table.name, "missing_rate": table.rate})
 
 
 def kept_table(
@@ -91,16 +91,18 @@ def kept_table(
     Raises:
         DataError: it is not there, or not of these samples.
     """
-    if not _kept(folder, name).is_file():
+    if not kept_file(folder, name).is_file():
         raise DataError(
             f"{folder}: keeps no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
             f"--missing-table FILE --out {folder}"
         )
-    return replace(read_missing_table(_kept(folder, name), sample_ids, modalities, natural), name=name)
+    return replace(read_missing_table(kept_file(folder, name), sample_ids, modalities, natural), name=name)
 
 
-def _kept(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{name.removeprefix(PREFIX)}.parquet"
+def kept_file(folder: Path, name: str) -> Path:
+    """Where the results in ``folder`` keep the table of that name, which may come from a file: it leads no farther."""
+    stem = re.sub(r"[^\w.@-]+", "-", name.removeprefix(PREFIX))
+    return folder / FOLDER / f"{stem}.parquet"
 
 
 def read_missing_table(

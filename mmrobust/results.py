@@ -284,7 +284,7 @@ def read_results(path: Path) -> Results:
 
 
 def _check_rows(table: pa.Table, file: Path) -> None:
-    """Raise where a row of results has no key, or counts and rates that cannot be.
+    """Raise where a row of results has no key, or numbers that cannot be.
 
     Raises:
         DataError: the message names the column.
@@ -296,6 +296,11 @@ def _check_rows(table: pa.Table, file: Path) -> None:
         found = pc.min_max(table[name]).as_py()
         if not least <= found["min"] <= found["max"] <= most:
             raise DataError(f"{file}: a row has a {name} of {found['min']} or {found['max']}; run mmrobust eval again")
+    if pc.any(pc.is_nan(table["missing_rate"])).as_py():  # of which the least and the largest do not tell
+        raise DataError(f"{file}: a row has a missing_rate that is no number; run mmrobust eval again")
+    for name in _NULLABLE:
+        if pc.any(pc.is_inf(table[name])).as_py():
+            raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
 
 
 def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:

@@ -204,6 +204,7 @@ class Grid:
                 raise UsageError(f"the grid has no {axis}: name at least one")
             object.__setattr__(self, axis, values)
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
+        object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
         for prompting in self.promptings:
             if prompting not in PROMPTINGS:
                 raise unknown_name("prompting", prompting, PROMPTINGS)

@@ -63,12 +63,20 @@ _DATASET = {
     "n": int,
     "classes": [str],
 }
+_EFFICIENCY = {
+    **dict.fromkeys(("trained_parameters!", "samples_per_epoch!", "batch_size!"), int),
+    **dict.fromkeys(("seconds_per_epoch!", "cache_seconds!", "peak_memory", "energy_joules"), float),
+    "device!": str,
+}
 _CHECKPOINT = {
     **dict.fromkeys(("fingerprint", "backbone", "fill", "backbone_fingerprint", "device", "dtype"), str),
     "modalities": [str],
     "cases": [str],
     "settings": {"method": {"name": str}, "head": {"name": str}},
-    "training": {"scenario": str, "missing_rate": float, "validation": float, "recipe": {}, "efficiency": {}},
+    "training": {
+        **{"scenario": str, "missing_rate": float, "validation": float, "recipe": {}},
+        "efficiency": _EFFICIENCY,
+    },
     "depends_on_prompting": bool,
 }
 

@@ -2,10 +2,10 @@
 
 ::
 
-from mmrobust.testing import assert_robust
+    from mmrobust.testing import assert_robust
 
-def test_the_new_checkpoint_is_as_robust():
-assert_robust("runs/new", "baselines/main", "accuracy:-0.01", "accuracy@missing-text/1>=0.6")
+    def test_the_new_checkpoint_is_as_robust():
+        assert_robust("runs/new", "baselines/main", "accuracy:-0.01", "accuracy@missing-text/1>=0.6")
 """
 
 from __future__ import annotations

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from mmrobust.baseline import save_baseline
 from mmrobust.check import check_files
 from mmrobust.errors import UsageError
+from mmrobust.missing_tables import keep_table, kept_file, read_missing_table
 from mmrobust.results import read_results, write_results
+from mmrobust.scenarios import Grid
 
 
 def dirty(folder):
@@ -74,6 +78,59 @@ def test_a_failed_replacement_leaves_the_old_one(tmp_path, evaluate_into, monkey
         save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
     assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-0"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["main", "new", "old"]
+
+
+def test_the_old_one_is_there_until_the_new_one_is_whole(tmp_path, evaluate_into, monkeypatch):
+    evaluate_into(tmp_path / "old")
+    evaluate_into(tmp_path / "new", seed=1)
+    save_baseline(tmp_path / "old", tmp_path / "main")
+    copy, there = shutil.copyfile, []
+
+    def watched(*files):
+        there.append(read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"])
+        return copy(*files)
+
+    monkeypatch.setattr("shutil.copyfile", watched)
+    save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
+    assert there == ["of-mmp-0"] * 3  # the results and two shards
+    assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-1"
+
+
+def test_results_within_the_old_one_are_not_lost(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "main")
+    evaluate_into(tmp_path / "main" / "next", seed=1)
+    with pytest.raises(UsageError, match="is where the results lie already"):
+        save_baseline(tmp_path / "main" / "next", tmp_path / "main", replace=True)
+    assert (tmp_path / "main" / "next" / "results.parquet").is_file()
+
+
+@pytest.fixture
+def given_table(tmp_path, evaluate_into):
+    """A run under a given missing table, and the table's name."""
+    ids = [f"s{i:05d}" for i in range(300)]
+    lines = [f"{name},{'missing-text' if place % 2 else 'complete'}" for place, name in enumerate(ids)]
+    (tmp_path / "half.csv").write_text("\n".join(["id,case", *lines]))
+    table = read_missing_table(tmp_path / "half.csv", ids, ("image", "text"))
+    evaluate_into(tmp_path / "run", grid=Grid((), (0.5,), (0,), ("situation",), (table,)))
+    keep_table(tmp_path / "run", table, ids)
+    return table.name
+
+
+def test_a_given_table_is_kept_with_the_predictions_behind_it(tmp_path, given_table):
+    assert save_baseline(tmp_path / "run", tmp_path / "main") == ()
+    verdict = check_files(tmp_path / "run", tmp_path / "main")
+    assert {outcome.scenario for outcome in verdict.outcomes} == {given_table}
+    assert all(outcome.p_value is not None for outcome in verdict.outcomes), verdict.notes
+
+
+def test_a_given_table_that_lacks_is_noted(tmp_path, given_table):
+    kept_file(tmp_path / "run", given_table).unlink()
+    notes = save_baseline(tmp_path / "run", tmp_path / "main")
+    assert notes == (f"no missing table '{given_table}': limits alone will decide",)
+
+
+def test_a_table_s_name_leads_to_no_other_folder(tmp_path):
+    assert kept_file(tmp_path, "table:../../x@12").parent == tmp_path / "missing-tables"
 
 
 def test_what_is_lacking_is_noted(tmp_path, evaluate_into):

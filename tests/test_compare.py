@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import binomtest
 
-from mmrobust.compare import compare_files
+from mmrobust.compare import compare, compare_files
 from mmrobust.errors import DataError, NotComparableError, UsageError
 from mmrobust.report import comparison
 from mmrobust.results import read_results, write_results
 from mmrobust.scenarios import Grid
+from mmrobust.scoring.paired import make_pair
+from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.significance import delong, placements
 
 SMALL = Grid(("missing-text",), (0.0, 0.5, 1.0), (0, 1), ("situation",))
@@ -75,6 +80,33 @@ def test_auroc_is_delongs(tmp_path, evaluate_into):
     scores = [np.diff(logits["missing-text", "situation"].astype(float))[:, 0] for _, _, logits in sides]
     expected = delong(*(placements(s, positive) for s in scores))[1]
     assert found.cells["p_value"].to_numpy()[-1] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("interval", ["percentile", "bca"])
+def test_what_is_not_defined_is_neither_better_nor_worse(tmp_path, evaluate_into, interval):
+    for seed, name in enumerate("ab"):
+        evaluate_into(tmp_path / name, name=name, task="binary", classes=2, grid=SMALL, seed=seed)
+    sides = [predictions_behind(tmp_path / name, read_results(tmp_path / name), name) for name in "ab"]
+    alone = ((0,),) * len(sides[0].truth.ids)  # samples of one class have no ROC curve
+    one_class = [replace(side, truth=replace(side.truth, labels=alone)) for side in sides]
+    found = compare(make_pair(*one_class), "a", "b", "auroc", ["no", "yes"], interval=interval)
+    assert found.cells["p_value"].isna().all() and found.different == 0
+    assert [row["p_value"] for row in found.as_dict()["cells"]] == [None] * 3
+    text = io.StringIO()
+    comparison.show(found, Console(file=text, width=200))
+    assert "<0.001" not in text.getvalue() and "nan" not in text.getvalue()
+    assert "surely better in 0, surely worse in 0 of 3 cells" in text.getvalue()
+    page = comparison.as_html(found)
+    assert page.count('<tr class="">') == 3 and "nan" not in page
+
+
+def test_names_are_printed_as_they_are(two):
+    found = compare_files(two[0] / "a", two[0] / "b")
+    found = replace(found, first="clip:x:1 :o:", cells=found.cells.assign(scenario="[red]:o:"))
+    text = io.StringIO()
+    comparison.show(found, Console(file=text, width=200, emoji=False))
+    assert text.getvalue().count("[red]:o:") == 3
+    assert "b against clip:x:1 :o:, accuracy" in text.getvalue()
 
 
 def test_bca_and_percentile_intervals_are_near_each_other(two):

@@ -127,3 +127,30 @@ def test_an_empty_table_is_refused(tmp_path, frame):
     write_results(tmp_path / "results.parquet", frame.iloc[:0], PROVENANCE)
     with pytest.raises(DataError, match="holds no rows; run mmrobust eval again"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("value", np.inf, "a row has an infinite value"),
+        ("ci_low", -np.inf, "a row has an infinite ci_low"),
+        ("ci_high", np.inf, "a row has an infinite ci_high"),
+        ("missing_rate", np.nan, "a row has (no missing_rate|a missing_rate that is no number)"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, frame, column, value, message):
+    write_results(tmp_path / "results.parquet", frame, PROVENANCE)
+    table = pq.read_table(tmp_path / "results.parquet")
+    numbers = table[column].to_pylist()
+    numbers[0] = value
+    there = table.schema.get_field_index(column)
+    rewrite(tmp_path / "results.parquet", table.set_column(there, column, pa.array(numbers)), table.schema.metadata)
+    with pytest.raises(DataError, match=message):
+        read_results(tmp_path)
+
+
+def test_costs_that_lack_half_are_refused(tmp_path, frame):
+    damaged = {"mmp": {"training": {"efficiency": {"trained_parameters": 10}}}}
+    write_results(tmp_path / "results.parquet", frame, {**PROVENANCE, "checkpoints": damaged})
+    with pytest.raises(DataError, match=r"damaged \(checkpoints/mmp/training/efficiency/samples_per_epoch is lacking"):
+        read_results(tmp_path)

@@ -246,7 +246,7 @@ def test_noisy_scenarios_are_of_each_modality_and_of_both(
     assert noisy_scenario_names(modalities) == expected
     for name in expected:
         assert [case.name for case in Scenario.parse(name, modalities).cases] == [name]
-    assert not set(expected) & set(make_grid(modalities, None, (0,), 1, PROMPTINGS).scenarios)
+    assert not set(expected) & set(scenario_names(modalities))
     with pytest.raises(UsageError, match="unknown scenario"):
         Scenario.parse("noisy-none", modalities)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -48,3 +49,12 @@ def test_it_needs_no_torch(runs):
         f"assert_robust({str(runs / 'same')!r}, {str(runs / 'main')!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_of_the_module_is_python():
+    import mmrobust.testing
+
+    example = textwrap.dedent(mmrobust.testing.__doc__.partition("::\n")[2])
+    names = {}
+    exec(compile(example, "the example", "exec"), names)
+    assert callable(names["test_the_new_checkpoint_is_as_robust"])

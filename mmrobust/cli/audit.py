@@ -28,7 +28,6 @@ def audit(
     Asked of the model, in float32: whether logits depend on the batch, on padding, on the run, on the type of float, on
     the case that it is told; whether fills tell labels; whether the backbone has changed; how well it is calibrated.
     """
-    import sys
     from json import dumps
 
     from mmrobust.audit.run import audit_checkpoint
@@ -42,13 +41,13 @@ def audit(
         split=split,
         limit=limit,
         seed=seed,
-        only=listed(only),
+        only=listed(only, "--only"),
         device=str(resolve_device(device)),
         backbone=backbone,
         progress=console.progress_bar,
     )
     if json:
-        sys.stdout.write(dumps(outcome.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        console.print_json(dumps(outcome.as_dict(), indent=2, ensure_ascii=False))
     else:
         show(outcome, console.out())
     if not outcome.passed:

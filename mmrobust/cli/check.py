@@ -64,7 +64,7 @@ def check(
     from mmrobust.report.verdict import VERDICT_FORMATS, github, markdown, show
     from mmrobust.rules import choose_rules, parse_rule, read_rules
 
-    wanted = [(name, file) for name, _, file in (text.partition("=") for text in listed(format) or ())]
+    wanted = [(name, file) for name, _, file in (text.partition("=") for text in listed(format, "--format") or ())]
     wanted += [("json", "")] if json else []
     for name, _ in wanted:
         if name not in VERDICT_FORMATS:
@@ -77,14 +77,14 @@ def check(
     if len(printed) > 1:
         raise UsageError(f"formats {' and '.join(printed)} are both for standard output: name a file, as in md=FILE")
 
-    given = [parse_rule(text) for text in listed(fail) or ()]
+    given = [parse_rule(text) for text in listed(fail, "--fail") or ()]
     chosen = choose_rules([] if rules is None else read_rules(rules), given)
     verdict = check_files(candidate, baseline, chosen, stats=not no_stats, alpha=alpha, correction=correction)
     for name, file in wanted:
         if name == "github":
             _write_step_summary(file, markdown, verdict)
         elif file:
-            _write(Path(file), VERDICT_FORMATS[name](verdict))
+            console.wrote(Path(file), VERDICT_FORMATS[name](verdict))
     if printed:
         sys.stdout.write(VERDICT_FORMATS[printed[0]](verdict))
     else:
@@ -95,14 +95,6 @@ def check(
         raise typer.Exit(1)
 
 
-def _write(file: Path, text: str) -> None:
-    from mmrobust.files import atomic_file
-
-    with atomic_file(file, through=True) as partial:
-        partial.write_text(text, encoding="utf-8")
-    console.remark(f"wrote {file}")
-
-
 def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdict) -> None:
     """The step summary, added to what the step has said before: to ``file``, or where GitHub asks for it."""
     from mmrobust.report.verdict import SUMMARY_BYTES
@@ -111,4 +103,4 @@ def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdic
         return
     summary = Path(where)
     said = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-    _write(summary, said + markdown(verdict, SUMMARY_BYTES - len(said.encode())))
+    console.wrote(summary, said + markdown(verdict, SUMMARY_BYTES - len(said.encode())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,17 +28,20 @@ def compare(
 ) -> None:
     """Compare two checkpoints, paired: difference, interval and p-value per cell, and the samples that flipped."""
     from mmrobust.compare import compare_files
-    from mmrobust.files import atomic_file
     from mmrobust.report import comparison
 
     found = compare_files(
-        first, second, listed(checkpoints), metric=metric, alpha=alpha, interval=interval, correction=correction
+        first,
+        second,
+        listed(checkpoints, "--checkpoints"),
+        metric=metric,
+        alpha=alpha,
+        interval=interval,
+        correction=correction,
     )
     if html is not None:
-        with atomic_file(html, through=True) as partial:
-            partial.write_text(comparison.as_html(found), encoding="utf-8")
-        console.remark(f"wrote {html}")
+        console.wrote(html, comparison.as_html(found))
     if json:
-        sys.stdout.write(comparison.as_json(found))
+        console.print_json(comparison.as_json(found))
     else:
         comparison.show(found, console.out())

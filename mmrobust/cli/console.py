@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,12 +54,31 @@ def everywhere(function: Callable[..., None]) -> Callable[..., None]:
 
 def out() -> Console:
     """Where results go: standard output."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def err() -> Console:
     """Where everything else goes: standard error."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+
+def print_json(text: str) -> None:
+    """``text`` on standard output as it is, for another program to read."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write ``text`` to ``file``, whole or not at all; to a pipe or a device as well."""
+    from mmrobust.files import atomic_file
+
+    with atomic_file(file, through=True) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def wrote(file: Path, text: str) -> None:
+    """The same, with a remark."""
+    write_file(file, text)
+    remark(f"wrote {file}")
 
 
 def remark(message: str) -> None:
@@ -93,13 +113,13 @@ def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
 
     hidden = settings.quiet or not sys.stderr.isatty()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda units: bar.advance(task, units)

@@ -40,8 +40,7 @@ def info(
 
     description = describe(Dataset(folder))
     if json:
-        text = dumps(description, indent=2, ensure_ascii=False)
-        console.out().print(text, markup=False, soft_wrap=True)
+        console.print_json(dumps(description, indent=2, ensure_ascii=False))
     else:
         _print_info(description)
 
@@ -58,7 +57,7 @@ def verify(
 
     found = verify(Dataset(folder), console.progress_bar)
     if json:
-        console.out().print(dumps(found.as_dict(), indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
+        console.print_json(dumps(found.as_dict(), indent=2, ensure_ascii=False))
     else:
         for fault in found.faults:
             console.out().print(str(fault), markup=False)

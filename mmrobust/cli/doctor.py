@@ -15,7 +15,6 @@ def doctor(json: AsJson = False) -> None:
 
     Exit code 1 where something that every command needs is broken; extras that are absent are none of that.
     """
-    import sys
     from json import dumps
 
     from rich.text import Text
@@ -24,7 +23,7 @@ def doctor(json: AsJson = False) -> None:
 
     found = examine()
     if json:
-        sys.stdout.write(dumps(found, indent=2, ensure_ascii=False) + "\n")
+        console.print_json(dumps(found, indent=2, ensure_ascii=False))
     else:
         styles = {WORKS: "green", ABSENT: "yellow", BROKEN: "bold red"}
         console.out().print(", ".join(f"{name} {version}" for name, version in found["versions"].items()), markup=False)

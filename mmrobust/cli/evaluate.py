@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, BatchSize, DataFolder, Device, DType, OnBadSample, Workers, listed
+from mmrobust.cli.options import (
+    AsJson,
+    BatchSize,
+    DataFolder,
+    Device,
+    DType,
+    OnBadSample,
+    Workers,
+    listed,
+    listed_paths,
+)
 
 EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
@@ -32,8 +42,8 @@ def evaluate(
         ),
     ] = None,
     missing_table: Annotated[
-        list[Path] | None,
-        typer.Option(help="A missing table to evaluate: .parquet or .csv (id, case), or MMP's .pt; may be repeated."),
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt."),
     ] = None,
     missing_rate: Annotated[
         list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
@@ -95,7 +105,8 @@ def evaluate(
 
     noise = Noise(noise_profile, noise_seed)
     rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
-    promptings = listed(prompting) or PROMPTINGS
+    given_files = listed_paths(missing_table, "--missing-table")
+    promptings = listed(prompting, "--prompting") or PROMPTINGS
     place = resolve_device(device)
     size = evaluation_batch_size(batch_size, place)
     dataset = Dataset(data)
@@ -105,11 +116,12 @@ def evaluate(
         for name, source in _names(checkpoints).items()
     }
     grids = {}
+    scenarios = listed(scenario, "--scenario")
     for name, checkpoint in loaded.items():
         check_fits(checkpoint.classifier, dataset, name)
         modalities = checkpoint.classifier.modalities
-        given = given_tables(missing_table or (), dataset.split(split), modalities)
-        grids[name] = make_grid(modalities, listed(scenario), rates, seeds, promptings, given)
+        given = given_tables(given_files, dataset.split(split), modalities)
+        grids[name] = make_grid(modalities, scenarios, rates, seeds, promptings, given)
     if compile:
         for checkpoint in loaded.values():
             compile_model(checkpoint.classifier)
@@ -144,7 +156,7 @@ def evaluate(
     if bad := results.provenance["bad_samples"]["summary"]:
         console.remark(bad)
     if json:
-        typer.echo(results.frame.to_json(orient="records"))
+        console.print_json(results.frame.to_json(orient="records"))
         return
     from mmrobust.report import tables, terminal
 

@@ -32,7 +32,7 @@ def missing_table(
 
     if out is not None:
         check_suffix(out)
-    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities))
+    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
     if out is None:
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))

@@ -29,12 +29,10 @@ def preview(
     from mmrobust.data.affected import affect
     from mmrobust.data.dataset import Dataset
     from mmrobust.degradations import Noise
-    from mmrobust.files import atomic_file
     from mmrobust.preview import preview_samples, render
 
     noise = Noise(noise_profile, noise_seed)
-    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities))
+    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
     page = render(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
-    with atomic_file(out, through=True) as partial:
-        partial.write_text(page, encoding="utf-8")
+    console.write_file(out, page)
     console.out().print(f"{out}: {affected}", markup=False)

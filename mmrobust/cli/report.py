@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,39 +86,33 @@ def report(
 
     Values are means over mask seeds. AUC-η is the mean height of the curve over the missing rate.
     """
-    from mmrobust.files import atomic_file
     from mmrobust.report import json as as_json
     from mmrobust.report import sections, tables, terminal
-    from mmrobust.report.efficiency import costs_of
-    from mmrobust.report.efficiency import text as costs_as_text
 
     if data is not None and "html" not in files:
         raise UsageError("--data is for the samples on the page: name it with --html FILE")
     paths = tables.distinct(results)
     read = tables.read(paths)
-    built = tables.build(read, metric=metric, promptings=listed(prompting))
+    built = tables.build(read, metric=metric, promptings=listed(prompting, "--prompting"))
     stored = sections.read_behind(paths, read) if details else None
     built = sections.with_sections(built, baseline=baseline, stored=stored, progress=console.progress_bar)
+    if efficiency:
+        built = sections.with_costs(built)
     if published is not None:
         built = built.with_published(published)
     if data is not None:
         from mmrobust.report.samples import find_worst
 
         built = built.with_samples(find_worst(paths, read, data))
-    spent = costs_of(built.checkpoints) if efficiency else None
     # Files first: a reader of the pipe that leaves early must not cost the files.
     for name, file in files.items():
-        with atomic_file(file, through=True) as partial:
-            partial.write_text(FORMATS[name](built), encoding="utf-8")
-        console.remark(f"wrote {file}")
+        console.wrote(file, FORMATS[name](built))
     if figures is not None:
         from mmrobust.report.figures import draw
 
         drawn = draw(built, figures, console.progress_bar)
         console.remark(f"wrote {len(drawn)} pictures into {figures}")
     if json:
-        sys.stdout.write(as_json.render(built))
+        console.print_json(as_json.render(built))
     else:
         terminal.show(built, console.out())
-        if spent:
-            console.out().print(f"\n{costs_as_text(spent)}", end="", markup=False)

@@ -40,11 +40,11 @@ def score(
     from mmrobust.scoring.rescore import Wanted, rescore
 
     wanted = Wanted(
-        scenarios=listed(scenario),
+        scenarios=listed(scenario, "--scenario"),
         rates=parse_rates(missing_rate) if missing_rate else None,
         seeds=seeds,
-        promptings=listed(prompting),
-        metrics=listed(metric),
+        promptings=listed(prompting, "--prompting"),
+        metrics=listed(metric, "--metric"),
     )
     results = rescore(
         folder,
@@ -55,7 +55,7 @@ def score(
         say=console.remark,
     )
     if json:
-        typer.echo(results.frame.to_json(orient="records"))
+        console.print_json(results.frame.to_json(orient="records"))
         return
     from mmrobust.report import tables, terminal
 

@@ -9,7 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import everywhere
-from mmrobust.cli.options import AsJson, Device, DType
+from mmrobust.cli.options import AsJson, Device, DType, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
 
@@ -20,7 +20,7 @@ def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
     out: Annotated[Path, typer.Option(help="Folder for the study; what is done there is not done again.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="Data set folders, beside those that the study names.")
+        list[str] | None, typer.Option(metavar="PATH", help="Data set folders, beside those that the study names.")
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: as many jobs at once as there is room for.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: one is started here.")] = None,
@@ -35,7 +35,7 @@ def run(
     from mmrobust.studies.study import read_study
 
     asked = read_study(study)
-    jobs = jobs_of(asked, [*(data or ()), *(Path(folder) for folder in asked.data)], out)
+    jobs = jobs_of(asked, [*listed_paths(data, "--data"), *(Path(folder) for folder in asked.data)], out)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if dry_run:
@@ -49,7 +49,7 @@ def run(
             import dataclasses
             from json import dumps
 
-            typer.echo(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
+            console.print_json(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
             return
         for name, one in found.items():
             console.out().print(f"{name:60} {_time(one.seconds):>9} {one.disk / 2**20:8.1f} MiB", markup=False)
@@ -75,7 +75,7 @@ def run(
     if json:
         import pandas as pd
 
-        typer.echo(pd.read_parquet(out / TABLE_FILE).to_json(orient="records"))
+        console.print_json(pd.read_parquet(out / TABLE_FILE).to_json(orient="records"))
         return
     console.out().print(text, markup=False)
     console.remark(f"table: {out / TABLE_FILE}, report: {out / REPORT_FILE}")
@@ -89,7 +89,7 @@ def list_(json: AsJson = False) -> None:
 
     studies = {name: read_study(name).about for name in builtin_studies()}
     if json:
-        typer.echo(dumps(studies, indent=2))
+        console.print_json(dumps(studies, indent=2))
         return
     for name, about in studies.items():
         console.out().print(f"{name:16} {about}", markup=False)

@@ -117,7 +117,7 @@ def train(
         method=method,
         head=head,
         backbone=backbone,
-        modalities=listed(modalities),
+        modalities=listed(modalities, "--modalities"),
         scenario=scenario,
         missing_rate=missing_rate,
         fill=fill,

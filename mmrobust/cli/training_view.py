@@ -37,14 +37,14 @@ class TrainingView:
 
         hidden = console.settings.quiet or not sys.stderr.isatty()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[said]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        with Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
             self._bar, self._task = bar, bar.add_task(description, total=total, said="")
             try:
                 yield lambda units: bar.advance(self._task, units)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.compare import LOST, Comparison
-from mmrobust.report.rows import UNKNOWN, percent
+from mmrobust.report.rows import UNKNOWN, p_value, percent
 
 MOST_IDS = 8
 """How many flipped samples of a case the terminal names; JSON and HTML name all."""
@@ -30,9 +30,9 @@ def show(comparison: Comparison, console: Console) -> None:
     for row in comparison.cells.to_dict("records"):
         sure = row["p_value"] <= comparison.alpha
         style = ("green" if row["difference"] > 0 else "red") if sure else "dim"
-        scenario, prompting, rate, first, second, *rest = _cell(row)
+        scenario, prompting, rate, first, second, *rest = map(escape, _cell(row))
         table.add_row(scenario, prompting, rate, first, second, *(f"[{style}]{text}[/]" for text in rest))
-    wide = console if console.is_terminal else Console(file=console.file, width=10_000, highlight=False)
+    wide = console if console.is_terminal else Console(file=console.file, width=10_000, highlight=False, emoji=False)
     wide.print(table)
     console.print()
     console.print(escape(summary(comparison)), style="bold")
@@ -55,14 +55,17 @@ def summary(comparison: Comparison) -> str:
 
 def note(comparison: Comparison) -> str:
     """How the figures are to be read."""
-    smallest = comparison.cells["smallest"]
+    smallest, tested = comparison.cells["smallest"].dropna(), int(comparison.cells["p_value"].notna().sum())
     holm = "Holm-corrected" if comparison.correction == "holm" else "uncorrected"
     tests = " and ".join(sorted(set(comparison.cells["test"])))
+    power = (
+        f" These samples would show differences of {100 * smallest.median():.1f} points (median; at most "
+        f"{100 * smallest.max():.1f}) in one cell alone, with 80 % power."
+    )
     return (
         f"values in %, differences in points, means over mask seeds; {100 * (1 - comparison.alpha):g} % "
-        f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over {len(smallest)} cells. "
-        f"These samples would show differences of {100 * smallest.median():.1f} points (median; at most "
-        f"{100 * smallest.max():.1f}) in one cell alone, with 80 % power. Lost: right for the first only."
+        f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over {tested} cells."
+        f"{power if len(smallest) else ''} Lost: right for the first only."
     )
 
 
@@ -126,7 +129,6 @@ summary {{ cursor: pointer; padding: .3rem 0; }}
 
 def _cell(value: Mapping[Any, Any]) -> tuple[str, ...]:
     """A cell's row as text, columns as ``_COLUMNS``."""
-    p = value["p_value"]
     return (
         value["scenario"],
         value["prompting"],
@@ -135,7 +137,7 @@ def _cell(value: Mapping[Any, Any]) -> tuple[str, ...]:
         percent(value["second"]),
         _signed(value["difference"]),
         f"[{_signed(value['low'])}, {_signed(value['high'])}]",
-        f"{p:.3f}" if p >= 0.001 else "<0.001",
+        p_value(value["p_value"]),
         f"{value['lost']:.0f}",
         f"{value['gained']:.0f}",
     )
@@ -146,7 +148,7 @@ def _signed(share: float) -> str:
 
 
 def _class(row: Mapping[Any, Any], comparison: Comparison) -> str:
-    if row["p_value"] > comparison.alpha:
+    if not row["p_value"] <= comparison.alpha:  # not defined is not sure
         return ""
     return "better" if row["difference"] > 0 else "worse"
 

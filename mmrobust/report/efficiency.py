@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmrobust.errors import UsageError
+from mmrobust.report.escaping import pipes, plain
 
 FULL = "full"
 COLUMNS = ("trained", "memory", "s/epoch", "samples/s", "once", "energy", "validation")
@@ -54,29 +54,15 @@ def costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Cost]:
                     name,
                     str(facts["method"]),
                     int(measured["trained_parameters"]),
-                    measured["peak_memory"],
+                    measured.get("peak_memory"),
                     float(measured["seconds_per_epoch"]),
                     int(measured["samples_per_epoch"]),
                     float(measured["cache_seconds"]),
-                    measured["energy_joules"],
+                    measured.get("energy_joules"),
                     training.get("validation"),
                     (str(measured["device"]), int(measured["batch_size"])),
                 )
             )
-    return found
-
-
-def costs_of(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Cost]:
-    """The costs of the checkpoints of a report.
-
-    Raises:
-        UsageError: none of them carries any.
-    """
-    found = costs(checkpoints)
-    if not found:
-        raise UsageError(
-            "--efficiency: none of these checkpoints says what its training cost; train again to measure it"
-        )
     return found
 
 
@@ -93,14 +79,14 @@ def table(found: Sequence[Cost]) -> list[list[str]]:
     for cost in found:
         base = full if full is not None and full.setting == cost.setting else cost
         # Of speeds the ratio is that of the time for one sample.
-        speed = _share(cost.seconds_per_sample, base.seconds_per_sample)
+        time, speed = cost.seconds_per_sample, _share(cost.seconds_per_sample, base.seconds_per_sample)
         rows.append(
             [
                 cost.name,
                 _number(cost.trained_parameters, base.trained_parameters),
                 _number(cost.peak_memory, base.peak_memory, 2**20, " MiB"),
                 _number(cost.seconds_per_epoch, base.seconds_per_epoch, 1, " s"),
-                f"{1 / cost.seconds_per_sample:,.0f}{speed}",
+                f"{1 / time:,.0f}{speed}" if time else _DASH,
                 f"{cost.cache_seconds:.1f} s" if cost.cache_seconds else _DASH,
                 _number(cost.energy_joules, base.energy_joules, 1, " J"),
                 _DASH if cost.validation is None else f"{100 * cost.validation:.1f}",
@@ -125,22 +111,7 @@ def notes(found: Sequence[Cost]) -> str:
 def markdown(found: Sequence[Cost]) -> str:
     """The table as Markdown."""
     head, *rows = table(found)
-    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", notes(found)]) + "\n"
-
-
-def text(found: Sequence[Cost]) -> str:
-    """The table as plain text, in columns."""
-    rows = table(found)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([*(line.rstrip() for line in lines), "", notes(found)]) + "\n"
+    return f"{pipes(head, [[plain(row[0]), *row[1:]] for row in rows], left=1)}\n\n{plain(notes(found))}\n"
 
 
 def _number(value: float | None, base: float | None, unit: float = 1, suffix: str = "") -> str:

@@ -85,7 +85,8 @@ def _charts(report: Report) -> Iterator[tuple[str, Any]]:
         yield f"{name}-ranges", _panels(charts.ranges(checkpoints), title, bars, height=alt.Step(18))
         of = (table.dataset, table.split, table.metric)
         for section in report.sections:
-            if (section.dataset, section.split, section.metric) == of and not section.frame.empty:
+            own = (section.dataset, section.split, section.metric) == of
+            if own and section.kind != "costs" and not section.frame.empty:
                 yield f"{name}-{section.kind}", _section(section, checkpoints)
     if report.published is not None:
         yield from _published(report.published)

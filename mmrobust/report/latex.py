@@ -41,6 +41,9 @@ _SPECIAL = {
     "–": "--",
     "±": r"$\pm$",
     "−": r"$-$",
+    **{
+        character: f"{{{character}}}" for character in "[*"
+    },  # at the head of a row, the line's end before it takes them
     "×": r"$\times$",
     "η": r"$\eta$",
     "\n": " ",

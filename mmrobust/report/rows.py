@@ -132,7 +132,7 @@ class Section:
     """One more table of a report, beside the curves: see :mod:`mmrobust.report.sections`."""
 
     kind: str
-    """``standings``, ``prompting``, ``effective``, ``rates``, ``classes`` or ``reliability``."""
+    """``standings``, ``prompting``, ``effective``, ``rates``, ``classes``, ``reliability`` or ``costs``."""
     title: str
     note: str
     """What the figures are, in a sentence or two."""
@@ -196,6 +196,13 @@ def _printed(row: Row, column: float | str) -> float | None:
 def percent(share: float, decimals: int = 1) -> str:
     """A share as a percentage: 0.9333 is ``93.3``; NaN is a dash."""
     return UNKNOWN if math.isnan(share) else f"{100 * share:.{decimals}f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value as it is printed; a dash where there is none, or it is not defined."""
+    if p is None or math.isnan(p):
+        return UNKNOWN
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def even_subset(rates: Sequence[float], most: int) -> tuple[float, ...]:

@@ -70,17 +70,15 @@ class Worst:
     """Case → how many samples any checkpoint loses."""
 
 
-Predictions = dict[tuple[str, str], npt.NDArray[np.float32]]
-"""(case, prompting) → logits [N, C] of one checkpoint; NaN where a sample was not predicted."""
-
-
 class _Loss(NamedTuple):
     """What a case costs one checkpoint on one sample."""
 
     checkpoint: str
     harm: float
     """By how much the loss grows, in nats."""
-    logits: npt.NDArray[np.float32]
+    probability: float
+    """Of the predicted class; NaN where the task is multi-label."""
+    predicted: npt.NDArray[np.bool_]
     """In the case [C]."""
 
 
@@ -105,26 +103,24 @@ def find_worst(paths: Sequence[Path], results: Sequence[Results], data: Path) ->
     if not fitting:
         raise NotComparableError(f"--data {data}: the results are of another data set (their fingerprints differ)")
     split = dataset.split(str(fitting[0][1].provenance["dataset"]["split"]))
-    classes, several = dataset.info.classes, dataset.info.task == "multi-label"
-    position = {sample: place for place, sample in enumerate(split.ids)}
+    classes = dataset.info.classes
     predictions = {
-        name: _over_split(predictions_behind(folder, of, name), position)
+        name: predictions_behind(folder, of, name)
         for folder, of in fitting
         if of.provenance["dataset"]["split"] == split.name
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
-    told = {told for by_case in predictions.values() for case, told in by_case if case == "complete"}
+    told = {told for stored in predictions.values() for case, told in stored.logits if case == "complete"}
     prompting = next((name for name in PROMPTINGS if name in told), None)
     if prompting is None:
         raise DataError(f"{fitting[0][0]}: no predictions of complete samples there; run mmrobust eval with the rate 0")
 
-    lost = _lost(predictions, prompting, target_matrix(split.labels, len(classes)).astype(bool), several)
+    lost = _lost(predictions, prompting, {sample: place for place, sample in enumerate(split.ids)})
     chosen = {}
     for case, by_sample in sorted(lost.items()):
         order = sorted(by_sample, key=lambda place: (-len(by_sample[place]), -_harm(by_sample[place]), place))[:MOST]
         chosen[case] = tuple(
-            _describe(sample, by_sample[place], classes, several)
-            for place, sample in zip(order, split.read(order), strict=True)
+            _describe(sample, by_sample[place], classes) for place, sample in zip(order, split.read(order), strict=True)
         )
     return Worst(
         dataset=dataset.info.name,
@@ -137,66 +133,67 @@ def find_worst(paths: Sequence[Path], results: Sequence[Results], data: Path) ->
 
 
 def _lost(
-    predictions: Mapping[str, Predictions], prompting: str, targets: npt.NDArray[np.bool_], several: bool
+    predictions: Mapping[str, StoredPredictions], prompting: str, position: Mapping[str, int]
 ) -> dict[str, dict[int, list[_Loss]]]:
-    """Case → position of a sample → who gets it right when complete, and wrong in the case."""
+    """Case → position of a sample in the split → who gets it right when complete, and wrong in the case."""
     lost: dict[str, dict[int, list[_Loss]]] = {}
-    for checkpoint, by_case in predictions.items():
-        if ("complete", prompting) not in by_case:
+    for checkpoint, stored in predictions.items():
+        if ("complete", prompting) not in stored.logits:
             continue
-        before, right = _judge(by_case["complete", prompting], targets, several)
-        for (case, told), logits in by_case.items():
+        at = _positions(stored, position)
+        targets = target_matrix(stored.truth.labels, stored.truth.classes)
+        before, said = _judge(stored, stored.logits["complete", prompting], targets)
+        right = (said == targets).all(axis=1)
+        for (case, told), logits in stored.logits.items():
             if case == "complete" or told != prompting:
                 continue
-            after, still = _judge(logits, targets, several)
+            after, said = _judge(stored, logits, targets)
             known = np.isfinite(before) & np.isfinite(after)
-            for place in np.flatnonzero(known & right & ~still):
-                loss = _Loss(checkpoint, float(after[place] - before[place]), logits[place])
-                lost.setdefault(case, {}).setdefault(int(place), []).append(loss)
+            for row in np.flatnonzero(known & right & ~(said == targets).all(axis=1)):
+                loss = _Loss(checkpoint, float(after[row] - before[row]), _share(stored, logits[row]), said[row])
+                lost.setdefault(case, {}).setdefault(at[row], []).append(loss)
     return lost
 
 
-def _over_split(stored: StoredPredictions, position: Mapping[str, int]) -> Predictions:
-    """The predictions in the order of the whole split, of which only some samples may have been evaluated.
+def _positions(stored: StoredPredictions, position: Mapping[str, int]) -> list[int]:
+    """Where in the whole split the samples stand, of which only some may have been evaluated.
 
     Raises:
         DataError: they are of other samples.
     """
     if absent := [sample for sample in stored.truth.ids if sample not in position]:
         raise DataError(f"the predictions of '{stored.name}' are of sample '{absent[0]}', which the data set has not")
-    at = [position[sample] for sample in stored.truth.ids]
-    whole = {}
-    for key, logits in stored.logits.items():
-        whole[key] = np.full((len(position), logits.shape[1]), np.nan, dtype=np.float32)
-        whole[key][at] = logits
-    return whole
+    return [position[sample] for sample in stored.truth.ids]
 
 
 def _judge(
-    logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_], several: bool
+    stored: StoredPredictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The loss of every sample [N], NaN where not predicted, and whether it is right [N], in every class."""
+    """The loss of every sample [N], NaN where not predicted, and what is predicted [N, C], as the results count it."""
     z = logits.astype(np.float64)
-    if several:
-        loss = np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1)
-        return loss, ((z >= 0) == targets).all(axis=1)
+    if stored.truth.task == "multi-label":
+        return np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1), stored.predicted(logits)
     with np.errstate(invalid="ignore"):  # NaN is meant
         loss = np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1)
-    return loss, targets[np.arange(len(z)), np.nan_to_num(z, nan=-np.inf).argmax(axis=1)]
+    return loss, stored.predicted(logits)
+
+
+def _share(stored: StoredPredictions, logits: npt.NDArray[np.float32]) -> float:
+    """The probability of the predicted class; NaN where the task is multi-label."""
+    if stored.truth.task == "multi-label":
+        return float("nan")
+    return float(np.exp(logits.max() - np.logaddexp.reduce(logits)))
 
 
 def _harm(losses: Sequence[_Loss]) -> float:
     return sum(loss.harm for loss in losses) / len(losses)
 
 
-def _describe(sample: Sample, losses: Sequence[_Loss], classes: Sequence[str], several: bool) -> WorstSample:
+def _describe(sample: Sample, losses: Sequence[_Loss], classes: Sequence[str]) -> WorstSample:
     failures = []
-    for checkpoint, _, logits in sorted(losses, key=lambda loss: -loss.harm):
-        if several:
-            named, share = np.flatnonzero(logits >= 0), float("nan")
-        else:
-            named, share = np.asarray([logits.argmax()]), float(np.exp(logits.max() - np.logaddexp.reduce(logits)))
-        failures.append(Failure(checkpoint, ", ".join(classes[int(i)] for i in named) or "none", share))
+    for loss in sorted(losses, key=lambda loss: -loss.harm):
+        named = ", ".join(classes[int(i)] for i in np.flatnonzero(loss.predicted)) or "none"
+        failures.append(Failure(loss.checkpoint, named, loss.probability))
     text = sample.text
     return WorstSample(
         id=sample.id,

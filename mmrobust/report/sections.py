@@ -1,30 +1,32 @@
 """What a report says beyond its main table, as plain tables that every format can draw.
 
-Across checkpoints: standings, what knowing the case is worth, effective robustness, train rate × test rate. And, of the
-predictions: how sure the standings are, which classes break first, and reliability under missingness.
+Across checkpoints: standings, what knowing the case is worth, effective robustness, train rate × test rate, what the
+trainings cost. And, of the predictions: how sure the standings are, which classes break first, and reliability under
+missingness.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, UsageError
 from mmrobust.progress import Progress, no_progress
+from mmrobust.report import efficiency
 from mmrobust.report.rows import UNKNOWN, Section, Table, percent
-from mmrobust.report.tables import Report, distinct
+from mmrobust.report.tables import Report
 from mmrobust.results import Results
 from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
 from mmrobust.scoring.joint import joint_standings
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import StoredPredictions, cells_of, predictions_behind
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
 
 FIRST_TO_BREAK = 3
@@ -54,7 +56,7 @@ def with_sections(
     for table in report.tables:
         rows = rows_of(report, table)
         frame = _over_seeds(rows)
-        own = {name: stored[name] for name in dict.fromkeys(rows["checkpoint"])} if stored else {}
+        own = _shown(stored, rows) if stored else {}
         made = [_standings(frame, table, own, progress), _prompting(frame, table), _rates(frame, table, report)]
         if baseline is not None:
             made.append(_effective(frame, table, baseline))
@@ -71,17 +73,42 @@ def with_sections(
     return replace(report, sections=(*report.sections, *found))
 
 
+def with_costs(report: Report) -> Report:
+    """``report`` with what the trainings of the checkpoints of each data set cost, as shares of full fine-tuning.
+
+    Raises:
+        UsageError: none of its checkpoints says what its training cost.
+    """
+    tables = {(table.dataset, table.split): table for table in reversed(report.tables)}  # of several metrics the first
+    made = [section for table in reversed(tables.values()) if (section := _costs(report, table))]
+    if not made:
+        raise UsageError(
+            "--efficiency: none of these checkpoints says what its training cost; train again to measure it"
+        )
+    return replace(report, sections=(*report.sections, *made))
+
+
 def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, StoredPredictions]:
     """The predictions of every checkpoint of the results, as :func:`mmrobust.report.tables.read` gives them.
+
+    Args:
+        paths: where the ``results`` come from, one path for each.
+        results: as read from there.
 
     Raises:
         DataError: some results have none.
     """
     return {
         name: predictions_behind(path, of, name)
-        for path, of in zip(distinct(paths), results, strict=True)
+        for path, of in zip(paths, results, strict=True)
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
+
+
+def _shown(stored: Mapping[str, StoredPredictions], rows: pd.DataFrame) -> dict[str, StoredPredictions]:
+    """The predictions of the checkpoints of some rows, behind no other cells than those of the rows."""
+    by_name = rows.groupby("checkpoint", sort=False, observed=True)
+    return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
 
 
 def rows_of(report: Report, table: Table) -> pd.DataFrame:
@@ -222,6 +249,17 @@ def _reliability(figures: pd.DataFrame, table: Table) -> Section:
     )
     title = f"Reliability: {table.dataset}"
     return Section("reliability", title, note, columns, 3, rows, figures, better=(-1,) * (len(columns) - 3))
+
+
+def _costs(report: Report, table: Table) -> Section | None:
+    names = dict.fromkeys(row.checkpoint for row in table.rows)
+    found = efficiency.costs({name: report.checkpoints[name] for name in names if name in report.checkpoints})
+    if not found:
+        return None
+    head, *rows = efficiency.table(found)
+    title, figures = "What the trainings cost", pd.DataFrame([asdict(cost) for cost in found])
+    columns, about = ("checkpoint", *head[1:]), (table.dataset, table.split, table.metric)
+    return Section("costs", title, efficiency.notes(found), columns, 1, tuple(map(tuple, rows)), figures, *about)
 
 
 def by_rate(

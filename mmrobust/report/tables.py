@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmrobust.errors import unknown_name
+from mmrobust.errors import UsageError, unknown_name
 from mmrobust.report.rows import UNKNOWN, Point, Row, Section, Table
 from mmrobust.results import RESULTS_KEYS, Results, read_results
 from mmrobust.scenarios import PROMPTINGS
@@ -20,6 +20,9 @@ from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
 if TYPE_CHECKING:
     from mmrobust.report.published import Published
     from mmrobust.report.samples import Worst
+
+_SHORT = 8
+"""Characters of a fingerprint that tell data sets of one name apart."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ class Report:
     def facts(self, checkpoint: str) -> dict[str, str]:
         """What a reader wants to know of a checkpoint, in words; a dash where the provenance does not say."""
         about = self.checkpoints[checkpoint]
-        training = about.get("training") or {}
+        training, settings = about.get("training") or {}, about.get("settings") or {}
         trained_on = UNKNOWN
         if training.get("missing_rate") is not None:
             rate = training["missing_rate"]
             trained_on = f"{training.get('scenario')}, η {rate:g}" if rate else "complete data"
         return {
-            "method": _with_settings(about.get("method")),
-            "head": _with_settings(about.get("head")),
+            "method": _with_settings(settings.get("method") or about.get("method")),
+            "head": _with_settings(settings.get("head") or about.get("head")),
             "backbone": str(about.get("backbone") or UNKNOWN),
             "trained on": trained_on,
             "fill": str(about.get("fill") or UNKNOWN),
@@ -91,29 +94,37 @@ def build(results: Sequence[Results], *, metric: str | None = None, promptings: 
 
     Args:
         results: what to report on.
-        metric: the metric of the tables; the headline metric of each data set where ``None``.
+        metric: the metric of the tables; where ``None``, the headline metric of each data set, or the first that there
+            is of results that were scored without it.
         promptings: which to show; all that are there where ``None``.
 
     Raises:
-        UsageError: results that do not hold the metric or a prompting.
+        UsageError: results that do not hold the metric or a prompting, or not the one under the other.
     """
-    _refuse_unknown(results, "metric", [metric] if metric else ())
+    _refuse_unknown(results, "metric", () if metric is None else [metric])
     _refuse_unknown(results, "prompting", promptings or ())
     shown: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     others: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     kept: list[pd.DataFrame] = []
+    datasets = _dataset_names(results)
     for result in results:
         frame, headline = result.frame, metric or result.headline_metric
         if promptings is not None:
             frame = frame[frame["prompting"].isin(list(promptings))]
         if metric is not None:
             frame = frame[frame["metric"] == metric]
-        kept.append(frame)
         dataset = result.provenance.get("dataset") or {}
-        key = (str(dataset.get("name")), str(dataset.get("fingerprint")), str(dataset.get("split")))
+        if named := datasets.get(_identity(dataset)):
+            frame = frame.assign(dataset=named)
+        kept.append(frame)
+        key = (*_identity(dataset), str(dataset.get("split")))
+        there = frame["metric"].unique()
+        headline = headline if headline in there or not len(there) else str(there[0])
         for name, rows in frame.groupby("metric", sort=False, observed=True):
             groups = shown if name == headline else others
             groups.setdefault((*key, str(name)), []).append(rows)
+    if not shown:
+        raise UsageError(f"the results hold nothing of {metric} under {' and '.join(promptings or ())} prompting")
     frames = {key: pd.concat(rows, ignore_index=True) for key, rows in (shown | others).items()}
     return Report(
         tables=tuple(_table(frames[key], key[-1]) for key in shown),
@@ -124,6 +135,17 @@ def build(results: Sequence[Results], *, metric: str | None = None, promptings: 
     )
 
 
+def _identity(dataset: Mapping[str, Any]) -> tuple[str, str]:
+    return str(dataset.get("name")), str(dataset.get("fingerprint"))
+
+
+def _dataset_names(results: Sequence[Results]) -> dict[tuple[str, str], str]:
+    """(Name, fingerprint) of the data sets that share their name with another → what to call each."""
+    known = dict.fromkeys(_identity(result.provenance.get("dataset") or {}) for result in results)
+    names = [name for name, _ in known]
+    return {(name, of): f"{name} ({of[:_SHORT]})" for name, of in known if names.count(name) > 1}
+
+
 def distinct(paths: Sequence[Path]) -> list[Path]:
     """``paths`` without those that are named twice."""
     return list({path.resolve(): path for path in paths}.values())
@@ -132,20 +154,20 @@ def distinct(paths: Sequence[Path]) -> list[Path]:
 def read(paths: Sequence[Path]) -> list[Results]:
     """The results in ``paths``, checkpoints of the same name told apart by the path that they come from.
 
-    A path that is named twice is read once.
+    Args:
+        paths: each once: see :func:`distinct`.
 
     Raises:
         DataError: one cannot be read.
     """
-    unique = distinct(paths)
-    loaded = [read_results(path) for path in unique]
+    loaded = [read_results(path) for path in paths]
     names = [set(frame["checkpoint"].unique()) for frame, _ in loaded]
     twice = {name for i, own in enumerate(names) for name in own if any(name in other for other in names[:i])}
     if not twice:
         return loaded
     return [
         _rename(results, {name: f"{name} ({place})" for name in twice})
-        for results, place in zip(loaded, _shortest_places(unique), strict=True)
+        for results, place in zip(loaded, _shortest_places(paths), strict=True)
     ]
 
 

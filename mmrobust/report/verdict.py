@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable
 from xml.etree import ElementTree
 
@@ -13,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.check import Outcome, Verdict
-from mmrobust.report.rows import UNKNOWN, percent
+from mmrobust.report.escaping import code, plain
+from mmrobust.report.rows import UNKNOWN, p_value, percent
 
 MOST_PASSED = 10
 """How many passed cells a table shows where nothing failed; JSON has them all."""
@@ -41,7 +43,7 @@ def show(verdict: Verdict, console: Console) -> None:
 def table(verdict: Verdict) -> str:
     """``verdict`` as plain text."""
     text = io.StringIO()
-    Console(file=text, width=10_000, color_system=None).print(_rows(verdict))
+    Console(file=text, width=10_000, color_system=None, emoji=False).print(_rows(verdict))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "\n".join([*lines, "", _summary(verdict), *(f"Note: {note}." for note in _notes(verdict))]) + "\n"
 
@@ -56,7 +58,7 @@ def _rows(verdict: Verdict) -> Table:
         style = "green" if outcome.passed else "red"
         labels = [escape(outcome.checkpoint)] * several + [escape(cell_name(outcome))]
         numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{_points(outcome)}[/]"]
-        sure = [_surely(outcome), _p_value(outcome)] * paired
+        sure = [_surely(outcome), p_value(outcome.p_value)] * paired
         rows.add_row(*labels, *numbers, *sure, escape(outcome.rule))
     return rows
 
@@ -70,20 +72,20 @@ def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
     """
     paired = _paired(verdict)
     head = ["", "checkpoint", "cell", "baseline", "candidate", "difference", *["surely", "p"] * paired, "rule"]
-    lines = [f"### {'✅' if verdict.passed else '❌'} {_summary(verdict)}", "", _pipe(head)]
+    lines = [f"### {'✅' if verdict.passed else '❌'} {plain(_summary(verdict))}", "", _pipe(head)]
     lines.append(_pipe([":---", ":---", ":---", *["---:"] * (len(head) - 4), ":---"]))
-    notes = ["", *(f"- {note}" for note in _notes(verdict))]
+    notes = ["", *(f"- {plain(note)}" for note in _notes(verdict))]
     rows = []
     for outcome in _shown(verdict):
         said = [
             "pass" if outcome.passed else "**fail**",
-            outcome.checkpoint.replace("|", "\\|"),
-            cell_name(outcome),
+            plain(outcome.checkpoint),
+            plain(cell_name(outcome)),
             percent(outcome.baseline),
             percent(outcome.candidate),
             _points(outcome),
-            *[_surely(outcome), _p_value(outcome)] * paired,
-            f"`{outcome.rule}`",
+            *[_surely(outcome), p_value(outcome.p_value)] * paired,
+            code(outcome.rule, in_table=True),
         ]
         rows.append(_pipe(said))
     if most_bytes is not None:
@@ -109,14 +111,14 @@ def junit(verdict: Verdict) -> str:
     root = ElementTree.Element("testsuites", {"name": "mmrobust check", **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": "mmrobust check", **counts, "skipped": "0", "time": "0"})
     for outcome in verdict.outcomes:
-        name = f"{cell_name(outcome)} {outcome.rule}"
-        about = {"name": name, "classname": f"mmrobust.{outcome.checkpoint}", "time": "0"}
+        name = _xml(f"{cell_name(outcome)} {outcome.rule}")
+        about = {"name": name, "classname": _xml(f"mmrobust.{outcome.checkpoint}"), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", about)
         if not outcome.passed:
             kind = "floor" if outcome.kind == "floor" else "regression"
-            failure = ElementTree.SubElement(case, "failure", {"message": _sentence(outcome), "type": kind})
-            failure.text = _sentence(outcome)
-    ElementTree.SubElement(suite, "system-out").text = "\n".join([_summary(verdict), *verdict.notes])
+            failure = ElementTree.SubElement(case, "failure", {"message": _xml(_sentence(outcome)), "type": kind})
+            failure.text = _xml(_sentence(outcome))
+    ElementTree.SubElement(suite, "system-out").text = _xml("\n".join([_summary(verdict), *verdict.notes]))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -150,7 +152,7 @@ def cell_name(outcome: Outcome) -> str:
 def _sentence(outcome: Outcome) -> str:
     """What happened in a cell that failed."""
     values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({_points(outcome)} points)"
-    sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {_p_value(outcome)}"
+    sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
     return f"{cell_name(outcome)} of {outcome.checkpoint}: {values}{sure}; under rule {outcome.rule}"
 
 
@@ -192,10 +194,9 @@ def _surely(outcome: Outcome) -> str:
     return UNKNOWN if outcome.at_most is None else f"≤ {100 * outcome.at_most:+.1f}"
 
 
-def _p_value(outcome: Outcome) -> str:
-    if outcome.p_value is None:
-        return UNKNOWN
-    return f"{outcome.p_value:.3f}" if outcome.p_value >= 0.001 else "<0.001"
+def _xml(text: str) -> str:
+    """``text`` with no character that XML 1.0 has not."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _pipe(cells: list[str]) -> str:
@@ -210,6 +211,6 @@ def _that_fit(rows: list[str], room: int) -> int:
 
 def _command(text: str, of_property: bool = False) -> str:
     """``text`` as a workflow command takes it."""
-    for plain, coded in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-        text = text.replace(plain, coded)
+    for character, coded in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(character, coded)
     return text.replace(":", "%3A").replace(",", "%2C") if of_property else text

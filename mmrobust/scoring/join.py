@@ -23,6 +23,7 @@ from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_
 from mmrobust.scoring.cores import on_every_core
 from mmrobust.scoring.metrics import RANKED, Metric, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix
 from mmrobust.scoring.ranking import RankedCells
+from mmrobust.scoring.tables import CellTables, cell_tables
 
 Logits = Mapping[tuple[str, str], npt.NDArray[np.float32]]
 """(case name, prompting) → logits [N, C] in the split's order; a row is NaN where the sample was not predicted."""
@@ -92,18 +93,6 @@ class ScoringSettings:
         return MetricSettings(self.threshold, self.f1_absent)
 
 
-@dataclass(frozen=True)
-class _Join:
-    """Which predictions make each cell, every missing table held once."""
-
-    cases: list[str]
-    """The cases that the tables speak of."""
-    tables: list[npt.NDArray[np.uint8]]
-    """The different missing tables: for each sample, the index of its case [N]."""
-    of_draw: dict[tuple[str, float, int], tuple[int, int]]
-    """(scenario, rate, seed) → (index of its table, number of affected samples)."""
-
-
 def score(
     truth: SplitTruth,
     logits: Logits,
@@ -139,13 +128,14 @@ def score(
         DataError: a prediction that a cell needs is not there or not finite, or has another shape.
     """
     functions = metrics_of(truth.task, metrics)
-    join = _join(truth, grid)
-    _require(truth, logits, join, grid.promptings, way_out)
+    cells = sorted(grid.cells())
+    tables = cell_tables(truth, cells, grid.tables)
+    _require(truth, logits, tables, grid.promptings, way_out)
     targets = target_matrix(truth.labels, truth.classes)
     # Promptings between which a model makes no difference share their predictions, and so their values.
-    distinct = _distinct(logits, join.cases, grid.promptings)
-    keys = [(table, prompting) for prompting in dict.fromkeys(distinct.values()) for table in range(len(join.tables))]
-    scoring = _Scoring(truth, logits, join, targets, settings or MetricSettings())
+    distinct = _distinct(logits, tables.cases, grid.promptings)
+    keys = [(table, name) for name in dict.fromkeys(distinct.values()) for table in range(len(tables.tables))]
+    scoring = _Scoring(truth, logits, tables, targets, settings or MetricSettings())
     samples, ranked = len(truth.ids), scoring.ranked(functions)
     value = np.empty((len(keys), len(functions)))
     chunks = []
@@ -169,13 +159,11 @@ def score(
         low, high = (end.reshape(value.shape) for end in percentile_interval(bootstrap))
 
     rows = {key: row for row, key in enumerate(keys)}
-    cells = sorted(grid.cells())
-    drawn = [join.of_draw[cell.scenario, cell.missing_rate, cell.seed] for cell in cells]
-    at = [rows[table, distinct[cell.prompting]] for cell, (table, _) in zip(cells, drawn, strict=True)]
+    at = [rows[table, distinct[prompting]] for table, prompting in (tables.keys[key] for key in tables.of_cell)]
     natural = sum(case.present != case.modalities for case in truth.natural or ())
     return _frame(cells, tuple(functions)).assign(
         n=len(truth.ids),
-        n_affected=np.repeat([affected for _, affected in drawn], len(functions)),
+        n_affected=np.repeat(tables.affected, len(functions)),
         n_naturally_missing=natural,
         value=value[at].ravel(),
         ci_low=low[at].ravel(),
@@ -189,7 +177,7 @@ class _Scoring:
 
     truth: SplitTruth
     logits: Logits
-    join: _Join
+    tables: CellTables
     targets: npt.NDArray[np.bool_]
     settings: MetricSettings
 
@@ -215,7 +203,7 @@ class _Scoring:
         def scored(part: Sequence[tuple[int, str]]) -> npt.NDArray[np.float64]:
             values, near = np.empty((len(part), len(chosen), len(weights))), None
             for row, (table, prompting) in enumerate(part):
-                logits = _choose(self.logits, self.join.cases, self.join.tables[table], prompting, self.truth.classes)
+                logits = self.tables.choose(self.logits, table, prompting)
                 # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
                 outcomes = Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings, near)
                 values[row] = [function(outcomes) for function in chosen]
@@ -242,8 +230,8 @@ class _Scoring:
         for prompting in dict.fromkeys(p for _, p in keys) if chosen else ():
             rows = [row for row, key in enumerate(keys) if key[1] == prompting]
             cells = RankedCells(
-                [self.logits[case, prompting] for case in self.join.cases],
-                np.stack([self.join.tables[keys[row][0]] for row in rows]),
+                [self.logits[case, prompting] for case in self.tables.cases],
+                np.stack([self.tables.tables[keys[row][0]] for row in rows]),
                 self.targets,
                 weights,
             )
@@ -258,29 +246,11 @@ def _distinct(logits: Logits, cases: Sequence[str], promptings: Sequence[str]) -
     return {p: first.setdefault(tuple(id(logits[case, p]) for case in cases), p) for p in promptings}
 
 
-def _join(truth: SplitTruth, grid: Grid) -> _Join:
-    cases: dict[str, int] = {}
-    index: dict[bytes, int] = {}
-    join = _Join([], [], {})
-    for name, seed, rates, draw in grid.draws(truth.ids, truth.modalities, truth.natural):
-        for rate in rates:
-            table = np.empty(len(truth.ids), dtype=np.uint8)
-            names = draw.table(rate)
-            for case in sorted(set(names)):
-                table[names == case] = cases.setdefault(case, len(cases))
-            number = index.setdefault(table.tobytes(), len(join.tables))
-            if number == len(join.tables):
-                join.tables.append(table)
-            join.of_draw[name, rate, seed] = (number, len(draw.affected(rate)))
-    join.cases.extend(cases)
-    return join
-
-
-def _require(truth: SplitTruth, logits: Logits, join: _Join, promptings: Sequence[str], way_out: str) -> None:
+def _require(truth: SplitTruth, logits: Logits, tables: CellTables, promptings: Sequence[str], way_out: str) -> None:
     """Raise where a cell needs a prediction that is not there, before anything is computed."""
-    for number, case in enumerate(join.cases):
+    for number, case in enumerate(tables.cases):
         needed = np.zeros(len(truth.ids), dtype=np.bool_)
-        for table in join.tables:
+        for table in tables.tables:
             needed |= table == number
         for prompting in promptings:
             given = logits.get((case, prompting))
@@ -297,17 +267,6 @@ def _require(truth: SplitTruth, logits: Logits, join: _Join, promptings: Sequenc
                 said = "no prediction" if absent else "a prediction that is not finite"
                 more = f" (and of {lacking.size - 1} more)" if lacking.size > 1 else ""
                 raise DataError(f"{said} of sample '{sample}'{more} {where}; {way_out}")
-
-
-def _choose(
-    logits: Logits, cases: Sequence[str], table: npt.NDArray[np.uint8], prompting: str, classes: int
-) -> npt.NDArray[np.float32]:
-    """The logits [N, C] of each sample in the case that ``table`` gives it."""
-    chosen = np.empty((len(table), classes), dtype=np.float32)
-    for number in np.unique(table):
-        rows = table == number
-        chosen[rows] = logits[cases[number], prompting][rows]
-    return chosen
 
 
 def _frame(cells: Sequence[Cell], metrics: Sequence[str]) -> pd.DataFrame:

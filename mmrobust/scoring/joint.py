@@ -8,6 +8,7 @@ Bootstrap, 1993, chapter 13). It is for the choice of samples; mask seeds are av
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -103,11 +104,7 @@ def _won(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.
 def _shared(stored: Mapping[str, StoredPredictions]) -> tuple[list[StoredPredictions], CellTables]:
     """The predictions on the same samples in one order, and the tables of the cells that all of them have."""
     first = next(iter(stored.values()))
-    sides = [side.ordered_as(first.truth.ids) for side in stored.values()]
-    for name, side in zip(stored, sides, strict=True):
-        for what in ("labels", "natural", "task", "modalities"):
-            if getattr(side.truth, what) != getattr(first.truth, what):
-                raise DataError(f"the predictions of '{name}' are not of the same samples: their {what} differ")
+    sides = [replace(side, name=name).beside(first) for name, side in stored.items()]
     cells = set(first.cells).intersection(*(side.cells for side in sides))
     if not cells:
         raise DataError("the predictions have no cell in common")

@@ -66,10 +66,7 @@ def make_pair(baseline: StoredPredictions, candidate: StoredPredictions) -> Pair
     Raises:
         DataError: they are of different samples, or have no cell in common.
     """
-    ordered = candidate.ordered_as(baseline.truth.ids)
-    for what in ("labels", "natural", "task", "modalities"):
-        if getattr(ordered.truth, what) != getattr(baseline.truth, what):
-            raise DataError(f"the predictions are not of the same samples: their {what} differ")
+    ordered = candidate.beside(baseline)
     shared = set(candidate.cells) & set(baseline.cells)
     if not shared:
         raise DataError("the predictions have no cell in common")
@@ -105,7 +102,9 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
     if shares[0] is not None and shares[1] is not None:
         error = (average @ (shares[1] - shares[0])).std(axis=1, ddof=1) / np.sqrt(samples)
     else:
-        error = np.nanstd(bootstrap, axis=1, ddof=1)
+        error = np.full(len(bootstrap), np.nan)
+        known = (~np.isnan(bootstrap)).sum(axis=1) > 1  # else not defined: the AUROC of samples of one class
+        error[known] = np.nanstd(bootstrap[known], axis=1, ddof=1)
     by_seed = pd.Series((after - before)[pair.tables.of_cell])
     groups = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
     frame = frame.assign(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from mmrobust.cases import Case
@@ -77,6 +78,19 @@ class StoredPredictions:
         )
         logits = {key: values[order] for key, values in self.logits.items()}
         return replace(self, truth=ordered, logits=logits)
+
+    def beside(self, other: StoredPredictions) -> StoredPredictions:
+        """The same predictions, with the samples in the order of ``other``'s.
+
+        Raises:
+            DataError: they are not of the same samples, or say otherwise of them.
+        """
+        ordered = self.ordered_as(other.truth.ids)
+        for what in ("labels", "natural", "task", "modalities"):
+            if getattr(ordered.truth, what) != getattr(other.truth, what):
+                of = f" of '{self.name}'" if self.name else ""
+                raise DataError(f"the predictions{of} are not of the same samples: their {what} differ")
+        return ordered
 
 
 def read_predictions(
@@ -174,14 +188,19 @@ def _read(chosen: ShardChoice, say: Say | None = None) -> StoredPredictions:
     return _with_results(StoredPredictions(truth, logits), chosen)
 
 
+def cells_of(rows: pd.DataFrame) -> tuple[Cell, ...]:
+    """The cells that rows of results are of, sorted."""
+    keys = rows[["scenario", "missing_rate", "seed", "prompting"]].drop_duplicates()
+    return tuple(sorted(Cell(*key) for key in keys.itertuples(index=False, name=None)))
+
+
 def _with_results(read: StoredPredictions, chosen: ShardChoice) -> StoredPredictions:
     """The same with what the results say, and with what prompting makes no difference to under both."""
     cells: tuple[Cell, ...] = ()
     truth, results = read.truth, chosen.results
     if results is not None:
         rows = results.frame[results.frame["checkpoint"] == chosen.name]
-        keys = rows[["scenario", "missing_rate", "seed", "prompting"]].drop_duplicates()
-        cells = tuple(sorted(Cell(*key) for key in keys.itertuples(index=False, name=None)))
+        cells = cells_of(rows)
         given = [scenario for scenario in rows["scenario"].unique() if is_given(scenario)]
         tables = (kept_table(chosen.folder, scenario, truth.ids, truth.modalities, truth.natural) for scenario in given)
         truth = replace(truth, tables=tuple(tables))

@@ -115,36 +115,74 @@ def rescore(
     return read_results(target)
 
 
+_Axes = dict[tuple[float, str], tuple[int, ...]]
+"""(Missing rate, prompting) → mask seeds: the cells of a scenario."""
+
+
 def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results: pd.DataFrame | None) -> list[Grid]:
     """What to score: the cells of the results, with what is wanted in place of each axis that is named.
 
-    Scenarios of a results table may have been evaluated at different rates; those alike make one grid.
+    A results table may have grown by several evaluations, each with rates, seeds and promptings of its own; what is
+    alike makes one grid.
     """
     modalities = predictions.truth.modalities
     promptings = tuple(sorted({prompting for _, prompting in predictions.logits}, reverse=True))
-    default = (DEFAULT_RATES, DEFAULT_SEEDS, promptings)
-    of_scenario: dict[str, tuple[Any, Any, Any]] = {}
+    default: _Axes = {(rate, prompting): DEFAULT_SEEDS for rate in DEFAULT_RATES for prompting in promptings}
+    of_scenario: dict[str, _Axes] = {}
     if results is not None:
-        for name, rows in results[results["checkpoint"] == predictions.name].groupby(
-            "scenario", sort=False, observed=True
-        ):
-            axes = (sorted(set(rows[axis])) for axis in ("missing_rate", "seed", "prompting"))
-            rates, seeds, prompted = (tuple(axis) for axis in axes)
-            of_scenario[str(name)] = rates, seeds, prompted[::-1]
+        own = results[results["checkpoint"] == predictions.name]
+        for name, rows in own.groupby("scenario", sort=False, observed=True):
+            of_scenario[str(name)] = _axes_of(rows)
             default = default if is_given(str(name)) else of_scenario[str(name)]
-    grids: dict[tuple[Any, Any, Any], list[str]] = {}
+    grids: dict[tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]], list[str]] = {}
     given = []
     for name in wanted.scenarios or of_scenario or scenario_names(modalities):
-        rates, seeds, prompted = of_scenario.get(name, default)
+        axes = of_scenario.get(name, default)
         if is_given(name):
             table = kept_table(folder, name, predictions.truth.ids, modalities, predictions.truth.natural)
-            rate = rates[0] if name in of_scenario else table.rate
-            given.append(Grid((), (rate,), (0,), wanted.promptings or prompted, (replace(table, rate=rate),)))
+            rate = min(axes)[0] if name in of_scenario else table.rate
+            told = wanted.promptings or _promptings(axes)
+            given.append(Grid((), (rate,), (0,), told, (replace(table, rate=rate),)))
             continue
         Scenario.parse(name, modalities)
-        seeds = seeds if wanted.seeds is None else mask_seeds(wanted.seeds)
-        grids.setdefault((wanted.rates or rates, seeds, wanted.promptings or prompted), []).append(name)
+        for alike in _alike(_changed(axes, wanted)):
+            grids.setdefault(alike, []).append(name)
     return [make_grid(modalities, names, *axes) for axes, names in grids.items()] + given
+
+
+def _axes_of(rows: pd.DataFrame) -> _Axes:
+    axes: _Axes = {}
+    for rate, prompting, seed in sorted(set(zip(rows["missing_rate"], rows["prompting"], rows["seed"], strict=True))):
+        axes[rate, prompting] = (*axes.get((rate, prompting), ()), seed)
+    return axes
+
+
+def _changed(axes: _Axes, wanted: Wanted) -> _Axes:
+    """``axes`` with what is wanted: of a new rate or prompting, the mask seeds that there are of any."""
+
+    def seeds(at: int, value: float | str) -> tuple[int, ...]:
+        return tuple(sorted({seed for key, found in axes.items() if key[at] == value for seed in found}))
+
+    if wanted.rates:
+        axes = {(rate, prompting): seeds(1, prompting) for rate in wanted.rates for prompting in _promptings(axes)}
+    if wanted.promptings:
+        axes = {(rate, prompting): seeds(0, rate) for rate, _ in axes for prompting in wanted.promptings}
+    return axes if wanted.seeds is None else dict.fromkeys(axes, mask_seeds(wanted.seeds))
+
+
+def _alike(axes: _Axes) -> list[tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]]]:
+    """Rates, seeds and promptings of as few grids as have the same cells."""
+    rates: dict[tuple[str, tuple[int, ...]], list[float]] = {}
+    for (rate, prompting), seeds in axes.items():
+        rates.setdefault((prompting, seeds), []).append(rate)
+    promptings: dict[tuple[tuple[float, ...], tuple[int, ...]], list[str]] = {}
+    for (prompting, seeds), found in sorted(rates.items(), reverse=True):
+        promptings.setdefault((tuple(found), seeds), []).append(prompting)
+    return [(*key, tuple(told)) for key, told in promptings.items()]
+
+
+def _promptings(axes: _Axes) -> tuple[str, ...]:
+    return tuple(sorted({prompting for _, prompting in axes}, reverse=True))
 
 
 def _way_out(folder: Path, grid: Grid) -> str:

@@ -82,7 +82,7 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
 
 
 def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Floats:
-    """p-values [K] of differences with these bootstrap standard errors, by the normal approximation.
+    """p-values [K] of differences with these bootstrap standard errors, by the normal approximation; NaN of a NaN.
 
     One-sided: how often chance alone would put the difference as low as it is, or lower. A tail taken from the normal
     curve reaches any depth that a correction over many cells asks for; counting resamples could not go below 1 / R.
@@ -90,20 +90,23 @@ def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Fl
     from scipy.special import ndtr
 
     certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample says the same
+    certain[np.isnan(difference) | np.isnan(error)] = np.nan
     z = np.divide(difference, error, out=certain, where=error > 0)
     return np.asarray(np.minimum(2 * ndtr(-np.abs(z)), 1.0) if two_sided else ndtr(z))
 
 
 def holm(p: Floats) -> Floats:
-    """p-values [K] corrected for asking K questions; not cut at 1.
+    """p-values [K] corrected for asking K questions; not cut at 1. A NaN is no question, and stays.
 
     Corrected p_(k) = max over j ≤ k of (K − j + 1) p_(j), p_(1) the smallest. Rejecting where it is at most α makes
     any false rejection at all no likelier than α, however the questions hang together: Holm, A Simple Sequentially
     Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
     """
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order])
+    p = np.asarray(p)
+    asked = int((~np.isnan(p)).sum())
+    order = np.argsort(p, kind="stable")[:asked]  # NaN sorts last
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.maximum.accumulate(np.arange(asked, 0, -1) * p[order])
     return corrected
 
 

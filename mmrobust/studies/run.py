@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,12 +175,18 @@ def _in_process(sender: Any, job: Job, study: Study, out: Path, device: str, dty
 
 
 def _die_with_parent() -> None:
-    """A study that is killed leaves no job behind that would go on writing (Linux)."""
-    if sys.platform == "linux":
-        parent_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
-        if os.getppid() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+    """A study that is killed leaves no job behind that would go on writing.
+
+    The system's own notice will not do: the process that forks for the study lives as long as what it has forked.
+    """
+    study = multiprocessing.parent_process()
+    assert study is not None
+
+    def wait() -> None:
+        study.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run_on_ray(

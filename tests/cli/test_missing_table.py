@@ -17,7 +17,8 @@ import torch
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.scenarios import Scenario, missing_table
+from mmrobust.missing_tables import read_missing_table
+from mmrobust.scenarios import Grid, Scenario, missing_table
 
 Cli = Callable[..., Any]
 PAIR = ("image", "text")
@@ -103,6 +104,30 @@ def test_eval_names_a_table_that_does_not_fit(
     assert (code, out) == (2, "")
     assert "mmimdb_test.pt: has 7799 codes, the split has 60 samples; a .pt table is of one split, in its order" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_tables_may_be_a_list_and_each_counts_once(
+    cli: Cli, digits: Dataset, trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = [tmp_path / name for name in ("a.csv", "b.csv", "c,d.csv")]
+    for seed, file in enumerate(files):
+        arguments = ("--scenario", "missing-text", "--missing-rate", 0.5, "--seed", seed, "--out", file, "--quiet")
+        assert cli("data", "missing-table", digits.folder, *arguments).code == 0
+    flags = ("--missing-table", f"{files[0]},{files[1]}", "--missing-table", files[0], "--missing-table", files[2])
+    common = ("eval", trained("none", "linear"), "--data", digits.folder, "--prompting", "situation", "--quiet")
+    code, _, err = cli(*common, *flags, "--out", tmp_path / "out")
+    assert code == 0, err
+    rows = pd.read_parquet(tmp_path / "out" / "results.parquet").query("metric == 'accuracy'")
+    assert [name.partition("@")[0] for name in rows["scenario"]] == ["table:a", "table:b", "table:c-d"]
+    code, out, err = cli(*common, "--missing-table", "", "--out", tmp_path / "none")
+    assert (code, out) == (2, "") and "--missing-table: is given with nothing" in err
+
+
+def test_a_table_that_is_named_twice_is_one_of_the_grid(digits: Dataset, tmp_path: Path) -> None:
+    ids = digits.split("test").ids
+    (tmp_path / "t.csv").write_text("\n".join(["id,case", *(f"{name},missing-text" for name in ids)]))
+    table = read_missing_table(tmp_path / "t.csv", ids, PAIR)
+    assert len(list(Grid((), (0.0,), (0,), ("situation",), (table, table)).cells())) == 1
 
 
 class Page(HTMLParser):

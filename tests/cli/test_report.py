@@ -11,7 +11,7 @@ import pytest
 
 from mmrobust.cases import missing_cases
 from mmrobust.report import FORMATS
-from mmrobust.results import write_results
+from mmrobust.results import read_results, write_results
 from mmrobust.scenarios import Grid
 from mmrobust.scoring.join import SplitTruth, score
 
@@ -89,6 +89,45 @@ def test_pictures_are_drawn_into_a_folder(cli, runs):
     assert len(list((runs / "pictures").iterdir())) == 6
 
 
+COST = {
+    **{"trained_parameters": 1290, "all_parameters": 2000, "peak_memory": None, "seconds_per_epoch": 2.0},
+    **{"samples_per_epoch": 50, "cache_seconds": 0.0, "energy_joules": 12.5, "device": "cpu", "batch_size": 20},
+}
+
+
+def test_costs_are_in_every_format(cli, runs):
+    for place, faster in (("main", 4), ("other", 1)):
+        frame, provenance = read_results(runs / place)
+        (about,) = provenance["checkpoints"].values()
+        about["training"] = {"efficiency": {**COST, "seconds_per_epoch": 2.0 / faster}, "validation": 0.5}
+        write_results(runs / place / "results.parquet", frame, provenance)
+    files = {name: runs / f"report.{name}" for name in FORMATS if name != "csv"}
+    flags = [part for name, file in files.items() for part in (f"--{name}", file)]
+    code, out, err = cli("report", runs / "main", runs / "other", "--efficiency", *flags)
+    assert code == 0, err
+    for text in (out, *(file.read_text(encoding="utf-8") for file in files.values())):
+        assert "What the trainings cost" in text
+        assert "1,290" in text
+    (section,) = (
+        section
+        for section in json.loads(cli("report", runs / "main", runs / "other", "--efficiency", "--json").out)[
+            "sections"
+        ]
+        if section["kind"] == "costs"
+    )
+    assert {row["name"]: row["seconds_per_epoch"] for row in section["figures"]} == {"mmp": 0.5, "none": 2.0}
+    assert "costs" not in {s["kind"] for s in json.loads(cli("report", runs / "main", "--json").out)["sections"]}
+
+
+def test_costs_are_drawn_nowhere(cli, runs):
+    frame, provenance = read_results(runs / "main")
+    provenance["checkpoints"]["mmp"]["training"] = {"efficiency": COST}
+    write_results(runs / "main" / "results.parquet", frame, provenance)
+    flags = ("--efficiency", "--figures", runs / "pictures", "--prompting", "situation", "--quiet")
+    assert cli("report", runs / "main", *flags).code == 0
+    assert not list((runs / "pictures").glob("*costs*"))
+
+
 def test_json_is_all_that_standard_output_holds(cli, runs):
     code, out, _ = cli("report", runs / "main", runs / "other", "--json")
     assert code == 0
@@ -120,7 +159,10 @@ def test_metric_and_prompting(cli, runs):
     [
         (["nowhere"], "nowhere: no such file or folder; results are made by: mmrobust eval"),
         (["main", "--metric", "acuracy"], "unknown metric of these results 'acuracy': did you mean 'accuracy'"),
+        (["main", "--metric", ""], "unknown metric of these results ''"),
         (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),
+        (["main", "--prompting", ""], "--prompting: is given with nothing; name something, or leave it out"),
+        (["main", "--efficiency"], "--efficiency: none of these checkpoints says what its training cost"),
         (["main", "--published", "pmt"], "unknown published figures 'pmt': did you mean 'ptm'? Known: ptm"),
         (["main", "--data", "digits"], "--data is for the samples on the page: name it with --html FILE"),
         (["main", "--html", "a.html", "--data", "nowhere"], "nowhere: no such folder; make a data set with"),

@@ -89,6 +89,32 @@ def test_new_rates_seeds_and_metrics_cost_no_prediction(cli: Callable[..., objec
     pd.testing.assert_frame_equal(read_results(grid).frame, before)
 
 
+def test_results_without_the_headline_metric_are_reported(
+    cli: Callable[..., object], grid: Path, tmp_path: Path
+) -> None:
+    code, out, err = cli("score", grid, "--metric", "macro_f1", "--resamples", 0)
+    assert (code, "macro_f1 in %" in out) == (0, True), err
+    code, out, err = cli("report", grid, "--html", tmp_path / "page.html")
+    assert (code, "macro_f1 in %" in out) == (0, True), err
+    assert '"metric":"macro_f1"' in (tmp_path / "page.html").read_text()
+
+
+def test_a_table_that_grew_by_several_evaluations_stays_what_it_is(
+    cli: Callable[..., object], grid: Path, trained: Callable[..., Path], digits: Dataset
+) -> None:
+    more = {"mmp": Grid(("missing-text",), (0.5,), (0,), ("situation",))}
+    evaluate_checkpoints({"mmp": load_checkpoint(trained("mmp", "linear"))}, digits, more, grid)
+    before = read_results(grid)
+    assert len(before.frame[before.frame["missing_rate"] == 0.5]) == 2
+    assert cli("score", grid).code == 0
+    pd.testing.assert_frame_equal(read_results(grid).frame, before.frame, check_exact=True)
+    # On a new rate, each prompting is scored with the mask seeds that it has.
+    assert cli("score", grid, "--missing-rate", 0.25, "--resamples", 0).code == 0
+    after = read_results(grid).frame
+    assert set(after["missing_rate"]) == {0.25} and set(after["seed"]) == {0, 1}
+    assert set(after["prompting"]) == {"situation", "concat"}
+
+
 def test_torch_is_never_imported(grid: Path) -> None:
     code = (
         "import sys; from mmrobust.cli.app import run; "
@@ -130,6 +156,8 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
         ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
+        ((grid, "--metric", ""), "--metric: is given with nothing; name something, or leave it out"),
+        ((grid, "--scenario", " , "), "--scenario: is given with nothing"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
     ]
     before = read_results(grid).frame

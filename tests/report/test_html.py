@@ -6,12 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mmrobust.report import FORMATS, tables
 from mmrobust.report.html import assets
-from mmrobust.report.html.content import MOST_CELLS, page_content
+from mmrobust.report.html.content import MOST_CELLS, UNIT, _whole, page_content
+from mmrobust.report.rows import percent
 from mmrobust.results import Results, write_results
 
 MEGABYTE = 10**6
@@ -21,7 +25,23 @@ def embedded(page, name):
     return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S).group(1))
 
 
-def test_every_value_is_in_the_page_in_ten_thousandths(two):
+def shown(whole):
+    """What the page prints of a share: JavaScript's toFixed rounds the exact value of a number, halves upwards."""
+    return str(Decimal(100 * whole / UNIT).quantize(Decimal("0.1"), ROUND_HALF_UP))
+
+
+@given(st.floats(0, 1) | st.integers(0, 2000).map(lambda count: count / 2000))
+@example(0.88146)
+@example(0.881496)
+@example(0.8825)
+@example(353 / 400)
+def test_the_page_prints_what_the_terminal_prints(share):
+    (whole,) = _whole([share])
+    assert shown(whole) == percent(share)
+    assert abs(whole / UNIT - share) < 2 / UNIT
+
+
+def test_every_value_is_in_the_page_in_hundred_thousandths(two):
     report = tables.build(two)
     said = embedded(FORMATS["html"](report), "report")
     assert [(t["metric"], t["headline"]) for t in said["tables"]] == [("accuracy", True), ("macro_f1", False)]
@@ -29,8 +49,10 @@ def test_every_value_is_in_the_page_in_ten_thousandths(two):
         assert table["rates"] == list(own.rates)
         for row, expected in zip(table["rows"], own.rows, strict=True):
             assert said["names"]["checkpoint"][row["c"]] == expected.checkpoint
-            assert row["v"] == [round(10_000 * expected.points[rate].value) for rate in own.rates]
-            assert row["auc"] == round(10_000 * expected.auc_eta)
+            values = [expected.points[rate].value for rate in own.rates]
+            assert row["v"] == pytest.approx([100_000 * value for value in values], abs=1.5)
+            assert [shown(whole) for whole in row["v"]] == [percent(value) for value in values]
+            assert shown(row["auc"]) == percent(expected.auc_eta)
 
 
 def test_nothing_is_fetched_from_anywhere(two):
@@ -40,6 +62,19 @@ def test_nothing_is_fetched_from_anywhere(two):
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", own)
     assert "@import" not in page[: page.index("</style>")]
     assert not re.search(r"@@[A-Z]+@@", page)
+
+
+def test_a_name_is_no_place_for_another_part(make_results):
+    page = FORMATS["html"](tables.build([make_results("@@SCRIPT@@", rates=(0.0, 1.0), seeds=(0,))]))
+    assert embedded(page, "report")["names"]["checkpoint"] == ["@@SCRIPT@@"]
+    assert page.count("const REPORT =") == 1
+
+
+def test_single_cells_say_which_split_they_are_of(make_results):
+    frame, provenance = make_results(rates=(0.0, 1.0), seeds=(0,))
+    about = {**provenance, "dataset": {**provenance["dataset"], "split": "validation"}}
+    said = page_content(tables.build([Results(frame, provenance), Results(frame.assign(split="validation"), about)]))
+    assert said["cells"]["columns"]["split"] == ["test"] * 12 + ["validation"] * 12
 
 
 def test_a_name_cannot_leave_the_script(make_results):

@@ -63,11 +63,13 @@ def test_names_are_escaped():
     assert escape("50 % of a_b & c#d") == r"50 \% of a\_b \& c\#d"
     assert escape("x^2 ~ {y} \\ η é") == r"x\textasciicircum{}2 \textasciitilde{} \{y\} \textbackslash{} $\eta$ é"
     assert escape("名 🤖") == "? ?"
+    assert escape("[1em] *") == "{[}1em] {*}"  # at the head of a row the line's end before it would take them
 
 
 @needs_latex
 def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
-    report = tables.build([*two, make_results("a_b & 100% {of} 名 \\x")]).with_published("ptm")
+    odd = ("a_b & 100% {of} 名 \\x", "[9em] x", "* y")
+    report = tables.build([*two, *map(make_results, odd)]).with_published("ptm")
     report = sections.with_sections(report, baseline="none")
     assert [section.kind for section in report.sections] == ["standings", "prompting", "effective"]
     (tmp_path / "report.tex").write_text(FORMATS["latex"](report), encoding="utf-8")

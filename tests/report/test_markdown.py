@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import re
+from dataclasses import replace
 
 from markdown_it import MarkdownIt
 
-from mmrobust.report import FORMATS, sections, tables
+from mmrobust.check import Outcome, Verdict
+from mmrobust.report import FORMATS, efficiency, sections, tables, verdict
 from mmrobust.results import Results
 
 
@@ -57,6 +60,45 @@ def test_checkpoints_and_provenance_are_told(two):
 def test_a_name_cannot_break_the_table(make_results):
     text = FORMATS["markdown"](tables.build([make_results("a|b<c>", rates=(0.0,), seeds=(0,))]))
     assert "a\\|b&lt;c>" in text
+
+
+ODD = "a|b *c* `d` [e](f) _g_ <h> &lt; ~~i~~ \\ j_k"
+
+
+def rendered(text):
+    """The text of a page of Markdown, without its tags."""
+    return html.unescape(
+        re.sub(r"<[^>]*>", "", MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+    )
+
+
+def test_any_name_is_shown_as_it_is(make_results):
+    frame, provenance = make_results(ODD, rates=(0.0, 1.0), seeds=(0,))
+    provenance["command"] = f"mmrobust eval '{ODD}' `pwd`"
+    provenance["checkpoints"][ODD]["training"] = {"efficiency": COST}
+    built = tables.build([Results(frame, provenance), make_results("none", rates=(0.0, 1.0), seeds=(0,))])
+    report = sections.with_costs(sections.with_sections(built, baseline=ODD))
+    assert ODD in next(section for section in report.sections if section.kind == "effective").note
+    page = rendered(FORMATS["markdown"](report))
+    assert page.count(ODD) == FORMATS["markdown"](report).count("b \\*c") + 1  # and once in the command
+    assert f"command: mmrobust eval '{ODD}' `pwd`" in page
+
+
+COST = {
+    **{"trained_parameters": 10, "seconds_per_epoch": 2.0, "samples_per_epoch": 50, "cache_seconds": 0.0},
+    **{"device": "cpu", "batch_size": 20},
+}
+
+
+def test_costs_and_verdicts_show_any_name(make_results):
+    found = efficiency.costs({ODD: {"method": "full", "training": {"efficiency": COST}}})
+    assert rendered(efficiency.markdown(found)).count(ODD) == 2  # in its row, and in the note on ratios
+    about = {"checkpoint": ODD, "scenario": "missing-text", "missing_rate": 1.0, "prompting": "situation", "seeds": 1}
+    values = {"baseline": 0.9, "candidate": 0.8, "limit": 0.89, "passed": False}
+    failed = Outcome(**about, metric="macro_f1", rule="macro_f1:-0.01", kind="drop", **values)
+    text = verdict.markdown(Verdict((failed, replace(failed, checkpoint="b")), (f"about {ODD}",)))
+    assert rendered(text).count(ODD) == 2
+    assert "macro_f1@missing-text/1 situation" in text
 
 
 def test_sparse_provenance_is_enough(make_results):

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
+from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, NotComparableError
+from mmrobust.prediction.store import PredictionStore
 from mmrobust.report.samples import MOST, find_worst
-from mmrobust.results import read_results
+from mmrobust.results import read_results, write_results
+from mmrobust.scenarios import Grid
+from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scoring.metrics import MetricSettings
 from mmrobust.scoring.predictions import predictions_behind
 
 
@@ -69,3 +75,41 @@ def test_results_without_predictions_are_named(grid, digits, tmp_path):
     shutil.copy(grid / "results.parquet", tmp_path)
     with pytest.raises(DataError, match="predictions: holds no predictions of '"):
         find_worst([tmp_path], [read_results(tmp_path)], digits.folder)
+
+
+def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
+    rows = [
+        Row("test", sample.id, (0,), image=sample.image, image_path="x", text=sample.text)
+        for sample in digits.split("test").read(range(3))
+    ]
+    common = {"name": "several", "classes": ["a", "b"], "task": "multi-label", "headline_metric": "macro_f1"}
+    write_dataset(tmp_path / "data", rows, modalities=("image", "text"), licence="", source="", **common)
+    dataset = Dataset(tmp_path / "data")
+    ids = dataset.split("test").ids
+    truth = SplitTruth(ids, ((0,),) * 3, ("image", "text"), 2, "multi-label")
+    logits = {
+        ("complete", "situation"): np.asarray([[4, -4], [1, -4], [4, -4]], dtype=np.float32),
+        ("missing-text", "situation"): np.asarray([[1, -4], [1, -4], [4, -4]], dtype=np.float32),
+    }
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
+    about = {"method": "none", "head": "linear", "backbone": "tiny-vilt"}
+    facts = {"fingerprint": "f", "modalities": ["image", "text"], "dtype": "float32", **about}
+    identity = {"checkpoint": "f", "dataset": dataset.info.fingerprint, "split": "test", "dtype": "float32"}
+    store = PredictionStore(tmp_path / "run", identity, facts, truth)
+    store.add({key: (np.arange(3), values) for key, values in logits.items()})
+    store.flush()
+    found = {}
+    for threshold in (0.5, 0.9):
+        frame = score(truth, logits, grid, resamples=0, settings=MetricSettings(threshold))
+        provenance = {
+            "dataset": {**common, "fingerprint": dataset.info.fingerprint, "split": "test", "n": 3},
+            "checkpoints": {"it": facts},
+            "scoring": {"threshold": threshold},
+        }
+        rows = frame.assign(checkpoint="it", dataset="several", split="test", **about)
+        write_results(tmp_path / "run" / "results.parquet", rows, provenance)
+        found[threshold] = find_worst([tmp_path / "run"], [read_results(tmp_path / "run")], dataset.folder)
+    assert found[0.5].cases == {}  # every sample is right by a probability of one half
+    ((sample,),) = found[0.9].cases.values()  # the first alone is right at first, and then not sure enough
+    assert (sample.id, sample.truth, sample.failures[0].predicted) == (ids[0], "a", "none")
+    assert np.isnan(sample.failures[0].probability)

@@ -90,6 +90,19 @@ def test_predictions_add_classes_and_reliability(tmp_path, evaluate_into):
     assert max(map(len, printed(report, width=80).splitlines())) <= 80
 
 
+def test_details_are_of_the_prompting_that_is_shown(tmp_path, evaluate_into):
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation", "concat"))
+    for seed, name in enumerate("ab"):
+        evaluate_into(tmp_path / name, name=name, seed=seed, grid=grid)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    read = tables.read(paths)
+    built = tables.build(read, promptings=["situation"])
+    report = sections.with_sections(built, stored=sections.read_behind(paths, read))
+    standing, classes, calibration = report.sections
+    assert "interval" in standing.columns, standing.note
+    assert {row[1] for section in (classes, calibration) for row in section.rows} == {"situation"}
+
+
 def test_standings_without_intervals_say_why(two, tmp_path, evaluate_into):
     assert "need the predictions: --details" in sections.with_sections(tables.build(two)).sections[0].note
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))

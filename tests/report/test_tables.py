@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.report import rows, tables
+from mmrobust.report import rows, sections, tables
+from mmrobust.report.html.content import page_content
 from mmrobust.results import Results, write_results
 
 
@@ -85,6 +86,32 @@ def test_results_on_other_data_are_another_table(two):
     assert [table.dataset for table in tables.build([two[0], other]).tables] == ["digits", "emoji"]
 
 
+def test_data_sets_of_one_name_are_told_apart_by_their_fingerprints(two):
+    dataset = {**two[1].provenance["dataset"], "fingerprint": "fedcba9876543210"}
+    report = tables.build([two[0], Results(two[1].frame, {**two[1].provenance, "dataset": dataset})])
+    names = ["digits (0123abcd)", "digits (fedcba98)"]
+    assert [table.dataset for table in report.tables] == names
+    assert [{row.checkpoint for row in table.rows} for table in report.tables] == [{"none"}, {"mmp"}]
+    assert sections.with_sections(report).sections[0].dataset == names[0]  # what prompting is worth, of one alone
+    said = page_content(report)
+    assert {(table["dataset"], len(table["rows"])) for table in said["tables"]} == {(name, 6) for name in names}
+
+
+def test_a_checkpoint_is_named_with_its_settings(make_results):
+    frame, provenance = make_results(rates=(0.0,), seeds=(0,))
+    settings = {"method": {"name": "mmp", "length": 16, "level": "input"}, "head": {"name": "linear"}}
+    provenance["checkpoints"]["mmp"]["settings"] = settings  # as describe() says it
+    facts = tables.build([Results(frame, provenance)]).facts("mmp")
+    assert (facts["method"], facts["head"]) == ("mmp (length 16, level input)", "linear")
+
+
+def test_a_metric_and_a_prompting_that_never_meet_are_refused(make_results):
+    frame, provenance = make_results(rates=(0.0,), seeds=(0,))
+    apart = (frame["metric"] == "accuracy") == (frame["prompting"] == "situation")
+    with pytest.raises(UsageError, match="hold nothing of accuracy under concat prompting"):
+        tables.build([Results(frame[apart], provenance)], metric="accuracy", promptings=["concat"])
+
+
 def test_rates_that_only_one_checkpoint_has(make_results):
     results = [make_results("a", rates=(0.0, 0.5)), make_results("b", rates=(0.0, 1.0))]
     (table,) = tables.build(results).tables
@@ -106,7 +133,7 @@ def test_checkpoints_of_the_same_name_are_told_apart(tmp_path, make_results):
 
 def test_a_path_named_twice_is_read_once(tmp_path, make_results):
     write_results(tmp_path / "results.parquet", *make_results("mmp", rates=(0.0,), seeds=(0,)))
-    (read,) = tables.read([tmp_path, tmp_path])
+    (read,) = tables.read(tables.distinct([tmp_path, tmp_path]))
     assert set(read.frame.checkpoint) == {"mmp"}
 
 

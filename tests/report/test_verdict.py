@@ -51,6 +51,16 @@ def test_junit_escapes_what_xml_would_take_for_its_own():
     JUNIT.validate(formats.junit(Verdict((outcome(checkpoint='a<b>&"c"'),), ())))
 
 
+def test_junit_has_no_character_that_xml_has_not():
+    text = formats.junit(Verdict((outcome(checkpoint="a\x00b\x1b[31mc\ud800\uffff"),), ("bell \x07",)))
+    JUNIT.validate(text)
+    assert "mmrobust.a�b�[31mc��" in text and "bell �" in text
+
+
+def test_names_in_the_table_are_no_emoji():
+    assert "clip:x:1 :o:" in formats.table(Verdict((outcome(checkpoint="clip:x:1 :o:"), outcome()), ()))
+
+
 def test_github_annotates_the_ten_worst_cells():
     many = Verdict(tuple(outcome(0.5 - i / 100, rate=i / 100) for i in range(20)), ())
     lines = formats.github(many).splitlines()

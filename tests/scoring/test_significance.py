@@ -96,3 +96,11 @@ def test_the_smallest_difference_is_found_with_its_power(two_sided):
     draws = np.random.default_rng(0).normal(-smallest, 0.02, 20_000)
     found = normal_p_values(draws, np.full(len(draws), 0.02), two_sided=two_sided) <= 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_is_not_defined_is_no_question():
+    corrected = holm(np.asarray([np.nan, 0.01, 0.04, np.nan]))
+    assert corrected[1:3].tolist() == pytest.approx([0.02, 0.04])
+    assert np.isnan(corrected[[0, 3]]).all()
+    p = normal_p_values(np.asarray([np.nan, 0.1, 0.0]), np.asarray([0.1, np.nan, 0.0]), two_sided=True)
+    assert np.isnan(p).tolist() == [True, True, False]

@@ -192,14 +192,17 @@ def test_a_study_that_is_killed_twice_is_finished_by_the_same_command(digits: Da
     command += ["--data", str(digits.folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done: list[Path] = []
-    for _ in range(2):
+    for killed in (1, 2):
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
             assert running.stderr is not None
             for line in running.stderr:  # as soon as one more job is done, in the midst of the next
                 if line.rstrip().endswith(" done"):
                     running.kill()
                     break
-        done.append(max((tmp_path / "out" / "results").rglob("done.json"), key=lambda file: file.stat().st_mtime))
+            running.stderr.read()  # which ends when no process of it is left
+        ended = sorted((tmp_path / "out" / "results").rglob("done.json"), key=lambda file: file.stat().st_mtime)
+        assert len(ended) == killed  # none goes on without the study
+        done.append(ended[-1])
     assert not (tmp_path / "out" / "study.md").exists()
     stamps = [file.stat().st_mtime_ns for file in done]
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

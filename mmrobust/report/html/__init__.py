@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any
 
 from mmrobust.report.html import assets
@@ -29,11 +30,8 @@ def render(report: Report) -> str:
         "CONTENT": _inline(page_content(report)),
         "SCRIPT": "\n".join(assets.read(name) for name in SCRIPTS),
     }
-    page = assets.read("page.html")
-    for name, part in parts.items():
-        before, _, after = page.partition(f"@@{name}@@")
-        page = before + part + after
-    return page
+    # At one go: what a part holds is no place for another.
+    return re.sub("@@([A-Z]+)@@", lambda place: parts[place[1]], assets.read("page.html"))
 
 
 def _title(report: Report) -> str:

@@ -1,7 +1,7 @@
 """What the page knows: the report as compact JSON, from which its scripts draw charts and tables.
 
-Shares travel as whole ten-thousandths (0.8812 is 8812, unknown is null) and names as their place in a list: a hundred
-thousand rows of results must fit into a page of three megabytes.
+Shares travel as whole hundred-thousandths (0.8812 is 88120, unknown is null) and names as their place in a list: a
+hundred thousand rows of results must fit into a page of three megabytes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import pandas as pd
 from mmrobust.report.looks import COLOURS, DASHES
 from mmrobust.report.points import LINES, section_points
 from mmrobust.report.published import Published
-from mmrobust.report.rows import Row, Section, Table
+from mmrobust.report.rows import Row, Section, Table, percent
 from mmrobust.report.samples import Worst, WorstSample
 from mmrobust.report.tables import Report
 
-UNIT = 10_000
+UNIT = 100_000
 """How many parts a share has on the page."""
+_PRINTED = UNIT // 1000
+"""How many of them are one printed digit, the first decimal of a percentage."""
 MOST_POINTS = 40_000
-"""Points of curves on a page: some 1.3 MB. The headline metrics come first."""
+"""Points of curves on a page: some 1.5 MB. The headline metrics come first."""
 MOST_CELLS = 3_000
 """Single cells (one mask seed each) on a page."""
 
@@ -109,7 +111,17 @@ def _cells(report: Report) -> dict[str, Any]:
     shown = rows.head(MOST_CELLS)
     columns: dict[str, list[Any]] = {
         name: shown[name].tolist()
-        for name in ("checkpoint", "dataset", "scenario", "prompting", "missing_rate", "seed", "metric", "n_affected")
+        for name in (
+            "checkpoint",
+            "dataset",
+            "split",
+            "scenario",
+            "prompting",
+            "missing_rate",
+            "seed",
+            "metric",
+            "n_affected",
+        )
     }
     columns |= {name: _whole(shown[name]) for name in ("value", "ci_low", "ci_high")}
     return {"columns": columns, "shown": len(shown), "of": len(rows)}
@@ -206,7 +218,13 @@ def _whole(shares: Iterable[float]) -> list[int | None]:
 
 
 def _one(share: float) -> int | None:
-    return None if math.isnan(share) else round(share * UNIT)
+    """``share`` in parts, such that the page prints the digits that every other format prints."""
+    if math.isnan(share):
+        return None
+    whole = round(share * UNIT)
+    if whole % _PRINTED == _PRINTED // 2:  # midway: the page would round once more, maybe the other way
+        whole += 1 if float(percent(share)) / 100 * UNIT > whole else -1
+    return whole
 
 
 def _known(number: float) -> float | None:

@@ -2,7 +2,7 @@
 
 const HEADINGS = {
   standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
-  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability",
+  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability", costs: "What the trainings cost",
 };
 
 /** A place for every kind of section that any data set has. */
@@ -10,7 +10,7 @@ function placeSections() {
   const kinds = Object.keys(HEADINGS).filter((kind) => REPORT.sections.some((s) => s.kind === kind));
   $("extra").append(...kinds.map((kind) => make("section", { id: `s-${kind}`, "aria-labelledby": `h-${kind}` },
     make("h2", { id: `h-${kind}` }, HEADINGS[kind]), make("p", { class: "lead", id: `lead-${kind}` }), make("div", { class: "panels", id: `charts-${kind}` }),
-    make("details", { id: `more-${kind}`, class: "numbers", open: kind === "standings" }, make("summary", {}, "The numbers"), make("div", { class: "scroll", id: `table-${kind}`, tabindex: "0", role: "region", "aria-label": HEADINGS[kind] })))));
+    make("details", { id: `more-${kind}`, class: "numbers", open: kind === "standings" || kind === "costs" }, make("summary", {}, "The numbers"), make("div", { class: "scroll", id: `table-${kind}`, tabindex: "0", role: "region", "aria-label": HEADINGS[kind] })))));
 }
 
 function drawSections(panels) {
@@ -32,7 +32,7 @@ function sectionTable(section) {
   const passes = (row) => Object.entries(at).every(([kind, i]) => i < 0 || state[kind].has(NAMES[kind].indexOf(row[i])));
   const columns = section.columns.map((name, i) => {
     if (i < section.labels || section.kind === "classes") return { name, text: true, value: (row) => row[i] };
-    const value = (row) => { const number = parseFloat(row[i].replace("−", "-")); return Number.isNaN(number) ? null : number; };
+    const value = (row) => { const number = parseFloat(row[i].replace("−", "-").replaceAll(",", "")); return Number.isNaN(number) ? null : number; };
     return { name, value, cell: (row, td) => td.append(row[i]) };
   });
   sortable($(`table-${section.kind}`), section.title, columns, section.rows.filter(passes));

@@ -3,7 +3,7 @@
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const REPORT = read("report"), CHARTS = read("charts");
 const NAMES = REPORT.names; // {checkpoint, scenario, prompting}: lists of names; rows hold places in them
-const UNIT = 10000, UNKNOWN = "–";
+const UNIT = 100000, UNKNOWN = "–";
 const MANY = 12; // checkpoints from which on only the best are shown at first
 const COLOURS = REPORT.colours, DASHES = REPORT.dashes;
 

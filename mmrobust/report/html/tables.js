@@ -103,7 +103,7 @@ function drawCells() {
   const { columns: cells, shown, of } = REPORT.cells;
   $("cells-lead").textContent = shown < of ? `The first ${shown.toLocaleString("en")} of ${of.toLocaleString("en")} cells; all of them: mmrobust report … --csv cells.csv` : `${of.toLocaleString("en")} cells.`;
   const allowed = (kind, name) => state[kind].has(NAMES[kind].indexOf(name));
-  const items = cells.checkpoint.map((_, i) => i).filter((i) => cells.metric[i] === state.metric && state.data.startsWith(`${cells.dataset[i]} · `) && ["checkpoint", "scenario", "prompting"].every((kind) => allowed(kind, cells[kind][i])));
+  const items = cells.checkpoint.map((_, i) => i).filter((i) => cells.metric[i] === state.metric && state.data === dataName({ dataset: cells.dataset[i], split: cells.split[i] }) && ["checkpoint", "scenario", "prompting"].every((kind) => allowed(kind, cells[kind][i])));
   const of_ = (name, text) => ({ name: name.replace("_", " "), text, value: (i) => cells[name][i] });
   const number = (name, title) => ({ name: title, value: (i) => cells[name][i], cell: (i, td) => td.append(percent(cells[name][i])) });
   sortable($("cells"), "Single cells", [of_("checkpoint", true), of_("scenario", true), of_("prompting", true), of_("missing_rate"), of_("seed"), number("value", state.metric), number("ci_low", "95 % from"), number("ci_high", "to"), of_("n_affected")], items);

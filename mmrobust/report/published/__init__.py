@@ -74,7 +74,8 @@ def beside(name: str, tables: Sequence[Table]) -> Published:
     same_metric = [table for table in tables if table.metric == paper["metric"]]
     comparisons = []
     for theirs in paper["tables"]:
-        own = [table for table in same_metric if table.dataset == theirs["prepared_as"]]
+        # Data sets of one name are told apart by what follows it, in brackets.
+        own = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
         chosen = own or same_metric
         ours = [line for table in chosen for line in _ours(table, cases)]
         comparisons.append(
