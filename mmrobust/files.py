@@ -93,10 +93,10 @@ def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator
     Args:
         folder: the folder to make.
         what: what it will hold, for the message where it is there already.
-        replace: put it in place of what is there, which stays until the new one is whole.
+        replace: whether it may take the place of what is there, which stays until the new one is whole.
 
     Raises:
-        UsageError: ``folder`` exists and holds something, which is not to be replaced.
+        UsageError: ``folder`` exists and holds something, and may not be replaced.
     """
     if not replace:
         refuse_to_overwrite(folder, what)
@@ -105,14 +105,14 @@ def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator
     try:
         partial.mkdir()
         yield partial
-        if replace:
+        if replace and folder.exists():  # a rename replaces no folder that holds something
             folder.rename(earlier)
         elif folder.is_dir():
             folder.rmdir()
         try:
             partial.rename(folder)
         except BaseException:
-            if replace:
+            if earlier.exists():
                 earlier.rename(folder)
             raise
     finally:
