@@ -39,7 +39,7 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     if folder.suffix == ".parquet":
         raise UsageError(f"{folder}: a baseline is a folder, as it holds predictions too; leave out '.parquet'")
     source = results / RESULTS_FILE if results.is_dir() else results
-    if folder.resolve() in source.resolve().parents:
+    if folder.resolve() in (source.parent.resolve(), *source.parent.resolve().parents):
         raise UsageError(f"{folder}: is where the results lie already; name another folder")
     shards = _shards(results, read)
     notes = [f"no predictions of '{name}': limits alone will decide" for name, found in shards.items() if not found]

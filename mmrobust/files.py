@@ -99,7 +99,7 @@ def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator
     Args:
         folder: the folder to make.
         what: what it will hold, for the message where it is there already.
-        replace: put it in place of what is there, which stays until the new one is whole.
+        replace: whether it may take the place of what is there, which stays until the new one is whole.
 
     Raises:
         UsageError: ``folder`` exists and holds something, which is not to be replaced. Or it is empty, but nothing can
@@ -114,12 +114,12 @@ def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator
     partial.mkdir()
     try:
         yield partial
-        if replace:
+        if replace and folder.exists():  # a rename replaces no folder that holds something
             folder.rename(earlier)
         try:
             partial.rename(folder)
         except BaseException:
-            if replace:
+            if earlier.exists():
                 earlier.rename(folder)
             raise
     finally:

@@ -23,7 +23,7 @@ def show(audit: Audit, console: Console) -> None:
         console.print(_rows(audit))
     else:
         text = io.StringIO()
-        Console(file=text, width=10_000, color_system=None).print(_rows(audit))
+        Console(file=text, width=10_000, color_system=None, emoji=False).print(_rows(audit))
         console.file.write("\n".join([title, *(line.rstrip() for line in text.getvalue().splitlines())]) + "\n")
     for check, _ in audit.failures:
         console.print(f"{check.name}: {check.asks} {check.why}", markup=False)

@@ -84,7 +84,7 @@ def check(
         if name == "github":
             _write_step_summary(file, markdown, verdict)
         elif file:
-            console.wrote(Path(file), VERDICT_FORMATS[name](verdict))
+            console.write(Path(file), VERDICT_FORMATS[name](verdict))
     if printed:
         sys.stdout.write(VERDICT_FORMATS[printed[0]](verdict))
     else:
@@ -103,4 +103,4 @@ def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdic
         return
     summary = Path(where)
     said = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-    console.wrote(summary, said + markdown(verdict, SUMMARY_BYTES - len(said.encode())))
+    console.write(summary, said + markdown(verdict, SUMMARY_BYTES - len(said.encode())))

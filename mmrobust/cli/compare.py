@@ -40,7 +40,7 @@ def compare(
         correction=correction,
     )
     if html is not None:
-        console.wrote(html, comparison.as_html(found))
+        console.write(html, comparison.as_html(found))
     if json:
         console.print_json(comparison.as_json(found))
     else:

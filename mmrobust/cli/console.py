@@ -67,18 +67,14 @@ def print_json(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
 
-def write_file(file: Path, text: str) -> None:
-    """Write ``text`` to ``file``, whole or not at all; to a pipe or a device as well."""
+def write(file: Path, text: str, *, silent: bool = False) -> None:
+    """Write ``text`` to ``file``, whole or not at all, or to a pipe or device; with a remark unless ``silent``."""
     from mmrobust.files import atomic_file
 
     with atomic_file(file, through=True) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def wrote(file: Path, text: str) -> None:
-    """The same, with a remark."""
-    write_file(file, text)
-    remark(f"wrote {file}")
+    if not silent:
+        remark(f"wrote {file}")
 
 
 def remark(message: str) -> None:

@@ -34,5 +34,5 @@ def preview(
     noise = Noise(noise_profile, noise_seed)
     affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
     page = render(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
-    console.write_file(out, page)
+    console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)

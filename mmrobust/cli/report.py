@@ -106,7 +106,7 @@ def report(
         built = built.with_samples(find_worst(paths, read, data))
     # Files first: a reader of the pipe that leaves early must not cost the files.
     for name, file in files.items():
-        console.wrote(file, FORMATS[name](built))
+        console.write(file, FORMATS[name](built))
     if figures is not None:
         from mmrobust.report.figures import draw
 

@@ -79,8 +79,10 @@ def with_costs(report: Report) -> Report:
     Raises:
         UsageError: none of its checkpoints says what its training cost.
     """
-    tables = {(table.dataset, table.split): table for table in reversed(report.tables)}  # of several metrics the first
-    made = [section for table in reversed(tables.values()) if (section := _costs(report, table))]
+    tables: dict[tuple[str, str], Table] = {}
+    for table in report.tables:
+        tables.setdefault((table.dataset, table.split), table)  # not again for another metric
+    made = [section for table in tables.values() if (section := _costs(report, table))]
     if not made:
         raise UsageError(
             "--efficiency: none of these checkpoints says what its training cost; train again to measure it"

@@ -104,6 +104,7 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
             ends = itertools.accumulate(size + _GAP for size in widths[section.labels :])
             numbers = numbers[: max(1, sum(end <= free for end in ends))]
     kept = [*range(section.labels), *map(int, numbers)]
+    some = "" if section.is_rate(section.labels) else _left_out(len(section.columns) - len(kept))
 
     def line(cells: Sequence[str]) -> str:
         aligned = (f"{cells[i]:>{widths[i]}}" if i >= section.labels else _fitted(cells[i], widths[i]) for i in kept)
@@ -111,7 +112,12 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
 
     console.print(Text(section.title, style="bold"), soft_wrap=width is None, width=width)
     _print(console, [Text(line(section.columns), style="dim"), *(Text(line(row)) for row in section.rows)])
-    console.print(Text(section.note, style="dim"), soft_wrap=width is None, width=width)
+    console.print(Text(section.note + some, style="dim"), soft_wrap=width is None, width=width)
+
+
+def _left_out(columns: int) -> str:
+    several = "columns" if columns > 1 else "column"
+    return f" {columns} more {several}: a wider terminal shows all." if columns else ""
 
 
 def _show_published(published: Published, console: Console, width: int | None) -> None:

@@ -28,9 +28,11 @@ def test_json_is_printed_as_it_is(cli, digits, capsys):
 
 
 def test_files_are_written_whole_and_named(tmp_path, capsys):
-    console.wrote(tmp_path / "new" / "a.txt", "ü")
+    console.write(tmp_path / "new" / "a.txt", "ü")
     assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "ü"
     assert capsys.readouterr().err.split() == ["wrote", str(tmp_path / "new" / "a.txt")]
+    console.write(tmp_path / "b.txt", "", silent=True)
+    assert capsys.readouterr().err == "" and (tmp_path / "b.txt").is_file()
 
 
 def test_lists_are_comma_separated_and_repeated():

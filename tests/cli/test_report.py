@@ -95,7 +95,7 @@ COST = {
 }
 
 
-def test_costs_are_in_every_format(cli, runs):
+def test_costs_are_in_every_format(cli, runs, monkeypatch):
     for place, faster in (("main", 4), ("other", 1)):
         frame, provenance = read_results(runs / place)
         (about,) = provenance["checkpoints"].values()
@@ -116,6 +116,9 @@ def test_costs_are_in_every_format(cli, runs):
         if section["kind"] == "costs"
     )
     assert {row["name"]: row["seconds_per_epoch"] for row in section["figures"]} == {"mmp": 0.5, "none": 2.0}
+    monkeypatch.setenv("COLUMNS", "50")
+    narrow = " ".join(cli("report", runs / "main", runs / "other", "--efficiency").out.split())
+    assert "3 more columns: a wider terminal shows all." in narrow and "energy" not in narrow
     assert "costs" not in {s["kind"] for s in json.loads(cli("report", runs / "main", "--json").out)["sections"]}
 
 
