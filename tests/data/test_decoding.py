@@ -205,6 +205,7 @@ def test_channels_are_averaged() -> None:
         (recording(np.array([0.1, np.nan]), subtype="FLOAT"), "a.wav: the recording holds NaN"),
         (recording(np.array([0.1, np.inf]), subtype="FLOAT"), "a.wav: the recording holds NaN or infinite"),
     ],
+    ids=["nothing", "four bytes", "a text", "no samples", "NaN", "infinite"],  # files with floats hold the time
 )
 def test_what_is_no_recording(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
