@@ -116,7 +116,7 @@ def test_the_real_data(cli: Cli, shared: Path, tmp_path: Path) -> None:
             ("av-digits", "--out", "OUT", "--source", ".", "--task", "binary"),
             "av-digits takes no --task; it takes --source",
         ),
-        (("manifest", "--out", "OUT", "--source", "nowhere.csv"), "nowhere.csv: no such file; --source names"),
+        (("manifest", "--out", "OUT", "--source", "nowhere.csv"), "nowhere.csv: no such file; name the manifest"),
         (("digits", "--out", "OUT", "--limit", "0"), "--limit"),
         (("digits", "--out", "OUT", "--text-column", "t"), "digits takes no --text-column"),
         (

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.report import markdown, sections, tables, terminal
+from mmrobust.report import escaping, markdown, sections, tables, terminal
 from mmrobust.scenarios import Grid
 
 
@@ -59,10 +59,10 @@ def test_train_rates_make_a_map(make_results):
 
 def test_markdown_and_terminal_show_every_section(two):
     report = sections.with_sections(tables.build(two), baseline="none")
-    for text in (markdown.render(report), printed(report)):
+    for text, shown in ((markdown.render(report), escaping.plain), (printed(report), str)):
         for section in report.sections:
             assert section.title in text
-            assert section.note in text
+            assert shown(section.note) in text
     assert "| mmp | **1." in markdown.render(report)
 
 
