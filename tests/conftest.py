@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Several processes of pytest-xdist share the cores; each of them, and what it starts, takes its part.
 if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
+    os.environ.pop("COLUMNS", None)  # which it sets; what is printed into a file would be cut to that width
 
 import json
 from collections.abc import Callable
