@@ -76,7 +76,7 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
             method = replace(variant, use=variant.use or name)
             backbone = begins_with = method.backbone or study.backbone
             # What is trained on complete data is a baseline beside the teacher, and begins where it did.
-            waits = study.teacher is not None and not method.complete
+            waits = study.teacher is not None and method.from_teacher and not method.complete
             if study.teacher is not None and waits:
                 teacher = _teacher(study, study.teacher, dataset, folder, backbone, seed)
                 if teachers.setdefault(teacher.name, teacher).begins_with != backbone:

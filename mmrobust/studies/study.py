@@ -30,6 +30,9 @@ class Variant:
     """A method that is trained on complete data, whatever the study trains under: a fine-tuned baseline."""
     backbone: str = ""
     """Another backbone than the study's, with a teacher of its own."""
+    from_teacher: bool = True
+    """Whether a method begins with its teacher's backbone. No: where the teacher began, as a baseline on complete data
+    does; so the papers' full fine-tuning, from the published weights."""
     heads: list[str] = field(default_factory=list)
     """The study's heads that a method goes with; empty: all."""
 
@@ -127,7 +130,7 @@ class Study:
                 if head not in self.heads:
                     raise unknown_name(f"head of method {name}", head, self.heads)
         for name, variant in self.heads.items():
-            if variant.complete or variant.backbone or variant.heads:
+            if variant.complete or variant.backbone or variant.heads or not variant.from_teacher:
                 raise UsageError(
                     f"study: head {name} has a key that is for methods: use, settings and recipe are a head's"
                 )

@@ -238,6 +238,7 @@ class Run:
         if not np.isfinite(metric):
             raise self._diverged(f"validation {self.config.headline_metric}", epoch, len(batches) - 1)
         peak = self.meter.peak_memory() or 0
+        release_memory()  # else the holes in the heap, and with them the peak, grow from epoch to epoch
         return EpochRecord(epoch + 1, total / seen, metric, rate, seconds, seen / seconds, clock.seconds(), peak)
 
     def _diverged(self, what: str, epoch: int, index: int) -> TrainingError:

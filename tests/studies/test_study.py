@@ -39,18 +39,25 @@ SMALL: dict[str, Any] = {
 
 
 def test_jobs_are_the_product_and_teachers_come_first(digits: Dataset, tmp_path: Path) -> None:
-    methods = {"none": None, "mmp": {"settings": {"length": 2}}, "full": {"complete": True, "heads": ["linear"]}}
+    methods = {
+        "none": None,
+        "mmp": {"settings": {"length": 2}},
+        "full": {"complete": True, "heads": ["linear"]},
+        "full-missing": {"use": "full", "from_teacher": False, "heads": ["linear"]},
+    }
     under = [{"missing_rate": 0.5}, {"scenario": "missing-text", "missing_rate": 0.7}]
     study = parse_study({**SMALL, "methods": methods, "under": under, "teacher": {"recipe": {"epochs": 3}}})
     jobs = jobs_of(study, [digits.folder], tmp_path)
     names = [job.name for job in jobs]
-    assert len(set(names)) == len(names) == 2 + 2 * (2 * 2 * 2 + 1)
+    assert len(set(names)) == len(names) == 2 + 2 * (2 * 2 * 2 + 1 + 2)
     assert names[:2] == ["digits/teacher-linear-complete-s0", "digits/teacher-linear-complete-s1"]
     mmp = next(job for job in jobs if job.name == "digits/mmp-prototype-missing-text-0.7-s1")
     assert mmp.waits and mmp.settings.backbone == str(tmp_path / "checkpoints/digits/teacher-linear-complete-s1")
     assert (mmp.settings.method_settings, mmp.settings.recipe.epochs) == ({"length": 2}, 1)
     full = next(job for job in jobs if job.method == "full")
     assert not full.waits and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
+    missing = next(job for job in jobs if job.method == "full-missing")
+    assert not missing.waits and missing.settings.backbone == "tiny" and missing.settings.missing_rate == 0.5
 
 
 def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: Path) -> None:
@@ -101,6 +108,10 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
         ),
         (
             {"heads": {"linear": {"complete": True}}, "contrast": None},
+            "head linear has a key that is for methods: use,",
+        ),
+        (
+            {"heads": {"linear": {"from_teacher": False}}, "contrast": None},
             "head linear has a key that is for methods: use,",
         ),
         ({"recipe": {"epoch": 3}}, "unknown recipe setting 'epoch': did you mean 'epochs'"),
