@@ -75,7 +75,7 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
         for seed, (name, variant) in product(study.seeds, study.methods.items()):
             method = replace(variant, use=variant.use or name)
             backbone = begins_with = method.backbone or study.backbone
-            # What is trained on complete data is a baseline beside the teacher, and begins where it did.
+            # A baseline on complete data stands beside the teacher and begins where it did; others may ask for that.
             waits = study.teacher is not None and method.from_teacher and not method.complete
             if study.teacher is not None and waits:
                 teacher = _teacher(study, study.teacher, dataset, folder, backbone, seed)

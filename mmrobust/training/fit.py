@@ -125,6 +125,7 @@ class Run:
                 advance(progressed.epoch * size)
                 while progressed.epoch < recipe.epochs and not _patience_lost(progressed, recipe):
                     record = self._epoch(optimizer, progressed.epoch, advance)
+                    release_memory()  # else the holes in the heap, and with them the peak, grow from epoch to epoch
                     best = max((r.validation for r in progressed.records), default=-np.inf)
                     progressed.records.append(record)
                     if record.validation > best:
@@ -238,7 +239,6 @@ class Run:
         if not np.isfinite(metric):
             raise self._diverged(f"validation {self.config.headline_metric}", epoch, len(batches) - 1)
         peak = self.meter.peak_memory() or 0
-        release_memory()  # else the holes in the heap, and with them the peak, grow from epoch to epoch
         return EpochRecord(epoch + 1, total / seen, metric, rate, seconds, seen / seconds, clock.seconds(), peak)
 
     def _diverged(self, what: str, epoch: int, index: int) -> TrainingError:
