@@ -16,9 +16,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel, ViltConfig, ViltModel
 
-from mmrobust.backbones.clip import ClipBackbone, ClipProcessor
-from mmrobust.backbones.vilt import ViltBackbone, ViltProcessor
-from mmrobust.classifier import Classifier
+from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
+from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
+from mmrobust.models.classifier import Classifier
 
 BATCHES = (32, 128, 512)
 REPEATS = 20

@@ -24,11 +24,13 @@ from torch.nn import functional as F  # noqa: N812
 
 import mmrobust
 from mmrobust.cases import Case
-from mmrobust.classifier import Classifier
 from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.prediction.plan import plan_predictions
-from mmrobust.prediction.run import Predictor
-from mmrobust.scenarios import DEFAULT_RATES, Grid, Scenario, missing_table, scenario_names
+from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.prediction.predictor import Predictor
+from mmrobust.scenarios.draws import missing_table
+from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
+from mmrobust.scenarios.scenario import Scenario, scenario_names
 
 PADDED = 512
 BATCH = 32

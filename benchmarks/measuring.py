@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from transformers import ViltConfig, ViltImageProcessorPil, ViltModel
 
-from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.tiny import BERT_ENDS, train_tokenizer
-from mmrobust.backbones.vilt import ViltBackbone, ViltProcessor
 from mmrobust.cases import missing_cases
-from mmrobust.classifier import Classifier
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
-from mmrobust.provenance import versions
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.backbones.tiny import BERT_ENDS, train_tokenizer
+from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
+from mmrobust.storage.provenance import versions
 
 THREADS = 2
 CLASSES = tuple(f"class-{index}" for index in range(10))

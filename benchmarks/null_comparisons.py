@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import missing_cases
-from mmrobust.check import check
-from mmrobust.results import Results
-from mmrobust.rules import parse_rule
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.gate.check import check
+from mmrobust.gate.rules import parse_rule
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
 from mmrobust.scoring.paired import make_pair
 from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import Results
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text"), (0.0, 0.6, 0.7, 0.8, 0.9, 1.0), (0,), ("situation",))

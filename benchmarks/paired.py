@@ -14,10 +14,10 @@ import time
 import numpy as np
 
 from mmrobust.cases import missing_cases
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth
+from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import differences, make_pair
 from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
 RATES = tuple(step / 10 for step in range(11))

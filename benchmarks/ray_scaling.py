@@ -28,7 +28,7 @@ ENGINES = {
 
 def evaluate(given: argparse.Namespace, engine: str, limit: int | None) -> tuple[float, bytes]:
     """Seconds of one evaluation, and the values of its table."""
-    from mmrobust.results import read_results
+    from mmrobust.storage.results import read_results
 
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "mmrobust", "eval", given.checkpoint, "--data", given.data]

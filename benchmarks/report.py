@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmrobust.results import RESULTS_SCHEMA, write_results
+from mmrobust.storage.results import RESULTS_SCHEMA, write_results
 
 RATES = tuple(step / 10 for step in range(11))
 SCENARIOS = {"missing-image": 0.5, "missing-text": 1.0, "missing-both": 0.75}

@@ -22,8 +22,11 @@ import time
 import numpy as np
 
 from mmrobust.cases import missing_cases
-from mmrobust.scenarios import Grid, Scenario, missing_table
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scenarios.draws import missing_table
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
 SCENARIOS = ("missing-image", "missing-text", "missing-both")

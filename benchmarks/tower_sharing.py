@@ -15,12 +15,12 @@ import measuring
 import numpy as np
 from measuring import seconds
 
-from mmrobust.backbones.tiny import TINY, make_tiny
+from mmrobust.cases import PROMPTINGS
 from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.prediction.run import Predictor
-from mmrobust.scenarios import PROMPTINGS
+from mmrobust.models.backbones.tiny import TINY, make_tiny
+from mmrobust.models.prediction.predictor import Predictor
 
 BATCH = 32
 PAIRS = (

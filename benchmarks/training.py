@@ -21,7 +21,7 @@ from typing import Any
 from mmrobust.training.caching import Cache
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, SCRATCH, TASK
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 CONTENDERS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "full": ("full", {}, True),

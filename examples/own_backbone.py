@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
-from mmrobust.backbones import FAMILIES
-from mmrobust.backbones.base import Backbone, Pooling
-from mmrobust.backbones.layers import LayerView
-from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.backbones.text_image import TextImageProcessor
-from mmrobust.backbones.tiny import BERT_ENDS, TINY, train_tokenizer
 from mmrobust.data import Split
+from mmrobust.models.backbone import Backbone, Pooling
+from mmrobust.models.backbones import FAMILIES
+from mmrobust.models.backbones.text_image import TextImageProcessor
+from mmrobust.models.backbones.tiny import BERT_ENDS, TINY, train_tokenizer
+from mmrobust.models.layers import LayerView
+from mmrobust.models.sequence import TokenSequence
 
 
 class SiglipProcessor(TextImageProcessor):

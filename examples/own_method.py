@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.layers import Prompts
-from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.errors import UsageError
-from mmrobust.methods import METHODS
-from mmrobust.methods.base import Method, MethodConfig
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.layers import Prompts
+from mmrobust.models.methods import METHODS
+from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.sequence import TokenSequence
 
 METHODS["bias"] = "own_method:CaseBias"  # name → module:class, as for the built-in ones
 

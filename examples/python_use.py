@@ -13,19 +13,19 @@ import dataclasses
 from pathlib import Path
 
 import mmrobust
-from mmrobust.check import check_files
-from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_image
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.evaluation import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.gate.check import check_files
+from mmrobust.gate.rules import parse_rule
+from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import FORMATS
 from mmrobust.report.tables import build
-from mmrobust.rules import parse_rule
-from mmrobust.scenarios import make_grid
+from mmrobust.scenarios.grid import make_grid
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import default_recipe
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 
 def train_two(data: Path, folder: Path, epochs: int) -> tuple[Path, Path]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mmrobust.checkpoint import load as load
-    from mmrobust.evaluation import evaluate as evaluate
+from mmrobust.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mmrobust.evaluation.evaluate import evaluate as evaluate
+    from mmrobust.models.checkpoint import load as load
+
+
 __all__ = ["__version__", "evaluate", "load"]
 
-_HOME = {"load": "mmrobust.checkpoint", "evaluate": "mmrobust.evaluation"}
+_HOME = {"load": "mmrobust.models.checkpoint", "evaluate": "mmrobust.evaluation.evaluate"}
 
 
 def __getattr__(name: str) -> Any:

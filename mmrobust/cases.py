@@ -183,3 +183,9 @@ def missing_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
     """
     modalities = tuple(modalities)
     return (Case.complete(modalities), *(Case.missing(modalities, m) for m in modalities))
+
+
+SITUATION = "situation"
+CONCAT = "concat"
+PROMPTINGS = (SITUATION, CONCAT)
+"""``situation``: the model is told the case. ``concat``: it is not, and is offered all cases together."""

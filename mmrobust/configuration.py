@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -139,3 +140,15 @@ def plain(settings: Any) -> Any:
     if isinstance(settings, (list, tuple)):
         return [plain(value) for value in settings]
     return str(settings) if isinstance(settings, Path) else settings
+
+
+def look_up(registry: Mapping[str, str], name: str, kind: str) -> Any:
+    """What ``registry`` has under ``name``.
+
+    Raises:
+        UsageError: nothing of that name; ``kind`` says what was sought, and the nearest right name is given.
+    """
+    if name not in registry:
+        raise unknown_name(kind, name, registry)
+    module, _, attribute = registry[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

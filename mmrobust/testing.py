@@ -13,9 +13,9 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from mmrobust.check import DEFAULT_ALPHA, Verdict, check_files
+from mmrobust.gate.check import DEFAULT_ALPHA, Verdict, check_files
+from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
 from mmrobust.report.verdict import table
-from mmrobust.rules import choose_rules, parse_rule, read_rules
 
 
 def assert_robust(

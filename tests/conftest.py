@@ -21,24 +21,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.tiny import TINY, make_tiny
 from mmrobust.cases import missing_cases
-from mmrobust.classifier import Classifier
 from mmrobust.cli import app
 from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
-from mmrobust.prediction.plan import plan_predictions
-from mmrobust.prediction.store import PredictionStore
-from mmrobust.results import Results, write_results
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.evaluation.store import PredictionStore
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.backbones.tiny import TINY, make_tiny
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import Results, write_results
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = next((above / "shared" for above in ROOT.parents if (above / "shared").is_dir()), ROOT.parent / "shared")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmrobust.registry import look_up
+from mmrobust.configuration import look_up
 
 if TYPE_CHECKING:
     from mmrobust.audit.base import Check

@@ -15,7 +15,8 @@ from torch import Tensor
 from mmrobust.audit.base import Check, Finding, judged
 from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
-from mmrobust.scenarios import Scenario, ScenarioDraw
+from mmrobust.scenarios.draws import ScenarioDraw
+from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import target_matrix
 
 CHANCE = 0.5

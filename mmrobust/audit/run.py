@@ -12,9 +12,9 @@ from typing import Any
 from mmrobust.audit import CHECKS, find_check
 from mmrobust.audit.base import FAILED, INFORMATIONAL, PASSED, Check, Finding
 from mmrobust.audit.subject import Subject
-from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data.dataset import Dataset
-from mmrobust.progress import Progress, no_progress
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.runtime.progress import Progress, no_progress
 
 DEFAULT_LIMIT = 128
 

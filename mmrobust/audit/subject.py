@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmrobust.cases import Case
-from mmrobust.checkpoint import Checkpoint
+from mmrobust.cases import CONCAT, SITUATION, Case
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset
 from mmrobust.errors import DataError, UsageError
-from mmrobust.evaluation import check_fits
-from mmrobust.scenarios import CONCAT, SITUATION, check_seed
+from mmrobust.evaluation.evaluate import check_fits
+from mmrobust.models.checkpoint import Checkpoint
+from mmrobust.scenarios.grid import check_seed
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
 
 FEW = 16

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from mmrobust import __version__
 from mmrobust.cli import (
     audit,
     baseline,
@@ -27,6 +26,7 @@ from mmrobust.cli import (
 )
 from mmrobust.cli.console import everywhere
 from mmrobust.errors import MmrobustError
+from mmrobust.version import __version__
 
 LONGEST_LINE = 1200
 """Characters of an error."""

@@ -33,7 +33,7 @@ def audit(
     from mmrobust.audit.run import audit_checkpoint
     from mmrobust.audit.terminal import show
     from mmrobust.data.dataset import Dataset
-    from mmrobust.devices import resolve_device
+    from mmrobust.runtime.devices import resolve_device
 
     outcome = audit_checkpoint(
         checkpoint,

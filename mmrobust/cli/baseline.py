@@ -24,7 +24,7 @@ def save(
     replace: Annotated[bool, typer.Option("--replace", help="In place of the baseline that is there.")] = False,
 ) -> None:
     """Copy RESULTS, and the predictions behind them, to PATH: whole or not at all."""
-    from mmrobust.baseline import save_baseline
+    from mmrobust.gate.baseline import save_baseline
 
     for note in save_baseline(results, path, allow_dirty=allow_dirty, replace=replace):
         console.remark(f"note: {note}")

@@ -15,7 +15,7 @@ from mmrobust.cli.options import AsJson, listed
 from mmrobust.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from mmrobust.check import Verdict
+    from mmrobust.gate.check import Verdict
 
 EXAMPLE = 'Example: mmrobust check runs/new --baseline runs/main --fail "accuracy@missing-image/0.7:-0.01"'
 
@@ -60,9 +60,9 @@ def check(
     sides, surely worse than the baseline: where the upper end of the paired difference's interval lies below zero.
     A floor (>=) is a limit alone.
     """
-    from mmrobust.check import check_files
+    from mmrobust.gate.check import check_files
+    from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
     from mmrobust.report.verdict import VERDICT_FORMATS, github, markdown, show
-    from mmrobust.rules import choose_rules, parse_rule, read_rules
 
     wanted = [(name, file) for name, _, file in (text.partition("=") for text in listed(format, "--format") or ())]
     wanted += [("json", "")] if json else []

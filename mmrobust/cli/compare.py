@@ -27,7 +27,7 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Compare two checkpoints, paired: difference, interval and p-value per cell, and the samples that flipped."""
-    from mmrobust.compare import compare_files
+    from mmrobust.gate.compare import compare_files
     from mmrobust.report import comparison
 
     found = compare_files(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mmrobust.progress import Advance
+from mmrobust.runtime.progress import Advance
 
 
 @dataclass
@@ -69,7 +69,7 @@ def print_json(text: str) -> None:
 
 def write(file: Path, text: str, *, silent: bool = False) -> None:
     """Write ``text`` to ``file``, whole or not at all, or to a pipe or device; with a remark unless ``silent``."""
-    from mmrobust.files import atomic_file
+    from mmrobust.storage.files import atomic_file
 
     with atomic_file(file, through=True) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -87,7 +87,7 @@ def remark(message: str) -> None:
 def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
     """A bar with rate and time left on standard error, where that is a terminal and nobody asked for quiet.
 
-    The :data:`mmrobust.progress.Progress` of the command line.
+    The :data:`mmrobust.runtime.progress.Progress` of the command line.
     """
     from rich.progress import (
         BarColumn,

@@ -19,9 +19,9 @@ def demo(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples of each split.")] = None,
 ) -> None:
     """Run the whole way on the embedded data, in about two minutes: what prompts and prototypes buy."""
-    from mmrobust.demo import BASELINE, CANDIDATE, run_demo
     from mmrobust.report import terminal
     from mmrobust.report.verdict import show
+    from mmrobust.studies.demo import BASELINE, CANDIDATE, run_demo
 
     outcome = run_demo(out, limit=limit, progress=console.progress_bar, say=console.remark)
     terminal.show(outcome.report, console.out())

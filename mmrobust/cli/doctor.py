@@ -19,7 +19,7 @@ def doctor(json: AsJson = False) -> None:
 
     from rich.text import Text
 
-    from mmrobust.doctor import ABSENT, BROKEN, WORKS, examine
+    from mmrobust.audit.doctor import ABSENT, BROKEN, WORKS, examine
 
     found = examine()
     if json:

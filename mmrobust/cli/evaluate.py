@@ -91,16 +91,17 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
-    from mmrobust.checkpoint import load_checkpoint
+    from mmrobust.cases import PROMPTINGS
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.loading import resolve_workers
     from mmrobust.degradations import Noise
-    from mmrobust.devices import compile_model, evaluation_batch_size, resolve_device, resolve_dtype
     from mmrobust.errors import Unfinished
-    from mmrobust.evaluation import check_fits, evaluate_checkpoints, given_tables
-    from mmrobust.prediction.engines import Running
-    from mmrobust.prediction.parts import Part
-    from mmrobust.scenarios import DEFAULT_RATES, PROMPTINGS, make_grid, parse_rates
+    from mmrobust.evaluation.evaluate import check_fits, evaluate_checkpoints, given_tables
+    from mmrobust.evaluation.parts import Part, Running
+    from mmrobust.models.checkpoint import load_checkpoint
+    from mmrobust.models.classifier import compile_model
+    from mmrobust.runtime.devices import evaluation_batch_size, resolve_device, resolve_dtype
+    from mmrobust.scenarios.grid import DEFAULT_RATES, make_grid, parse_rates
     from mmrobust.scoring.join import ScoringSettings
 
     noise = Noise(noise_profile, noise_seed)

@@ -10,7 +10,7 @@ import typer
 from mmrobust.cli import console
 
 if TYPE_CHECKING:
-    from mmrobust.importing.checkpoint import Outcome
+    from mmrobust.models.importing.checkpoint import Outcome
 
 EXAMPLE = "Example: mmrobust import mmp mmimdb.ckpt --out checkpoints/mmp-mmimdb"
 
@@ -35,8 +35,8 @@ def import_(
 
     No code of the file's is ever run. --config names what a plain state dict does not carry.
     """
-    from mmrobust.backbones.base import without_bars
-    from mmrobust.importing.checkpoint import import_checkpoint
+    from mmrobust.models.backbone import without_bars
+    from mmrobust.models.importing.checkpoint import import_checkpoint
 
     with without_bars():
         outcome = import_checkpoint(kind, file, out, head_from=head_from, config=config, processor=processor)

@@ -28,7 +28,7 @@ def missing_table(
     """Say which sample is in which case under a scenario: what eval and train use, for other programs."""
     from mmrobust.data.affected import affect
     from mmrobust.data.dataset import Dataset
-    from mmrobust.missing_tables import check_suffix, write_csv, write_missing_table
+    from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
 
     if out is not None:
         check_suffix(out)

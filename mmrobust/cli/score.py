@@ -35,7 +35,7 @@ def score(
     json: AsJson = False,
 ) -> None:
     """Make results.parquet again from predictions alone: other rates, seeds, metrics; no model, no torch."""
-    from mmrobust.scenarios import parse_rates
+    from mmrobust.scenarios.grid import parse_rates
     from mmrobust.scoring.join import ScoringSettings
     from mmrobust.scoring.rescore import Wanted, rescore
 

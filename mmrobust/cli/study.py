@@ -30,7 +30,7 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Train, evaluate and report every combination of a study; killed, the same command goes on."""
-    from mmrobust.devices import resolve_device, resolve_dtype
+    from mmrobust.runtime.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
     from mmrobust.studies.study import read_study
 

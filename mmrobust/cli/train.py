@@ -10,12 +10,12 @@ import typer
 from mmrobust.cli import console
 from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed
 from mmrobust.cli.training_view import TrainingView
-from mmrobust.heads import HEADS
-from mmrobust.methods import METHODS
+from mmrobust.models.heads import HEADS
+from mmrobust.models.methods import METHODS
 from mmrobust.training.recipes import BUILTIN, DEFAULT
 
 if TYPE_CHECKING:
-    from mmrobust.checkpoint import CheckpointConfig
+    from mmrobust.models.checkpoint import CheckpointConfig
 
 EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
@@ -104,7 +104,7 @@ def train(
     from mmrobust.configuration import parse_settings
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.loading import resolve_workers
-    from mmrobust.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.training.caching import parse_cache
     from mmrobust.training.distributed import leads
     from mmrobust.training.loop import train as run

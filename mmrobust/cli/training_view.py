@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mmrobust.cli import console
-from mmrobust.progress import Advance
+from mmrobust.runtime.progress import Advance
 
 if TYPE_CHECKING:
     from mmrobust.training.fit import Tick
@@ -31,7 +31,7 @@ class TrainingView:
 
     @contextmanager
     def progress(self, description: str, total: int | None) -> Iterator[Advance]:
-        """The :data:`mmrobust.progress.Progress` of a training."""
+        """The :data:`mmrobust.runtime.progress.Progress` of a training."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.format import choose_modalities
-from mmrobust.scenarios import Scenario, ScenarioDraw, check_rate
+from mmrobust.scenarios.draws import ScenarioDraw
+from mmrobust.scenarios.grid import check_rate
+from mmrobust.scenarios.scenario import Scenario
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mmrobust.degradations import Noise, degradation_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmrobust.backbones.base import Processor
+    from mmrobust.data.processor import Processor
 
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from mmrobust.cases import Case
 from mmrobust.data.format import INFO_FILE, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.parquet import checked, open_parquet, reading
+from mmrobust.storage.parquet import checked, open_parquet, reading
 
 Positions = npt.NDArray[np.int64]
 """Places of samples in a split, counted from 0."""

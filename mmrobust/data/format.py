@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from mmrobust.cases import MODALITIES
 from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
-from mmrobust.files import read_json
-from mmrobust.shape import Each, misfit
+from mmrobust.storage.files import read_json
+from mmrobust.storage.shape import Each, misfit
 
 FORMAT_VERSION = 2
 """2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""

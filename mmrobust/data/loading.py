@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode_audio, decode_image
-from mmrobust.data.workers import WorkerLost, Workers
 from mmrobust.errors import DataError, MmrobustError, UsageError
-from mmrobust.machine import available_cores
+from mmrobust.runtime.machine import available_cores
+from mmrobust.runtime.workers import WorkerLost, Workers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmrobust.backbones.base import Processor
+    from mmrobust.data.processor import Processor
 
 Wanted = Mapping[int, Collection[str]]
 """Position of a sample → the modalities of it that are wanted."""

@@ -14,7 +14,7 @@ from typing import Any
 from mmrobust.data.dataset import Split
 from mmrobust.data.loading import Loader
 from mmrobust.errors import unknown_name
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
 
 ERROR, MISSING, SKIP = ON_BAD_SAMPLE = ("error", "missing", "skip")
 """``error``: the first one ends the run. ``missing``: what cannot be read counts as missing by nature. ``skip``: the

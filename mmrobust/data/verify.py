@@ -11,7 +11,7 @@ from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.format import INFO_FILE
 from mmrobust.data.writing import Fingerprint
 from mmrobust.errors import DataError
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

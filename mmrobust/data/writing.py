@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from mmrobust.data.dataset import Sample
 from mmrobust.data.format import INFO_FILE, SPLITS, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError
-from mmrobust.files import atomic_folder, write_json, writing
-from mmrobust.fingerprints import new_digest
+from mmrobust.storage.files import atomic_folder, write_json, writing
+from mmrobust.storage.fingerprints import new_digest
 
 ROW_GROUP_ROWS = 256
 ROW_GROUP_BYTES = 8 * 2**20

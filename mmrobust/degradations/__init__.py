@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmrobust.cases import Case
+from mmrobust.configuration import look_up
 from mmrobust.degradations.keys import Draws, Recordings
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.registry import look_up
 
 if TYPE_CHECKING:
     from torch import Tensor

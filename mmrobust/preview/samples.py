@@ -19,7 +19,7 @@ from mmrobust.data.decoding import resample
 from mmrobust.data.loading import decode
 from mmrobust.data.recordings import SplitRecordings
 from mmrobust.degradations import Degradation, Noise, degradation_of
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
 
 SIDE = 224
 """The longer side of a picture on the page; of what a model sees, where the noise acts on that."""
@@ -169,7 +169,7 @@ class _Studio:
 
 def _filter_bank(recording: tuple[npt.NDArray[np.float32], int]) -> npt.NDArray[np.float32]:
     """The log mel filter bank [frames, mel] of a recording; one frame where it is shorter than that."""
-    from mmrobust.backbones.filterbank import log_mel_filterbank
+    from mmrobust.models.backbones.filterbank import log_mel_filterbank
 
     waveform, rate = recording
     bank = log_mel_filterbank(waveform, rate, RATE, MEL_BINS)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmrobust.compare import LOST, Comparison
+from mmrobust.gate.compare import LOST, Comparison
 from mmrobust.report.rows import UNKNOWN, p_value, percent
 
 MOST_IDS = 8

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from mmrobust.report.tables import Report
-from mmrobust.results import RESULTS_SCHEMA
+from mmrobust.storage.results import RESULTS_SCHEMA
 
 
 def render(report: Report) -> str:

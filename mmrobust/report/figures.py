@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import UsageError
-from mmrobust.files import atomic_file
-from mmrobust.progress import Progress, no_progress
 from mmrobust.report import charts
 from mmrobust.report.points import HEAT, section_points
 from mmrobust.report.published import Published
 from mmrobust.report.rows import UNKNOWN, Row, Section
 from mmrobust.report.tables import Report
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import atomic_file
 
 try:
     import altair as alt

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.results import Results
-from mmrobust.scenarios import PROMPTINGS
 from mmrobust.scoring.metrics import target_matrix
 from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.storage.results import Results
 
 MOST = 12
 """Samples that are shown of a case."""

@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.progress import Progress, no_progress
 from mmrobust.report import efficiency
 from mmrobust.report.rows import UNKNOWN, Section, Table, percent
 from mmrobust.report.tables import Report
-from mmrobust.results import Results
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
 from mmrobust.scoring.joint import joint_standings
 from mmrobust.scoring.predictions import StoredPredictions, cells_of, predictions_behind
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.storage.results import Results
 
 FIRST_TO_BREAK = 3
 """How many classes of each scenario and prompting are shown."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.report.rows import UNKNOWN, Point, Row, Section, Table
-from mmrobust.results import RESULTS_KEYS, Results, read_results
-from mmrobust.scenarios import PROMPTINGS
 from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
+from mmrobust.storage.results import RESULTS_KEYS, Results, read_results
 
 if TYPE_CHECKING:
     from mmrobust.report.published import Published

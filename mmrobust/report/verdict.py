@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmrobust.check import Outcome, Verdict
+from mmrobust.gate.check import Outcome, Verdict
 from mmrobust.report.escaping import code, plain
 from mmrobust.report.rows import UNKNOWN, p_value, percent
 

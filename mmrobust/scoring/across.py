@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmrobust.cases import CONCAT, SITUATION
 from mmrobust.errors import unknown_name
-from mmrobust.scenarios import CONCAT, SITUATION
 from mmrobust.scoring.robustness import curves
 
 GROUP_KEYS = ("dataset", "split", "metric")

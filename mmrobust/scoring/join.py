@@ -14,57 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmrobust.cases import Case
 from mmrobust.errors import DataError, UsageError
-from mmrobust.missing_tables import GivenTable
-from mmrobust.progress import Advance, Progress, no_progress
-from mmrobust.scenarios import Cell, Grid
+from mmrobust.runtime.progress import Advance, Progress, no_progress
+from mmrobust.runtime.threads import on_every_core
+from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
-from mmrobust.scoring.cores import on_every_core
 from mmrobust.scoring.metrics import RANKED, Metric, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix
 from mmrobust.scoring.ranking import RankedCells
 from mmrobust.scoring.tables import CellTables, cell_tables
-
-Logits = Mapping[tuple[str, str], npt.NDArray[np.float32]]
-"""(case name, prompting) → logits [N, C] in the split's order; a row is NaN where the sample was not predicted."""
-
+from mmrobust.scoring.truth import Logits, SplitTruth
 
 CELLS_AT_ONCE = 32
 """What one core is given at a time."""
-
-
-@dataclass(frozen=True)
-class SplitTruth:
-    """What scoring has to know of the samples of a split: all but their media.
-
-    Raises:
-        DataError: another number of labels or natural cases than of samples, or no sample at all.
-    """
-
-    ids: tuple[str, ...]
-    """Sample ids, in the split's order."""
-    labels: tuple[tuple[int, ...], ...]
-    """The class of each sample; the classes, maybe none, where the task is multi-label."""
-    modalities: tuple[str, ...]
-    """The modalities of the model: they decide what a scenario is."""
-    classes: int
-    task: str
-    """``single-label``, ``multi-label`` or ``binary``."""
-    natural: tuple[Case, ...] | None = None
-    """The case that each sample is in by nature; ``None`` where all are complete."""
-    tables: tuple[GivenTable, ...] = ()
-    """The missing tables that were given, and that no scenario can draw."""
-
-    def __post_init__(self) -> None:
-        if not self.ids:
-            raise DataError("there is no sample to score")
-        for what, values in (("labels", self.labels), ("natural cases", self.natural)):
-            if values is not None and len(values) != len(self.ids):
-                raise DataError(f"{len(self.ids)} samples, but {len(values)} {what}")
-        if self.task != "multi-label":
-            for sample, label in zip(self.ids, self.labels, strict=True):
-                if len(label) != 1:
-                    raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task wants one")
 
 
 @dataclass(frozen=True)

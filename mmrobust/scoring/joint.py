@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError
-from mmrobust.progress import Advance, Progress, no_progress
+from mmrobust.runtime.progress import Advance, Progress, no_progress
 from mmrobust.scoring.across import SAME
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.paired import seed_means

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.errors import DataError, UsageError, unknown_name
-from mmrobust.progress import Advance
+from mmrobust.runtime.progress import Advance
 from mmrobust.scoring import ranking
 from mmrobust.scoring.ranking import RankedCells
 

@@ -20,11 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError
-from mmrobust.results import Results
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
 from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
 from mmrobust.scoring.resampled import resampled_values, sample_shares
 from mmrobust.scoring.tables import CellTables, cell_tables
+from mmrobust.storage.results import Results
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 """What identifies a difference of one metric."""

@@ -15,15 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from mmrobust.cases import Case
+from mmrobust.cases import CONCAT, Case
 from mmrobust.errors import DataError
-from mmrobust.missing_tables import is_given, kept_table
-from mmrobust.progress import Say, say_nothing
-from mmrobust.results import PREDICTIONS_FOLDER, Results, Shard, ShardHeader, read_shard
-from mmrobust.scenarios import CONCAT, Cell
-from mmrobust.scoring.join import Logits, SplitTruth
+from mmrobust.runtime.progress import Say, say_nothing
+from mmrobust.scenarios.grid import Cell
+from mmrobust.scenarios.missing_tables import is_given, kept_table
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, WeightedTruth, metric_settings
 from mmrobust.scoring.shards import ShardChoice, readable, shard_headers
+from mmrobust.scoring.truth import Logits, SplitTruth
+from mmrobust.storage.results import PREDICTIONS_FOLDER, Results, Shard, ShardHeader, read_shard
 
 
 @dataclass(frozen=True)

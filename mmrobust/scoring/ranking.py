@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.progress import Advance
-from mmrobust.scoring.cores import on_every_core
+from mmrobust.runtime.progress import Advance
+from mmrobust.runtime.threads import on_every_core
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]

@@ -10,22 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from mmrobust.locks import hold_whole
-from mmrobust.missing_tables import is_given, keep_table, kept_table
-from mmrobust.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.provenance import command_line, git_state, now, versions
-from mmrobust.results import RESULTS_FILE, Results, identified, read_results, write_results
-from mmrobust.scenarios import (
-    DEFAULT_RATES,
-    DEFAULT_SEEDS,
-    Grid,
-    Scenario,
-    make_grid,
-    mask_seeds,
-    scenario_names,
-)
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
+from mmrobust.scenarios.missing_tables import is_given, keep_table, kept_table
+from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import StoredPredictions, read_predictions
+from mmrobust.storage.locks import hold_whole
+from mmrobust.storage.provenance import command_line, git_state, now, versions
+from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmrobust.errors import DataError, NewerFormatError
-from mmrobust.progress import Say
-from mmrobust.results import PREDICTIONS_FOLDER, Results, ShardHeader, read_shard_header
+from mmrobust.runtime.progress import Say
+from mmrobust.storage.results import PREDICTIONS_FOLDER, Results, ShardHeader, read_shard_header
 
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """What the predictions of one checkpoint have in common, as their shards say it."""

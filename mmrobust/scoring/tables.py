@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mmrobust.errors import DataError
-from mmrobust.missing_tables import GivenDraw, GivenTable
-from mmrobust.scenarios import Cell, Scenario, ScenarioDraw
-
-if TYPE_CHECKING:  # the join is made of these tables
-    from mmrobust.scoring.join import Logits, SplitTruth
+from mmrobust.scenarios.draws import ScenarioDraw
+from mmrobust.scenarios.grid import Cell
+from mmrobust.scenarios.missing_tables import GivenDraw, GivenTable
+from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.truth import Logits, SplitTruth
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from mmrobust.cases import Case
-from mmrobust.checkpoint import trained_tensors
-from mmrobust.classifier import Classifier
+from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Dataset, Positions
-from mmrobust.devices import resolve_device, resolve_dtype
-from mmrobust.methods import method_class
-from mmrobust.prediction.plan import plan_predictions
-from mmrobust.scenarios import SITUATION
+from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.models.checkpoint import trained_tensors
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.methods import method_class
+from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
 from mmrobust.training.batching import epoch_batches, share_of

@@ -12,12 +12,13 @@ from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import choose_modalities
 from mmrobust.errors import UsageError
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
-from mmrobust.scenarios import check_rate, training_cases
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
+from mmrobust.scenarios.grid import check_rate
+from mmrobust.scenarios.scenario import training_cases
 from mmrobust.studies.study import Study, Teacher, Under, Variant, check_name
 from mmrobust.training.recipe import Recipe, default_recipe
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 TEACHER = "teacher"
 FULL = "full"

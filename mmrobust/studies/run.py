@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.checkpoint import load_checkpoint
 from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
-from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.files import read_json, write_json
-from mmrobust.fingerprints import fingerprint_settings
-from mmrobust.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.ray_cluster import connected, reason
-from mmrobust.results import RESULTS_FILE
-from mmrobust.shape import Each, misfit
+from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.storage.files import read_json, write_json
+from mmrobust.storage.fingerprints import fingerprint_settings
+from mmrobust.storage.results import RESULTS_FILE
+from mmrobust.storage.shape import Each, misfit
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
 from mmrobust.training.caching import Cache

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmrobust.cases import PROMPTINGS, SITUATION
 from mmrobust.configuration import from_mapping, read_yaml
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.files import read_text
-from mmrobust.scenarios import PROMPTINGS, SITUATION, Grid, check_seed, make_grid, parse_rates
+from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
+from mmrobust.storage.files import read_text
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
@@ -73,7 +74,7 @@ class Evaluation:
         """The grid for a model of these modalities.
 
         Raises:
-            UsageError: as for :func:`mmrobust.scenarios.make_grid`.
+            UsageError: as for :func:`mmrobust.scenarios.grid.make_grid`.
         """
         rates = parse_rates([self.missing_rates])
         return make_grid(modalities, self.scenarios or None, rates, self.seeds, self.promptings)

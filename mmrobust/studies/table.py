@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmrobust.files import atomic_file
 from mmrobust.report import efficiency
-from mmrobust.results import read_results
 from mmrobust.scoring.robustness import curves, summarise
+from mmrobust.storage.files import atomic_file
+from mmrobust.storage.results import read_results
 from mmrobust.studies.jobs import TEACHER, Job, results_of
 from mmrobust.studies.study import Contrast
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError
-from mmrobust.scenarios import affected_count, rank_samples
+from mmrobust.scenarios.draws import affected_count, rank_samples
 from mmrobust.training.recipe import CASE_WISE, Recipe
 from mmrobust.training.splits import TrainingSplit, case_positions
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from mmrobust.backbones.base import FILLS
-from mmrobust.checkpoint import CARD_FILE, CheckpointConfig
-from mmrobust.files import atomic_file
+from mmrobust.data.processor import FILLS
+from mmrobust.models.checkpoint import CARD_FILE, CheckpointConfig
+from mmrobust.storage.files import atomic_file
 from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.state import Progressed
 

@@ -13,7 +13,7 @@ from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
-from mmrobust.progress import Advance, Progress
+from mmrobust.runtime.progress import Advance, Progress
 from mmrobust.training.batching import Batch, epoch_batches, share_of
 from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
@@ -21,10 +21,11 @@ from mmrobust.training.efficiency import Clock, Efficiency, Meter, release_memor
 from mmrobust.training.frozen import memory_for, source_of
 from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import Setup, TrainSettings
+from mmrobust.training.settings import TrainSettings
 from mmrobust.training.sources import LiveSource, Wanted
 from mmrobust.training.splits import TrainingSplit, case_positions
 from mmrobust.training.state import EpochRecord, Progressed, StateStore
+from mmrobust.training.trainable import Setup
 from mmrobust.training.validation import class_features, groups_of, needed, validate
 
 Observer = Callable[[EpochRecord, int], None]

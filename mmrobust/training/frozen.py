@@ -22,18 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrobust.backbones.base import Begun, Features
-from mmrobust.backbones.sequence import TokenSequence
-from mmrobust.cases import Case
-from mmrobust.classifier import Classifier
+from mmrobust.cases import SITUATION, Case
 from mmrobust.configuration import plain
 from mmrobust.data.batches import EncodedSplit, input_key
 from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
-from mmrobust.fingerprints import fingerprint_settings
-from mmrobust.machine import free_memory
-from mmrobust.progress import Advance
-from mmrobust.scenarios import SITUATION
+from mmrobust.models.backbone import Begun, Features
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.machine import free_memory
+from mmrobust.runtime.progress import Advance
+from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.training.batching import Batch
 from mmrobust.training.caching import Cache
 from mmrobust.training.rows import SHARED, MemoryBudget, RowTable

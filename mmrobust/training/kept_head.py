@@ -8,13 +8,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mmrobust.checkpoint import WEIGHTS_FILE, CheckpointConfig, classes_fit, holder_of
-from mmrobust.classifier import Classifier
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.files import check_file
-from mmrobust.methods import method_class
+from mmrobust.models.checkpoint import WEIGHTS_FILE, CheckpointConfig, classes_fit, holder_of
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.methods import method_class
+from mmrobust.storage.files import check_file
+from mmrobust.storage.untrusted import check_finite
 from mmrobust.training.recipe import BCE, TASK
-from mmrobust.untrusted import check_finite
 
 PREFIX = "head."
 

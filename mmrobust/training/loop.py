@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmrobust.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.configuration import plain
-from mmrobust.devices import device_errors, resolve_device, resolve_dtype
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.files import atomic_file, refuse_to_overwrite, writing
-from mmrobust.fingerprints import fingerprint_settings, fingerprint_tensors
-from mmrobust.locks import hold
-from mmrobust.progress import Progress, no_progress
+from mmrobust.models.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
+from mmrobust.runtime.devices import device_errors, resolve_device, resolve_dtype
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import atomic_file, refuse_to_overwrite, writing
+from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
+from mmrobust.storage.locks import hold
 from mmrobust.training.caching import Cache
 from mmrobust.training.card import write_card
 from mmrobust.training.distributed import Team, own_device, team
@@ -25,8 +25,10 @@ from mmrobust.training.efficiency import Efficiency
 from mmrobust.training.fit import Observer, Run, Watch
 from mmrobust.training.kept_head import head_loss
 from mmrobust.training.recipe import HEAD
-from mmrobust.training.setup import Setup, TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.state import Progressed, StateStore, begun, forget
+from mmrobust.training.trainable import Setup
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmrobust.classifier import Classifier
+from mmrobust.models.classifier import Classifier
 from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
 

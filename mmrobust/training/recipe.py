@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from mmrobust.backbones import is_tiny
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.models.backbones import is_tiny
 
 SCHEDULES = ("linear", "cosine", "constant")
 ADAMW, ADAM = OPTIMIZERS = ("adamw", "adam")

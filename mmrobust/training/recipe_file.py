@@ -16,11 +16,11 @@ from mmrobust.configuration import from_mapping, plain, read_yaml
 from mmrobust.data.screening import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.files import read_text
-from mmrobust.methods import method_class
+from mmrobust.models.methods import method_class
+from mmrobust.storage.files import read_text
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import DataError
-from mmrobust.files import atomic_file
+from mmrobust.models.sequence import TokenSequence
+from mmrobust.storage.files import atomic_file
 
 SHARED = -1
 """The position under which a row lies that is the same for every sample."""

@@ -2,81 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmrobust.backbones import is_tiny, load_backbone
-from mmrobust.backbones.base import Backbone
-from mmrobust.backbones.tiny import make_tiny
-from mmrobust.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
-from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.format import choose_modalities
-from mmrobust.data.screening import ERROR, screen
-from mmrobust.degradations import DEFAULT, Noise, check_profile
+from mmrobust.data.screening import screen
+from mmrobust.degradations import Noise, check_profile
 from mmrobust.errors import TrainingError
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
-from mmrobust.progress import Progress, no_progress
-from mmrobust.provenance import versions
-from mmrobust.scenarios import Scenario, check_rate, check_seed, training_cases
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.backbones import is_tiny, load_backbone
+from mmrobust.models.backbones.tiny import make_tiny
+from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.scenarios.grid import check_rate
+from mmrobust.scenarios.scenario import Scenario, training_cases
+from mmrobust.storage.provenance import versions
 from mmrobust.training.kept_head import take_head
 from mmrobust.training.objective import multi_hot
-from mmrobust.training.recipe import Recipe
+from mmrobust.training.settings import TrainSettings
 from mmrobust.training.splits import TrainingSplit
-from mmrobust.training.trainable import check_trainable
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides what a training gives.
-
-    Raises:
-        UsageError: a negative seed.
-    """
-
-    data: Path
-    backbone: str
-    """``tiny``, ``tiny-…``, a folder, a checkpoint made by ``full``, or a Hub id."""
-    method: str
-    head: str
-    recipe: Recipe
-    modalities: tuple[str, ...] | None = None
-    scenario: str = "missing-both"
-    missing_rate: float = 0.7
-    seed: int = 0
-    fill: str = "ones"
-    method_settings: dict[str, Any] = field(default_factory=dict)
-    head_settings: dict[str, Any] = field(default_factory=dict)
-    backbone_settings: dict[str, Any] = field(default_factory=dict)
-    """What differs from the way that the fine-tuned checkpoint ran it, or, without one, from the family's usual way."""
-    noise_profile: str = DEFAULT
-    """What becomes of noisy inputs: a pure function of the sample and the seed (see ``Recipe.draws``)."""
-    on_bad_sample: str = ERROR
-    """What becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``."""
-    recipe_name: str = "default"
-    """Where the settings come from: a built-in recipe's name or a file."""
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A classifier and the splits it trains and is validated on."""
-
-    classifier: Classifier
-    config: CheckpointConfig
-    train: TrainingSplit
-    validation: TrainingSplit
-    head_taken: bool
-    """Whether the head is a fine-tuned checkpoint's, and needs no start."""
+from mmrobust.training.trainable import Setup, check_trainable
 
 
 def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:

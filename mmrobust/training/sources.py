@@ -7,15 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from mmrobust.backbones.base import Begun, Features
-from mmrobust.cases import Case
-from mmrobust.classifier import Classifier
+from mmrobust.cases import SITUATION, Case
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.buckets import buckets
 from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
-from mmrobust.progress import Advance
-from mmrobust.scenarios import SITUATION
+from mmrobust.models.backbone import Begun, Features
+from mmrobust.models.classifier import Classifier
+from mmrobust.runtime.progress import Advance
 from mmrobust.training.augmentation import augment
 from mmrobust.training.batching import Batch
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from mmrobust.cases import Case
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Positions
-from mmrobust.scenarios import Scenario, ScenarioDraw
+from mmrobust.scenarios.draws import ScenarioDraw
+from mmrobust.scenarios.scenario import Scenario
 
 
 @dataclass(frozen=True)

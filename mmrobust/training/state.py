@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.files import atomic_folder, read_json, write_json
+from mmrobust.storage.files import atomic_folder, read_json, write_json
 
 STATE_FOLDER = ".training"
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-from mmrobust.cases import Case
+from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError, UsageError
-from mmrobust.scenarios import SITUATION
+from mmrobust.models.checkpoint import CheckpointConfig
+from mmrobust.models.classifier import Classifier
 from mmrobust.training.batching import Batch, share_of
 from mmrobust.training.recipe import CASE_WISE, Recipe
 from mmrobust.training.splits import TrainingSplit, case_positions
 from mmrobust.training.validation import groups_of, metric_over
 
-if TYPE_CHECKING:
-    from mmrobust.training.setup import Setup
+
+@dataclass(frozen=True)
+class Setup:
+    """A classifier and the splits it trains and is validated on."""
+
+    classifier: Classifier
+    config: CheckpointConfig
+    train: TrainingSplit
+    validation: TrainingSplit
+    head_taken: bool
+    """Whether the head is a fine-tuned checkpoint's, and needs no start."""
 
 
 def check_trainable(setup: Setup, recipe: Recipe, seed: int) -> None:

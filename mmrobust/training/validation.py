@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmrobust.cases import Case
+from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Positions
-from mmrobust.scenarios import SITUATION, Scenario, noisy_scenario_names, scenario_names
+from mmrobust.scenarios.scenario import Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.training.batching import Batch, validation_groups
 from mmrobust.training.recipe import GRID, Recipe

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from mmrobust.audit.subject import Subject
-from mmrobust.backbones.base import Backbone
 from mmrobust.cases import missing_cases, noisy_cases
-from mmrobust.checkpoint import Checkpoint, CheckpointConfig
-from mmrobust.classifier import Classifier
 from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.checkpoint import Checkpoint, CheckpointConfig
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,12 @@ from torch import Tensor
 from mmrobust.audit import CHECKS, find_check
 from mmrobust.audit.run import Audit, audit_subject
 from mmrobust.audit.subject import Subject
-from mmrobust.backbones.base import Features
 from mmrobust.cases import Case
-from mmrobust.classifier import Classifier
 from mmrobust.data import Dataset
 from mmrobust.data.batches import EncodedSplit
 from mmrobust.errors import UsageError
+from mmrobust.models.backbone import Features
+from mmrobust.models.classifier import Classifier
 
 
 def audit(subject: Subject) -> Audit:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
-from mmrobust.results import write_results
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import write_results
 
 MODALITIES = ("image", "text")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmrobust import doctor
+from mmrobust.audit import doctor
 
 
 def trials(found: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -17,8 +17,10 @@ import torch
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.missing_tables import read_missing_table
-from mmrobust.scenarios import Grid, Scenario, missing_table
+from mmrobust.scenarios.draws import missing_table
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.missing_tables import read_missing_table
+from mmrobust.scenarios.scenario import Scenario
 
 Cli = Callable[..., Any]
 PAIR = ("image", "text")

@@ -11,9 +11,10 @@ import pytest
 
 from mmrobust.cases import missing_cases
 from mmrobust.report import FORMATS
-from mmrobust.results import read_results, write_results
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import read_results, write_results
 
 MODALITIES = ("image", "text")
 

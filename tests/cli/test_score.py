@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.errors import DataError
-from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
-from mmrobust.scenarios import Cell, Grid
+from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.predictions import predictions_behind, read_predictions
+from mmrobust.storage.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
 
 HISTORIC = Path(__file__).resolve().parents[1] / "historic"
 GRID = Grid(("missing-text", "missing-both"), (0.0, 1.0), (0, 1))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.backbones.base import Backbone
 from mmrobust.cases import Case
 from mmrobust.data import Dataset, batches, loading
 from mmrobust.data.batches import EncodedSplit, Room
@@ -20,6 +19,7 @@ from mmrobust.data.loading import Loader, resolve_workers
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError
+from mmrobust.models.backbone import Backbone
 
 MODALITIES = ("audio", "image")
 

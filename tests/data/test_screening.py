@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mmrobust.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.screening import screen
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError
-from mmrobust.results import read_results
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.storage.results import read_results
 
 BAD_IMAGE, BAD_AUDIO = 2, 5
 N = 12

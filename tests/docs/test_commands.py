@@ -18,24 +18,27 @@ import typer
 import yaml
 from markdown_it import MarkdownIt
 
-from mmrobust.backbones import is_tiny
-from mmrobust.backbones.base import FILLS
-from mmrobust.backbones.cavmae import MISSING_PATHS
-from mmrobust.backbones.tiny import TINY
+from mmrobust.cases import PROMPTINGS
 from mmrobust.cli.app import app
-from mmrobust.compare import INTERVALS
 from mmrobust.configuration import parse_settings
 from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare import PREPARERS
+from mmrobust.data.processor import FILLS
 from mmrobust.errors import MmrobustError, UsageError, unknown_name
-from mmrobust.heads import HEADS
-from mmrobust.importing import KINDS
-from mmrobust.methods import METHODS
-from mmrobust.prediction.engines import ENGINES, OVERWRITE
+from mmrobust.evaluation.engines import ENGINES
+from mmrobust.evaluation.parts import OVERWRITE
+from mmrobust.gate.compare import INTERVALS
+from mmrobust.gate.rules import parse_rule, read_rules
+from mmrobust.models.backbones import is_tiny
+from mmrobust.models.backbones.cavmae import MISSING_PATHS
+from mmrobust.models.backbones.tiny import TINY
+from mmrobust.models.heads import HEADS
+from mmrobust.models.importing import KINDS
+from mmrobust.models.methods import METHODS
 from mmrobust.report.published import PUBLISHED
 from mmrobust.report.verdict import VERDICT_FORMATS
-from mmrobust.rules import parse_rule, read_rules
-from mmrobust.scenarios import PROMPTINGS, Scenario, parse_rates
+from mmrobust.scenarios.grid import parse_rates
+from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import ABSENT, METRICS
 from mmrobust.scoring.significance import CORRECTIONS
 from mmrobust.studies.study import parse_study, read_study

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from mmrobust.baseline import save_baseline
-from mmrobust.results import read_results, write_results
+from mmrobust.gate.baseline import save_baseline
+from mmrobust.storage.results import read_results, write_results
 
 CI = Path(__file__).resolve().parents[2] / "examples" / "ci"
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mmrobust.backbones import FAMILIES
-from mmrobust.backbones.tiny import TINY
 from mmrobust.data import Dataset
-from mmrobust.methods import METHODS
+from mmrobust.models.backbones import FAMILIES
+from mmrobust.models.backbones.tiny import TINY
+from mmrobust.models.methods import METHODS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

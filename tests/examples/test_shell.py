@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmrobust.results import read_results
+from mmrobust.storage.results import read_results
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -23,13 +23,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust import locks
-from mmrobust.backbones.vilt import ViltBackbone
 from mmrobust.data import Dataset
-from mmrobust.locks import hold
-from mmrobust.prediction import parts, store
-from mmrobust.prediction import run as run_module
-from mmrobust.results import read_results
+from mmrobust.evaluation import parts, store
+from mmrobust.models.backbones.vilt import ViltBackbone
+from mmrobust.models.prediction import predictor as run_module
+from mmrobust.storage import locks
+from mmrobust.storage.locks import hold
+from mmrobust.storage.results import read_results
 from mmrobust.training.fit import Run
 
 Cli = Callable[..., Any]

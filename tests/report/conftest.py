@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
-from mmrobust.checkpoint import load_checkpoint
-from mmrobust.evaluation import evaluate_checkpoints
-from mmrobust.results import Results
-from mmrobust.scenarios import DEFAULT_RATES, Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import Results
 
 MODALITIES = ("image", "text")
 SCENARIOS = ("missing-both", "missing-image", "missing-text")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmrobust.compare import compare_files
+from mmrobust.gate.compare import compare_files
 from mmrobust.report import comparison
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import io
 import pandas as pd
 
 from mmrobust.report import FORMATS, tables
-from mmrobust.results import RESULTS_SCHEMA
+from mmrobust.storage.results import RESULTS_SCHEMA
 
 
 def test_every_row_comes_back_in_full_precision(two):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmrobust.errors import UsageError
 from mmrobust.report import figures, sections, tables
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
 
 
 def test_every_chart_is_a_png_an_svg_and_a_pdf(two, tmp_path):

@@ -16,7 +16,7 @@ from mmrobust.report import FORMATS, tables
 from mmrobust.report.html import assets
 from mmrobust.report.html.content import MOST_CELLS, UNIT, _whole, page_content
 from mmrobust.report.rows import percent
-from mmrobust.results import Results, write_results
+from mmrobust.storage.results import Results, write_results
 
 MEGABYTE = 10**6
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmrobust.report import json as as_json
 from mmrobust.report import sections, tables
-from mmrobust.results import Results
+from mmrobust.storage.results import Results
 
 
 def test_tables_points_and_figures_are_there_in_full_precision(two):

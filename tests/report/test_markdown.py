@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from markdown_it import MarkdownIt
 
-from mmrobust.check import Outcome, Verdict
+from mmrobust.gate.check import Outcome, Verdict
 from mmrobust.report import FORMATS, efficiency, sections, tables, verdict
-from mmrobust.results import Results
+from mmrobust.storage.results import Results
 
 
 def test_every_rate_and_figure_is_in_the_table(two):

@@ -6,7 +6,7 @@ import pytest
 
 from mmrobust.cli import app
 from mmrobust.report import tables
-from mmrobust.results import read_results
+from mmrobust.storage.results import read_results
 
 PHONE = {"width": 390, "height": 844}
 

@@ -12,9 +12,10 @@ from mmrobust.cases import noisy_cases
 from mmrobust.errors import UsageError
 from mmrobust.report import FORMATS, tables
 from mmrobust.report.published import beside
-from mmrobust.results import Results
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import Results
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mmrobust.checkpoint import load_checkpoint
-from mmrobust.evaluation import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import sections, tables
-from mmrobust.results import read_results
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
+from mmrobust.storage.results import read_results
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 RATES = (0.0, 0.7)
 

@@ -14,13 +14,14 @@ from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.prediction.store import PredictionStore
+from mmrobust.evaluation.store import PredictionStore
 from mmrobust.report.samples import MOST, find_worst
-from mmrobust.results import read_results, write_results
-from mmrobust.scenarios import Grid
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring.join import score
 from mmrobust.scoring.metrics import MetricSettings
 from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import read_results, write_results
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mmrobust.errors import DataError, UsageError
 from mmrobust.report import escaping, markdown, sections, tables, terminal
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
 
 
 def printed(report, width=None):

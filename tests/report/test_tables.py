@@ -10,7 +10,7 @@ import pytest
 from mmrobust.errors import DataError, UsageError
 from mmrobust.report import rows, sections, tables
 from mmrobust.report.html.content import page_content
-from mmrobust.results import Results, write_results
+from mmrobust.storage.results import Results, write_results
 
 
 def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mmrobust.report import rows, sections, tables, terminal
-from mmrobust.results import Results
+from mmrobust.storage.results import Results
 
 
 def shown(report, width=None, colour=False):

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import xmlschema
 
-from mmrobust.check import Outcome, Verdict
+from mmrobust.gate.check import Outcome, Verdict
 from mmrobust.report import verdict as formats
 
 JUNIT = xmlschema.XMLSchema(Path(__file__).parent / "junit.xsd")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from mmrobust.results import read_results
 from mmrobust.scoring.by_class import broken_first, class_curves
 from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.storage.results import read_results
 
 NAMES = ("c0", "c1", "c2", "c3")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmrobust.results import read_results
 from mmrobust.scoring.calibration import confidences, expected_calibration_error, reliability
 from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.storage.results import read_results
 
 
 def test_a_calibrated_model_has_no_error_and_an_overconfident_one_its_excess():

@@ -14,11 +14,14 @@ from sklearn import metrics as reference
 
 from mmrobust.cases import Case, missing_cases
 from mmrobust.errors import DataError, UsageError
-from mmrobust.scenarios import Grid, Scenario, missing_table
+from mmrobust.scenarios.draws import missing_table
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring import join
 from mmrobust.scoring.bootstrap import resample_weights
-from mmrobust.scoring.join import SplitTruth, score
+from mmrobust.scoring.join import score
 from mmrobust.scoring.metrics import METRICS
+from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text", "missing-both"), (0.0, 0.3, 0.7, 1.0), (0, 1, 2))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import DataError
-from mmrobust.results import read_results
-from mmrobust.scenarios import Cell, Grid
+from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.across import standings
 from mmrobust.scoring.bootstrap import resample_weights
-from mmrobust.scoring.join import SplitTruth
 from mmrobust.scoring.joint import joint_standings
 from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import read_results
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))

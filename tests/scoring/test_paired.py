@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import DataError
-from mmrobust.results import read_results
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import differences, jackknife, make_pair, read_pair
 from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.storage.results import read_results
 
 
 def stored(folder, evaluate_into, **settings):

@@ -12,11 +12,11 @@ import pytest
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
-from mmrobust.results import read_results, write_table
-from mmrobust.scenarios import Grid
+from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, accuracy, target_matrix
 from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.tables import cell_tables
+from mmrobust.storage.results import read_results, write_table
 
 
 def scored_again(stored):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmrobust.results import read_results
 from mmrobust.scoring.bootstrap import resample_weights
 from mmrobust.scoring.metrics import METRICS, Outcomes, WeightedTruth, target_matrix
 from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.resampled import resampled_values
 from mmrobust.scoring.tables import cell_tables
+from mmrobust.storage.results import read_results
 
 EVERY = [(task, metric) for task, metrics in METRICS.items() for metric in metrics]
 

@@ -22,7 +22,7 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError, UsageError
-from mmrobust.ray_cluster import connected
+from mmrobust.runtime.ray_cluster import connected
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.run import run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study

@@ -22,7 +22,8 @@ from mmrobust.training.batching import epoch_batches, share_of, validation_group
 from mmrobust.training.loop import train
 from mmrobust.training.objective import loss, make_optimizer
 from mmrobust.training.recipe import BCE, PROMPT_THE_MISSING, Recipe
-from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
 from mmrobust.training.state import EpochRecord
 from mmrobust.training.validation import validate

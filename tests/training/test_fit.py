@@ -19,7 +19,8 @@ from mmrobust.training.fit import Run, Tick
 from mmrobust.training.loop import train
 from mmrobust.training.objective import make_optimizer
 from mmrobust.training.recipe import GRID, Recipe
-from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
 from mmrobust.training.validation import GRID_RATES, groups_of, validate
 

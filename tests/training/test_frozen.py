@@ -13,21 +13,23 @@ import pandas as pd
 import pytest
 import torch
 
-from mmrobust.backbones.base import Backbone
 from mmrobust.cases import Case
-from mmrobust.classifier import Classifier
 from mmrobust.data import Dataset
 from mmrobust.degradations import Noise
-from mmrobust.progress import no_progress
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.classifier import Classifier
+from mmrobust.runtime.progress import no_progress
 from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
 from mmrobust.training.fit import Run
 from mmrobust.training.frozen import FeatureSource, FrozenSource, frozen_depths, source_of
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
-from mmrobust.training.setup import Setup, TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
 from mmrobust.training.state import StateStore
+from mmrobust.training.trainable import Setup
 
 NOISE = Noise("default", 3)
 RECIPE = Recipe(epochs=2, batch_size=16, lr=5e-3)

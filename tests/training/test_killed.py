@@ -22,7 +22,7 @@ from mmrobust.data import Dataset
 from mmrobust.training.fit import Tick
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import TrainSettings
+from mmrobust.training.settings import TrainSettings
 
 STEPS = 12  # three epochs of four batches
 

@@ -12,15 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust.backbones import load_backbone
 from mmrobust.cases import missing_cases
 from mmrobust.data import Dataset
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
+from mmrobust.models.backbones import load_backbone
 from mmrobust.training import loop
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
-from mmrobust.training.setup import Setup, TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.state import EpochRecord
+from mmrobust.training.trainable import Setup
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=5e-3)
 

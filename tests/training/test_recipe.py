@@ -8,8 +8,8 @@ import pytest
 
 from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError
-from mmrobust.heads import head_class
-from mmrobust.methods import method_class
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
 from mmrobust.training.objective import learning_rate
 from mmrobust.training.recipe import DEFAULT, FINE_TUNING, SCRATCH, Recipe, default_recipe
 from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe

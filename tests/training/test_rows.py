@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.backbones.sequence import TokenSequence
 from mmrobust.errors import DataError
+from mmrobust.models.sequence import TokenSequence
 from mmrobust.training.rows import MemoryBudget, RowTable
 
 ROWS = TokenSequence(torch.randn(8, 4, 32), None, (("image", 4),))

@@ -15,13 +15,14 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError
-from mmrobust.progress import no_progress
+from mmrobust.runtime.progress import no_progress
 from mmrobust.training.caching import Cache
 from mmrobust.training.distributed import Team
 from mmrobust.training.fit import Run
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import CASE_WISE, GRID, Recipe
-from mmrobust.training.setup import TrainSettings, set_up
+from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 from mmrobust.training.state import StateStore
 
 RECIPE = Recipe(epochs=1, batch_size=30)

@@ -9,7 +9,7 @@ from typing import Any
 from mmrobust.data.prepare.intake import Unusable
 from mmrobust.data.prepare.splits import SPLIT_NAMES
 from mmrobust.errors import DataError
-from mmrobust.files import read_json
+from mmrobust.storage.files import read_json
 
 
 def find_root(source: Path, marker: str, *inner: str) -> Path:

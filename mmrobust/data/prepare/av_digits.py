@@ -23,11 +23,11 @@ import numpy.typing as npt
 from mmrobust.data.format import SPLITS, DatasetInfo
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
-from mmrobust.files import check_file, refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import check_file, refuse_to_overwrite
+from mmrobust.storage.text_tables import open_table
 
 CLASSES = tuple("0123456789")
 LICENCE = "audio: Free Spoken Digit Dataset, CC BY-SA 4.0; images: MNIST (LeCun, Cortes, Burges)"

@@ -37,8 +37,8 @@ from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.intake import Gap, Intake, Remark, no_remark, read_media
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
 
 CLASSES = tuple("0123456789")
 LICENCE = "images: MNIST, CC BY-SA 3.0; audio: Free Spoken Digit Dataset, CC BY-SA 4.0, or AudioMNIST, MIT"

@@ -21,11 +21,11 @@ from typing import Any
 from mmrobust.data.format import DatasetInfo, choose_task
 from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
 from mmrobust.data.prepare.splits import one_per_split
-from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.files import is_file, read_json, refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import is_file, read_json, refuse_to_overwrite
+from mmrobust.storage.text_tables import open_table
 
 LABEL_COLUMNS = ("index", "mid", "display_name")
 MIDDLE_FRAME = 5

@@ -31,8 +31,8 @@ from PIL import Image
 
 from mmrobust.data.format import DatasetInfo
 from mmrobust.data.writing import Row, write_dataset
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
 
 CLASSES = tuple("0123456789")
 LICENCE = (

@@ -13,8 +13,8 @@ from typing import Any
 
 from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.splits import SPLIT_NAMES
-from mmrobust.data.tables import Table
 from mmrobust.errors import DataError, unknown_name
+from mmrobust.storage.text_tables import Table
 
 LABEL_SEPARATOR = "|"
 

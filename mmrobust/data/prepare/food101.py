@@ -24,11 +24,11 @@ from typing import Any
 from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root, read_splits
 from mmrobust.data.prepare.intake import MOST_BYTES, Gap, Intake, Remark, no_remark, read_media
-from mmrobust.data.tables import delimited_lines
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
-from mmrobust.files import read_json, refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import read_json, refuse_to_overwrite
+from mmrobust.storage.text_tables import delimited_lines
 
 SIZES = {"train": 61_142, "validation": 6_846, "test": 22_716}
 LICENCE = "no licence given: pictures and titles are their owners', for research only (Wang et al., 2015)"

@@ -26,11 +26,11 @@ from typing import Any
 from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.annotations import find_root
 from mmrobust.data.prepare.intake import Intake, Listed, Remark, no_remark, read_media
-from mmrobust.data.tables import json_lines
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
+from mmrobust.storage.text_tables import json_lines
 
 CLASSES = ("not hateful", "hateful")
 DEV_FILES = ("dev_seen.jsonl", "dev.jsonl")

@@ -23,9 +23,9 @@ from mmrobust.data.prepare.manifest import sorted_classes
 from mmrobust.data.prepare.splits import SPLIT_NAMES
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError, unknown_name
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.parquet import first_line
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
+from mmrobust.storage.parquet import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset as HfDataset

@@ -22,8 +22,8 @@ from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.format import SPLITS
 from mmrobust.data.writing import Record, Row
 from mmrobust.errors import DataError
-from mmrobust.files import sha256
-from mmrobust.progress import Progress
+from mmrobust.runtime.progress import Progress
+from mmrobust.storage.files import sha256
 
 Remark = Callable[[str], None]
 """Told, in one line, what a user should know and nobody asked for."""

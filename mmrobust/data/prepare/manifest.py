@@ -17,11 +17,11 @@ from pathlib import Path
 from mmrobust.data.format import SPLITS, DatasetInfo, choose_task
 from mmrobust.data.prepare.entries import Entry, ManifestColumns, entries, find_columns, split_labels, survey
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.tables import open_table
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, UsageError
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
+from mmrobust.storage.text_tables import open_table
 
 
 def prepare_manifest(

@@ -27,8 +27,8 @@ from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
 from mmrobust.data.prepare.plots import PLOTS, texts_of
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import unknown_name
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
 
 CLASSES = (
     *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror", "Documentary", "Mystery"),

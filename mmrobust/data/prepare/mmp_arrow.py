@@ -31,9 +31,9 @@ from mmrobust.data.prepare.plots import PLOTS, texts_of
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.files import check_file, refuse_to_overwrite
-from mmrobust.parquet import reading
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import check_file, refuse_to_overwrite
+from mmrobust.storage.parquet import reading
 
 
 @dataclass(frozen=True)

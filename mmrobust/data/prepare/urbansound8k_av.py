@@ -23,8 +23,8 @@ from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.class_folders import write_class_folders
 from mmrobust.data.prepare.intake import Intake, Remark, no_remark
-from mmrobust.files import refuse_to_overwrite
-from mmrobust.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import refuse_to_overwrite
 
 CLASSES = (
     *("air_conditioner", "car_horn", "children_playing", "dog_bark", "drilling"),

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from mmrobust.cases import SITUATION
 from mmrobust.errors import unknown_name
 from mmrobust.report.rows import Row, Table
-from mmrobust.scenarios import SITUATION
 
 PUBLISHED = {"ptm": "ptm.json"}
 

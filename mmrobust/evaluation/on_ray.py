@@ -1,0 +1,157 @@
+"""Prediction with Ray Data: ``read_parquet`` → ``map_batches`` on actors that hold the model → the store of the caller.
+
+Every stretch of the split is one block, whoever reads it, so its batches are those of the local engine, and so are the
+logits. Actors that die are started again and their blocks are predicted again; what arrived is in the store.
+Checkpoint and data must be readable at the same paths on every node, and mmrobust importable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmrobust.data.dataset import Dataset, Sample, Split
+from mmrobust.data.screening import BadSamples
+from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
+from mmrobust.degradations import Noise
+from mmrobust.errors import DataError
+from mmrobust.evaluation.shards import predict_shards
+from mmrobust.models.checkpoint import Checkpoint, load_checkpoint
+from mmrobust.runtime.devices import BatchSize
+from mmrobust.runtime.machine import available_cores
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.scoring.truth import Plan, PredictedRows
+
+if TYPE_CHECKING:
+    from mmrobust.evaluation.parts import Running
+
+SPARE_CPUS = 2
+"""For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
+
+
+def predict(
+    checkpoint: Checkpoint, samples: SelectedSamples, plan: Plan, noise: Noise, running: Running, progress: Progress
+) -> Iterator[PredictedRows]:
+    """The predictions of a plan, stretch by stretch.
+
+    Raises:
+        UsageError: Ray is not installed, or its cluster not reachable.
+        DataError: a worker fails for another reason than that it was killed.
+    """
+    cpus = (running.ray_workers or available_cores()) + SPARE_CPUS
+    total = sum(len(positions) for positions in plan.values())
+    with connected(running.ray_address, cpus) as ray, progress("predict", total) as advance:
+        device = next(checkpoint.classifier.parameters()).device.type
+        slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
+        workers = running.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
+        needed = np.unique(np.concatenate(list(plan.values())) // STRETCH_SAMPLES)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        blocks = (
+            ray.data.read_parquet([str(file) for file in samples.split.files], ray_remote_args={"num_cpus": 0.1})
+            .repartition(target_num_rows_per_block=STRETCH_SAMPLES, strict=True)
+            .map_batches(
+                _Worker,
+                fn_constructor_kwargs={
+                    "checkpoint": str(checkpoint.folder.resolve()),
+                    "backbone": running.backbone,
+                    "data": str(samples.split.dataset.folder.resolve()),
+                    "split": samples.split.name,
+                    "size": samples.size,
+                    "bad": samples.bad,
+                    "plan": dict(plan),
+                    "noise": noise,
+                    "batch_size": running.batch_size,
+                    "device": device,
+                    "dtype": checkpoint.classifier.dtype,
+                },
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(needed))),
+                num_cpus=1,
+                num_gpus=1 if device == "cuda" else 0,
+            )
+        )
+        try:
+            for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                predictions = _from_table(table)
+                if predictions:
+                    advance(sum(len(positions) for positions, _ in predictions.values()))
+                    yield predictions
+        except ray.exceptions.RayError as cause:
+            raise DataError(f"a Ray worker failed: {reason(cause)}") from cause
+
+
+class _Worker:
+    """A copy of the model; called with one stretch of the split after the other."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        backbone: str | None,
+        data: str,
+        split: str,
+        size: int,
+        bad: BadSamples,
+        plan: Plan,
+        noise: Noise,
+        batch_size: int | BatchSize,
+        device: str,
+        dtype: str,
+    ) -> None:
+        self._classifier = load_checkpoint(checkpoint, device=device, dtype=dtype, backbone=backbone).classifier
+        self._split, self._size = bad.treated(Dataset(data).split(split)), size
+        self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
+        self._plan, self._noise, self._batch_size = plan, noise, batch_size
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        places = [self._place.get(sample, -1) for sample in block["id"].to_pylist()]
+        here = np.asarray([place for place in places if place >= 0], dtype=np.int64)
+        mine = {key: p[np.isin(p, here)] for key, p in self._plan.items()}
+        mine = {key: positions for key, positions in mine.items() if len(positions)}
+        samples = SelectedSamples(_Block(self._split, block, places), self._size)
+        parts = predict_shards(self._classifier, samples, mine, self._batch_size, no_progress, self._noise)
+        return pa.concat_tables([_table(key, *rows) for part in parts for key, rows in part.items()] or [_EMPTY])
+
+
+class _Block(Split):
+    """A split whose samples are read from a block in memory, where they lie there."""
+
+    def __init__(self, split: Split, block: pa.Table, places: list[int]) -> None:
+        self.__dict__.update(split.__dict__)
+        self._block, self._row = block, {place: row for row, place in enumerate(places) if place >= 0}
+
+    def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
+        """See :meth:`Split.read`: from the block; what lies elsewhere (other recordings, for babble) from files."""
+        places = np.asarray(positions, dtype=np.int64).tolist()
+        if any(place not in self._row for place in places):
+            return super().read(positions)
+        return [self._sample(self._block, self._row[place], int(self._rows[place])) for place in places]
+
+
+_SCHEMA = pa.schema(
+    [("case", pa.string()), ("prompting", pa.string()), ("position", pa.int64()), ("logits", pa.list_(pa.float32()))]
+)
+_EMPTY = _SCHEMA.empty_table()
+
+
+def _table(key: tuple[str, str], positions: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> pa.Table:
+    names = ([name] * len(positions) for name in key)
+    return pa.table([*names, positions, list(logits)], schema=_SCHEMA)
+
+
+def _from_table(table: pa.Table) -> dict[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    keys = list(zip(table["case"].to_pylist(), table["prompting"].to_pylist(), strict=True))
+    if not keys:
+        return {}
+    positions = table["position"].to_numpy()
+    logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
+    rows = {key: np.asarray([k == key for k in keys]) for key in dict.fromkeys(keys)}
+    return {key: (positions[mine], logits[mine]) for key, mine in rows.items()}

@@ -1,0 +1,95 @@
+"""The folder that an evaluation writes into: what it holds already, and whether more may be put beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmrobust.degradations import Noise
+from mmrobust.errors import Interrupted, UsageError
+from mmrobust.runtime.devices import device_errors
+from mmrobust.scoring.join import ScoringSettings
+from mmrobust.storage.files import writing
+from mmrobust.storage.results import PREDICTIONS_FOLDER, RESULTS_FILE, RESULTS_KEYS, Results, read_results
+
+SMALLER = "take a smaller --batch-size, or another --device"
+
+
+@contextmanager
+def keeping(out: Path, device: str) -> Iterator[None]:
+    """Say that what is finished is kept, where the block is stopped, the disk is full or the device fails."""
+    kept = f"what is predicted is kept in {out}, the same command goes on"
+    try:
+        with writing(out, "what is there is kept, the same command goes on"), device_errors(device, SMALLER, kept):
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"evaluation stopped; {kept}") from None
+
+
+def refuse_results(out: Path) -> None:
+    """Raise where ``out`` holds results or predictions already."""
+    for path in (out / RESULTS_FILE, *sorted((out / PREDICTIONS_FOLDER).glob("*.parquet"))[:1]):
+        if path.exists():
+            raise UsageError(f"{path} is there already, and --overwrite never leaves it as it is; name another --out")
+
+
+def earlier_results(
+    out: Path, about: Mapping[str, Any], noise: Noise | None, scoring: ScoringSettings
+) -> Results | None:
+    """The results that ``out`` holds already.
+
+    Raises:
+        UsageError: they are of other data, both they and the new ones are under noise, and it is not the same, or
+            they are scored otherwise.
+    """
+    if not (out / RESULTS_FILE).is_file():
+        return None
+    earlier = read_results(out)
+    if earlier.provenance["dataset"] != about:
+        theirs, ours = (
+            f"{data['name']} ({data['split']}, {data['n']} samples, {data['fingerprint'][:12]})"
+            for data in (earlier.provenance["dataset"], about)
+        )
+        raise UsageError(f"{out}: holds results on {theirs}, these would be on {ours}; name another --out")
+    was = earlier.provenance.get("noise")
+    if noise is not None and was and was != dataclasses.asdict(noise):
+        raise UsageError(
+            f"{out}: holds results under noise profile {was['profile']}, seed {was['seed']}, these would be under "
+            f"{noise.profile}, seed {noise.seed}; name another --out"
+        )
+    before = earlier.provenance.get("scoring") or dataclasses.asdict(ScoringSettings())
+    for key, value in dataclasses.asdict(scoring).items():
+        if before[key] != value:
+            raise UsageError(
+                f"{out}: holds results scored with {key.replace('_', '-')} {before[key]}, these would be with {value}; "
+                "score them again (mmrobust score), or name another --out"
+            )
+    return earlier
+
+
+def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names under which the earlier results are of another checkpoint than one of these, by their fingerprints."""
+    before = earlier.provenance["checkpoints"] if earlier else {}
+    return [name for name, now in checkpoints.items() if before.get(name, now).get("fingerprint") != now["fingerprint"]]
+
+
+def merged(
+    earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows and provenance of results that were there and of new ones, which replace those of the same key.
+
+    Of a checkpoint that has changed since (:func:`outdated`) no row stays: one name would stand for two models.
+    """
+    if earlier is None:
+        return new, dict(provenance)
+    changed = earlier.frame["checkpoint"].isin(outdated(earlier, provenance["checkpoints"]))
+    rows: pd.DataFrame = pd.concat([earlier.frame[~changed], new])
+    rows = rows[~rows.duplicated(list(RESULTS_KEYS), keep="last")]
+    noise = provenance["noise"] or earlier.provenance.get("noise")
+    checkpoints = {**earlier.provenance["checkpoints"], **provenance["checkpoints"]}
+    return rows, {**provenance, "noise": noise, "checkpoints": checkpoints}

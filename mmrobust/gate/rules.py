@@ -1,0 +1,181 @@
+"""Rules of the gate: what a metric may lose, and what it must not fall below.
+
+As text: ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (relative to the baseline) or
+``METRIC[@…]>=FLOOR``. In a TOML file, as text, as tables, or both::
+
+    fail = ["accuracy:-0.01", "accuracy@missing-image/0.7:-2%"]
+
+    [[rule]]
+    metric = "accuracy"
+    scenario = "missing-text"   # may be left out, and so may the rate
+    rate = 1.0
+    floor = 0.6                 # or drop = 0.02, or drop_percent = 5
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.storage.files import read_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DROP, DROP_PERCENT, FLOOR = "drop", "drop_percent", "floor"
+_LIMITS = (DROP, DROP_PERCENT, FLOOR)
+_RULE_KEYS = ("metric", "scenario", "rate", *_LIMITS)
+_FILE_KEYS = ("fail", "rule")
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?"
+_SYNTAX = re.compile(
+    rf"(?P<metric>[\w.-]+)(?:@(?P<scenario>[\w+.:@-]+)(?:/(?P<rate>{_NUMBER}))?)?"
+    rf"(?::-(?P<drop>{_NUMBER})(?P<percent>%?)|>=(?P<floor>{_NUMBER}))"
+)
+_FORMS = "METRIC[@SCENARIO[/RATE]]:-DROP, …:-P% or …>=FLOOR, as in accuracy@missing-image/0.7:-0.01"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One limit and the cells it is for.
+
+    Raises:
+        UsageError: a rate outside [0, 1], a rate without a scenario, or a limit that is no share.
+    """
+
+    metric: str
+    scenario: str | None
+    """``None``: every scenario."""
+    rate: float | None
+    """``None``: every missing rate."""
+    kind: str
+    """``drop`` (absolute), ``drop_percent`` (relative to the baseline) or ``floor``."""
+    limit: float
+    """In the metric's own unit, a share, for ``drop`` and ``floor``; in percent for ``drop_percent``."""
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and self.scenario is None:
+            raise UsageError(f"rule '{self}': names a rate but no scenario")
+        if self.rate is not None and not 0 <= self.rate <= 1:
+            raise UsageError(f"rule '{self}': missing rate {self.rate:g} is not a share of the samples, from 0 to 1")
+        most = 100 if self.kind == DROP_PERCENT else 1
+        if not 0 <= self.limit <= most:
+            unit = "percent, from 0 to 100" if most == 100 else "a share, from 0 to 1 (0.01 is one point)"
+            raise UsageError(f"rule '{self}': {self.limit:g} is not {unit}")
+
+    @property
+    def target(self) -> tuple[str, str | None, float | None, bool]:
+        """What the rule is for; no two rules of one source may share it."""
+        return self.metric, self.scenario, self.rate, self.kind == FLOOR
+
+    @property
+    def specificity(self) -> int:
+        """0: a metric; 1: a metric in a scenario; 2: at a missing rate too."""
+        return (self.scenario is not None) + (self.rate is not None)
+
+    def covers(self, metric: str, scenario: str, rate: float) -> bool:
+        """Whether the rule is for the cells of this metric, scenario and missing rate."""
+        return (
+            metric == self.metric
+            and self.scenario in (None, scenario)
+            and (self.rate is None or abs(self.rate - rate) < 1e-9)
+        )
+
+    def __str__(self) -> str:
+        where = "" if self.scenario is None else f"@{self.scenario}"
+        where += "" if self.rate is None else f"/{self.rate:g}"
+        limit = {DROP: f":-{self.limit:g}", DROP_PERCENT: f":-{self.limit:g}%", FLOOR: f">={self.limit:g}"}
+        return f"{self.metric}{where}{limit[self.kind]}"
+
+
+def parse_rule(text: str) -> Rule:
+    """The rule that ``text`` writes.
+
+    >>> parse_rule("accuracy@missing-image/0.7:-2%")
+    Rule(metric='accuracy', scenario='missing-image', rate=0.7, kind='drop_percent', limit=2.0)
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = _SYNTAX.fullmatch("".join(text.split()))
+    if found is None:
+        raise UsageError(f"rule '{text}' is not understood: write {_FORMS}")
+    rate = None if found["rate"] is None else float(found["rate"])
+    kind = FLOOR if found["floor"] else DROP_PERCENT if found["percent"] else DROP
+    return Rule(found["metric"], found["scenario"], rate, kind, float(found["floor"] or found["drop"]))
+
+
+def read_rules(file: Path) -> list[Rule]:
+    """The rules of a TOML file.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown key, or a value that makes no rule.
+    """
+    text = read_text(file, "file of the gate's rules", UsageError)
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as cause:
+        raise UsageError(f"{file}: cannot be read as TOML ({cause})") from cause
+    try:
+        return _rules_of(content)
+    except UsageError as cause:
+        raise UsageError(f"{file}: {cause}") from None
+
+
+def choose_rules(file: Sequence[Rule], line: Sequence[Rule]) -> list[Rule]:
+    """The rules of the file and of the command line together; for the same cells, the command line's.
+
+    Raises:
+        UsageError: two rules of one source for the same cells.
+    """
+    for source in (file, line):
+        seen: dict[Any, Rule] = {}
+        for rule in source:
+            if rule.target in seen:
+                raise UsageError(f"rules '{seen[rule.target]}' and '{rule}' are for the same cells: keep one")
+            seen[rule.target] = rule
+    return list({rule.target: rule for rule in (*file, *line)}.values())
+
+
+def _rules_of(content: dict[str, Any]) -> list[Rule]:
+    for key in content:
+        if key not in _FILE_KEYS:
+            raise unknown_name("key", key, _FILE_KEYS)
+    lines, tables = content.get("fail", []), content.get("rule", [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise UsageError("'fail' is to be a list of rules: fail = [\"accuracy:-0.01\"]")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError("'rule' is to be a list of tables: write [[rule]]")
+    rules = [*map(parse_rule, lines), *map(_rule_of_table, tables)]
+    if not rules:
+        raise UsageError("holds no rule: give 'fail' or [[rule]]")
+    return rules
+
+
+def _rule_of_table(table: dict[str, Any]) -> Rule:
+    for key in table:
+        if key not in _RULE_KEYS:
+            raise unknown_name("key of a rule", key, _RULE_KEYS)
+    limits = [key for key in _LIMITS if key in table]
+    if "metric" not in table or len(limits) != 1:
+        raise UsageError(
+            f"a [[rule]] has a metric and one of {', '.join(_LIMITS)}, not {', '.join(table) or 'nothing'}"
+        )
+    for key, value in table.items():
+        wanted: tuple[type, ...] = (str,) if key in ("metric", "scenario") else (int, float)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UsageError(f"key '{key}' of a rule is {value!r}: give {'text' if str in wanted else 'a number'}")
+    rate = table.get("rate")
+    return Rule(
+        table["metric"],
+        table.get("scenario"),
+        None if rate is None else float(rate),
+        limits[0],
+        float(table[limits[0]]),
+    )

@@ -1,0 +1,1 @@
+"""The model: backbone + method + head, as a classifier and as a checkpoint."""

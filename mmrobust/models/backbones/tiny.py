@@ -1,0 +1,198 @@
+"""``--backbone tiny``: small backbones from a config, for machines and tests without weights.
+
+Their weights are random (seeded) and mean nothing until ``--method full`` has trained them. What depends on the data, a
+tokenizer and the filter bank's mean and spread, is taken from the training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    ViltConfig,
+    ViltImageProcessorPil,
+    ViltModel,
+)
+
+from mmrobust.data.dataset import Split
+from mmrobust.data.decoding import decode_audio
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.models.backbone import Backbone, check_modalities
+from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
+from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
+from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
+from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
+
+IMAGE_SIZE = 64
+PATCH_SIZE = 16
+HIDDEN_SIZE = 128
+LAYERS = 4
+DEEP_LAYERS = 12
+"""As many as the released CAV-MAE has: 11 for each modality, and one joint."""
+HEADS = 4
+DROPOUT = 0.1
+TEXT_LENGTH = 128
+VOCABULARY = 2000
+AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
+STATISTICS_SAMPLES = 512
+"""How many sounds the mean and the spread of the filter bank are taken from."""
+
+BERT_ENDS = ("[CLS]", "[SEP]")
+CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
+
+
+def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> Backbone:
+    """The tiny backbone ``name`` with random weights.
+
+    Args:
+        name: ``tiny`` (the family that fits the modalities) or one of :data:`TINY`.
+        modalities: what it must take.
+        train: the training split.
+        seed: of the weights.
+
+    Raises:
+        UsageError: no such name, or no tiny backbone for these modalities.
+    """
+    if name == "tiny":
+        name = _fitting(modalities)
+    if name not in TINY:
+        raise unknown_name("tiny backbone", name, TINY)
+    family, build = TINY[name]
+    check_modalities(family, modalities, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(train)
+
+
+def _fitting(modalities: Sequence[str]) -> str:
+    for name, (family, _) in TINY.items():
+        if set(family.modalities) == set(modalities):
+            return name
+    pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
+    raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
+
+
+def _tiny_vilt(train: Split) -> Backbone:
+    tokenizer = train_tokenizer(_texts(train), BERT_ENDS)
+    config = ViltConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN_SIZE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * HIDDEN_SIZE,
+        hidden_dropout_prob=DROPOUT,
+        max_position_embeddings=TEXT_LENGTH,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    images = ViltImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, size_divisor=PATCH_SIZE)
+    return ViltBackbone(ViltModel(config), ViltProcessor(tokenizer, images, TEXT_LENGTH), "tiny-vilt")
+
+
+def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Backbone:
+    config = CavMaeConfig(
+        audio_frames=AUDIO["frames"],
+        mel_bins=AUDIO["mel_bins"],
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_size=HIDDEN_SIZE,
+        num_specific_layers=DEEP_LAYERS - 1 if deep else LAYERS - 1,
+        num_joint_layers=1,
+        num_attention_heads=HEADS,
+        hidden_dropout_prob=DROPOUT,
+        fusion=fusion,
+    )
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
+    mean, std = _filterbank_statistics(train)
+    audio = AudioSettings(**AUDIO, mean=mean, std=std)
+    return CavMaeBackbone(
+        CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}"
+    )
+
+
+def _tiny_clip(train: Split) -> Backbone:
+    tokenizer = train_tokenizer(_texts(train), CLIP_ENDS)
+    tower = {
+        "hidden_size": HIDDEN_SIZE,
+        "intermediate_size": 4 * HIDDEN_SIZE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "attention_dropout": DROPOUT,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": TEXT_LENGTH,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    config = CLIPConfig(
+        text_config={**tower, **text},
+        vision_config={**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+        projection_dim=HIDDEN_SIZE,
+    )
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
+    return ClipBackbone(CLIPModel(config), ClipProcessor(tokenizer, images, TEXT_LENGTH), "tiny-clip")
+
+
+def _texts(train: Split) -> Iterable[str]:
+    return (sample.text for sample in train if sample.text is not None)
+
+
+def _filterbank_statistics(train: Split) -> tuple[float, float]:
+    """Mean and standard deviation over the frames of the first sounds of the training split."""
+    sounds = islice((sample for sample in train if sample.audio is not None), STATISTICS_SAMPLES)
+    decoded = (decode_audio(s.audio, f"sample '{s.id}' in {s.origin}") for s in sounds if s.audio is not None)
+    banks = [log_mel_filterbank(wave, rate, AUDIO["sampling_rate"], AUDIO["mel_bins"]) for wave, rate in decoded]
+    frames = np.concatenate(banks) if banks else np.zeros((0, 1))
+    return (float(frames.mean()), float(frames.std())) if frames.size else (0.0, 1.0)
+
+
+def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
+    """A lower-casing byte-pair tokenizer, trained on ``texts``.
+
+    Byte pairs and not WordPiece: the library's WordPiece trainer gives another vocabulary at every call.
+
+    Args:
+        texts: what to learn the vocabulary from.
+        ends: the tokens that open and close every text, the family's own.
+    """
+    special = ["[PAD]", "[UNK]", *ends]
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, min_frequency=2, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    start, end = ((token, special.index(token)) for token in ends)
+    tokenizer.post_processor = processors.BertProcessing(end, start)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=TEXT_LENGTH,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token=ends[0],
+        sep_token=ends[1],
+    )
+
+
+TINY: dict[str, tuple[type[Backbone], Callable[[Split], Backbone]]] = {
+    "tiny-vilt": (ViltBackbone, _tiny_vilt),
+    "tiny-clip": (ClipBackbone, _tiny_clip),
+    "tiny-cavmae": (CavMaeBackbone, _tiny_cavmae),
+    "tiny-cavmae-fusion": (CavMaeBackbone, partial(_tiny_cavmae, fusion=True)),
+    "tiny-cavmae-deep": (CavMaeBackbone, partial(_tiny_cavmae, deep=True)),
+}
+"""Name → (family, how it is made). One line for each family that has a tiny member."""

@@ -1,0 +1,257 @@
+"""ViLT (Kim et al., ICML 2021) through ``transformers.ViltModel``: one joint stream over text and image.
+
+Two things differ from the library, both needed for reproducible numbers: patches keep their order (the library draws it
+at random, which changes float sums), and the blocks' LayerNorm uses eps 1e-6 as in the original weights. Hugging Face's
+default of 1e-12 makes the gradient of MMP's constant initial prompts a thousand times too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import ViltModel
+
+from mmrobust.errors import UsageError
+from mmrobust.models.backbone import Backbone, BackboneSettings, Begun, Pooling, PromptSource
+from mmrobust.models.backbones.text_image import TextImageProcessor
+from mmrobust.models.layers import LayerView
+from mmrobust.models.sequence import TokenSequence
+
+BLOCK_EPS = 1e-6
+"""LayerNorm eps of the blocks and the final norm; the text embedding keeps the config's (1e-12)."""
+
+JOINT = "joint"
+
+MOST_TEXT_TOKENS = 2**16
+"""Far more than any text has; a position table that is stretched further would only fill the memory."""
+
+
+@dataclass(frozen=True)
+class ViltSettings(BackboneSettings):
+    """How a ViLT runs.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    max_text_length: int = 0
+    """Tokens of a text; longer ones are cut. More than the position table holds stretch it, as MMP does with the 40
+    positions of the released weights. 0: what the table holds."""
+
+    def __post_init__(self) -> None:
+        if self.max_text_length and self.max_text_length < 2:
+            raise UsageError(f"--max-text-length {self.max_text_length}: must be 2 or more, for [CLS] and [SEP]")
+        if self.max_text_length > MOST_TEXT_TOKENS:
+            raise UsageError(f"--max-text-length {self.max_text_length}: must be {MOST_TEXT_TOKENS:,} at most")
+
+
+class ViltProcessor(TextImageProcessor):
+    """Text by the backbone's tokenizer, images by its image processor, in sizes that keep their shape."""
+
+    image_processor_class = "ViltImageProcessorPil"
+
+    @property
+    def fill_size(self) -> tuple[int, int]:
+        """See :attr:`TextImageProcessor.fill_size`: the size that the model was trained on."""
+        side = int(self.image_processor.size["shortest_edge"])
+        return side, side
+
+    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """pixel_values [B, 3, H, W], pixel_mask [B, H, W]."""
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        padding = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        return {
+            "pixel_values": torch.stack([F.pad(image, pad) for image, pad in zip(images, padding, strict=True)]),
+            "pixel_mask": torch.stack(
+                [
+                    F.pad(torch.ones(image.shape[1:], dtype=torch.long), pad)
+                    for image, pad in zip(images, padding, strict=True)
+                ]
+            ),
+        }
+
+    def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """Patches and their rows, so that images of one size come together, and tokens of the text."""
+        patch = int(self.image_processor.size_divisor)
+        rows, columns = (side // patch for side in sample["image"].shape[1:])
+        return rows * columns, rows, len(sample["text"])
+
+
+class ViltPooling(Pooling):
+    """Final norm, then the tanh dense on the text [CLS] (pooled), or the text and the image [CLS] (parts)."""
+
+    trained_names: ClassVar[tuple[str, ...]] = ("pooler",)
+
+    def __init__(self, norm: nn.Module, pooler: nn.Module, size: int) -> None:
+        super().__init__()
+        self.norm, self.pooler = norm, pooler
+        self.pooled_size = size
+        self.part_sizes = {"image": size, "text": size}
+
+    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
+        """tanh(dense(norm(text [CLS]))) [B, D]."""
+        pooled: Tensor = self.pooler(self.norm(streams[JOINT].segment("text")))
+        return pooled
+
+    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """The last layer's [CLS] of each modality, normed [B, D]."""
+        return {m: self.norm(streams[JOINT].segment(m)[:, 0]) for m in ("image", "text")}
+
+
+class ViltBackbone(Backbone):
+    """ViLT as one joint stream: [prompts | text | image]."""
+
+    family = "vilt"
+    settings_class = ViltSettings
+    modalities = ("image", "text")
+    streams = (JOINT,)
+    processor: ViltProcessor
+    lora_targets = ("attention.query", "attention.value")
+
+    def __init__(self, model: ViltModel, processor: ViltProcessor, source: str) -> None:
+        for layer in model.encoder.layer:
+            layer.layernorm_before.eps = layer.layernorm_after.eps = BLOCK_EPS
+        model.layernorm.eps = BLOCK_EPS
+        super().__init__(model, processor, source)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """See :meth:`Backbone.configure`; the processor cuts texts at the length that is asked for."""
+        super().configure(settings)
+        table = self.model.config.max_position_embeddings
+        self.processor.max_length = self.settings.max_text_length or table
+
+    @property
+    def width(self) -> Mapping[str, int]:
+        """See :attr:`Backbone.width`."""
+        return {JOINT: self.model.config.hidden_size}
+
+    def layers(self, stream: str) -> Sequence[LayerView]:
+        """See :meth:`Backbone.layers`."""
+        del stream
+        return [_view(layer) for layer in self.model.encoder.layer]
+
+    def first_layer(self, stream: str) -> int:
+        """See :meth:`Backbone.first_layer`."""
+        del stream
+        return 0
+
+    def pooling(self) -> ViltPooling:
+        """See :meth:`Backbone.pooling`."""
+        return ViltPooling(self.model.layernorm, self.model.pooler, self.model.config.hidden_size)
+
+    def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
+        """Text tokens, or the image [CLS] and the valid patches; both with positions and the modality's type."""
+        modality_type = self.model.embeddings.token_type_embeddings.weight
+        if modality == "text":
+            text = self._embed_text(inputs["input_ids"]) + modality_type[0]
+            return TokenSequence(text, inputs["attention_mask"].bool(), (("text", text.shape[1]),))
+        image, mask = self._embed_image(inputs["pixel_values"], inputs["pixel_mask"])
+        return TokenSequence(image + modality_type[1], mask, (("image", image.shape[1]),))
+
+    def meet(
+        self,
+        alone: Mapping[str, TokenSequence],
+        prompts: PromptSource | None = None,
+        begun: Mapping[str, Begun] | None = None,
+    ) -> dict[str, TokenSequence]:
+        """See :meth:`Backbone.meet`: every layer sees text and image."""
+        start = begun[JOINT] if begun else Begun(self.join(alone), 0)
+        return {JOINT: self.run(JOINT, start, prompts)}
+
+    def join(self, alone: Mapping[str, TokenSequence]) -> TokenSequence:
+        """See :meth:`Backbone.join`: text, then image."""
+        return alone["text"].followed_by(alone["image"])
+
+    def _embed_text(self, ids: Tensor) -> Tensor:
+        """Tokens [B, L, D] with positions, stretched where texts may be longer than the position table.
+
+        The table itself stays as it is: it is the backbone's weight, frozen or trained.
+        """
+        embeddings = self.model.embeddings.text_embeddings
+        table = embeddings.position_embeddings.weight
+        longest = self.settings.max_text_length
+        if longest <= len(table):
+            short: Tensor = embeddings(input_ids=ids)
+            return short
+        positions = stretch_text_positions(table, longest)[: ids.shape[1]]
+        tokens = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings.weight[0] + positions
+        long: Tensor = embeddings.dropout(embeddings.LayerNorm(tokens))
+        return long
+
+    def _embed_image(self, pixels: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K].
+
+        K is the most valid patches of any image. They come first, in reading order; a padded one is never attended to.
+        """
+        embeddings = self.model.embeddings
+        patches = embeddings.patch_embeddings(pixels)
+        grid = patches.shape[2:]
+        mask = F.interpolate(pixel_mask[:, None].float(), size=grid)[:, 0].bool()
+        tokens = (patches + self._positions(mask)).flatten(2).transpose(1, 2)
+        mask = mask.flatten(1)
+        if not mask.all():
+            order = torch.argsort(~mask, dim=1, stable=True)[:, : int(mask.sum(1).max())]
+            tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
+            mask = mask.gather(1, order)
+        cls = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(tokens), -1, -1)
+        tokens = embeddings.dropout(torch.cat([cls, tokens], dim=1))
+        return tokens, F.pad(mask, (1, 0), value=True)
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        """The position map [1 or B, D, rows, columns] stretched to each image's own rows × columns of valid patches."""
+        side = self.model.config.image_size // self.model.config.patch_size
+        table = self.model.embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        rows, columns = mask.shape[1:]
+        if mask.all():
+            return _stretch(table, rows, columns)
+        maps = {}
+        sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+        for height, width in set(sizes):
+            stretched = _stretch(table, height, width)
+            maps[height, width] = F.pad(stretched, (0, columns - width, 0, rows - height))
+        return torch.cat([maps[size] for size in sizes])
+
+
+def stretch_text_positions(table: Tensor, length: int) -> Tensor:
+    """A position table [L, D] at another length [length, D]: bilinear, corners not aligned, as MMP does.
+
+    Its map is stretched along L alone, where bilinear is linear.
+    """
+    return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
+
+
+def _stretch(table: Tensor, rows: int, columns: int) -> Tensor:
+    """A position map [1, D, side, side] at another size, bilinear with aligned corners, as ViLT does."""
+    if table.shape[2:] == (rows, columns):
+        return table
+    return F.interpolate(table, size=(rows, columns), mode="bilinear", align_corners=True)
+
+
+def _view(layer: Any) -> LayerView:
+    """The parts of a ``ViltLayer``."""
+    attention = layer.attention.attention
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return attention.query(x), attention.key(x), attention.value(x)
+
+    return LayerView(
+        norm1=layer.layernorm_before,
+        project=project,
+        out=lambda x: layer.attention.output(x, None),
+        norm2=layer.layernorm_after,
+        mlp=lambda x: layer.output.dropout(layer.output.dense(layer.intermediate(x))),
+        heads=attention.num_attention_heads,
+        attention_dropout=attention.dropout,
+    )
+
+
+def load(place: str, source: str) -> ViltBackbone:
+    """The ViLT whose weights and processor lie in the folder or Hub id ``place``."""
+    model = ViltModel.from_pretrained(place)
+    processor = ViltProcessor.load(place, model.config.max_position_embeddings)
+    return ViltBackbone(model, processor, source)

@@ -1,0 +1,27 @@
+"""Heads: what turns features into class scores. One module each, and one line in :data:`HEADS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmrobust.configuration import look_up
+
+if TYPE_CHECKING:
+    from mmrobust.models.heads.base import Head
+
+HEADS = {
+    "linear": "mmrobust.models.heads.linear:LinearHead",
+    "mlp": "mmrobust.models.heads.linear:MlpHead",
+    "prototype": "mmrobust.models.heads.prototype:PrototypeHead",
+}
+"""Name → ``module:class``; imported when it is asked for."""
+
+
+def head_class(name: str) -> type[Head]:
+    """The class of the head ``name``.
+
+    Raises:
+        UsageError: there is no such head.
+    """
+    cls: type[Head] = look_up(HEADS, name, "head")
+    return cls

@@ -1,0 +1,46 @@
+"""The heads of the papers: ``linear``, and MMP's ``mlp``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmrobust.cases import Case
+from mmrobust.models.backbone import Features
+from mmrobust.models.heads.base import Head, HeadSizes
+
+
+class LinearHead(Head):
+    """``linear``: one dense layer on the pooled vector; CAV-MAE's has a LayerNorm in front."""
+
+    name = "linear"
+
+    def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
+        super().__init__(config, sizes, classes, cases)
+        self.norm = nn.LayerNorm(sizes.pooled) if sizes.normed else nn.Identity()
+        self.dense = nn.Linear(sizes.pooled, classes)
+
+    def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
+        """See :meth:`Head.forward`."""
+        logits: Tensor = self.dense(self.norm(features.pooled_BD))
+        return logits
+
+
+class MlpHead(Head):
+    """``mlp``: Linear(D, 2D), LayerNorm, GELU, Linear(2D, classes), as in MMP (and ViLT before it)."""
+
+    name = "mlp"
+
+    def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
+        super().__init__(config, sizes, classes, cases)
+        size = sizes.pooled
+        self.layers = nn.Sequential(
+            nn.Linear(size, 2 * size), nn.LayerNorm(2 * size), nn.GELU(), nn.Linear(2 * size, classes)
+        )
+
+    def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
+        """See :meth:`Head.forward`."""
+        logits: Tensor = self.layers(features.pooled_BD)
+        return logits

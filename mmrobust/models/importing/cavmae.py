@@ -1,0 +1,132 @@
+"""CAV-MAE's fine-tuned checkpoints (YuanGongND/cav-mae, ``CAVMAEFT``): the encoder's names are already ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mmrobust.errors import CheckpointError
+from mmrobust.models.importing.reference import Imported, ReferenceState
+
+WHAT = "checkpoint of cav-mae"
+REPOSITORY = "https://github.com/YuanGongND/cav-mae"
+TASKS = {"acc": ("single-label", "accuracy"), "mAP": ("multi-label", "map")}
+"""The reference's ``metrics`` → (our task, our headline metric)."""
+FUSION = "fusion_block."
+"""Prompt-the-Missing's fusion block between the streams, where a release of it was saved."""
+
+_PLAIN = (
+    "modality_a",
+    "modality_v",
+    "pos_embed_a",
+    "pos_embed_v",
+    *(f"{m}.{kind}" for m in ("norm", "norm_a", "norm_v") for kind in ("weight", "bias")),
+    *(f"patch_embed_{m}.proj.{kind}" for m in "av" for kind in ("weight", "bias")),
+)
+_BLOCK = (
+    *(f"norm{n}{suffix}" for n in (1, 2) for suffix in ("", "_a", "_v")),
+    "attn.qkv",
+    "attn.proj",
+    "mlp.fc1",
+    "mlp.fc2",
+)
+_HEAD = {"norm": "mlp_head.0", "dense": "mlp_head.1"}
+
+
+def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+    """A checkpoint of the reference, as CAV-MAE + ``full`` + ``linear`` head.
+
+    Args:
+        state: its state dict; names with or without ``module.``.
+        settings: its configuration: ``num_heads`` (12 for a hidden size of 768) and ``mel_bins`` (128), which no tensor
+            tells; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one label per sample,
+            ``mAP``: several); ``dataset``. The ``args.json`` that the reference writes beside its weights has them.
+        head_from: of no use here.
+
+    Raises:
+        CheckpointError: a weight that is missing or not known, or a setting that is needed; the message names it.
+        UsageError: ``head_from`` was given.
+    """
+    reference = ReferenceState(state, settings, WHAT)
+    reference.only_head(head_from)
+    task, metric = _task(reference)
+    inputs, remarks = _filterbank(reference)
+    sizes = _sizes(reference)
+    counts = {"a": sizes["num_specific_layers"], "v": sizes["num_specific_layers"], "u": sizes["num_joint_layers"]}
+    backbone = {name: reference.take(name) for name in _PLAIN}
+    for stream, count in counts.items():
+        names = [f"blocks_{stream}.{i}.{part}.{k}" for i in range(count) for part in _BLOCK for k in ("weight", "bias")]
+        backbone |= {name: reference.take(name) for name in names}
+    trained = {f"head.{o}.{k}": reference.take(f"{t}.{k}") for o, t in _HEAD.items() for k in ("weight", "bias")}
+    aside = reference.take_all(FUSION)
+    reference.finish()
+    if aside:
+        remarks = (
+            *remarks,
+            "leaves Prompt the Missing's fusion block behind: CAVMAEFT, whose checkpoint this is, does not use it",
+        )
+    return Imported(
+        family="cavmae",
+        repository=REPOSITORY,
+        sizes=sizes,
+        backbone=backbone,
+        method={"name": "full"},
+        head={"name": "linear"},
+        trained=trained,
+        classes=trained["head.dense.bias"].numel(),
+        task=task,
+        headline_metric=metric,
+        dataset=str(settings.get("dataset") or "unknown"),
+        inputs=inputs,
+        aside=aside,
+        remarks=remarks,
+    )
+
+
+def _task(reference: ReferenceState) -> tuple[str, str]:
+    """Task and headline metric: of a single label, where the settings do not say otherwise."""
+    metrics = reference.settings.get("metrics", "acc")
+    if not isinstance(metrics, str) or metrics not in TASKS:
+        raise CheckpointError(f"{WHAT}: setting metrics = {metrics!r} is none of {', '.join(TASKS)}")
+    return TASKS[metrics]
+
+
+def _filterbank(reference: ReferenceState) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Mean and spread that the reference takes off its filter bank, and a remark where nobody knows them."""
+    names = {"mean": "dataset_mean", "std": "dataset_std"}
+    known = {o: t for o, t in names.items() if reference.settings.get(t) is not None}
+    inputs = {ours: float(reference.number(theirs, 0.0)) for ours, theirs in known.items()}
+    if inputs.get("std", 1.0) <= 0:
+        raise CheckpointError(f"{WHAT}: setting dataset_std = {inputs['std']} must be above 0")
+    if len(known) == len(names):
+        return inputs, ()
+    lacking = " and ".join(theirs for ours, theirs in names.items() if ours not in known)
+    return inputs, (
+        f"{lacking} unknown: filter banks are normalised as the reference does on VGGSound; a --config FILE.json with "
+        "them (its args.json) sets them",
+    )
+
+
+def _sizes(reference: ReferenceState) -> dict[str, Any]:
+    """Arguments of ``CavMaeConfig``, read off the tensors' shapes."""
+    hidden, channels, patch, _ = reference.shape("patch_embed_v.proj.weight", 4)
+    mel_bins = int(reference.number("mel_bins", 128))
+    sounds = reference.shape("pos_embed_a", 3)[1]
+    if mel_bins < patch or sounds % (mel_bins // patch):
+        raise CheckpointError(
+            f"{WHAT}: mel_bins {mel_bins} in patches of {patch} do not divide the {sounds} positions of pos_embed_a"
+        )
+    return {
+        "audio_frames": sounds // (mel_bins // patch) * patch,
+        "mel_bins": mel_bins,
+        "image_size": reference.side(reference.shape("pos_embed_v", 3)[1], "pos_embed_v") * patch,
+        "patch_size": patch,
+        "num_channels": channels,
+        "hidden_size": hidden,
+        "num_specific_layers": reference.count("blocks_a"),
+        "num_joint_layers": reference.count("blocks_u"),
+        "num_attention_heads": reference.heads(hidden),
+        "mlp_ratio": reference.shape("blocks_a.0.mlp.fc1.weight", 2)[0] / hidden,
+    }

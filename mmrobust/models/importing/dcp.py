@@ -1,0 +1,204 @@
+"""DCP's checkpoints (hulianyuyy/Deep_Correlated_Prompting, commit 3519534): CLIP with prompts, in its own names.
+
+The reference holds everything in one state dict: OpenAI's CLIP below ``model.image_encoder`` and
+``model.text_encoder``, the prompts below ``model.prompt_learner`` and in block 0 of each tower, and one linear head per
+task. It names a case by what is *present*: its ``image`` is our ``missing-text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmrobust.errors import CheckpointError
+from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
+
+WHAT = "checkpoint of Deep_Correlated_Prompting"
+REPOSITORY = "https://github.com/hulianyuyy/Deep_Correlated_Prompting"
+CASES = {"complete": "complete", "missing-text": "image", "missing-image": "text"}
+"""Our name of a case → the reference's."""
+STATES = {"present": "complete", "missing": "missing"}
+"""Our name of a modality's state → the reference's."""
+TOWERS = {"image": ("model.image_encoder", "vision_model"), "text": ("model.text_encoder", "text_model")}
+"""Tower → (the reference's name of it, that of ``transformers.CLIPModel``)."""
+LEARNER = "model.prompt_learner"
+HEAD_DIM = 64
+"""Size of an attention head in every model of OpenAI's, and in the reference's code, where settings name no other."""
+DYNAMIC_SEED = 0
+
+
+def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+    """A checkpoint of the reference, as CLIP + ``dcp`` + ``linear`` head.
+
+    Dynamic prompts are read from ``dynamic.{tower}.{case}``, or from block 0's ``prompts_dynamic_{case}`` as forks
+    write them. The released code saves none: then they are drawn anew, and a remark says what that means.
+
+    Args:
+        state: its state dict; names with or without ``module.``.
+        settings: its configuration: ``head_dim`` (64 by default), which no tensor tells.
+        head_from: which task's head to take, where there are several.
+
+    Raises:
+        CheckpointError: a weight that is missing or not known, or a setting out of range; the message names it.
+        UsageError: an unknown ``head_from``.
+    """
+    reference = ReferenceState(state, settings, WHAT)
+    sizes, method = _sizes(reference), _method(reference)
+    head_name = reference.choose_head(head_from)
+    clip = {"logit_scale": reference.take("model.logit_scale")}
+    for tower in TOWERS:
+        clip |= _tower(reference, tower)
+    trained, remarks = _prompts(reference, method["depth"])
+    trained |= {
+        # The reference trains these in place; ours are copies beside frozen ones, and both get these values.
+        "pooling.visual_projection.weight": clip["visual_projection.weight"],
+        **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
+        **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
+        **reference.affine(f"{head_name}_classifier", "head.dense"),
+    }
+    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
+    reference.finish()
+    task, metric = HEADS[head_name]
+    return Imported(
+        family="clip",
+        repository=REPOSITORY,
+        sizes=sizes,
+        backbone=clip,
+        method=method,
+        head={"name": "linear"},
+        trained=trained,
+        classes=trained["head.dense.bias"].numel(),
+        task=task,
+        headline_metric=metric,
+        dataset=head_name,
+        aside=aside,
+        remarks=remarks,
+    )
+
+
+def _sizes(reference: ReferenceState) -> dict[str, Any]:
+    """Arguments of ``CLIPConfig``, read off the tensors' shapes."""
+    image, text = (theirs for theirs, _ in TOWERS.values())
+    vision_width, channels, patch, _ = reference.shape(f"{image}.conv1.weight", 4)
+    patches = reference.shape(f"{image}.positional_embedding", 2)[0] - 1
+    vocabulary, text_width = reference.shape(f"{text}.token_embedding.weight", 2)
+    ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
+    return {
+        "projection_dim": reference.shape(f"{image}.proj", 2)[1],
+        "text_config": {
+            **_tower_sizes(reference, text, text_width),
+            "vocab_size": vocabulary,
+            "max_position_embeddings": reference.shape(f"{text}.positional_embedding", 2)[0],
+            **ends,  # OpenAI's vocabulary ends with the start and the end token
+        },
+        "vision_config": {
+            **_tower_sizes(reference, image, vision_width),
+            "num_channels": channels,
+            "image_size": reference.side(patches, f"{image}.positional_embedding") * patch,
+            "patch_size": patch,
+        },
+    }
+
+
+def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str, Any]:
+    head_dim = reference.number("head_dim", HEAD_DIM)
+    if type(head_dim) is not int or head_dim < 1 or width % head_dim:
+        raise CheckpointError(
+            f"{WHAT}: head_dim {head_dim} does not divide the width {width} of {theirs}; a --config FILE.json names it"
+        )
+    return {
+        "hidden_size": width,
+        "intermediate_size": reference.shape(f"{theirs}.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "num_hidden_layers": reference.count(f"{theirs}.transformer.resblocks"),
+        "num_attention_heads": width // head_dim,
+    }
+
+
+def _method(reference: ReferenceState) -> dict[str, Any]:
+    """Settings of ``dcp``: rows of all three kinds together, and how many layers get correlated ones of their own."""
+    rows = reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
+    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
+    return {"name": "dcp", "length": 3 * rows, "depth": depth}
+
+
+def _tower(reference: ReferenceState, tower: str) -> dict[str, Tensor]:
+    """One encoder in OpenAI's names → in those of ``transformers.CLIPModel``."""
+    theirs, ours = TOWERS[tower]
+    layers = reference.count(f"{theirs}.transformer.resblocks")
+    found = {f"{ours}.embeddings.position_embedding.weight": reference.take(f"{theirs}.positional_embedding")}
+    if tower == "image":
+        found |= {
+            f"{ours}.embeddings.class_embedding": reference.take(f"{theirs}.class_embedding"),
+            f"{ours}.embeddings.patch_embedding.weight": reference.take(f"{theirs}.conv1.weight"),
+            "visual_projection.weight": reference.take(f"{theirs}.proj").T.contiguous(),
+            **reference.affine(f"{theirs}.ln_pre", f"{ours}.pre_layrnorm"),
+            **reference.affine(f"{theirs}.ln_post", f"{ours}.post_layernorm"),
+        }
+    else:
+        found |= {
+            f"{ours}.embeddings.token_embedding.weight": reference.take(f"{theirs}.token_embedding.weight"),
+            "text_projection.weight": reference.take(f"{theirs}.text_projection").T.contiguous(),
+            **reference.affine(f"{theirs}.ln_final", f"{ours}.final_layer_norm"),
+        }
+    for layer in range(layers):
+        found |= _layer(reference, f"{theirs}.transformer.resblocks.{layer}", f"{ours}.encoder.layers.{layer}")
+    return found
+
+
+def _layer(reference: ReferenceState, theirs: str, ours: str) -> dict[str, Tensor]:
+    found = {
+        **reference.affine(f"{theirs}.ln_1", f"{ours}.layer_norm1"),
+        **reference.affine(f"{theirs}.ln_2", f"{ours}.layer_norm2"),
+        **reference.affine(f"{theirs}.mlp.c_fc", f"{ours}.mlp.fc1"),
+        **reference.affine(f"{theirs}.mlp.c_proj", f"{ours}.mlp.fc2"),
+        **reference.affine(f"{theirs}.attn.out_proj", f"{ours}.self_attn.out_proj"),
+    }
+    for kind in ("weight", "bias"):
+        for name, rows in zip("qkv", reference.take(f"{theirs}.attn.in_proj_{kind}").chunk(3), strict=True):
+            found[f"{ours}.self_attn.{name}_proj.{kind}"] = rows.contiguous()
+    return found
+
+
+def _prompts(reference: ReferenceState, depth: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Everything that the method ``dcp`` trains, and remarks."""
+    found = {f"method.common.{ours}": reference.take(f"{LEARNER}.common_prompt_{name}") for ours, name in CASES.items()}
+    missing: list[str] = []
+    generator = torch.Generator().manual_seed(DYNAMIC_SEED)
+    for tower, word in {"image": "visual", "text": "text"}.items():
+        rows, width = reference.shape(f"{LEARNER}.{word}_prompt_complete", 2)
+        for ours, name in STATES.items():
+            found[f"method.correlated.{tower}.{ours}"] = reference.take(f"{LEARNER}.{word}_prompt_{name}")
+        for layer in range(depth):
+            chain = f"method.chain.{tower}.{layer}"
+            projection = f"{LEARNER}.compound_prompt_projections_{tower}.{layer}"
+            found |= reference.affine(f"{LEARNER}.layernorm_{tower}.{layer}", f"{chain}.0")
+            found |= reference.affine(f"{projection}.0", f"{chain}.1")
+            found |= reference.affine(f"{projection}.2", f"{chain}.3")
+        for index in (0, 2):
+            theirs = f"{LEARNER}.common_prompt_projection_{tower}.{index}"
+            found |= reference.affine(theirs, f"method.common_projection.{tower}.{index}")
+        block, attention = f"{TOWERS[tower][0]}.transformer.resblocks.0", f"method.attention.{tower}"
+        found |= reference.affine(f"{block}.attn_prompt.out_proj", f"{attention}.out_proj")
+        for kind in ("weight", "bias"):
+            found[f"{attention}.in_proj_{kind}"] = reference.take(f"{block}.attn_prompt.in_proj_{kind}")
+        for ours, name in CASES.items():
+            drawn = torch.randn(rows, width, generator=generator) * 0.02
+            keys = (f"dynamic.{tower}.{name}", f"{block}.prompts_dynamic_{name}")
+            key = next((key for key in keys if reference.has(key)), None)
+            missing += [] if key else [f"{tower}/{ours}"]
+            # [n, 1, D] in the reference, where the middle axis is the batch
+            found[f"method.dynamic.{tower}.{ours}"] = reference.take(key).reshape(-1, width) if key else drawn
+    if not missing:
+        return found, ()
+    remark = (
+        f"holds no dynamic prompts for {', '.join(missing)}: the released code neither trains nor saves them, so they "
+        f"were drawn anew (seed {DYNAMIC_SEED}); expect figures near, not equal to, those of the run that wrote it"
+    )
+    return found, (remark,)
+
+
+def _norm(clip: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    return {f"{ours}.{kind}": clip[f"{theirs}.{kind}"] for kind in ("weight", "bias")}

@@ -1,0 +1,72 @@
+"""LoRA (Hu et al., ICLR 2022) through PEFT: a baseline that adapts the attention's projections, whatever the case.
+
+Each target W becomes W + (alpha / rank) · B A, with A [rank, in] and B [out, rank] trained and B zero at the beginning.
+PEFT puts A and B into the backbone's model, next to the weight that they adapt; that weight stays frozen to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mmrobust.errors import UsageError
+from mmrobust.models.backbone import Backbone
+from mmrobust.models.methods.base import Method, MethodConfig
+
+
+@dataclass(frozen=True)
+class LoraConfig(MethodConfig):
+    """Settings of LoRA.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    """The adaptation is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Dense layers to adapt, by the ends of their names; empty: the backbone family's choice."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if self.rank < 1 or self.alpha <= 0:
+            raise UsageError(f"lora method: rank {self.rank} and alpha {self.alpha:g} must be positive")
+
+
+class Lora(Method):
+    """``lora``: low-rank changes of dense layers, inside the backbone's model.
+
+    Raises:
+        UsageError: PEFT is not installed, the backbone has none of the targets, or it was adapted before.
+    """
+
+    name = "lora"
+    config_class = LoraConfig
+    trains_pooling = True
+
+    def __init__(self, config: LoraConfig, backbone: Backbone, cases: Sequence[str]) -> None:
+        super().__init__(config, backbone, cases)
+        peft = _peft()
+        if any(".lora_" in name for name, _ in backbone.model.named_parameters()):
+            raise UsageError(f"lora method: backbone {backbone.source} carries LoRA weights already; load it anew")
+        targets = list(config.targets or backbone.lora_targets)
+        # PEFT's LoraConfig wants a whole number as alpha, but only ever divides it by the rank.
+        settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets)
+        try:
+            peft.inject_adapter_in_model(settings, backbone.model)
+        except ValueError as cause:
+            raise UsageError(f"lora method: {backbone.family} has no dense layers {', '.join(targets)}") from cause
+        # Also registered here, so that they count as the method's own when it is chosen what trains.
+        self.weights = nn.ParameterList(p for name, p in backbone.model.named_parameters() if ".lora_" in name)
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as cause:
+        raise UsageError('method lora needs PEFT: pip install "mmrobust[peft]"') from cause

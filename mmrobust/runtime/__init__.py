@@ -1,0 +1,1 @@
+"""What a process runs on and with: devices, threads, workers, progress, interrupts, the Hub, Ray."""

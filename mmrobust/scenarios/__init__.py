@@ -1,0 +1,1 @@
+"""Which sample is in which case: scenarios, missing tables and the grid."""

@@ -1,0 +1,166 @@
+"""The grid: scenarios × missing rates × mask seeds × promptings, and what users write to choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from mmrobust.cases import PROMPTINGS, Case
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.scenarios.draws import ScenarioDraw
+from mmrobust.scenarios.missing_tables import GivenDraw, GivenTable
+from mmrobust.scenarios.scenario import Scenario, scenario_names
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One point of the grid; it has one number per metric."""
+
+    scenario: str
+    missing_rate: float
+    seed: int
+    prompting: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scenarios × missing rates × mask seeds × promptings; and given missing tables × promptings.
+
+    Raises:
+        UsageError: an empty axis (scenarios may be none where there are tables), a rate outside [0, 1] or an unknown
+            prompting.
+    """
+
+    scenarios: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    promptings: tuple[str, ...] = PROMPTINGS
+    tables: tuple[GivenTable, ...] = ()
+
+    def __post_init__(self) -> None:
+        for axis in ("scenarios", "rates", "seeds", "promptings"):
+            values = tuple(dict.fromkeys(getattr(self, axis)))
+            if not values and not (axis == "scenarios" and self.tables):
+                raise UsageError(f"the grid has no {axis}: name at least one")
+            object.__setattr__(self, axis, values)
+        object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
+        object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
+        for prompting in self.promptings:
+            if prompting not in PROMPTINGS:
+                raise unknown_name("prompting", prompting, PROMPTINGS)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, scenario by scenario, then by prompting, rate and seed."""
+        for scenario in self.scenarios:
+            for prompting in self.promptings:
+                for rate in self.rates:
+                    for seed in self.seeds:
+                        yield Cell(scenario, rate, seed, prompting)
+        for table in self.tables:
+            for prompting in self.promptings:
+                yield Cell(table.name, table.rate, 0, prompting)
+
+    def draws(
+        self, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None = None
+    ) -> Iterator[tuple[str, int, tuple[float, ...], ScenarioDraw | GivenDraw]]:
+        """(scenario, seed, rates, draw) for every missing table of the grid, the drawn ones and the given ones."""
+        for name in self.scenarios:
+            scenario = Scenario.parse(name, modalities)
+            for seed in self.seeds:
+                yield name, seed, self.rates, ScenarioDraw(sample_ids, scenario, seed, natural)
+        for table in self.tables:
+            yield table.name, 0, (table.rate,), table.over(sample_ids)
+
+    def cases(self, modalities: Sequence[str]) -> tuple[Case, ...]:
+        """What affected samples become in any of its cells."""
+        drawn = (case for name in self.scenarios for case in Scenario.parse(name, modalities).cases)
+        given = (Case.parse(name, modalities) for table in self.tables for name in set(table.cases.values()))
+        return tuple(dict.fromkeys((*drawn, *given)))
+
+
+DEFAULT_RATES = tuple(step / 10 for step in range(11))
+DEFAULT_SEEDS = (0, 1, 2)
+MOST_SEEDS = 10_000
+
+
+def make_grid(
+    modalities: Sequence[str],
+    scenarios: Sequence[str] | None,
+    rates: Sequence[float],
+    seeds: int | Sequence[int],
+    promptings: Sequence[str],
+    tables: Sequence[GivenTable] = (),
+) -> Grid:
+    """The grid for a model of these modalities: every missing-modality scenario, where neither these nor tables are.
+
+    Raises:
+        UsageError: a scenario, rate or prompting that does not exist, or no seed.
+    """
+    chosen = tuple(scenarios or ()) or (() if tables else scenario_names(modalities))
+    drawn = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
+    return Grid(chosen, tuple(rates), drawn, tuple(promptings), tuple(tables))
+
+
+def mask_seeds(count: int) -> tuple[int, ...]:
+    """The first ``count`` mask seeds, from 0.
+
+    Raises:
+        UsageError: none at all, or more than anybody needs: a grid of them would fill the memory.
+    """
+    if not 1 <= count <= MOST_SEEDS:
+        raise UsageError(f"--seeds {count}: from 1 to {MOST_SEEDS:,} mask seeds")
+    return tuple(range(count))
+
+
+def check_rate(rate: float) -> float:
+    """``rate`` itself, where it is a missing rate.
+
+    Raises:
+        UsageError: it lies outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1")
+    return float(rate)
+
+
+def check_seed(seed: int) -> int:
+    """``seed`` itself, where random numbers can be drawn from it.
+
+    Raises:
+        UsageError: it is negative, or too large for PyTorch.
+    """
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed {seed}: give a whole number of 0 or more, below 2^63")
+    return seed
+
+
+def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
+    """Rates from text: numbers, comma-separated lists and ``start:stop:step`` (stop included).
+
+    >>> parse_rates(["0:1:0.5", "0.7"])
+    (0.0, 0.5, 0.7, 1.0)
+    """
+    rates: set[Decimal] = set()
+    for text in texts:
+        for part in text.split(","):
+            rates.update(_parse_rate_range(part.strip()))
+    return tuple(sorted(check_rate(float(rate)) for rate in rates))
+
+
+def _parse_rate_range(text: str) -> list[Decimal]:
+    """The rates of one ``number`` or ``start:stop:step``, in decimal arithmetic, so that 0.1 steps reach 1."""
+    try:
+        numbers = [Decimal(number) for number in text.split(":")]
+    except InvalidOperation:
+        numbers = []
+    if len(numbers) == 1 and numbers[0].is_finite():
+        return numbers
+    if len(numbers) == 3 and all(n.is_finite() for n in numbers) and numbers[2] > 0 and numbers[1] >= numbers[0]:
+        start, stop, step = numbers
+        check_rate(float(start))
+        check_rate(float(stop))
+        if (stop - start) / step > 10_000:
+            raise UsageError(f"missing rates '{text}' are more than 10,000: take a larger step")
+        return [start + step * i for i in range(int((stop - start) / step) + 1)]
+    raise UsageError(f"missing rate '{text}' is neither a number nor start:stop:step; try 0.7 or 0:1:0.1")

@@ -1,0 +1,266 @@
+"""Missing tables as files: written for other programs, and given to ``eval`` in place of one that a scenario draws.
+
+Parquet and CSV have the columns ``id`` and ``case``. ``.pt`` is what the code of MMP and DCP keeps: a vector of codes
+in the split's order, 0 complete, 1 text missing, 2 image missing. It says no ids, so its length alone can be checked.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.cases import Case
+from mmrobust.degradations import check_noise
+from mmrobust.errors import DataError, UsageError
+from mmrobust.storage.files import atomic_file, check_file
+
+SUFFIXES = (".parquet", ".csv", ".pt")
+COLUMNS = ("id", "case")
+CODES = ("complete", "missing-text", "missing-image")
+"""The cases of the papers' codes 0, 1 and 2."""
+PREFIX = "table:"
+FOLDER = "missing-tables"
+"""Where results keep the tables that were given, so that their cells can be scored again without the file."""
+MOST_BYTES = 2**30
+"""Of a ``.pt``: codes of 200 million samples."""
+
+
+@dataclass(frozen=True)
+class GivenTable:
+    """A missing table from a file. To a grid it is a scenario of its own, with one rate and the seed 0."""
+
+    name: str
+    """``table:STEM@HASH``: the file's name and a hash of what it says, so that two tables never share a name."""
+    rate: float
+    """The share of the split's samples that it affects."""
+    cases: Mapping[str, str]
+    """Sample id → case name, for every sample of the split. Who lacks a modality by nature lacks it here too."""
+    affected_ids: frozenset[str]
+    """Those that are in another case than by nature."""
+    given: Mapping[str, str] = field(repr=False)
+    """Sample id → case name, as the file has it."""
+
+    def over(self, sample_ids: Sequence[str]) -> GivenDraw:
+        """The table over some samples of the split."""
+        return GivenDraw(self, tuple(sample_ids))
+
+
+@dataclass(frozen=True)
+class GivenDraw:
+    """A given table over samples of a split; answers as a :class:`mmrobust.scenarios.draws.ScenarioDraw` does."""
+
+    given: GivenTable
+    sample_ids: tuple[str, ...]
+
+    def affected(self, rate: float) -> npt.NDArray[np.int64]:
+        """Positions of the affected samples; the table has but one ``rate``."""
+        del rate
+        return np.flatnonzero([i in self.given.affected_ids for i in self.sample_ids]).astype(np.int64)
+
+    def table(self, rate: float) -> npt.NDArray[np.object_]:
+        """The case name of each sample [N]; the table has but one ``rate``."""
+        del rate
+        return np.asarray([self.given.cases[i] for i in self.sample_ids], dtype=object)
+
+
+def is_given(scenario: str) -> bool:
+    """Whether a scenario's name is that of a given table."""
+    return scenario.startswith(PREFIX)
+
+
+def keep_table(folder: Path, table: GivenTable, sample_ids: Sequence[str]) -> None:
+    """Keep what a given table says of some samples with the results in ``folder``."""
+    said = {sample_id: table.given[sample_id] for sample_id in sample_ids}
+    write_missing_table(kept_file(folder, table.name), said, {"scenario": table.name, "missing_rate": table.rate})
+
+
+def kept_table(
+    folder: Path, name: str, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None
+) -> GivenTable:
+    """The table that :func:`keep_table` kept under ``name``. Arguments as for :func:`read_missing_table`.
+
+    Raises:
+        DataError: it is not there, or not of these samples.
+    """
+    if not kept_file(folder, name).is_file():
+        raise DataError(
+            f"{folder}: keeps no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
+            f"--missing-table FILE --out {folder}"
+        )
+    return replace(read_missing_table(kept_file(folder, name), sample_ids, modalities, natural), name=name)
+
+
+def kept_file(folder: Path, name: str) -> Path:
+    """Where the results in ``folder`` keep the table of that name, which may come from a file: it leads no farther."""
+    stem = re.sub(r"[^\w.@-]+", "-", name.removeprefix(PREFIX))
+    return folder / FOLDER / f"{stem}.parquet"
+
+
+def read_missing_table(
+    path: Path, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None = None
+) -> GivenTable:
+    """The missing table in ``path``, for a split and a model.
+
+    A sample that lacks a modality by nature goes on lacking it, whatever the table says, and stays in its natural case
+    where the table would leave it nothing.
+
+    Args:
+        path: a ``.parquet``, ``.csv`` or ``.pt``.
+        sample_ids: the ids of the whole split, in its order.
+        modalities: of the model.
+        natural: the case of each sample by nature; ``None``: all are complete.
+
+    Raises:
+        DataError: no such file, one that cannot be read, or a table that is not of this split.
+        UsageError: no format of a missing table, a case that there is not, or codes for other modalities than theirs.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make a missing table with: mmrobust data missing-table --help")
+    named = _read_codes(path, sample_ids, modalities) if path.suffix == ".pt" else _read_rows(path, sample_ids)
+    parsed: dict[str, Case] = {}
+    for sample_id, name in named.items():
+        if name not in parsed:
+            try:
+                parsed[name] = Case.parse(name, modalities)
+                check_noise(parsed[name])
+            except UsageError as cause:
+                raise UsageError(f"{path}: sample '{sample_id}': {cause}") from None
+    born = [Case.complete(modalities)] * len(sample_ids) if natural is None else natural
+    cases, affected = {}, []
+    for sample_id, before in zip(sample_ids, born, strict=True):
+        case = parsed[named[sample_id]].within(before) or before
+        cases[sample_id] = case.name
+        if case != before:
+            affected.append(sample_id)
+    digest = hashlib.blake2b(digest_size=4)
+    for sample_id in sample_ids:
+        digest.update(f"{sample_id}\t{named[sample_id]}\n".encode())
+    stem = re.sub(r"[^\w.-]+", "-", path.stem)
+    name = f"{PREFIX}{stem}@{digest.hexdigest()}"
+    return GivenTable(name, len(affected) / len(sample_ids), cases, frozenset(affected), named)
+
+
+def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
+    """Write ``table``, sample id → case name in the split's order, in the format that the file's name ends in.
+
+    Args:
+        path: a ``.parquet``, ``.csv`` or ``.pt``; appears whole or not at all.
+        table: the missing table.
+        provenance: scenario, rate, seed, data …; goes into the metadata of a Parquet file.
+
+    Raises:
+        UsageError: another ending, or cases that the papers' codes have no number for.
+    """
+    check_suffix(path)
+    if path.suffix == ".pt":
+        _write_codes(path, table)
+    elif path.suffix == ".csv":
+        with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            write_csv(file, table)
+    else:
+        import pyarrow as pa
+
+        from mmrobust.storage.results import write_table
+
+        columns = {"id": list(table), "case": list(table.values())}
+        write_table(path, pa.table(columns), {"kind": "missing-table", "schema_version": 1, **provenance})
+
+
+def write_csv(file: TextIO, table: Mapping[str, str]) -> None:
+    """``table`` as CSV with a header."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(table.items())
+
+
+def check_suffix(path: Path) -> None:
+    """Raise where ``path`` has not the name of a missing table.
+
+    Raises:
+        UsageError: it ends otherwise than in .parquet, .csv or .pt.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: a missing table is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+
+
+def _write_codes(path: Path, table: Mapping[str, str]) -> None:
+    code = {name: number for number, name in enumerate(CODES)}
+    for sample_id, name in table.items():
+        if name not in code:
+            raise UsageError(
+                f"{path}: sample '{sample_id}' is in case '{name}', for which the papers' codes have no number, only "
+                f"for {', '.join(CODES)}; write .parquet or .csv"
+            )
+    import torch
+
+    with atomic_file(path) as partial:
+        # float32, as the papers' own code has it: torch.zeros, filled in.
+        torch.save(torch.tensor([code[name] for name in table.values()], dtype=torch.float32), partial)
+
+
+def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
+    """Sample id → case name, from a vector of codes."""
+    if set(modalities) != {"image", "text"}:
+        raise UsageError(
+            f"{path}: the papers' codes are for image and text, the model takes {' and '.join(modalities)}; "
+            "give a .parquet or .csv"
+        )
+    import torch
+
+    from mmrobust.storage.untrusted import check_archive
+
+    check_file(path, "missing table", most_bytes=MOST_BYTES)
+    check_archive(path, DataError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them
+            codes = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as cause:  # zip, pickle and torch each raise their own; what asks for code to run is refused here
+        raise DataError(f"{path}: cannot be read as a tensor, and no code in a file is run") from cause
+    if not isinstance(codes, torch.Tensor) or codes.ndim != 1 or codes.layout != torch.strided:
+        said = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__
+        raise DataError(f"{path}: holds {said}, not a vector with a code for each sample")
+    if len(codes) != len(sample_ids):
+        raise DataError(
+            f"{path}: has {len(codes)} codes, the split has {len(sample_ids)} samples; a .pt table is of one split, in "
+            "its order"
+        )
+    values = codes.tolist()
+    for sample_id, value in zip(sample_ids, values, strict=True):
+        if value not in range(len(CODES)):
+            raise DataError(f"{path}: sample '{sample_id}' has code {value:g}; codes are 0, 1 and 2")
+    return {sample_id: CODES[int(value)] for sample_id, value in zip(sample_ids, values, strict=True)}
+
+
+def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
+    """Sample id → case name, from the columns of a file, whose rows may be in any order."""
+    from mmrobust.storage.text_tables import open_table
+
+    table = open_table(path, what="missing table")
+    for column in COLUMNS:
+        if column not in table.columns:
+            raise DataError(f"{path}: no column '{column}'; a missing table has {' and '.join(COLUMNS)}")
+    named: dict[str, str] = {}
+    known = set(sample_ids)
+    for _, cells in table.rows():
+        sample_id, name = (str(cells[column]) for column in COLUMNS)
+        if sample_id in named:
+            raise DataError(f"{path}: sample '{sample_id}' is there twice")
+        if sample_id not in known:
+            raise DataError(f"{path}: sample '{sample_id}' is not in the split, which has {len(known)} samples")
+        named[sample_id] = name
+    if absent := [i for i in sample_ids if i not in named]:
+        raise DataError(
+            f"{path}: has {len(named)} of the split's {len(known)} samples; there is no row for '{absent[0]}'"
+        )
+    return named

@@ -1,0 +1,97 @@
+"""Scenarios, missing tables and the grid: which sample is in which case.
+
+A missing table is a pure function of (sample ids, scenario, rate, seed). Samples are ranked by
+``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is the same on every
+platform and nested: who is missing at 30 % is missing at 70 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mmrobust.cases import Case, missing_cases, noisy_cases
+from mmrobust.degradations import check_noise
+from mmrobust.errors import UnknownNameError, UsageError, unknown_name
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The rule that gives each sample of a split its case at a missing rate."""
+
+    name: str
+    cases: tuple[Case, ...]
+    """What an affected sample becomes: the affected one of rank r falls into ``cases[r % len(cases)]``."""
+
+    @classmethod
+    def parse(cls, name: str, modalities: Iterable[str]) -> Scenario:
+        """The scenario of that ``name`` for a model of these ``modalities``.
+
+        ``missing-<modality>`` affects one modality. ``missing-both`` (two modalities) is MMP's protocol: half the
+        affected samples lose one modality, half the other. Any other scenario is named as the case that the affected
+        samples are in: ``noisy-<modality>`` and ``noisy-both``, Prompt the Missing's, under a noise profile; with a
+        severity (``noisy-both@2``) or a common corruption (``noisy-image:blur@3``) as the case has them; and what is
+        put together of these, in any order (``noisy-image:blur@3+noisy-text:word-drop@2``).
+
+        Raises:
+            UsageError: no such scenario for these modalities, or no such corruption or severity.
+        """
+        modalities = tuple(modalities)
+        known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
+        if name not in known:
+            return cls(name, (_composed(name, modalities, known),))
+        if name.startswith("noisy-"):
+            return cls(name, (Case.parse(name, modalities),))
+        lost = modalities if name == "missing-both" else (name.removeprefix("missing-"),)
+        return cls(name, tuple(Case.missing(modalities, modality) for modality in lost))
+
+
+def _composed(name: str, modalities: tuple[str, ...], known: tuple[str, ...]) -> Case:
+    """The case that a scenario is named after which is none of the ``known`` ones.
+
+    Raises:
+        UsageError: it is none, or has another name, or names a noise that there is not.
+    """
+    try:
+        case = Case.parse(name, modalities)
+    except UnknownNameError:
+        raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known) from None
+    if not case.degraded:
+        raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known)
+    check_noise(case)
+    if sorted(case.name.split("+")) != sorted(name.split("+")):  # models name their modalities in different orders
+        raise UsageError(f"scenario '{name}' is called '{case.name}'")
+    return case
+
+
+def scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The missing-modality scenarios of a model with these modalities.
+
+    >>> scenario_names(("image", "text"))
+    ('missing-image', 'missing-text', 'missing-both')
+    """
+    single = tuple(f"missing-{modality}" for modality in modalities)
+    return (*single, "missing-both") if len(modalities) == 2 else single
+
+
+def noisy_scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The scenarios under a noise profile of a model with these modalities; no part of the default grid.
+
+    >>> noisy_scenario_names(("image", "text"))
+    ('noisy-image', 'noisy-text', 'noisy-both')
+    """
+    return tuple(case.name for case in noisy_cases(modalities)[1:])
+
+
+def training_cases(scenario: str, modalities: Sequence[str]) -> tuple[Case, ...]:
+    """The cases that a classifier tells apart which trains under ``scenario``.
+
+    The missing ones or, where something is degraded, the noisy ones; and the scenario's own. Which corruption it was
+    is not told: all of them are one case.
+
+    >>> [case.name for case in training_cases("noisy-text:ocr@3", ("image", "text"))]
+    ['complete', 'noisy-image', 'noisy-text', 'noisy-both']
+    """
+    own = tuple(case.plain for case in Scenario.parse(scenario, modalities).cases)
+    usual = noisy_cases(modalities) if any(case.degraded for case in own) else missing_cases(modalities)
+    return tuple(dict.fromkeys((*usual, *own)))

@@ -1,0 +1,185 @@
+"""Tables as people write them: CSV, TSV, JSONL, Parquet. Read row by row, with the place of each for messages."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmrobust.errors import DataError
+
+MAX_CELL_CHARACTERS = 2**26
+"""Longest cell of a CSV, and longest line of it; Python's own limit is 131,072, less than some texts have."""
+CHARACTERS_AT_ONCE = 2**20
+
+BATCH_ROWS = 256
+"""Rows of a Parquet table in memory at a time."""
+
+Cells = dict[str, Any]
+Rows = Iterator[tuple[str, Cells]]
+"""Of each row where it stands, for messages, and its cells by column."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be read again and again, and is never in memory as a whole."""
+
+    columns: list[str]
+    rows: Callable[[], Rows]
+    """Reads it from the start. A row that cannot be read raises a ``DataError`` when it is reached."""
+
+
+def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest") -> Table:
+    """Open a table by its ending; ``what`` it is, for messages.
+
+    Raises:
+        DataError: no such file, an unknown ending, or one that cannot be read; the message names the line. Or a column
+            that is ``needed`` is not there.
+    """
+    if source.is_dir():
+        raise DataError(f"{source}: is a folder; name the {what} itself, a CSV, TSV, JSONL or Parquet file")
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; name the {what}, a CSV, TSV, JSONL or Parquet file")
+    reader = _READERS.get(source.suffix.lower())
+    if reader is None:
+        raise DataError(f"{source}: ends in none of {', '.join(_READERS)}, so its format is not known")
+    table = reader(source, what)
+    for column in needed:
+        if column not in table.columns:
+            raise DataError(f"{source}: no column '{column}'; it has {', '.join(table.columns)}")
+    return table
+
+
+def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV file that is not blank: the number of its last line, and its fields.
+
+    Raises:
+        DataError: not UTF-8, or not CSV; the message names the line.
+    """
+    reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        # The limit belongs to the whole process, so it is raised only while a row is read.
+        previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
+        try:
+            fields = next(reader, None)
+        except UnicodeDecodeError as cause:
+            raise _no_utf8(source, cause) from None
+        except csv.Error as cause:
+            kind = source.suffix[1:].upper()
+            raise DataError(f"{source}, line {reader.line_num}: cannot be read as {kind} ({cause})") from cause
+        finally:
+            csv.field_size_limit(previous)
+        if fields is None:
+            return
+        if fields:
+            yield reader.line_num, fields
+
+
+def json_lines(source: Path) -> Rows:
+    """Where each line of a JSONL file stands, and the object in it.
+
+    Raises:
+        DataError: not UTF-8, or a line that is no JSON object; the message names it.
+    """
+    row = 0
+    try:
+        for line, text in enumerate(_lines(source), start=1):
+            if not text.strip():
+                continue
+            row += 1
+            where = f"{source}, row {row} (line {line})"
+            try:
+                cells = json.loads(text)
+            except (ValueError, RecursionError) as cause:
+                raise DataError(f"{where}: is no JSON ({cause})") from cause
+            if not isinstance(cells, dict):
+                raise DataError(f"{where}: is no JSON object; each line is one, with a key per column")
+            yield where, cells
+    except UnicodeDecodeError as cause:
+        raise _no_utf8(source, cause) from None
+
+
+def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of a file, which is open only while some are read: whoever stops halfway leaves nothing open.
+
+    Raises:
+        DataError: a line that is too long: one without an end would fill the memory.
+    """
+    number = place = 0
+    while True:
+        some, size = [], 0
+        with source.open(encoding="utf-8-sig", newline=newline) as file:
+            file.seek(place)
+            while size < CHARACTERS_AT_ONCE and (line := file.readline(MAX_CELL_CHARACTERS + 1)):
+                some.append(line)
+                size += len(line)
+            place = file.tell()
+        if not some:
+            return
+        for line in some:
+            number += 1
+            if len(line) > MAX_CELL_CHARACTERS:
+                raise DataError(f"{source}, line {number}: is longer than {MAX_CELL_CHARACTERS:,} characters")
+            yield line
+
+
+def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
+    return DataError(f"{source}: is not UTF-8 text ({cause.reason} at byte {cause.start}); save it as UTF-8")
+
+
+def _open_delimited(source: Path, what: str, delimiter: str) -> Table:
+    del what
+    first = next(delimited_lines(source, delimiter), None)
+    if first is None:
+        raise DataError(f"{source}: is empty; the first line names the columns")
+    header = [column.strip() for column in first[1]]
+    twice = [column for i, column in enumerate(header) if column in header[:i]]
+    if twice:
+        raise DataError(f"{source}: column '{twice[0]}' is there twice")
+
+    def rows() -> Rows:
+        lines = delimited_lines(source, delimiter)
+        next(lines)
+        for row, (line, fields) in enumerate(lines, start=1):
+            where = f"{source}, row {row} (line {line})"
+            if len(fields) != len(header):
+                raise DataError(f"{where}: has {len(fields)} fields, the header names {len(header)}")
+            yield where, dict(zip(header, fields, strict=True))
+
+    return Table(header, rows)
+
+
+def _open_jsonl(source: Path, what: str) -> Table:
+    del what
+    columns = dict.fromkeys(column for _, cells in json_lines(source) for column in cells)
+    if not columns:
+        raise DataError(f"{source}: is empty; each line is one JSON object")
+    return Table(list(columns), functools.partial(json_lines, source))
+
+
+def _open_parquet(source: Path, what: str) -> Table:
+    from mmrobust.storage.parquet import open_parquet, reading
+
+    file = open_parquet(source, what)
+
+    def rows() -> Rows:
+        row = 0
+        with reading(source):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for cells in batch.to_pylist():
+                    row += 1
+                    yield f"{source}, row {row}", cells
+
+    return Table(file.schema_arrow.names, rows)
+
+
+_READERS: dict[str, Callable[[Path, str], Table]] = {
+    ".csv": functools.partial(_open_delimited, delimiter=","),
+    ".tsv": functools.partial(_open_delimited, delimiter="\t"),
+    ".jsonl": _open_jsonl,
+    ".parquet": _open_parquet,
+}

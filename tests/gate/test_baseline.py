@@ -1,0 +1,147 @@
+"""A baseline is kept whole or not at all, with what the paired interval needs."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mmrobust.errors import UsageError
+from mmrobust.gate.baseline import save_baseline
+from mmrobust.gate.check import check_files
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.missing_tables import keep_table, kept_file, read_missing_table
+from mmrobust.storage.results import read_results, write_results
+
+
+def dirty(folder):
+    frame, provenance = read_results(folder)
+    write_results(
+        folder / "results.parquet", frame, {**provenance, "git": {"commit": "abcdef0123456789", "dirty": True}}
+    )
+
+
+def test_it_holds_the_results_and_their_predictions(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "run")
+    evaluate_into(tmp_path / "other", seed=1)
+    stray = next((tmp_path / "other" / "predictions").iterdir())
+    (tmp_path / "run" / "predictions" / stray.name).write_bytes(stray.read_bytes())
+    assert save_baseline(tmp_path / "run", tmp_path / "kept" / "main") == ()
+    kept = {file.name for file in (tmp_path / "kept" / "main" / "predictions").iterdir()}
+    assert kept == {file.name for file in (tmp_path / "run" / "predictions").iterdir()} - {stray.name}
+    verdict = check_files(tmp_path / "run", tmp_path / "kept" / "main")
+    assert all(outcome.p_value is not None for outcome in verdict.outcomes)
+
+
+def test_a_dirty_tree_is_refused_unless_it_is_allowed(cli, tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "run")
+    dirty(tmp_path / "run")
+    code, out, err = cli("baseline", "save", tmp_path / "run", tmp_path / "main")
+    assert (code, out) == (2, "")
+    assert "was made from a dirty tree (commit abcdef012345 and uncommitted changes)" in err
+    assert "or say --allow-dirty" in err
+    assert not (tmp_path / "main").exists()
+    code, out, _ = cli("baseline", "save", tmp_path / "run", tmp_path / "main", "--allow-dirty")
+    assert (code, out.strip()) == (0, str(tmp_path / "main"))
+    assert (tmp_path / "main" / "results.parquet").is_file()
+
+
+def test_nothing_is_overwritten_unless_it_is_to_be(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "old")
+    evaluate_into(tmp_path / "new", seed=1)
+    save_baseline(tmp_path / "old", tmp_path / "main")
+    with pytest.raises(UsageError, match="holds files already; name another folder for the baseline"):
+        save_baseline(tmp_path / "new", tmp_path / "main")
+    save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
+    assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["main", "new", "old"]
+
+
+def test_what_is_no_baseline_is_never_replaced(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "run")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("…")
+    with pytest.raises(UsageError, match="holds files already"):
+        save_baseline(tmp_path / "run", tmp_path / "thesis", replace=True)
+
+
+def test_a_failed_replacement_leaves_the_old_one(tmp_path, evaluate_into, monkeypatch):
+    evaluate_into(tmp_path / "old")
+    evaluate_into(tmp_path / "new", seed=1)
+    save_baseline(tmp_path / "old", tmp_path / "main")
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
+    assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["main", "new", "old"]
+
+
+def test_the_old_one_is_there_until_the_new_one_is_whole(tmp_path, evaluate_into, monkeypatch):
+    evaluate_into(tmp_path / "old")
+    evaluate_into(tmp_path / "new", seed=1)
+    save_baseline(tmp_path / "old", tmp_path / "main")
+    copy, there = shutil.copyfile, []
+
+    def watched(*files):
+        there.append(read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"])
+        return copy(*files)
+
+    monkeypatch.setattr("shutil.copyfile", watched)
+    save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
+    assert there == ["of-mmp-0"] * 3  # the results and two shards
+    assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-1"
+
+
+def test_results_within_the_old_one_are_not_lost(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "main")
+    evaluate_into(tmp_path / "main" / "next", seed=1)
+    with pytest.raises(UsageError, match="is where the results lie already"):
+        save_baseline(tmp_path / "main" / "next", tmp_path / "main", replace=True)
+    assert (tmp_path / "main" / "next" / "results.parquet").is_file()
+
+
+@pytest.fixture
+def given_table(tmp_path, evaluate_into):
+    """A run under a given missing table, and the table's name."""
+    ids = [f"s{i:05d}" for i in range(300)]
+    lines = [f"{name},{'missing-text' if place % 2 else 'complete'}" for place, name in enumerate(ids)]
+    (tmp_path / "half.csv").write_text("\n".join(["id,case", *lines]))
+    table = read_missing_table(tmp_path / "half.csv", ids, ("image", "text"))
+    evaluate_into(tmp_path / "run", grid=Grid((), (0.5,), (0,), ("situation",), (table,)))
+    keep_table(tmp_path / "run", table, ids)
+    return table.name
+
+
+def test_a_given_table_is_kept_with_the_predictions_behind_it(tmp_path, given_table):
+    assert save_baseline(tmp_path / "run", tmp_path / "main") == ()
+    verdict = check_files(tmp_path / "run", tmp_path / "main")
+    assert {outcome.scenario for outcome in verdict.outcomes} == {given_table}
+    assert all(outcome.p_value is not None for outcome in verdict.outcomes), verdict.notes
+
+
+def test_a_given_table_that_lacks_is_noted(tmp_path, given_table):
+    kept_file(tmp_path / "run", given_table).unlink()
+    notes = save_baseline(tmp_path / "run", tmp_path / "main")
+    assert notes == (f"no missing table '{given_table}': limits alone will decide",)
+
+
+def test_a_table_s_name_leads_to_no_other_folder(tmp_path):
+    assert kept_file(tmp_path, "table:../../x@12").parent == tmp_path / "missing-tables"
+
+
+def test_what_is_lacking_is_noted(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "run")
+    for shard in (tmp_path / "run" / "predictions").iterdir():
+        shard.unlink()
+    assert save_baseline(tmp_path / "run", tmp_path / "main") == ("no predictions of 'mmp': limits alone will decide",)
+
+
+@pytest.mark.parametrize(("name", "message"), [("main.parquet", "a baseline is a folder"), ("run", "lie already")])
+def test_other_places_are_refused(tmp_path, evaluate_into, name, message):
+    evaluate_into(tmp_path / "run")
+    with pytest.raises(UsageError, match=message):
+        save_baseline(tmp_path / "run" / "results.parquet", tmp_path / name)
