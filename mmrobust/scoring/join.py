@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.runtime.progress import Advance, Progress, no_progress
 from mmrobust.runtime.threads import on_every_core
@@ -202,7 +203,7 @@ class _Scoring:
 def _require(predictions: Predictions, tables: CellTables, way_out: str) -> None:
     """Raise where a cell needs a prediction that is missing, before anything is computed."""
     truth, known = predictions.truth, set(predictions.keys)
-    promptings = dict.fromkeys(prompting for _, prompting in tables.keys)
+    promptings = sorted({prompting for _, prompting in tables.keys}, key=PROMPTINGS.index)
     for case, needed in tables.positions().items():
         for prompting in promptings:
             where = f"in case '{case}' under prompting '{prompting}'"
