@@ -30,14 +30,8 @@ from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.storage.files import remove_partial
 from mmrobust.storage.locks import hold, hold_part, hold_whole
 from mmrobust.storage.provenance import command_line, git_state, now, versions
-from mmrobust.storage.results import (
-    PREDICTIONS_FOLDER,
-    RESULTS_FILE,
-    Results,
-    identified,
-    read_results,
-    write_results,
-)
+from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
 RESULTS_PATIENCE = 600.0
 """Seconds that the last part of a shared evaluation waits for another that is writing the table."""

@@ -21,7 +21,7 @@ from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scoring.truth import Plan, PredictedRows, SplitTruth
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
-from mmrobust.storage.results import (
+from mmrobust.storage.shards import (
     PREDICTIONS_FOLDER,
     PREDICTIONS_SCHEMA,
     Shard,

@@ -12,16 +12,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mmrobust.cases import Case
-from mmrobust.configuration import from_mapping
+from mmrobust.configuration import check_json, from_mapping
 from mmrobust.data.format import TASKS
-from mmrobust.errors import CheckpointError, MmrobustError, unknown_name
+from mmrobust.errors import CheckpointError, MmrobustError, UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
@@ -78,48 +78,41 @@ class CheckpointConfig:
         """
         file = folder / CONFIG_FILE
         values = read_json(file, "config of a checkpoint", CheckpointError)
-        names = {f.name for f in dataclasses.fields(cls)}
         if "method" not in values or "head" not in values:
             raise CheckpointError(f"{file}: is no checkpoint of mmrobust (weights of a backbone go to --backbone)")
         version = values.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             said = f"checkpoint format {version} is newer than this mmrobust reads ({FORMAT_VERSION}); upgrade it"
             raise CheckpointError(f"{file}: {said}")
-        if set(values) - names or {"backbone", "modalities", "classes", "cases"} - set(values):
-            raise CheckpointError(f"{file}: keys are not those of a checkpoint of format {FORMAT_VERSION}")
         try:
-            config = cls(**values)
-        except TypeError as cause:
+            config = from_mapping(cls, values)
+            for name in ("method", "head"):
+                check_json(getattr(config, name), _Named, name)
+            check_json(config.backbone, _Backbone, "backbone")
+            for name in ("modalities", "classes", "cases"):
+                if not getattr(config, name):
+                    raise UsageError(f"{name} is empty")
+            if config.task not in TASKS:
+                raise unknown_name("task", config.task, TASKS)
+        except UsageError as cause:
             raise CheckpointError(f"{file}: {cause}") from cause
-        _check_kinds(config, file)
         return config
 
 
-def _check_kinds(config: CheckpointConfig, file: Path) -> None:
-    """Raise where a value of ``config`` is of another kind than its annotation says: the JSON may be anyone's."""
+class _Named(TypedDict):
+    """What the settings of a method or head must hold."""
 
-    def require(holds: bool, name: str, kind: str) -> None:
-        if not holds:
-            raise CheckpointError(f"{file}: {name} must be {kind}")
+    name: str
 
-    for name in ("method", "head", "backbone", "dataset", "training", "versions"):
-        require(isinstance(getattr(config, name), dict), name, "an object")
-    for name in ("method", "head"):
-        require(isinstance(getattr(config, name).get("name"), str), name, "an object with a name")
-    for name in ("modalities", "classes", "cases"):
-        values = getattr(config, name)
-        words = isinstance(values, list) and values and all(isinstance(value, str) for value in values)
-        require(bool(words), name, "a list of words")
-    for name in ("task", "headline_metric", "fill"):
-        require(isinstance(getattr(config, name), str), name, "a word")
-    if config.task not in TASKS:
-        raise CheckpointError(f"{file}: {unknown_name('task', config.task, TASKS)}")
-    backbone = config.backbone
-    for name in ("id", "fingerprint"):
-        require(isinstance(backbone.get(name), str), f"backbone {name}", "a word")
-    require(isinstance(backbone.get("path"), (str, type(None))), "backbone path", "a word or null")
-    require(isinstance(backbone.get("stored"), bool), "backbone stored", "true or false")
-    require(isinstance(backbone.get("settings", {}), dict), "backbone settings", "an object")
+
+class _Backbone(TypedDict):
+    """What :attr:`CheckpointConfig.backbone` must hold."""
+
+    id: str
+    fingerprint: str
+    path: str | None
+    stored: bool
+    settings: dict[str, Any] | None
 
 
 def unnamed_classes(number: int) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from mmrobust.scenarios.missing_tables import is_given, kept_table
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, WeightedTruth, metric_settings
 from mmrobust.scoring.shards import ShardChoice, readable, shard_headers
 from mmrobust.scoring.truth import Logits, SplitTruth
-from mmrobust.storage.results import PREDICTIONS_FOLDER, Results, Shard, ShardHeader, read_shard
+from mmrobust.storage.results import Results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from mmrobust.errors import DataError, NewerFormatError
 from mmrobust.runtime.progress import Say
-from mmrobust.storage.results import PREDICTIONS_FOLDER, Results, ShardHeader, read_shard_header
+from mmrobust.storage.results import Results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER, ShardHeader, read_shard_header
 
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """What the predictions of one checkpoint have in common, as their shards say it."""

@@ -161,7 +161,7 @@ def test_metric_and_prompting(cli, runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: no such file or folder; results are made by: mmrobust eval"),
+        (["nowhere"], "nowhere: no such file or folder; make results with: mmrobust eval"),
         (["main", "--metric", "acuracy"], "unknown metric of these results 'acuracy': did you mean 'accuracy'"),
         (["main", "--metric", ""], "unknown metric of these results ''"),
         (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),

@@ -19,7 +19,8 @@ from mmrobust.evaluation.evaluate import evaluate_checkpoints
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.predictions import predictions_behind, read_predictions
-from mmrobust.storage.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
+from mmrobust.storage.results import RESULTS_KEYS, read_results
+from mmrobust.storage.shards import PREDICTIONS_VERSION, read_shard
 
 HISTORIC = Path(__file__).resolve().parents[1] / "historic"
 GRID = Grid(("missing-text", "missing-both"), (0.0, 1.0), (0, 1))

@@ -113,7 +113,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         ({"classes": ["only"]}, "two or more classes"),
         ({"classes": ["a", "a"]}, "two or more classes"),
         ({"format_version": 99}, "format 99 is newer"),
-        ({"colour": "red"}, "unknown key colour"),
+        ({"colour": "red"}, "unknown key 'colour'"),
         ({"task": "binary", "headline_metric": "auroc", "classes": ["a", "b", "c"]}, "two classes, not 3"),
     ],
 )

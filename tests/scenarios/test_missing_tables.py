@@ -20,7 +20,7 @@ from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import read_missing_table, write_missing_table
 from mmrobust.scenarios.scenario import Scenario
-from mmrobust.storage.results import read_provenance
+from mmrobust.storage.provenance import read_provenance
 
 PAIR = ("image", "text")
 IDS = tuple(f"sample-{i}" for i in range(50))

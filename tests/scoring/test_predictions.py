@@ -16,7 +16,8 @@ from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, accuracy, target_matrix
 from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.tables import cell_tables
-from mmrobust.storage.results import read_results, write_table
+from mmrobust.storage.parquet import write_table
+from mmrobust.storage.results import read_results
 
 
 def scored_again(stored):
