@@ -130,7 +130,7 @@ def test_a_description_that_is_incomplete_or_no_json(small: Path) -> None:
     values = json.loads(file.read_text())
     del values["classes"]
     file.write_text(json.dumps(values))
-    with pytest.raises(DataError, match="no key classes"):
+    with pytest.raises(DataError, match="classes is missing"):
         DatasetInfo.read(small)
     file.write_text("[1]")
     with pytest.raises(DataError, match="a JSON object was expected"):

@@ -102,14 +102,14 @@ def test_settings_that_are_no_files(cli: Cli, tmp_path: Path, name: str) -> None
         "gates.toml": ("check", tmp_path, "--baseline", tmp_path, "--rules", tmp_path / name),
     }
     os.mkfifo(tmp_path / name)
-    assert "is no regular file" in refused(cli, *commands[name])
+    assert "is not a regular file" in refused(cli, *commands[name])
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/dev/zero")
-    assert "is no regular file" in refused(cli, *commands[name])
+    assert "is not a regular file" in refused(cli, *commands[name])
     (tmp_path / name).unlink()
     with (tmp_path / name).open("wb") as file:
         file.truncate(2**30)
-    assert "holds 1,073,741,824 bytes, more than any" in refused(cli, *commands[name])
+    assert "is 1,073,741,824 bytes, larger than any" in refused(cli, *commands[name])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -270,12 +270,12 @@ def test_a_pipe_among_the_tables(cli: Cli, own: Path, evaluate_into: Any, tmp_pa
     (file,) = own.glob("test-*.parquet")
     file.unlink()
     os.mkfifo(file)
-    assert "is no regular file" in refused(cli, "data", "info", own)
+    assert "is not a regular file" in refused(cli, "data", "info", own)
     evaluate_into(tmp_path / "a", n=20)
     shard = sorted((tmp_path / "a" / "predictions").glob("*.parquet"))[0]
     shard.unlink()
     os.mkfifo(shard)
-    assert "is no regular file" in refused(cli, "compare", tmp_path / "a", tmp_path / "a")
+    assert "is not a regular file" in refused(cli, "compare", tmp_path / "a", tmp_path / "a")
 
 
 # --- manifests and media ----------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_what_is_no_file_is_written_to_and_not_replaced(
     os.mkfifo(tmp_path / "table.csv")
     table = ("data", "missing-table", digits.folder, "--scenario", "missing-text", "--missing-rate", 1)
     line = refused(cli, *table, "--out", tmp_path / "table.csv")
-    assert "table.csv: is there already, and no regular file; name another" in line
+    assert "table.csv: already exists and is not a regular file; choose another name" in line
 
 
 def test_a_defect_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
