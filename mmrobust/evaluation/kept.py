@@ -19,8 +19,7 @@ from mmrobust.evaluation.parts import Running
 from mmrobust.evaluation.shards import plan_for, truth_of, under_every_prompting
 from mmrobust.evaluation.store import PredictionStore
 from mmrobust.models.checkpoint import Checkpoint
-from mmrobust.runtime.interrupts import finishing
-from mmrobust.runtime.progress import Progress, Say
+from mmrobust.runtime.progress import Progress, Say, deferred_interrupt
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.truth import SplitTruth
 
@@ -71,7 +70,7 @@ class KeptPredictions:
         engine = ENGINES[running.engine]
         try:
             if todo:
-                with finishing(self.say, "this shard") as stop_if_asked:
+                with deferred_interrupt(self.say, "this shard") as stop_if_asked:
                     for made in engine(self.checkpoint, self.samples, todo, self.noise, running, progress):
                         for kind, store in stores.items():
                             mine = {key: rows for key, rows in made.items() if degraded[key] is kind}

@@ -28,7 +28,7 @@ from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
-from mmrobust.runtime.hub import offline_where_out_of_reach
+from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.untrusted import Allowance, check_finite
@@ -280,7 +280,7 @@ def _fetch(source: str) -> Path:
         raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")
     from huggingface_hub import snapshot_download
 
-    offline_where_out_of_reach()
+    go_offline_if_unreachable()
     try:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
     except (OSError, ValueError, RuntimeError) as cause:
