@@ -1,7 +1,7 @@
 """Where results and predictions come from: collected while they are made, kept in Parquet metadata, checked on reading.
 
-The provenance is JSON in the file's key-value metadata, under ``mmrobust``. The ``TypedDict`` classes say what it holds;
-keys that they do not name may be anything.
+The provenance is JSON in the file's key-value metadata, under ``mmrobust``. ``TypedDict`` classes say what it holds: a
+key that may be ``None`` may be absent, and further keys are allowed.
 """
 
 from __future__ import annotations

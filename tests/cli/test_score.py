@@ -157,8 +157,8 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
         ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
-        ((grid, "--metric", ""), "--metric: is given with nothing; name something, or leave it out"),
-        ((grid, "--scenario", " , "), "--scenario: is given with nothing"),
+        ((grid, "--metric", ""), "--metric: its value is empty; give a value, or leave the flag out"),
+        ((grid, "--scenario", " , "), "--scenario: its value is empty"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
     ]
     before = read_results(grid).frame

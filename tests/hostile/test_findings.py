@@ -32,7 +32,7 @@ def refused(cli: Cli, *command: object) -> str:
     code, printed, said = cli(*command)
     assert (code, printed) == (2, ""), said
     (line,) = said.splitlines()
-    assert len(line) < 1300 and "\x1b" not in line and "a defect of mmrobust" not in line
+    assert len(line) < 1300 and "\x1b" not in line and "a bug in mmrobust" not in line
     return str(line)
 
 
@@ -363,8 +363,11 @@ def test_what_is_no_file_is_written_to_and_not_replaced(
 def test_a_defect_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A traceback's exit code 1 would tell a pipeline that the gate has found a regression."""
     for error, message in (
-        (KeyError("n"), "mmrobust: unexpected KeyError: 'n'; a defect of mmrobust: please report what --debug shows"),
-        (MemoryError(), "mmrobust: this machine has too little memory for it"),
+        (
+            KeyError("n"),
+            "mmrobust: unexpected KeyError: 'n'; a bug in mmrobust: please report it with the output of --debug",
+        ),
+        (MemoryError(), "mmrobust: this machine has too little memory for this command"),
     ):
         monkeypatch.setattr(
             "mmrobust.data.dataset.Dataset.__init__", lambda *_, error=error: (_ for _ in ()).throw(error)

@@ -22,7 +22,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:
-    held = rf"process {os.getpid()} on {platform.node()} \(since 20.*: .*\) is using this folder; wait for it, or name another"
+    held = rf"process {os.getpid()} on {platform.node()} \(since 20.*: .*\) is using this folder; wait for it"
     with hold_whole(tmp_path), pytest.raises(UsageError, match=held), hold_whole(tmp_path):
         pass
     with hold_whole(tmp_path):
