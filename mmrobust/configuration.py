@@ -1,13 +1,12 @@
-"""Check settings and JSON objects from outside against type annotations; refuse unknown keys and wrong values.
+"""Settings and JSON from outside: unknown keys and values of a wrong type are refused.
 
-What a person writes (YAML, ``KEY=VALUE``) becomes a frozen dataclass by :func:`from_mapping`. What a file says about
-itself stays plain JSON and is checked against a ``TypedDict`` by :func:`check_json`.
+What a person writes (YAML, ``KEY=VALUE``) becomes a frozen dataclass by :func:`from_mapping`. What a program wrote
+stays plain JSON, whose shape :func:`check_json` checks.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import types
 import typing
@@ -22,8 +21,13 @@ from mmrobust.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-_hints = functools.cache(typing.get_type_hints)
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    dict: "a mapping, like {key: value}",
+}
 
 MOST_VALUES = 100_000
 """The most values a YAML document may hold: a few lines of aliases can expand to more than any memory holds."""
@@ -50,61 +54,71 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:
     for name, field in fields.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{what}: {name} is missing" if what else f"{name} is missing")
-    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
+    hints = typing.get_type_hints(cls)
     return cls(**{key: _fit(value, hints[key], f"{kind} {key}" if what else key) for key, value in values.items()})
 
 
-def check_json(value: Any, annotation: Any, place: str = "") -> None:
-    """Raise unless ``value``, as read from JSON, is of the type ``annotation``.
+def check_json(value: Any, shape: Any, place: str = "") -> None:
+    """Raise unless ``value``, as read from JSON, has the ``shape``.
 
-    An annotation is ``str``, ``int``, ``float`` (any finite number), ``bool``, ``X | None``, ``list[X]``,
-    ``dict[str, X]``, ``Any`` or a ``TypedDict``. A key of a ``TypedDict`` that may be ``None`` may also be absent; keys
-    that it does not name are ignored.
+    A shape is ``str``, ``int``, ``float`` (any finite number), ``bool`` or ``dict``; ``[SHAPE]`` is a list,
+    ``{str: SHAPE}`` a mapping of any keys, and ``{"key": SHAPE}`` a mapping that has at least these keys. One that ends
+    in ``?`` may be absent or null.
 
-    Args:
-        value: what was read.
-        annotation: its type.
-        place: where in the file it was, for the message.
+    >>> check_json({"classes": ["a", "b"], "n": 3}, {"classes": [str], "task?": str})
 
     Raises:
-        UsageError: the message names the place, like ``dataset/classes/0 = 1: must be a string``.
+        UsageError: the message names the place, like ``classes/0 = 1: must be a string``.
     """
-    _fit(value, annotation, place, json=True)
+    inside: list[tuple[object, Any, Any]] = []
+    if isinstance(shape, list):
+        inside = [(index, item, shape[0]) for index, item in enumerate(_listed(value, place))]
+    elif isinstance(shape, dict) and str in shape:
+        inside = [(key, item, shape[str]) for key, item in _mapped(value, place).items()]
+    elif isinstance(shape, dict):
+        found = _mapped(value, place)
+        absent = {key for key in shape if found.get(key.rstrip("?")) is None}
+        for key in shape:
+            if key in absent and not key.endswith("?"):
+                raise UsageError(f"{place}/{key} is missing".lstrip("/"))
+        inside = [(key.rstrip("?"), found[key.rstrip("?")], shape[key]) for key in shape if key not in absent]
+    elif shape in (int, float) and not isinstance(value, bool):
+        if not (isinstance(value, (int, shape)) and -LARGEST_NUMBER < value < LARGEST_NUMBER):
+            raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
+    elif type(value) is not shape:
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
+    for key, item, inner in inside:
+        check_json(item, inner, f"{place}/{key}".lstrip("/"))
 
 
-def _fit(value: Any, hint: Any, place: str, json: bool = False) -> Any:
-    """Return ``value`` converted to the annotation ``hint``; from ``json`` nothing is converted."""
+def _mapped(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
+    return value
 
-    def inside(key: object) -> str:
-        return f"{place}/{key}".lstrip("/")
 
+def _listed(value: Any, place: str) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"{place} = {value!r}: must be a list, like [0, 2]")
+    return value
+
+
+def _fit(value: Any, hint: Any, place: str) -> Any:
+    """Return a setting as its annotation ``hint`` asks for: lists as tuples, strings of numbers as numbers."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # X | None
         (hint,) = (kind for kind in inner if kind is not types.NoneType)
-        return None if value is None else _fit(value, hint, place, json)
-    mapping = Mapping if origin is dict or typing.is_typeddict(hint) else hint
-    if (mapping is Mapping or dataclasses.is_dataclass(hint)) and not isinstance(value, mapping):
-        raise UsageError(f"{place} = {value!r}: must be a mapping, like {{key: value}}")
-    if typing.is_typeddict(hint):
-        for key, kind in _hints(hint).items():
-            if value.get(key) is not None:
-                _fit(value[key], kind, inside(key), json)
-            elif types.NoneType not in typing.get_args(kind):
-                raise UsageError(f"{inside(key)} is missing")
-    elif origin is dict:
-        return {key: _fit(item, inner[1], inside(key), json) for key, item in value.items()}
-    elif origin in (tuple, list):
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{place} = {value!r}: must be a list, like [0, 2]")
-        return origin(_fit(item, inner[0], inside(index), json) for index, item in enumerate(value))
-    elif hint is float and not isinstance(value, bool):
-        if json and isinstance(value, (int, float)) and -LARGEST_NUMBER < value < LARGEST_NUMBER:
-            return value
-        with suppress(ValueError, TypeError, OverflowError):
-            if not json:
-                return float(value)
-        raise UsageError(f"{place} = {value!r}: must be a number")
-    elif hint in _KINDS and (type(value) is not hint or (hint is int and abs(value) >= LARGEST_NUMBER)):
+        return None if value is None else _fit(value, hint, place)
+    if origin is dict:
+        return {key: _fit(item, inner[1], f"{place}/{key}") for key, item in _mapped(value, place).items()}
+    if origin in (tuple, list):
+        return origin(_fit(item, inner[0], f"{place}/{at}") for at, item in enumerate(_listed(value, place)))
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):  # YAML reads 1e-3, without a point, as a string
+            return float(value)
+    if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast("type[Any]", hint)):
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
+    if hint in _KINDS and type(value) is not hint:
         raise UsageError(f"{place} = {value!r}: must be {_KINDS[hint]}")
     return value
 

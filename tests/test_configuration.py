@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
 
@@ -62,21 +62,13 @@ def test_pairs_that_are_none_are_refused(pair: str, said: str) -> None:
         parse_settings([pair], "--head-set")
 
 
-class Cost(TypedDict):
-    seconds: float
-    joules: float | None
-
-
-class Record(TypedDict):
-    name: str
-    classes: list[str] | None
-    costs: dict[str, Cost] | None
+RECORD = {"name": str, "classes?": [str], "costs?": {str: {"seconds": float, "joules?": float}}}
 
 
 def test_json_of_the_right_types_passes() -> None:
     for value in ({"name": "a"}, {"name": "a", "classes": None, "other": object()}, {"name": "a", "classes": ["b"]}):
-        check_json(value, Record)
-    check_json({"name": "a", "costs": {"x": {"seconds": 1}, "y": {"seconds": 0.5, "joules": 2.0}}}, Record)
+        check_json(value, RECORD)
+    check_json({"name": "a", "costs": {"x": {"seconds": 1}, "y": {"seconds": 0.5, "joules": 2.0}}}, RECORD)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +87,5 @@ def test_json_of_the_right_types_passes() -> None:
 )
 def test_json_of_other_types_is_refused_with_its_place(value: object, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_json(value, Record)
+        check_json(value, RECORD)
     assert str(caught.value) == message

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -87,8 +87,8 @@ class CheckpointConfig:
         try:
             config = from_mapping(cls, values)
             for name in ("method", "head"):
-                check_json(getattr(config, name), _Named, name)
-            check_json(config.backbone, _Backbone, "backbone")
+                check_json(getattr(config, name), {"name": str}, name)
+            check_json(config.backbone, _BACKBONE, "backbone")
             for name in ("modalities", "classes", "cases"):
                 if not getattr(config, name):
                     raise UsageError(f"{name} is empty")
@@ -99,20 +99,7 @@ class CheckpointConfig:
         return config
 
 
-class _Named(TypedDict):
-    """What the settings of a method or head must hold."""
-
-    name: str
-
-
-class _Backbone(TypedDict):
-    """What :attr:`CheckpointConfig.backbone` must hold."""
-
-    id: str
-    fingerprint: str
-    path: str | None
-    stored: bool
-    settings: dict[str, Any] | None
+_BACKBONE = {"id": str, "fingerprint": str, "path?": str, "stored": bool, "settings?": dict}
 
 
 def unnamed_classes(number: int) -> tuple[str, ...]:

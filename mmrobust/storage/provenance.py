@@ -1,7 +1,6 @@
 """Where results and predictions come from: collected while they are made, kept in Parquet metadata, checked on reading.
 
-The provenance is JSON in the file's key-value metadata, under ``mmrobust``. ``TypedDict`` classes say what it holds: a
-key that may be ``None`` may be absent, and further keys are allowed.
+The provenance is JSON in the file's key-value metadata, under ``mmrobust``; :data:`SHAPES` says what it holds.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from mmrobust.configuration import check_json, plain
 from mmrobust.errors import DataError, NewerFormatError, UsageError
@@ -76,8 +75,8 @@ def results_provenance(
 
     Args:
         started: when the work began, from :func:`now`.
-        dataset: the data: see :class:`DatasetProvenance`.
-        checkpoints: name → checkpoint: see :class:`CheckpointProvenance`. Device and dtype are those of the first.
+        dataset: the data set.
+        checkpoints: name → checkpoint. Device and dtype of the first become those of the table.
         noise: profile and seed, as a dataclass or a mapping; ``None`` where no scenario degrades anything.
         scoring: how cells were scored, as a dataclass or a mapping.
         further: other keys, ``bad_samples`` for example.
@@ -99,111 +98,52 @@ def results_provenance(
     }
 
 
-class _Efficiency(TypedDict):
-    trained_parameters: int
-    samples_per_epoch: int
-    batch_size: int
-    seconds_per_epoch: float
-    cache_seconds: float
-    device: str
-    peak_memory: float | None
-    energy_joules: float | None
+def _optional(kind: type, *keys: str) -> dict[str, type]:
+    return {f"{key}?": kind for key in keys}
 
 
-class _Training(TypedDict):
-    scenario: str | None
-    missing_rate: float | None
-    validation: float | None
-    recipe: dict[str, Any] | None
-    efficiency: _Efficiency | None
-
-
-class CheckpointProvenance(TypedDict):
-    """A checkpoint that was evaluated."""
-
-    fingerprint: str | None
-    backbone: str | None
-    backbone_fingerprint: str | None
-    fill: str | None
-    device: str | None
-    dtype: str | None
-    modalities: list[str] | None
-    cases: list[str] | None
-    depends_on_prompting: bool | None
-    settings: dict[str, dict[str, Any] | None] | None
-    """Of ``method`` and ``head``, each with its ``name``."""
-    training: _Training | None
-
-
-class DatasetProvenance(TypedDict):
-    """The split that checkpoints were evaluated on, and ``n``, how many of its samples were."""
-
-    name: str
-    classes: list[str]
-    fingerprint: str | None
-    split: str | None
-    task: str | None
-    headline_metric: str | None
-    n: int | None
-
-
-class _BadSamples(TypedDict):
-    summary: str | None
-    number: int | None
-
-
-class _Noise(TypedDict):
-    profile: str
-    seed: int
-
-
-class _Scoring(TypedDict):
-    threshold: float | None
-    f1_absent: str | None
-    resamples: int | None
-    bootstrap_seed: int | None
-
-
-class _Git(TypedDict):
-    commit: str | None
-    dirty: bool | None
-
-
-class ResultsProvenance(TypedDict):
-    """Where a results table comes from."""
-
-    dataset: DatasetProvenance
-    checkpoints: dict[str, CheckpointProvenance]
-    noise: _Noise | None
-    scoring: _Scoring | None
-    bad_samples: _BadSamples | None
-    versions: dict[str, str] | None
-    git: _Git | None
-    device: str | None
-    dtype: str | None
-    command: str | None
-    started: str | None
-    finished: str | None
-
-
-class ShardProvenance(TypedDict):
-    """Where a shard of predictions comes from: its ``identity``, and what that is a hash of."""
-
-    identity: str
-    checkpoint: str
-    dataset: str
-    split: str
-    dtype: str
-    noise_profile: str | None
-    noise_seed: int | None
-    bad_samples: _BadSamples | None
-    name: str | None
-    about: DatasetProvenance | None
-    described: CheckpointProvenance | None
-
-
-SCHEMAS = {"results": ResultsProvenance, "predictions": ShardProvenance}
-"""Kind of file → what its provenance holds."""
+_DATASET = {
+    "name": str,
+    "classes": [str],
+    **_optional(str, "fingerprint", "split", "task", "headline_metric"),
+    "n?": int,
+}
+_EFFICIENCY = {
+    **dict.fromkeys(("trained_parameters", "samples_per_epoch", "batch_size"), int),
+    **dict.fromkeys(("seconds_per_epoch", "cache_seconds"), float),
+    **_optional(float, "peak_memory", "energy_joules"),
+    "device": str,
+}
+_TRAINING = {**_optional(float, "missing_rate", "validation"), "scenario?": str, "recipe?": dict}
+_CHECKPOINT = {
+    **_optional(str, "fingerprint", "backbone", "backbone_fingerprint", "fill", "device", "dtype"),
+    **{"modalities?": [str], "cases?": [str]},
+    "settings?": {"method?": {"name?": str}, "head?": {"name?": str}},
+    "training?": {**_TRAINING, "efficiency?": _EFFICIENCY},
+    "depends_on_prompting?": bool,
+}
+_BAD_SAMPLES = {"summary?": str, "number?": int}
+SHAPES: dict[str, dict[str, Any]] = {
+    "results": {
+        "dataset": _DATASET,
+        "checkpoints": {str: _CHECKPOINT},
+        "noise?": {"profile": str, "seed": int},
+        "scoring?": {"threshold?": float, "f1_absent?": str, "resamples?": int, "bootstrap_seed?": int},
+        "bad_samples?": _BAD_SAMPLES,
+        "versions?": {str: str},
+        "git?": {"commit?": str, "dirty?": bool},
+        **_optional(str, "device", "dtype", "command", "started", "finished"),
+    },
+    "predictions": {
+        # A hash, and what it is a hash of:
+        **dict.fromkeys(("identity", "checkpoint", "dataset", "split", "dtype"), str),
+        **{"noise_profile?": str, "noise_seed?": int},
+        # What the predictions are of, so that they can be scored on their own:
+        **{"name?": str, "about?": _DATASET, "described?": _CHECKPOINT},
+        "bad_samples?": _BAD_SAMPLES,
+    },
+}
+"""Kind of file → the shape of its provenance, for :func:`mmrobust.configuration.check_json`."""
 DESCRIBED = (
     "name",
     *(f"about/{key}" for key in ("fingerprint", "split", "task", "headline_metric", "n")),
@@ -239,7 +179,7 @@ def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> di
         found = f"{kind} of schema {version}, newer than this mmrobust reads ({newest}); upgrade it"
         raise NewerFormatError(f"{file}: {found}")
     try:
-        check_json(provenance, SCHEMAS.get(kind, dict[str, Any]))
+        check_json(provenance, SHAPES.get(kind, {}))
         if kind == "predictions":
             _check_described(provenance)
     except UsageError as cause:

@@ -59,7 +59,7 @@ class Results(NamedTuple):
     frame: pd.DataFrame
     """One row per ``RESULTS_KEYS``, columns as ``RESULTS_SCHEMA``."""
     provenance: dict[str, Any]
-    """See :class:`mmrobust.storage.provenance.ResultsProvenance`."""
+    """See :data:`mmrobust.storage.provenance.SHAPES`."""
 
     @property
     def headline_metric(self) -> str:

@@ -42,7 +42,7 @@ class ShardHeader:
 
     path: Path
     provenance: dict[str, Any]
-    """See :class:`mmrobust.storage.provenance.ShardProvenance`."""
+    """See :data:`mmrobust.storage.provenance.SHAPES`."""
     rows: int
     placed: bool
     """Whether it has the positions of its samples in the split; false in schema version 1."""
@@ -54,7 +54,7 @@ class Shard:
 
     path: Path
     provenance: dict[str, Any]
-    """See :class:`mmrobust.storage.provenance.ShardProvenance`."""
+    """See :data:`mmrobust.storage.provenance.SHAPES`."""
     id: pa.Array
     case: pa.Array
     prompting: pa.Array

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from mmrobust.configuration import check_json, plain
 from mmrobust.data.dataset import Dataset
@@ -32,13 +32,6 @@ FORMAT_VERSION = 1
 STUDY_FILE = "study.json"
 DONE_FILE = "done.json"
 CACHE_FOLDER = "cache"
-
-
-class _StudyRecord(TypedDict):
-    """What ``study.json`` must hold: job → fingerprint of its settings, and the grid."""
-
-    jobs: dict[str, str]
-    evaluate: dict[str, Any]
 
 
 def run_study(
@@ -123,7 +116,7 @@ def _claim(study: Study, jobs: Sequence[Job], out: Path) -> None:
         if (version := was.get("format_version", 1)) != FORMAT_VERSION:
             raise UsageError(f"{file}: study format {version}, and this mmrobust reads {FORMAT_VERSION}; upgrade it")
         try:
-            check_json(was, _StudyRecord)
+            check_json(was, {"jobs": {str: str}, "evaluate": dict})
         except UsageError as cause:
             raise UsageError(f"{file}: is damaged ({cause})") from cause
         changed = [name for name in meant if was["jobs"].get(name, meant[name]) != meant[name]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmrobust.configuration import check_json
-from mmrobust.storage.provenance import ResultsProvenance, now, results_provenance
+from mmrobust.storage.provenance import SHAPES, now, results_provenance
 from mmrobust.version import __version__
 
 
@@ -27,7 +27,7 @@ def test_the_provenance_of_results() -> None:
         scoring={"resamples": 10},
         bad_samples={"number": 0},
     )
-    check_json(provenance, ResultsProvenance)
+    check_json(provenance, SHAPES["results"])
     assert provenance["started"] == began <= provenance["finished"]
     assert (provenance["device"], provenance["dtype"]) == ("cuda:0", "bfloat16")
     assert provenance["noise"] == {"profile": "default", "seed": 3}
