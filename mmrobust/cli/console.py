@@ -88,33 +88,24 @@ def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
 
     This is the :data:`mmrobust.runtime.progress.Progress` of the command line.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
     from rich.text import Text
 
-    class RateColumn(ProgressColumn):
+    class RateColumn(progress.ProgressColumn):
         """Units per second."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, task: progress.Task) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s", style="progress.data.speed")
 
-    hidden = settings.quiet or not sys.stderr.isatty()
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
         RateColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
+    hidden = settings.quiet or not sys.stderr.isatty()
+    with progress.Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda units: bar.advance(task, units)

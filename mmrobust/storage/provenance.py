@@ -144,12 +144,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 """Kind of file → the shape of its provenance, for :func:`mmrobust.configuration.check_json`."""
-DESCRIBED = (
-    "name",
-    *(f"about/{key}" for key in ("fingerprint", "split", "task", "headline_metric", "n")),
-    *(f"described/{k}" for k in ("fingerprint", "backbone", "modalities", "depends_on_prompting", "device", "dtype")),
-)
-"""Keys without which predictions cannot be scored on their own. Those of schema version 1 lack all of them."""
+
+
+def _needing(shape: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return ``shape`` with these optional keys required."""
+    return {key.rstrip("?") if key.rstrip("?") in keys else key: inner for key, inner in shape.items()}
+
+
+_DESCRIBED = {
+    "name": str,
+    "about": _needing(_DATASET, "fingerprint", "split", "task", "headline_metric", "n"),
+    "described": _needing(
+        _CHECKPOINT, "fingerprint", "backbone", "modalities", "depends_on_prompting", "device", "dtype"
+    ),
+}
+"""What predictions must hold to be scored on their own; those of schema version 1 hold none of it."""
 
 
 def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:
@@ -180,19 +189,10 @@ def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> di
         raise NewerFormatError(f"{file}: {found}")
     try:
         check_json(provenance, SHAPES.get(kind, {}))
-        if kind == "predictions":
-            _check_described(provenance)
+        if kind == "predictions" and provenance.keys() & {"about", "described"}:
+            check_json(provenance, _DESCRIBED)
+        if kind == "predictions" and "noise_profile" in provenance:
+            check_json(provenance, {"noise_seed": int})
     except UsageError as cause:
         raise DataError(f"{file}: its metadata is damaged ({cause})") from cause
     return provenance
-
-
-def _check_described(provenance: Mapping[str, Any]) -> None:
-    """Raise unless predictions that describe their data, their checkpoint or their noise do so completely."""
-    needed = ("noise_seed",) if "noise_profile" in provenance else ()
-    for path in (*needed, *(DESCRIBED if provenance.keys() & {"about", "described"} else ())):
-        found: Any = provenance
-        for key in path.split("/"):
-            found = (found or {}).get(key)
-        if found is None:
-            raise UsageError(f"{path} is missing")

@@ -80,10 +80,7 @@ class Shard:
         rows = pa.array(inside)
         return replace(
             self,
-            id=self.id.take(rows),
-            case=self.case.take(rows),
-            prompting=self.prompting.take(rows),
-            label=self.label.take(rows),
+            **{name: getattr(self, name).take(rows) for name in ("id", "case", "prompting", "label")},
             logits=self.logits[inside],
             position=self.position[inside],
             natural=None if self.natural is None else self.natural.take(rows),
