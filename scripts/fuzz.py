@@ -170,15 +170,14 @@ def replay(folder: Path) -> int:
         shutil.copytree(folder / "input", place, symlinks=True)
         verdict = bounded_run(case["arguments"], place, home, {})
     print(f"mmrobust {' '.join(case['arguments'])}\n{case['note']}\n{verdict.said}")
-    print(
-        f"exit code {verdict.code}, {verdict.seconds:.1f} s, {verdict.peak / 2**20:.0f} MiB; {verdict.fault or 'no fault'}"
-    )
+    fault = verdict.fault or "no fault"
+    print(f"exit code {verdict.code}, {verdict.seconds:.1f} s, {verdict.peak / 2**20:.0f} MiB; {fault}")
     return 1 if verdict.fault else 0
 
 
 def _save(out: Path, kind: str, case: dict[str, object], verdict: dict[str, object], faults: Counter[str]) -> None:
     """Save a finding with its input in a folder, unless enough of the same fault are there."""
-    fault = str(end["fault"])
+    fault = str(verdict["fault"])
     faults[fault] += 1
     if faults[fault] > EACH:
         return
@@ -186,9 +185,9 @@ def _save(out: Path, kind: str, case: dict[str, object], verdict: dict[str, obje
     folder = out / f"{kind}-{number:04d}"
     folder.mkdir()
     saved = {key: case[key] for key in ("arguments", "note")}
-    saved |= {key: end[key] for key in ("fault", "code", "seconds", "peak")}
+    saved |= {key: verdict[key] for key in ("fault", "code", "seconds", "peak")}
     (folder / "case.json").write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
-    (folder / "said.txt").write_text(str(end["said"]), encoding="utf-8", errors="replace")
+    (folder / "said.txt").write_text(str(verdict["said"]), encoding="utf-8", errors="replace")
 
     def unsaved(place: str, names: list[str]) -> list[str]:  # pipes cannot be copied; the note describes giant files
         paths = [Path(place) / name for name in names]
