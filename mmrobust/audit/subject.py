@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -68,14 +67,10 @@ class Subject:
         return self.classifier.cases
 
     @property
-    def promptings(self) -> tuple[str, ...]:
-        """The promptings under which the classifier's logits can differ."""
-        return (SITUATION, CONCAT) if self.classifier.depends_on_prompting else (SITUATION,)
-
-    @property
     def conditions(self) -> list[tuple[str, str]]:
-        """Every (case, prompting) pair."""
-        return [(case, prompting) for case in self.cases for prompting in self.promptings]
+        """Every (case, prompting) pair for which the classifier's logits can differ."""
+        promptings = (SITUATION, CONCAT) if self.classifier.depends_on_prompting else (SITUATION,)
+        return [(case, prompting) for case in self.cases for prompting in promptings]
 
     def samples(self, positions: Sequence[int], case: str) -> list[dict[str, Tensor]]:
         """Return encoded samples in ``case``: modality → tensor."""
@@ -135,11 +130,6 @@ class Subject:
         return tuple(self.split.labels[position] for position in self.positions)
 
     @property
-    def targets(self) -> npt.NDArray[np.bool_]:
-        """[n, classes], whether each sample belongs to the class."""
-        return target_matrix(self.labels, len(self.classifier.classes))
-
-    @property
     def headline(self) -> str:
         """The name of the data set's headline metric."""
         return self.split.info.headline_metric
@@ -147,8 +137,9 @@ class Subject:
     def score(self, logits: Tensor) -> float:
         """Return the headline metric of logits [n, classes] of all samples."""
         metric = metrics_of(self.classifier.task, [self.headline])[self.headline]
-        weights = np.ones((1, len(self.positions)), dtype=np.float32)
-        return float(metric(Outcomes(logits.numpy(), WeightedTruth(self.targets, weights), self.multi_label))[0])
+        targets = target_matrix(self.labels, len(self.classifier.classes))
+        truth = WeightedTruth(targets, np.ones((1, len(self.positions)), dtype=np.float32))
+        return float(metric(Outcomes(logits.numpy(), truth, self.multi_label))[0])
 
 
 def rows(inputs: Inputs, chosen: Sequence[int]) -> Inputs:

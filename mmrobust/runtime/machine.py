@@ -30,7 +30,10 @@ def free_memory() -> int | None:
     limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
     if limit is None or used is None:
         return _meminfo("MemAvailable")
-    return _least(_meminfo("MemAvailable"), max(0, limit - used + _file_pages()))
+    inactive = (
+        _field(CGROUP / "memory.stat", "inactive_file") or 0
+    )  # pages of files that nobody uses: reclaimed at once
+    return _least(_meminfo("MemAvailable"), max(0, limit - used + inactive))
 
 
 def _least(*values: int | None) -> int | None:
@@ -38,20 +41,16 @@ def _least(*values: int | None) -> int | None:
 
 
 def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+    kibibytes = _field(Path("/proc/meminfo"), f"{name}:")
+    return None if kibibytes is None else kibibytes * 1024
 
 
-def _file_pages() -> int:
-    """Return the bytes of the container's memory in inactive file pages, which the system reclaims at once."""
+def _field(file: Path, name: str) -> int | None:
+    """Return the number after ``name`` in a file of lines ``NAME NUMBER``; ``None`` if there is none."""
     try:
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(f"{name} "))
     except (OSError, ValueError, StopIteration):
-        return 0
+        return None
 
 
 def _number(file: Path) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from mmrobust.errors import UsageError
 from mmrobust.storage.files import write_json
@@ -33,11 +33,7 @@ def hold(folder: Path, name: str = RUN, timeout: float = PATIENCE) -> Iterator[N
         UsageError: another process holds it; the message says which, on which host, since when and by which command.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_file(folder, name))
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise _held(folder, name) from None
+    lock = _acquire(folder, name, timeout)
     try:
         note = _note(folder, name)
         with suppress(OSError):  # a full disk: then the error that others get says less
@@ -59,7 +55,7 @@ def hold_whole(folder: Path) -> Iterator[None]:
     """
     with hold(folder):
         for file in sorted(folder.glob(".part-*.lock")):
-            _refuse_held(folder, file.name.removeprefix(".").removesuffix(".lock"))
+            _acquire(folder, file.name.removeprefix(".").removesuffix(".lock"), PATIENCE).release()
         yield
 
 
@@ -71,30 +67,24 @@ def hold_part(folder: Path, index: int, of: int) -> Iterator[None]:
         UsageError: see :func:`hold`.
     """
     with hold(folder, f"part-{index}-of-{of}"):
-        _refuse_held(folder, RUN)
+        _acquire(folder, RUN, PATIENCE).release()
         yield
 
 
-def _refuse_held(folder: Path, name: str) -> None:
+def _acquire(folder: Path, name: str, timeout: float) -> BaseFileLock:
+    """Acquire the lock ``name`` on ``folder``, or raise with what its holder's note says."""
+    lock = FileLock(folder / f".{name}.lock")
     try:
-        with FileLock(_file(folder, name)).acquire(timeout=PATIENCE):
-            return
+        lock.acquire(timeout=timeout)
     except Timeout:
-        raise _held(folder, name) from None
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f".{name}.lock"
+        try:
+            note = json.loads(_note(folder, name).read_text(encoding="utf-8"))
+            holder = f"process {note['pid']} on {note['host']} (since {note['since']}: {note['command']})"
+        except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its note yet
+            holder = "another run"
+        raise UsageError(f"{folder}: {holder} is using this folder; wait for it, or name another --out") from None
+    return lock
 
 
 def _note(folder: Path, name: str) -> Path:
     return folder / f".{name}.holder.json"
-
-
-def _held(folder: Path, name: str) -> UsageError:
-    try:
-        note = json.loads(_note(folder, name).read_text(encoding="utf-8"))
-        holder = f"process {note['pid']} on {note['host']} (since {note['since']}: {note['command']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its note yet
-        holder = "another run"
-    return UsageError(f"{folder}: {holder} is using this folder; wait for it, or name another --out")
