@@ -1,6 +1,6 @@
 """mmrobust: how robust is a multimodal classifier when an input is missing or degraded?
 
-The Python face, from which the command line is made::
+The Python API, on which the command line is built::
 
     import mmrobust
     clf = mmrobust.load("runs/mmp")
@@ -24,7 +24,7 @@ _HOME = {"load": "mmrobust.models.checkpoint", "evaluate": "mmrobust.evaluation.
 
 
 def __getattr__(name: str) -> Any:
-    """The public functions, imported when they are first asked for: ``import mmrobust`` costs no torch."""
+    """Import public functions on first use, so that ``import mmrobust`` does not import torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'mmrobust' has no attribute '{name}'")
     import importlib

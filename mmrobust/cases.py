@@ -10,11 +10,11 @@ from enum import Enum
 from mmrobust.errors import UsageError, unknown_name
 
 MODALITIES = ("image", "text", "audio")
-"""Every modality that mmrobust knows; a data set and a backbone each name theirs, in a fixed order."""
+"""Every known modality. A data set and a backbone each name theirs, in a fixed order."""
 
 
 class State(str, Enum):
-    """What became of one modality of a sample."""
+    """The state of one modality of a sample."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -40,8 +40,8 @@ class Case:
     states: tuple[tuple[str, State], ...]
     """(modality, state) pairs, in the order in which the model or the data set names its modalities."""
     noise: tuple[tuple[str, str], ...] = ()
-    """(modality, ``:NAME@SEVERITY`` or ``@SEVERITY``) of what is degraded in a way that the case names. Data and
-    predictions differ by it; a model is told the :attr:`plain` case."""
+    """(modality, ``:NAME@SEVERITY`` or ``@SEVERITY``) pairs for degraded modalities whose corruption the case names. It
+    changes data and predictions, but a model is told only the :attr:`plain` case."""
 
     def __post_init__(self) -> None:
         if not self.states:
@@ -51,31 +51,31 @@ class Case:
                 raise unknown_name("modality", modality, MODALITIES)
         if not self.present:
             raise UsageError(f"a case with nothing present: {', '.join(m for m, _ in self.states)} are all missing")
-        # In the order of the modalities, and of what is degraded alone: equal cases are equal objects.
+        # Only of degraded modalities, and in their order, so that equal cases compare equal.
         noise = dict(self.noise)
         object.__setattr__(self, "noise", tuple((m, noise[m]) for m in self.degraded if noise.get(m)))
 
     @classmethod
     def of(cls, states: Mapping[str, State], noise: Mapping[str, str] | None = None) -> Case:
-        """The case made from a mapping modality → state, and one of degraded modalities → their noise."""
+        """Make a case from modality → state, and degraded modality → noise."""
         return cls(tuple((modality, State(state)) for modality, state in states.items()), tuple((noise or {}).items()))
 
     @classmethod
     def complete(cls, modalities: Iterable[str]) -> Case:
-        """The case in which nothing is missing or degraded."""
+        """Return the case in which nothing is missing or degraded."""
         return cls(tuple((modality, State.PRESENT) for modality in modalities))
 
     @classmethod
     def missing(cls, modalities: Iterable[str], *lost: str) -> Case:
-        """The case in which the modalities ``lost`` are missing and the others present."""
+        """Return the case in which the modalities ``lost`` are missing and the others present."""
         return cls(tuple((m, State.MISSING if m in lost else State.PRESENT) for m in modalities))
 
     @classmethod
     def parse(cls, name: str, modalities: Iterable[str]) -> Case:
-        """The case of that ``name`` for a model of these ``modalities``; the inverse of :attr:`name`.
+        """Parse the ``name`` of a case for these ``modalities``; the inverse of :attr:`name`.
 
         Raises:
-            UsageError: the name is none of a case, or speaks of a modality that is not there.
+            UsageError: it is not the name of a case, or names another modality.
         """
         states = dict.fromkeys(modalities, State.PRESENT)
         known = ["complete", *(f"{prefix}-{m}" for m in states for prefix in _PREFIX.values())]
@@ -114,32 +114,32 @@ class Case:
         return "+".join(parts) or "complete"
 
     def corruption(self, modality: str) -> tuple[str | None, int | None]:
-        """Name and severity of the ``modality``'s noise, ``None`` where the case leaves it to the noise profile."""
+        """Return name and severity of the ``modality``'s corruption; ``None`` for what the noise profile decides."""
         name, _, severity = dict(self.noise).get(modality, "").removeprefix(":").partition("@")
         return name or None, int(severity) if severity else None
 
     @property
     def plain(self) -> Case:
-        """The same without a word on the noise: what a model can be told, and has prompts and prototypes for."""
+        """The case without named corruptions: what a model is told, and has prompts and prototypes for."""
         return Case(self.states)
 
     def under(self, other: Case) -> Case:
-        """This case with the noise that ``other`` names for what is degraded in this one."""
+        """Return this case with the corruptions that ``other`` names for its degraded modalities."""
         return Case(self.states, other.noise)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Every modality, whatever its state."""
+        """All modalities, whatever their state."""
         return tuple(modality for modality, _ in self.states)
 
     @property
     def present(self) -> tuple[str, ...]:
-        """The modalities that carry information: all that are not missing (a degraded one is present)."""
+        """The modalities that are not missing; a degraded one is present."""
         return tuple(modality for modality, state in self.states if state is not State.MISSING)
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """The modalities that are there, but noisy."""
+        """The modalities that are degraded."""
         return tuple(modality for modality, state in self.states if state is State.DEGRADED)
 
     def is_missing(self, modality: str) -> bool:
@@ -147,16 +147,15 @@ class Case:
         return (modality, State.MISSING) in self.states
 
     def without_noise(self) -> Case:
-        """The same with what is degraded present as it was."""
+        """Return this case with degraded modalities present and intact."""
         return Case(tuple((m, State.PRESENT if s is State.DEGRADED else s) for m, s in self.states))
 
     def within(self, natural: Case) -> Case | None:
-        """This case for a sample that is by nature in the case ``natural`` already.
+        """Return this case for a sample whose naturally missing modalities, those of ``natural``, stay missing.
 
-        What is missing by nature stays missing. ``None`` where nothing would be present any more.
+        ``None`` if nothing would be left.
         """
-        already = dict(natural.states)
-        states = {m: State.MISSING if already[m] is State.MISSING else state for m, state in self.states}
+        states = {m: State.MISSING if natural.is_missing(m) else state for m, state in self.states}
         return None if all(state is State.MISSING for state in states.values()) else Case.of(states, dict(self.noise))
 
     def __str__(self) -> str:
@@ -164,7 +163,7 @@ class Case:
 
 
 def noisy_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
-    """``complete``, each modality noisy alone, and, of two, both: Prompt the Missing's cases.
+    """Return Prompt the Missing's cases: ``complete``, each modality noisy, and, if there are two, both.
 
     >>> [case.name for case in noisy_cases(("audio", "image"))]
     ['complete', 'noisy-audio', 'noisy-image', 'noisy-both']
@@ -176,7 +175,7 @@ def noisy_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
 
 
 def missing_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
-    """``complete`` and, for each modality, the case in which it alone is missing (MMP's missing types).
+    """Return MMP's missing types: ``complete``, and for each modality the case in which only it is missing.
 
     >>> [case.name for case in missing_cases(("image", "text"))]
     ['complete', 'missing-image', 'missing-text']
@@ -188,4 +187,4 @@ def missing_cases(modalities: Iterable[str]) -> tuple[Case, ...]:
 SITUATION = "situation"
 CONCAT = "concat"
 PROMPTINGS = (SITUATION, CONCAT)
-"""``situation``: the model is told the case. ``concat``: it is not, and is offered all cases together."""
+"""``situation``: the model is told the case. ``concat``: it is not, and gets the prompts of all cases together."""

@@ -1,4 +1,8 @@
-"""Settings as frozen dataclasses: made from plain mappings, with unknown keys and wrong values refused."""
+"""Settings and JSON from outside: unknown keys and values of a wrong type are refused.
+
+What a person writes (YAML, ``KEY=VALUE``) becomes a frozen dataclass by :func:`from_mapping`. What a program wrote
+stays plain JSON, whose shape :func:`check_json` checks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import importlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,40 +21,113 @@ from mmrobust.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    dict: "a mapping, like {key: value}",
+}
 
 MOST_VALUES = 100_000
-"""YAML can name a list within lists within itself: a few lines then stand for more than any memory holds."""
+"""The most values a YAML document may hold: a few lines of aliases can expand to more than any memory holds."""
 LARGEST_NUMBER = 2**63
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
-    """An instance of the dataclass ``cls``; its own ``__post_init__`` checks the values.
+def from_mapping(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:
+    """Build an instance of the dataclass ``cls``; its own ``__post_init__`` checks the ranges of the values.
+
+    Args:
+        cls: the dataclass.
+        values: its fields by name. A number may be a string, because YAML reads ``1e-3`` as one.
+        what: names the settings in messages; empty for the keys of a file.
 
     Raises:
-        UsageError: a key that ``cls`` does not have, with the nearest right spelling, one that it needs and is not
-            there, or a value of another kind than the key's; ``what`` names the settings.
+        UsageError: an unknown key (the message suggests the nearest one), a missing key that has no default, or a value
+            of the wrong type.
     """
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # T is a dataclass
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass
+    kind = f"{what} setting" if what else "key"
     for key in values:
-        if key not in known:
-            raise (
-                unknown_name(f"{what} setting", key, known)
-                if known
-                else UsageError(f"unknown {what} setting '{key}': it has none")
-            )
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
-        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{what}: does not say {field.name}")
+        if key not in fields:
+            raise unknown_name(kind, key, fields) if fields else UsageError(f"unknown {kind} '{key}': it has none")
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{what}: {name} is missing" if what else f"{name} is missing")
     hints = typing.get_type_hints(cls)
-    return cls(**{key: _fitting(value, hints[key], f"{what} setting {key}") for key, value in values.items()})
+    return cls(**{key: _fit(value, hints[key], f"{kind} {key}" if what else key) for key, value in values.items()})
+
+
+def check_json(value: Any, shape: Any, place: str = "") -> None:
+    """Raise unless ``value``, as read from JSON, has the ``shape``.
+
+    A shape is ``str``, ``int``, ``float`` (any finite number), ``bool`` or ``dict``; ``[SHAPE]`` is a list,
+    ``{str: SHAPE}`` a mapping of any keys, and ``{"key": SHAPE}`` a mapping that has at least these keys. One that ends
+    in ``?`` may be absent or null.
+
+    >>> check_json({"classes": ["a", "b"], "n": 3}, {"classes": [str], "task?": str})
+
+    Raises:
+        UsageError: the message names the place, like ``classes/0 = 1: must be a string``.
+    """
+    inside: list[tuple[object, Any, Any]] = []
+    if isinstance(shape, list):
+        inside = [(index, item, shape[0]) for index, item in enumerate(_listed(value, place))]
+    elif isinstance(shape, dict) and str in shape:
+        inside = [(key, item, shape[str]) for key, item in _mapped(value, place).items()]
+    elif isinstance(shape, dict):
+        found = _mapped(value, place)
+        absent = {key for key in shape if found.get(key.rstrip("?")) is None}
+        for key in shape:
+            if key in absent and not key.endswith("?"):
+                raise UsageError(f"{place}/{key} is missing".lstrip("/"))
+        inside = [(key.rstrip("?"), found[key.rstrip("?")], shape[key]) for key in shape if key not in absent]
+    elif shape in (int, float) and not isinstance(value, bool):
+        if not (isinstance(value, (int, shape)) and -LARGEST_NUMBER < value < LARGEST_NUMBER):
+            raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
+    elif type(value) is not shape:
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
+    for key, item, inner in inside:
+        check_json(item, inner, f"{place}/{key}".lstrip("/"))
+
+
+def _mapped(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
+    return value
+
+
+def _listed(value: Any, place: str) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"{place} = {value!r}: must be a list, like [0, 2]")
+    return value
+
+
+def _fit(value: Any, hint: Any, place: str) -> Any:
+    """Return a setting as its annotation ``hint`` asks for: lists as tuples, strings of numbers as numbers."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):  # X | None
+        (hint,) = (kind for kind in inner if kind is not types.NoneType)
+        return None if value is None else _fit(value, hint, place)
+    if origin is dict:
+        return {key: _fit(item, inner[1], f"{place}/{key}") for key, item in _mapped(value, place).items()}
+    if origin in (tuple, list):
+        return origin(_fit(item, inner[0], f"{place}/{at}") for at, item in enumerate(_listed(value, place)))
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):  # YAML reads 1e-3, without a point, as a string
+            return float(value)
+    if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast("type[Any]", hint)):
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
+    if hint in _KINDS and type(value) is not hint:
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[hint]}")
+    return value
 
 
 def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs of a command line, each value read as YAML: ``rank=4``, ``init=random``, ``layers=[0, 2]``.
+    """Read ``KEY=VALUE`` pairs of a command line, each value as YAML: ``rank=4``, ``init=random``, ``layers=[0, 2]``.
 
     Raises:
-        UsageError: a pair without ``=`` or a value that is no YAML; ``flag`` names the option.
+        UsageError: a pair without ``=``, or a value that is not YAML; the message names the ``flag``.
     """
     settings = {}
     for pair in pairs:
@@ -61,38 +139,38 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
 
 
 def read_yaml(text: str, failure: str) -> Any:
-    """The value of a YAML document: words, numbers, true, false and null, in lists and mappings.
+    """Read a YAML document of strings, numbers, true, false and null, in lists and mappings.
 
     Args:
         text: the document.
-        failure: how the message begins where it is none, or holds anything else.
+        failure: how the message of an error begins.
 
     Raises:
-        UsageError: that; the message says what of it.
+        UsageError: it is not YAML, or holds anything else.
     """
     try:
         value = yaml.safe_load(text)
-    except Exception as cause:  # PyYAML raises its own errors, and whatever its makers of dates and numbers do
+    except Exception as cause:  # PyYAML raises its own errors, and whatever its parsers of dates and numbers raise
         raise UsageError(f"{failure} ({' '.join(str(cause).split()) or type(cause).__name__})") from cause
     _check_plain(value, failure)
     return value
 
 
 def _check_plain(value: Any, failure: str) -> None:
-    """Raise where ``value`` is not what settings are made of."""
-    waiting, seen = [value], 0
-    while waiting:
-        part = waiting.pop()
+    """Raise if ``value`` holds what settings cannot: too many values, other types, keys that are not strings."""
+    pending, seen = [value], 0
+    while pending:
+        part = pending.pop()
         seen += 1
         if seen > MOST_VALUES:
             raise UsageError(f"{failure} (it holds more than {MOST_VALUES:,} values, or itself)")
         if isinstance(part, dict):
             for key in part:
                 if not isinstance(key, str):
-                    raise UsageError(f"{failure} (its key {key} is no word; write it in quotes)")
-            waiting += part.values()
+                    raise UsageError(f"{failure} (its key {key} is not a string; write it in quotes)")
+            pending += part.values()
         elif isinstance(part, list):
-            waiting += part
+            pending += part
         elif isinstance(part, int):
             if abs(part) >= LARGEST_NUMBER:
                 raise UsageError(f"{failure} (it holds a number of more than 64 bits)")
@@ -100,39 +178,8 @@ def _check_plain(value: Any, failure: str) -> None:
             raise UsageError(f"{failure} ({part} is read as a {type(part).__name__}; write it in quotes)")
 
 
-def _fitting(value: Any, hint: Any, what: str) -> Any:
-    """``value`` as what the annotation ``hint`` asks for; what holds anything (``Any``) is taken as it is."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):  # X | None
-        if value is None:
-            return None
-        (hint,) = (kind for kind in inner if kind is not types.NoneType)
-        return _fitting(value, hint, what)
-    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:  # YAML reads 1e-3, without a point, as a word
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast("type[Any]", hint)):
-        raise UsageError(f"{what} = {value!r}: must be settings, like {{key: value}}")
-    if hint in _KINDS and type(value) is not hint:
-        raise UsageError(f"{what} = {value!r}: must be {_KINDS[hint]}")
-    if origin in (tuple, list):
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{what} = {value!r}: must be a list, like [0, 2]")
-        return origin(_fitting(item, inner[0], what) for item in value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{what} = {value!r}: must be settings, like {{key: value}}")
-        return {key: _fitting(item, inner[1], f"{what} {key}") for key, item in value.items()}
-    return value
-
-
 def plain(settings: Any) -> Any:
-    """Settings (a dataclass, a mapping, a sequence, a value) as JSON would give them back.
-
-    Dataclasses become mappings, tuples lists, paths text.
-    """
+    """Convert settings to what JSON can hold: dataclasses become mappings, tuples lists, and paths strings."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return plain(dataclasses.asdict(settings))
     if isinstance(settings, Mapping):
@@ -143,10 +190,10 @@ def plain(settings: Any) -> Any:
 
 
 def look_up(registry: Mapping[str, str], name: str, kind: str) -> Any:
-    """What ``registry`` has under ``name``.
+    """Import the ``module:attribute`` that ``registry`` lists under ``name``.
 
     Raises:
-        UsageError: nothing of that name; ``kind`` says what was sought, and the nearest right name is given.
+        UsageError: there is no such name; the message says which ``kind`` of thing was meant, and the nearest name.
     """
     if name not in registry:
         raise unknown_name(kind, name, registry)

@@ -1,19 +1,19 @@
-"""Every exception that mmrobust raises on purpose.
+"""All exceptions that mmrobust raises on purpose.
 
-    MmrobustError              something the user can mend; the command line prints it as one line and exits with 2
-    ├── UsageError             a setting, name or value that does not exist or does not fit
+    MmrobustError              something the user can fix; the command line prints it as one line and exits with 2
+    ├── UsageError             a setting, name or value that does not exist or fit
     │   └── UnknownNameError   a name that does not exist
     ├── DataError              a data set, a sample or a file of predictions that cannot be read
     │   └── NewerFormatError   one that a newer mmrobust wrote
     ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
-    ├── TrainingError          a training that cannot go on (divergence, an empty split)
-    ├── DeviceError            a device without memory for the work, or one that failed at it
-    ├── NotComparableError     two results between which no verdict is possible
-    ├── Unfinished             one part of a shared evaluation is done, others lack (exit code 0)
-    └── Interrupted            stopped by the user, with what is finished kept (exit code 130)
+    ├── TrainingError          a training that cannot continue (divergence, an empty split)
+    ├── DeviceError            a device that has too little memory or failed
+    ├── NotComparableError     two results that cannot be compared
+    ├── Unfinished             one part of a shared evaluation is done, others are not (exit code 0)
+    └── Interrupted            stopped by the user; finished work is kept (exit code 130)
 
-The library raises; only ``mmrobust.cli`` turns an exception into a line and an exit code. A message names the thing,
-the file and the way out.
+The library raises; only ``mmrobust.cli`` turns an exception into a line and an exit code. A message names what is
+wrong, the file, and what to do.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collections.abc import Iterable
 
 
 class MmrobustError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and fix."""
 
     exit_code = 2
 
 
 class UsageError(MmrobustError):
-    """A setting, name or value that does not exist or does not fit."""
+    """A setting, name or value that does not exist or fit."""
 
 
 class UnknownNameError(UsageError):
@@ -41,7 +41,7 @@ class DataError(MmrobustError):
 
 
 class NewerFormatError(DataError):
-    """A file that a newer mmrobust wrote: not damaged, and not to be made again."""
+    """A file that a newer mmrobust wrote: it is not damaged and must not be replaced."""
 
 
 class CheckpointError(MmrobustError):
@@ -49,37 +49,37 @@ class CheckpointError(MmrobustError):
 
 
 class TrainingError(MmrobustError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 class DeviceError(MmrobustError):
-    """A device that has no memory for the work, or failed while it was at it."""
+    """A device that has too little memory or failed."""
 
 
 class NotComparableError(MmrobustError):
-    """Two results between which no verdict is possible."""
+    """Two results that cannot be compared."""
 
 
 class Unfinished(MmrobustError):
-    """One part of a shared evaluation is done; the table has to wait for the others."""
+    """One part of a shared evaluation is done; the results table waits for the others."""
 
     exit_code = 0
 
 
 class Interrupted(MmrobustError):
-    """Stopped by the user; what was finished is kept."""
+    """Stopped by the user; finished work is kept."""
 
     exit_code = 130
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-    """Error for a mistyped name: says what is known and which of it is nearest.
+    """Make the error for an unknown name, with the known names and the nearest one.
 
     >>> str(unknown_name("method", "mpm", ["none", "full", "mmp"]))
     "unknown method 'mpm': did you mean 'mmp'? Known: none, full, mmp"
     """
     choices = list(known)
     nearest = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
-    nearest.sort(key=lambda choice: sorted(choice) != sorted(str(name)))  # swapped letters are the likeliest slip
+    nearest.sort(key=lambda choice: sorted(choice) != sorted(str(name)))  # swapped letters are the likeliest typo
     hint = f" did you mean '{nearest[0]}'?" if nearest else ""
     return UnknownNameError(f"unknown {kind} '{name}':{hint} Known: {', '.join(choices)}")

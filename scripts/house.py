@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "mmrobust"
 
 FLOORS = (
     ("errors", "version"),
-    ("cases", "configuration", "storage", "runtime"),
-    ("degradations",),
+    ("cases", "configuration", "runtime"),
+    ("degradations", "storage"),
     ("scenarios",),
     ("data", "scoring"),
     ("models", "gate"),

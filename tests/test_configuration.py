@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmrobust.configuration import from_mapping, parse_settings
+from mmrobust.configuration import check_json, from_mapping, parse_settings
 from mmrobust.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def test_pairs_become_settings_of_the_right_kinds() -> None:
         ({"rank": True}, "rank = True: must be a whole number"),
         ({"alpha": "big"}, "alpha = 'big': must be a number"),
         ({"learned": "maybe"}, "must be true or false"),
-        ({"init": 3}, "init = 3: must be a word"),
+        ({"init": 3}, "init = 3: must be a string"),
         ({"layers": 3}, "must be a list"),
         ({"layers": ["a"]}, "must be a whole number"),
     ],
@@ -60,3 +60,32 @@ def test_settings_of_what_has_none_are_refused() -> None:
 def test_pairs_that_are_none_are_refused(pair: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_settings([pair], "--head-set")
+
+
+RECORD = {"name": str, "classes?": [str], "costs?": {str: {"seconds": float, "joules?": float}}}
+
+
+def test_json_of_the_right_types_passes() -> None:
+    for value in ({"name": "a"}, {"name": "a", "classes": None, "other": object()}, {"name": "a", "classes": ["b"]}):
+        check_json(value, RECORD)
+    check_json({"name": "a", "costs": {"x": {"seconds": 1}, "y": {"seconds": 0.5, "joules": 2.0}}}, RECORD)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, "name is missing"),
+        ({"name": None}, "name is missing"),
+        ({"name": 1}, "name = 1: must be a string"),
+        ({"name": "a", "classes": "b"}, "classes = 'b': must be a list, like [0, 2]"),
+        ({"name": "a", "classes": ["b", 1]}, "classes/1 = 1: must be a string"),
+        ({"name": "a", "costs": []}, "costs = []: must be a mapping, like {key: value}"),
+        ({"name": "a", "costs": {"x": {}}}, "costs/x/seconds is missing"),
+        ({"name": "a", "costs": {"x": {"seconds": "1"}}}, "costs/x/seconds = '1': must be a number"),
+        ({"name": "a", "costs": {"x": {"seconds": float("nan")}}}, "costs/x/seconds = nan: must be a number"),
+    ],
+)
+def test_json_of_other_types_is_refused_with_its_place(value: object, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_json(value, RECORD)
+    assert str(caught.value) == message

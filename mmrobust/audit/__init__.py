@@ -1,4 +1,4 @@
-"""The audit: can the numbers of this checkpoint be trusted? One module per check, and one line in :data:`CHECKS`."""
+"""Whether the numbers of a checkpoint can be trusted: one module per check, and one line each in :data:`CHECKS`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CHECKS = {
     "padding-independence": "mmrobust.audit.padding:CHECK",
     "determinism": "mmrobust.audit.determinism:CHECK",
     "dtype-drift": "mmrobust.audit.dtype:CHECK",
-    "case-sensitivity": "mmrobust.audit.told_case:CHECK",
+    "case-sensitivity": "mmrobust.audit.case_sensitivity:CHECK",
     "fill-leakage": "mmrobust.audit.leakage:CHECK",
     "calibration": "mmrobust.audit.calibration:CHECK",
-    "frozen-backbone": "mmrobust.audit.frozen:CHECK",  # last: none of the others may have changed a weight
+    "frozen-backbone": "mmrobust.audit.frozen:CHECK",  # last, so it shows that no other check changed a weight
 }
-"""Name → ``module:CHECK``, in the order in which they run; imported when they are asked for."""
+"""Name → ``module:CHECK``, in the order in which they run; imported on first use."""
 
 
 def find_check(name: str) -> Check:
-    """The check ``name``.
+    """Return the check called ``name``.
 
     Raises:
         UsageError: there is no such check.

@@ -1,4 +1,4 @@
-"""What a check is, what it finds, and how far two runs of a model may lie apart."""
+"""Checks and findings, and how far the logits of two runs may differ."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 PASSED, FAILED, INFORMATIONAL, NOT_APPLICABLE = "passed", "failed", "informational", "not applicable"
 
 ROUNDING = 1e-4
-"""How far logits may move, relative to the largest one (or to 1, where that is smaller), where only float32 rounding
-can move them. Other batch sizes and threads choose other kernels, which sum in another order: on the checkpoints that
-mmrobust was tried with that moves them by less than 1e-5. What truly depends on a neighbour moves them by 1e-2 and
-more."""
+"""The most that logits may differ by float32 rounding, relative to the largest one (or to 1 if that is smaller). Other
+batch sizes and threads choose other kernels, which sum in another order: on the checkpoints that we tried this changes
+logits by less than 1e-5. A real dependence on a neighbour changes them by 1e-2 and more."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found."""
+    """The outcome of a check."""
 
     status: str
-    """``passed``, ``failed``, ``informational`` (there is no right answer) or ``not applicable``."""
+    """``passed``, ``failed``, ``informational`` (no answer is wrong) or ``not applicable``."""
     said: str
-    """One line with the figures."""
+    """One line with the figures, for people."""
     figure: float | None = None
     """What was measured."""
     limit: float | None = None
-    """What it may be at most; where :attr:`at_least`, at least."""
+    """The largest figure that passes; the smallest if :attr:`at_least`."""
     at_least: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
-    """All figures, as JSON can hold them."""
+    """All figures, in values that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,15 @@ class Check:
 
 
 def judged(figure: float, limit: float, said: str, details: Mapping[str, Any], *, at_least: bool = False) -> Finding:
-    """The finding for a ``figure`` with a ``limit``; one that is not a number fails."""
+    """Compare ``figure`` with its ``limit``; NaN fails."""
     passes = figure >= limit if at_least else figure <= limit
     return Finding(PASSED if passes else FAILED, said, figure, limit, at_least, details)
 
 
 def moved(before: Tensor, after: Tensor) -> float:
-    """How far logits moved: the largest difference, relative to the largest logit, or to 1 where that is smaller.
+    """Return the largest difference of logits, relative to the largest logit, or to 1 if that is smaller.
 
-    Infinite where a logit is not finite.
+    Infinite if a logit is NaN or infinite.
     """
     if not (before.isfinite().all() and after.isfinite().all()):
         return math.inf

@@ -1,8 +1,8 @@
-"""Batch independence: a sample's logits are its own, whoever sits beside it.
+"""Batch independence: a sample's logits do not depend on the other samples of its batch.
 
 Prompt the Missing's release fails this: its fusion block attends over the batch, so its accuracy depends on the batch
-size and on the order of the samples. Padding is held fixed here (rows of one batch are compared with each other), so
-that :mod:`mmrobust.audit.padding` answers for padding alone.
+size and on the order of the samples. Padding is held fixed (rows of one batch are compared with each other), so that
+:mod:`mmrobust.audit.padding` alone tests padding.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mmrobust.audit.base import ROUNDING, Check, Finding, judged, moved
 from mmrobust.audit.subject import Inputs, Subject, rows
 
 EXTREME = 1000.0
-"""What the neighbours' pixels and filter banks are multiplied with."""
+"""The factor on the neighbours' pixels and filter banks."""
 
 
 def _run(subject: Subject) -> Finding:
     worst = dict.fromkeys(("alone", "permuted", "beside extremes"), 0.0)
-    for case, prompting in subject.ways:
+    for case, prompting in subject.conditions:
         inputs = subject.collate(subject.samples(subject.few, case))
         size = len(subject.few)
         together = subject.run(inputs, case, prompting)
@@ -29,30 +29,30 @@ def _run(subject: Subject) -> Finding:
         others = {"alone": (together, alone), "permuted": (together[torch.from_numpy(order)], permuted)}
         for name, (before, after) in others.items():
             worst[name] = max(worst[name], moved(before, after))
-        for kept in (range(0, size, 2), range(1, size, 2)):
-            beside = subject.run(_extreme_but(inputs, list(kept)), case, prompting)
-            worst["beside extremes"] = max(worst["beside extremes"], moved(together[kept], beside[kept]))
+        for unchanged in (range(0, size, 2), range(1, size, 2)):
+            beside = subject.run(_with_extreme_neighbours(inputs, list(unchanged)), case, prompting)
+            worst["beside extremes"] = max(worst["beside extremes"], moved(together[unchanged], beside[unchanged]))
     figure = max(worst.values())
     said = ", ".join(f"{name} {value:.1e}" for name, value in worst.items())
     return judged(figure, ROUNDING, f"logits move, relative to the largest: {said}", worst)
 
 
-def _extreme_but(inputs: Inputs, kept: list[int]) -> Inputs:
-    """The batch with every other sample than ``kept`` out of bounds: huge values, texts of one token. Masks stay."""
+def _with_extreme_neighbours(inputs: Inputs, unchanged: list[int]) -> Inputs:
+    """Give every sample but those ``unchanged`` huge values, and texts of one repeated token. Masks stay."""
     changed = {}
     for name, tensor in inputs.items():
         changed[name] = tensor
         if "mask" not in name:
             extreme = tensor * EXTREME if tensor.is_floating_point() else tensor.amax().expand_as(tensor)
             changed[name] = extreme.clone()
-            changed[name][kept] = tensor[kept]
+            changed[name][unchanged] = tensor[unchanged]
     return changed
 
 
 CHECK = Check(
     "batch-independence",
     "Do a sample's logits depend on the other samples of its batch?",
-    f"Then accuracy depends on the batch size and the order of the data. Alone, in another order and beside neighbours "
-    f"{EXTREME:g} times too large, logits may differ by float32 rounding: {ROUNDING:g} of the largest.",
+    "If so, accuracy depends on the batch size and the order of the data. Alone, in another order and beside "
+    f"neighbours {EXTREME:g} times too large, logits may differ by float32 rounding: {ROUNDING:g} of the largest.",
     _run,
 )

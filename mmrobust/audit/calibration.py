@@ -1,4 +1,4 @@
-"""Calibration: is the model right as often as it says? Informational; a threshold is the user's to set."""
+"""Calibration: is the model right as often as its confidence says? Informational: it depends on the use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmrobust.scoring.calibration import confidences, expected_calibration_error
 def _run(subject: Subject) -> Finding:
     errors, says, right = {}, {}, {}
     if not all(subject.logits(case).isfinite().all() for case in subject.cases):
-        return Finding(INFORMATIONAL, "not defined: some logits are no finite numbers")
+        return Finding(INFORMATIONAL, "not defined: some logits are NaN or infinite")
     for case in subject.cases:
         confidence, hits = confidences(subject.logits(case).numpy(), subject.labels, subject.classifier.task)
         errors[case] = expected_calibration_error(confidence, hits)
@@ -18,14 +18,14 @@ def _run(subject: Subject) -> Finding:
     worst = max(errors, key=lambda case: errors[case])
     said = (
         f"expected calibration error up to {errors[worst]:.3f}, in case {worst}: it says {says[worst]:.3f} and "
-        f"{'finds' if subject.several else 'is right in'} {right[worst]:.3f} ({len(subject.positions)} samples)"
+        f"{'finds' if subject.multi_label else 'is right in'} {right[worst]:.3f} ({len(subject.positions)} samples)"
     )
     return Finding(INFORMATIONAL, said, errors[worst], details={"ece": errors, "says": says, "is": right})
 
 
 CHECK = Check(
     "calibration",
-    "Is the model right as often as it says?",
+    "Is the model right as often as its confidence says?",
     "Accuracy does not need it, thresholds and abstaining do. Informational: what is tolerable depends on the use.",
     _run,
 )

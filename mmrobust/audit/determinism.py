@@ -1,4 +1,4 @@
-"""Determinism: the same input gives the same logits, to the bit; on another number of threads, up to rounding."""
+"""Determinism: the same input gives bit-identical logits; on another number of threads, equal up to rounding."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def _run(subject: Subject) -> Finding:
     batches = {case: subject.collate(subject.samples(subject.few, case)) for case in subject.cases}
 
     def logits() -> list[Tensor]:
-        return [subject.run(batches[case], case, prompting) for case, prompting in subject.ways]
+        return [subject.run(batches[case], case, prompting) for case, prompting in subject.conditions]
 
-    again, threads = _apart(logits(), logits()), 0.0
+    again, threads = _largest_move(logits(), logits()), 0.0
     on_cpu = next(subject.classifier.parameters()).device.type == "cpu"
     if on_cpu:
         with _threads(1):
             one = logits()
         with _threads(2):
             two = logits()
-        threads = _apart(one, two)
+        threads = _largest_move(one, two)
     said = f"logits move, relative to the largest: run twice {again:.1e}"
     said += f", on 1 and 2 threads {threads:.1e}" if on_cpu else ""
     details = {"twice": again, "twice_limit": 0.0, "threads": threads if on_cpu else None, "threads_limit": ROUNDING}
     passes = again == 0 and threads <= ROUNDING
-    # Twice is the stricter of the two; it is the figure, unless it is the threads that fail.
+    # The figure is that of running twice, the stricter test, unless only the threads fail.
     figure, limit = (again, 0.0) if passes or again else (threads, ROUNDING)
     return Finding(PASSED if passes else FAILED, said, figure, limit, details=details)
 
 
-def _apart(before: list[Tensor], after: list[Tensor]) -> float:
+def _largest_move(before: list[Tensor], after: list[Tensor]) -> float:
     return max(moved(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -52,7 +52,7 @@ def _threads(number: int) -> Iterator[None]:
 CHECK = Check(
     "determinism",
     "Does the same input give the same logits twice?",
-    "Else no number can be had again: dropout that was left on, noise, a state that is kept. On the same machine no "
-    f"bit may differ; other threads sum in another order, which may move logits by {ROUNDING:g} of the largest.",
+    "If not, no number can be reproduced: dropout was left on, noise is drawn, or state is kept. On one machine "
+    f"no bit may differ; other threads sum in another order, which may move logits by {ROUNDING:g} of the largest.",
     _run,
 )

@@ -1,8 +1,8 @@
-"""The doctor: what works on this machine, and what to do about what does not. Everything is tried, nothing assumed."""
+"""``mmrobust doctor``: what works on this machine, and how to fix what does not. Everything is really tried."""
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -22,26 +22,26 @@ from mmrobust.storage.provenance import versions
 WORKS, ABSENT, BROKEN = "works", "absent", "broken"
 
 EXTRAS = {"report": ("altair", "vl_convert"), "peft": ("peft",), "ray": ("ray",)}
-"""Extra → the modules that it brings."""
+"""Extra → the modules that it installs."""
 
 LEAST_MEMORY = 4 * 2**30
-"""Bytes of memory below which a base-size backbone may not fit beside its data."""
+"""Bytes of free memory below which a base-size backbone may not fit beside its data."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that was tried."""
+    """The outcome of trying one thing."""
 
     name: str
     state: str
-    """``works``, ``absent`` (can be added) or ``broken`` (must work)."""
+    """``works``, ``absent`` (optional, can be added) or ``broken`` (required)."""
     said: str
     remedy: str = ""
-    """What to do, where it does not work."""
+    """How to fix it."""
 
 
 def examine() -> dict[str, Any]:
-    """All that is known of the machine: ``versions``, ``machine``, ``trials``, and whether it is ``well``."""
+    """Return ``versions``, ``machine``, ``trials``, and ``well``: whether nothing is broken."""
     trials = [*_dependencies(), _computing(), *_gpus(), *_extras(), *_media(), _writing(), _hub(), _memory()]
     return {
         "well": all(trial.state != BROKEN for trial in trials),
@@ -58,7 +58,7 @@ def examine() -> dict[str, Any]:
 
 
 def _attempt(name: str, trial: Callable[[], str], remedy: str, otherwise: str = BROKEN) -> Trial:
-    """Try it; whatever it raises is what is said."""
+    """Run a trial; the text of any exception is what it says."""
     try:
         return Trial(name, WORKS, trial())
     except Exception as cause:  # a broken installation raises anything
@@ -66,7 +66,7 @@ def _attempt(name: str, trial: Callable[[], str], remedy: str, otherwise: str = 
 
 
 def _dependencies() -> list[Trial]:
-    """Every declared dependency: there, and of a version that was asked for."""
+    """Check that every declared dependency is installed in an accepted version."""
     from packaging.requirements import Requirement
 
     try:
@@ -87,7 +87,7 @@ def _dependencies() -> list[Trial]:
             wrong.append(f"{requirement.name} is {found}, not {requirement.specifier}")
     if wrong:
         return [Trial("dependencies", BROKEN, "; ".join(wrong), "pip install --upgrade mmrobust")]
-    return [Trial("dependencies", WORKS, f"all {known}, in the versions that were asked for")]
+    return [Trial("dependencies", WORKS, f"all {known}, in accepted versions")]
 
 
 def _computing() -> Trial:
@@ -105,13 +105,13 @@ def _computing() -> Trial:
 def _gpus() -> list[Trial]:
     try:
         import torch
-    except Exception:  # said by the CPU's trial
+    except Exception:  # reported by the CPU's trial
         return []
     if not torch.cuda.is_available():
         built = torch.version.cuda
         if built is None:
             return [Trial("GPU", ABSENT, "this PyTorch is built without CUDA", "for a GPU: install a CUDA build")]
-        return [Trial("GPU", ABSENT, f"PyTorch (CUDA {built}) sees none", "see nvidia-smi for the driver")]
+        return [Trial("GPU", ABSENT, f"PyTorch (CUDA {built}) sees none", "check the driver with nvidia-smi")]
 
     def trial(index: int) -> str:
         device = f"cuda:{index}"
@@ -119,8 +119,8 @@ def _gpus() -> list[Trial]:
         free, total = torch.cuda.mem_get_info(index)
         return f"{torch.cuda.get_device_name(index)}, {_gib(free)} of {_gib(total)} free, bfloat16"
 
-    remedy = "see nvidia-smi; --device cpu works meanwhile"
-    return [_attempt(f"GPU {i}", lambda i=i: trial(i), remedy) for i in range(torch.cuda.device_count())]  # type: ignore[misc]
+    remedy = "check it with nvidia-smi; meanwhile use --device cpu"
+    return [_attempt(f"GPU {i}", functools.partial(trial, i), remedy) for i in range(torch.cuda.device_count())]
 
 
 def _extras() -> list[Trial]:
@@ -128,14 +128,11 @@ def _extras() -> list[Trial]:
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
         if absent:
             raise ImportError(f"not installed: {', '.join(absent)}")
-        found = [
-            f"{m} {importlib.metadata.version(m.replace('_', '-') + '-python' * (m == 'vl_convert'))}" for m in modules
-        ]
-        return ", ".join(found)
+        packages = importlib.metadata.packages_distributions()
+        return ", ".join(f"{module} {importlib.metadata.version(packages[module][0])}" for module in modules)
 
-    remedies = {extra: f'pip install "mmrobust[{extra}]"' for extra in EXTRAS}
     return [
-        _attempt(f"extra {extra}", lambda modules=modules: trial(modules), remedies[extra], ABSENT)  # type: ignore[misc]
+        _attempt(f"extra {extra}", functools.partial(trial, modules), f'pip install "mmrobust[{extra}]"', ABSENT)
         for extra, modules in EXTRAS.items()
     ]
 
@@ -146,15 +143,12 @@ def _media() -> list[Trial]:
 
         from mmrobust.data.decoding import decode_image
 
-        read = []
-        for kind in ("PNG", "JPEG", "WEBP"):
-            if kind == "WEBP" and not features.check("webp"):
-                continue
+        kinds = ["PNG", "JPEG", *(["WEBP"] if features.check("webp") else [])]
+        for kind in kinds:
             stored = io.BytesIO()
             Image.new("RGB", (8, 8), "white").save(stored, kind)
             decode_image(stored.getvalue(), kind)
-            read.append(kind)
-        return ", ".join(read)
+        return ", ".join(kinds)
 
     def audio() -> str:
         import numpy as np
@@ -162,15 +156,12 @@ def _media() -> list[Trial]:
 
         from mmrobust.data.decoding import decode_audio
 
-        read = []
-        for kind in ("WAV", "FLAC", "OGG", "MP3"):
-            if kind not in soundfile.available_formats():
-                continue
+        kinds = [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
+        for kind in kinds:
             stored = io.BytesIO()
             soundfile.write(stored, np.zeros(8000, dtype=np.float32), 8000, format=kind)
             decode_audio(stored.getvalue(), kind)
-            read.append(kind)
-        return f"{', '.join(read)} (libsndfile {soundfile.__libsndfile_version__})"
+        return f"{', '.join(kinds)} (libsndfile {soundfile.__libsndfile_version__})"
 
     return [
         _attempt("images", images, "pip install --force-reinstall Pillow"),
@@ -183,11 +174,11 @@ def _writing() -> Trial:
         with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".mmrobust-doctor-"):
             return f"{Path.cwd()}, {_gib(shutil.disk_usage(Path.cwd()).free)} free"
 
-    return _attempt("working folder", trial, "results go where --out says: name a folder that can be written", ABSENT)
+    return _attempt("working folder", trial, "name a folder that can be written with --out", ABSENT)
 
 
 def _hub() -> Trial:
-    """Where backbones from the Hub are kept. Nothing is fetched here."""
+    """Check the cache of backbones from the Hub, without downloading anything."""
 
     def trial() -> str:
         from huggingface_hub import constants
@@ -197,7 +188,7 @@ def _hub() -> Trial:
         nearest = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
         if not os.access(nearest, os.W_OK):
             raise OSError(f"{cache} cannot be written")
-        offline = "; offline: nothing is fetched" if constants.HF_HUB_OFFLINE else ""
+        offline = "; offline: nothing is downloaded" if constants.HF_HUB_OFFLINE else ""
         return f"{models} models in {cache}{offline}"
 
     return _attempt("Hub cache", trial, "set HF_HOME to a folder that can be written", ABSENT)

@@ -1,4 +1,4 @@
-"""Dtype drift: how far probabilities in bfloat16, the default on a GPU, lie from those in float32."""
+"""Dtype drift: how far probabilities in bfloat16, the default on a GPU, differ from those in float32."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def _run(subject: Subject) -> Finding:
             rough = subject.logits(case)
         finally:
             subject.classifier.dtype = "float32"
-        differences = (subject.probabilities(exact) - subject.probabilities(rough)).abs().amax(-1)
-        drifts[case] = float(differences.mean()) if differences.isfinite().all() else math.inf
-        changed[case] = float((subject.decisions(exact) != subject.decisions(rough)).float().mean())
+        drift, changed[case] = subject.change(exact, rough)
+        drifts[case] = drift if math.isfinite(drift) else math.inf
         scores[case] = {"float32": subject.score(exact), "bfloat16": subject.score(rough.nan_to_num())}
     worst = max(drifts, key=lambda case: drifts[case])
     here = scores[worst]
@@ -35,7 +34,7 @@ def _run(subject: Subject) -> Finding:
 CHECK = Check(
     "dtype-drift",
     "Are the probabilities in bfloat16 those in float32?",
-    f"Else results from a GPU (bfloat16) and a CPU (float32) differ. bfloat16 keeps three decimal digits, so sound "
+    f"If not, results from a GPU (bfloat16) and a CPU (float32) differ. bfloat16 keeps three decimal digits, so sound "
     f"models move by 0.001 to 0.01: over {LIMIT:g}, as the mean over samples of the largest change of a class's "
     "probability, something cancels or overflows.",
     _run,

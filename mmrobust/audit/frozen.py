@@ -1,4 +1,4 @@
-"""Frozen backbone: its weights are still those that the checkpoint was trained on, after all other checks too."""
+"""Frozen backbone: its weights are those that the checkpoint was trained on, even after all other checks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mmrobust.audit.subject import Subject
 def _run(subject: Subject) -> Finding:
     expected = str(subject.checkpoint.config.backbone["fingerprint"])
     found = subject.classifier.backbone.fingerprint()
+    same = found == expected
+    said = " as it was trained on" if same else f", but it was trained on {expected[:12]}"
     details = {"expected": expected, "found": found}
-    if found == expected:
-        return Finding(PASSED, f"fingerprint {found[:12]} as it was trained on", details=details)
-    return Finding(FAILED, f"fingerprint {found[:12]}, but it was trained on {expected[:12]}", details=details)
+    return Finding(PASSED if same else FAILED, f"fingerprint {found[:12]}{said}", details=details)
 
 
 CHECK = Check(
     "frozen-backbone",
     "Are the backbone's weights those that method and head were trained on?",
-    "On other weights, prompts and heads mean nothing, and two checkpoints of one table are not comparable. A "
-    "fingerprint of every bit: none may differ. It runs last, so it also shows that evaluating changes nothing.",
+    "On other weights, prompts and heads mean nothing, and two checkpoints of one table are not comparable. The "
+    "fingerprint covers every bit. It runs last, so it also shows that evaluation changes nothing.",
     _run,
 )

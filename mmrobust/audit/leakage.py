@@ -1,7 +1,7 @@
-"""Label leakage through fills: who sees only what stands in for the missing modality, and the case, knows no label.
+"""Label leakage through fills: the fill of a missing modality, together with the case, must not reveal the label.
 
-A fill in the sample's own size (as MMP's release makes it), one drawn from the sample's class, or data in which
-modalities are missing by nature more often in some classes: each lets a model score from what is not there.
+A fill of the sample's own size (as in MMP's release), a fill drawn from the sample's class, or data in which some
+classes naturally miss a modality more often: each lets a model score from what is not there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CHANCE = 0.5
 MARGIN = 0.05
 SPREADS = 4.0
 PROBED = 512
-"""Samples that the probe learns from and is tried on."""
+"""Samples that the probe is trained and tested on."""
 FOLDS = 5
 SHUFFLES = 20
 CHUNKS = 16
 SIGNATURE = 3 + 4 + CHUNKS
-"""Numbers that a fill becomes: sizes, statistics, means of its stretches."""
+"""Length of a fill's summary: sizes, statistics, means of chunks."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,9 +55,9 @@ def _run(subject: Subject) -> Finding:
 
 
 def _seen(subject: Subject, position: int, case_name: str) -> Floats:
-    """All that the probe sees of one sample: which modalities are missing, and what stands in for them."""
+    """Return what the probe sees of one sample: which modalities are missing, and a summary of their fills."""
     case = Case.parse(case_name, subject.classifier.modalities)
-    # What is present is not asked for: decoding it would be most of the work.
+    # Present modalities are not decoded: that would be most of the work.
     fills = [
         _signature(subject.encoded.inputs([position], m, case)[0]) if case.is_missing(m) else np.zeros(SIGNATURE)
         for m in case.modalities
@@ -66,7 +66,7 @@ def _seen(subject: Subject, position: int, case_name: str) -> Floats:
 
 
 def _signature(tensor: Tensor) -> Floats:
-    """A tensor of any shape in a few numbers: its sizes, its statistics, and the means of its stretches."""
+    """Summarise a tensor of any shape by its sizes, its statistics and the means of chunks."""
     values = np.asarray(tensor.numpy(), dtype=np.float64).ravel()
     sizes = np.zeros(3)
     sizes[: tensor.ndim] = tensor.shape
@@ -76,24 +76,24 @@ def _signature(tensor: Tensor) -> Floats:
 
 
 def probe(seen: Floats, targets: npt.NDArray[np.bool_], seed: int) -> float:
-    """How well a decision tree finds the classes from ``seen``: cross-validated AUROC, mean over classes and folds.
+    """Return the cross-validated AUROC of a decision tree that predicts classes from ``seen``, over classes and folds.
 
     Args:
-        seen: [N, F].
-        targets: [N, C]: whether the sample belongs to the class.
-        seed: of the folds.
+        seen: [N, F], features.
+        targets: [N, C], whether the sample belongs to the class.
+        seed: seed of the folds.
 
     Returns:
-        0.5 where nothing can be learned, exactly so where all rows of ``seen`` are the same.
+        0.5 if nothing can be learned; exactly 0.5 if all rows of ``seen`` are equal.
     """
     from sklearn.model_selection import KFold
     from sklearn.tree import DecisionTreeRegressor
 
     values = []
     folds = KFold(min(FOLDS, len(seen)), shuffle=True, random_state=seed)
-    for learned, held_out in folds.split(seen):
+    for fitted, held_out in folds.split(seen):
         tree: Any = DecisionTreeRegressor(max_leaf_nodes=64, min_samples_leaf=3, random_state=0)
-        tree.fit(seen[learned], targets[learned].astype(np.float64))
+        tree.fit(seen[fitted], targets[fitted].astype(np.float64))
         scores = np.asarray(tree.predict(seen[held_out])).reshape(len(held_out), -1)
         values.append(_auroc(scores, targets[held_out]))
     found = np.concatenate(values)
@@ -101,7 +101,7 @@ def probe(seen: Floats, targets: npt.NDArray[np.bool_], seed: int) -> float:
 
 
 def _auroc(scores: Floats, targets: npt.NDArray[np.bool_]) -> Floats:
-    """AUROC of each class that has both members and others, from ranks; ties count half."""
+    """Return the AUROC of each class that has members and non-members, from ranks; ties count half."""
     from scipy.stats import rankdata
 
     members = targets.sum(0)
@@ -114,8 +114,8 @@ def _auroc(scores: Floats, targets: npt.NDArray[np.bool_]) -> Floats:
 
 CHECK = Check(
     "fill-leakage",
-    "Does what stands in for a missing modality, or which one is missing, tell the label?",
-    "Then a score under missing modalities is partly read off what is not there. A decision tree that sees only fill "
+    "Does the fill of a missing modality, or which one is missing, reveal the label?",
+    "If so, a score under missing modalities partly comes from what is not there. A decision tree that sees only fill "
     f"and case must be at chance: an AUROC of {CHANCE}, plus {MARGIN} or {SPREADS:g} spreads over shuffled labels.",
     _run,
 )

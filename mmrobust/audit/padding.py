@@ -1,4 +1,4 @@
-"""Padding independence: a sample beside a longer text and a larger image has the logits that it has alone."""
+"""Padding independence: beside a longer text and a larger image, a sample has the logits that it has alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmrobust.audit.base import NOT_APPLICABLE, ROUNDING, Check, Finding, judged
 from mmrobust.audit.subject import Inputs, Subject, rows
 
 LONGEST = 512
-"""Tokens of the longest neighbour, where the model takes as many: a longer one would only cost time."""
+"""Most tokens of the longest neighbour: more would only cost time."""
 
 
 def _run(subject: Subject) -> Finding:
     worst, padded = 0.0, False
-    for case, prompting in subject.ways:
+    for case, prompting in subject.conditions:
         for sample in subject.samples(subject.few, case):
             alone = subject.collate([sample])
             beside = rows(subject.collate([sample, _larger(sample, alone, subject)]), [0])
@@ -26,18 +26,18 @@ def _run(subject: Subject) -> Finding:
             before, after = (subject.run(inputs, case, prompting) for inputs in (alone, beside))
             worst = max(worst, moved(before, after))
     if not padded:
-        return Finding(NOT_APPLICABLE, "this backbone's inputs are all of one size: nothing is ever padded")
+        return Finding(NOT_APPLICABLE, "this backbone's inputs all have one size: nothing is ever padded")
     return judged(worst, ROUNDING, f"logits move, relative to the largest: padded {worst:.1e}", {"padded": worst})
 
 
 def _larger(sample: Mapping[str, Tensor], alone: Inputs, subject: Subject) -> dict[str, Tensor]:
-    """A neighbour that makes ``sample`` be padded: its own text as long as texts may be, its image twice as large."""
+    """Return a neighbour that pads ``sample``: its own text repeated to full length, its image twice as large."""
     larger = dict(sample)
     if "text" in larger:
         ids = larger["text"]
         longest = min(getattr(subject.encoded.processor, "max_length", LONGEST), LONGEST)
         larger["text"] = ids.repeat(-(-longest // len(ids)))[:longest]
-    if "pixel_mask" in alone:  # images of any size, so padded ones
+    if "pixel_mask" in alone:  # images may have any size, so they are padded
         twice_as_high = torch.cat([larger["image"]] * 2, dim=1)
         larger["image"] = torch.cat([twice_as_high] * 2, dim=2)
     return larger
@@ -46,7 +46,7 @@ def _larger(sample: Mapping[str, Tensor], alone: Inputs, subject: Subject) -> di
 CHECK = Check(
     "padding-independence",
     "Do a sample's logits depend on how far its batch was padded?",
-    "Then they depend on the longest text and the largest image beside it. What is masked must not be seen: logits may "
-    f"differ by float32 rounding, {ROUNDING:g} of the largest.",
+    "If so, they depend on the longest text and the largest image beside it. What is masked must not be seen: logits "
+    f"may differ by float32 rounding, {ROUNDING:g} of the largest.",
     _run,
 )

@@ -1,4 +1,4 @@
-"""The ``mmrobust`` command: the list of commands, and how errors become one line and an exit code."""
+"""The ``mmrobust`` command: its subcommands, and how an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mmrobust.cli import (
     study,
     train,
 )
-from mmrobust.cli.console import everywhere
+from mmrobust.cli.console import with_common_options
 from mmrobust.errors import MmrobustError
 from mmrobust.version import __version__
 
 LONGEST_LINE = 1200
-"""Characters of an error."""
+"""The most characters of an error that are printed."""
 
 app = typer.Typer(
     name="mmrobust",
@@ -41,23 +41,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "MMROBUST", "help_option_names": ["-h", "--help"]},
 )
-app.command("demo", epilog=demo.EXAMPLE)(everywhere(demo.demo))
+app.command("demo", epilog=demo.EXAMPLE)(with_common_options(demo.demo))
 app.add_typer(data.app, name="data")
-app.command("train", epilog=train.EXAMPLE)(everywhere(train.train))
-app.command("eval", epilog=evaluate.EXAMPLE)(everywhere(evaluate.evaluate))
-app.command("score", epilog=score.EXAMPLE)(everywhere(score.score))
-app.command("report", epilog=report.EXAMPLE)(everywhere(report.report))
-app.command("import", epilog=import_.EXAMPLE)(everywhere(import_.import_))
+app.command("train", epilog=train.EXAMPLE)(with_common_options(train.train))
+app.command("eval", epilog=evaluate.EXAMPLE)(with_common_options(evaluate.evaluate))
+app.command("score", epilog=score.EXAMPLE)(with_common_options(score.score))
+app.command("report", epilog=report.EXAMPLE)(with_common_options(report.report))
+app.command("import", epilog=import_.EXAMPLE)(with_common_options(import_.import_))
 app.add_typer(study.app, name="study")
-app.command("compare", epilog=compare.EXAMPLE)(everywhere(compare.compare))
-app.command("check", epilog=check.EXAMPLE)(everywhere(check.check))
+app.command("compare", epilog=compare.EXAMPLE)(with_common_options(compare.compare))
+app.command("check", epilog=check.EXAMPLE)(with_common_options(check.check))
 app.add_typer(baseline.app, name="baseline")
-app.command("audit", epilog=audit.EXAMPLE)(everywhere(audit.audit))
-app.command("doctor", epilog=doctor.EXAMPLE)(everywhere(doctor.doctor))
+app.command("audit", epilog=audit.EXAMPLE)(with_common_options(audit.audit))
+app.command("doctor", epilog=doctor.EXAMPLE)(with_common_options(doctor.doctor))
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         console.out().print(f"mmrobust {__version__}")
         raise typer.Exit
@@ -77,21 +77,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)
     except MemoryError as error:
-        return _fail(error, 2, "this machine has too little memory for it")
-    except Exception as error:  # ours to mend; a traceback's exit code 1 would tell a pipeline that a check failed
+        return _fail(error, 2, "this machine has too little memory for this command")
+    except Exception as error:  # our bug; a traceback's exit code 1 would tell a pipeline that a check failed
         said = f"{type(error).__name__}: {error}"
-        return _fail(error, 2, f"unexpected {said}; a defect of mmrobust: please report what --debug shows")
+        return _fail(error, 2, f"unexpected {said}; a bug in mmrobust: please report it with the output of --debug")
     return code if isinstance(code, int) else 0
 
 
 def _fail(error: BaseException, code: int, message: str = "") -> int:
-    """Print what went wrong as one line, ``message`` in place of the error's own where it is given."""
+    """Print an error as one line: ``message``, or by default the error's own."""
     if console.settings.debug:
         console.err().print_exception()
     message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
     line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)  # a file's own escapes
-    if len(line) > LONGEST_LINE:  # it repeats a value that nobody wrote by hand
+    # A hostile file may hold terminal escapes.
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    if len(line) > LONGEST_LINE:  # it quotes a huge value
         line = f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
     console.err().print(f"mmrobust: {line}", markup=False, style="red")
     return code

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import io
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from mmrobust.cli import console
 from mmrobust.cli.options import AsJson, DataFolder, Device, listed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmrobust.audit.audit import Audit
 
 EXAMPLE = "Example: mmrobust audit checkpoints/mmp-linear --data data/digits"
 
@@ -16,22 +23,22 @@ def audit(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", metavar="CHECKPOINT")],
     data: DataFolder,
     split: Annotated[str, typer.Option(help="Split to take samples from.")] = "test",
-    limit: Annotated[int, typer.Option(help="How many samples at most, a seeded choice.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of that choice.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Names of checks. Default: all.")] = None,
+    limit: Annotated[int, typer.Option(help="Use at most this many samples, chosen by --seed.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of samples.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Checks to run. Default: all.")] = None,
     device: Device = "auto",
-    backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone lies now, if it was moved.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Say whether a checkpoint's numbers can be trusted: exit code 0 it passes, 1 a check fails.
+    """Check whether a checkpoint's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.
 
-    Asked of the model, in float32: whether logits depend on the batch, on padding, on the run, on the type of float, on
-    the case that it is told; whether fills tell labels; whether the backbone has changed; how well it is calibrated.
+    The model runs in float32. The checks ask whether logits depend on the batch, on padding, on the run, on the number
+    format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed; and
+    how well the model is calibrated.
     """
     from json import dumps
 
-    from mmrobust.audit.run import audit_checkpoint
-    from mmrobust.audit.terminal import show
+    from mmrobust.audit.audit import audit_checkpoint
     from mmrobust.data.dataset import Dataset
     from mmrobust.runtime.devices import resolve_device
 
@@ -49,6 +56,39 @@ def audit(
     if json:
         console.print_json(dumps(outcome.as_dict(), indent=2, ensure_ascii=False))
     else:
-        show(outcome, console.out())
+        _show(outcome, console.out())
     if not outcome.passed:
         raise typer.Exit(1)
+
+
+def _show(audit: Audit, terminal: Console) -> None:
+    """Print a row per check and a summary. Without a terminal each row is one line of any width, for grep."""
+    title = f"{audit.checkpoint}: {audit.method} + {audit.head} on {audit.backbone}"
+    title += f"; {audit.dataset} · {audit.split} · {audit.samples} samples · {audit.seconds:.0f} s"
+    if terminal.is_terminal:
+        terminal.print(title, markup=False)
+        terminal.print(_table(audit))
+    else:
+        text = io.StringIO()
+        Console(file=text, width=10_000, color_system=None, emoji=False).print(_table(audit))
+        terminal.file.write("\n".join([title, *(line.rstrip() for line in text.getvalue().splitlines())]) + "\n")
+    for check, _ in audit.failures:
+        terminal.print(f"{check.name}: {check.asks} {check.why}", markup=False)
+    terminal.print(audit.summary, style="bold green" if audit.passed else "bold red", markup=False)
+
+
+def _table(audit: Audit) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mmrobust.audit.base import FAILED, PASSED
+
+    styles = {PASSED: "green", FAILED: "bold red"}
+    rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for name in ("check", "verdict", "limit", "found"):
+        rows.add_column(name, no_wrap=name != "found", overflow="fold")
+    for check, finding in audit.findings:
+        style = styles.get(finding.status, "dim")
+        limit = "" if finding.limit is None else f"{'≥' if finding.at_least else '≤'} {finding.limit:.2g}"
+        rows.add_row(check.name, f"[{style}]{finding.status}[/]", limit, escape(finding.said))
+    return rows

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.console import everywhere
+from mmrobust.cli.console import with_common_options
 
 EXAMPLE = "Example: mmrobust baseline save runs/grid baselines/main"
 
@@ -31,4 +31,4 @@ def save(
     console.out().print(str(path), markup=False)
 
 
-app.command("save", epilog=EXAMPLE)(everywhere(save))
+app.command("save", epilog=EXAMPLE)(with_common_options(save))

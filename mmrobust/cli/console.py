@@ -1,4 +1,4 @@
-"""What the commands share for speaking to people: consoles, progress bars, quiet and debug."""
+"""Output that all commands share: consoles, progress bars, ``--quiet`` and ``--debug``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmrobust.runtime.progress import Advance
 
 @dataclass
 class Settings:
-    """What ``--quiet`` and ``--debug`` set for the running command."""
+    """The values of ``--quiet`` and ``--debug`` for the running command."""
 
     quiet: bool = False
     debug: bool = False
@@ -27,14 +27,13 @@ class Settings:
 
 settings = Settings()
 
-_PANEL = "Everywhere"
-
-_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no remarks: results only.", rich_help_panel=_PANEL)]
+_PANEL = "Common options"
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel=_PANEL)]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL)]
 
 
-def everywhere(function: Callable[..., None]) -> Callable[..., None]:
-    """``function`` as a command with the flags that every command has, ``--quiet`` and ``--debug``."""
+def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the flags of every command, ``--quiet`` and ``--debug``, to a command's function."""
 
     @functools.wraps(function)
     def command(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
@@ -53,22 +52,22 @@ def everywhere(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def out() -> Console:
-    """Where results go: standard output."""
+    """Return a console on standard output, for results."""
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def err() -> Console:
-    """Where everything else goes: standard error."""
+    """Return a console on standard error, for everything else."""
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_json(text: str) -> None:
-    """``text`` on standard output as it is, for another program to read."""
+    """Print ``text`` on standard output unchanged, for another program to read."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
 
 def write(file: Path, text: str, *, silent: bool = False) -> None:
-    """Write ``text`` to ``file``, whole or not at all, or to a pipe or device; with a remark unless ``silent``."""
+    """Write ``text`` to a file atomically, or to a pipe or device; print a remark unless ``silent``."""
     from mmrobust.storage.files import atomic_file
 
     with atomic_file(file, through=True) as partial:
@@ -78,44 +77,35 @@ def write(file: Path, text: str, *, silent: bool = False) -> None:
 
 
 def remark(message: str) -> None:
-    """A line on standard error, unless ``--quiet``."""
+    """Print a line on standard error unless ``--quiet``."""
     if not settings.quiet:
         err().print(message, markup=False)
 
 
 @contextmanager
 def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
-    """A bar with rate and time left on standard error, where that is a terminal and nobody asked for quiet.
+    """Show a bar with rate and remaining time on standard error, if it is a terminal and not ``--quiet``.
 
-    The :data:`mmrobust.runtime.progress.Progress` of the command line.
+    This is the :data:`mmrobust.runtime.progress.Progress` of the command line.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
     from rich.text import Text
 
-    class RateColumn(ProgressColumn):
+    class RateColumn(progress.ProgressColumn):
         """Units per second."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, task: progress.Task) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s", style="progress.data.speed")
 
-    hidden = settings.quiet or not sys.stderr.isatty()
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
         RateColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
+    hidden = settings.quiet or not sys.stderr.isatty()
+    with progress.Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda units: bar.advance(task, units)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mmrobust.cli import console, missing_table, prepare, preview
-from mmrobust.cli.console import everywhere
+from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson
 
 app = typer.Typer(help="Make data sets of the canonical form, and look into them.", no_args_is_help=True)
@@ -23,13 +23,13 @@ def _root() -> None:
     """Make data sets of the canonical form, and look into them."""
 
 
-app.command("prepare", epilog=prepare.EXAMPLE)(everywhere(prepare.prepare))
-app.command("missing-table", epilog=missing_table.EXAMPLE)(everywhere(missing_table.missing_table))
-app.command("preview", epilog=preview.EXAMPLE)(everywhere(preview.preview))
+app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepare))
+app.command("missing-table", epilog=missing_table.EXAMPLE)(with_common_options(missing_table.missing_table))
+app.command("preview", epilog=preview.EXAMPLE)(with_common_options(preview.preview))
 
 
 @app.command(epilog="Try: mmrobust data info data/digits")
-@everywhere
+@with_common_options
 def info(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,
@@ -46,7 +46,7 @@ def info(
 
 
 @app.command(epilog="Try: mmrobust data verify data/digits")
-@everywhere
+@with_common_options
 def verify(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,

@@ -11,9 +11,9 @@ EXAMPLE = "Example: mmrobust doctor"
 
 
 def doctor(json: AsJson = False) -> None:
-    """Try what works on this machine, and say what to do about what does not.
+    """Test what works on this machine, and say how to fix what does not.
 
-    Exit code 1 where something that every command needs is broken; extras that are absent are none of that.
+    Exit code 1 if something that every command needs is broken; a missing extra does not count.
     """
     from json import dumps
 

@@ -1,7 +1,7 @@
-"""The command reference as Markdown, from the commands themselves: what ``docs/commands.md`` holds.
+"""The command reference, ``docs/commands.md``, generated from the commands.
 
-Read off the parser's own objects and not off the printed help, whose boxes change with the width of the terminal and
-the versions of the libraries that draw them.
+It is read from the parser's objects, not from the printed help, which changes with the width of the terminal and with
+library versions.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ import typer
 
 HEAD = """# Commands
 
-Generated from `--help` by `python scripts/write_commands.py`; a test fails where it differs. Every flag can also be set
-by the environment variable that stands beside it. `mmrobust --version` prints the version.
+Generated from `--help` by `python scripts/write_commands.py`; a test fails if it differs. Every flag can also be set
+by the environment variable beside it. `mmrobust --version` prints the version.
 """
 
 KINDS = {Path: "PATH", float: "NUMBER", int: "INTEGER", str: "TEXT"}
 
 EVERYWHERE = ("quiet", "debug", "help")
-"""Flags of every command; named once."""
+"""Flags of every command, listed once."""
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     from mmrobust.cli.app import app
 
     root = typer.main.get_command(app)
     parts = [
         HEAD,
-        "Every command takes `--quiet` (results only), `--debug` (the traceback of an error) and `--help`.\n",
+        "Every command takes `--quiet` (print results only), `--debug` (show an error's traceback) and `--help`.\n",
     ]
     parts += [_command(command, path) for path, command in _leaves(root, ("mmrobust",))]
     return "\n".join(parts)
 
 
 def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(words, command) of every command below ``command`` that is no group, in the order of ``--help``."""
+    """Yield (words, command) for every command below ``command`` that is not a group, in the order of ``--help``."""
     if not hasattr(command, "commands"):
         yield path, command
         return
@@ -80,7 +80,7 @@ def _row(option: Any, path: tuple[str, ...], kinds: dict[str, str]) -> str:
 
 
 def _option(option: Any, kinds: dict[str, str]) -> str:
-    """``--flag VALUE``, with the flag's other names."""
+    """Return ``--flag VALUE`` with all names of the flag."""
     names = ", ".join((*option.opts, *option.secondary_opts))
     return names if option.is_flag else f"{names} {option.metavar or kinds.get(option.name, 'TEXT')}"
 
@@ -90,7 +90,7 @@ def _argument(argument: Any) -> str:
 
 
 def _kinds(command: Any) -> dict[str, str]:
-    """Parameter → what its value is called, from the annotations of the function: those are ours, and stay."""
+    """Return parameter → name of its type of value, from the function's annotations, which typer does not change."""
     kinds = {}
     for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items():
         inner = {part for part in _flattened(parameter.annotation) if part in KINDS}
@@ -99,7 +99,7 @@ def _kinds(command: Any) -> dict[str, str]:
 
 
 def _flattened(annotation: Any) -> list[Any]:
-    """An annotation and all that it is made of: ``Annotated[list[Path] | None, …]`` is made of Path, among others."""
+    """Return an annotation and all its parts: ``Annotated[list[Path] | None, …]`` has Path among them."""
     return [annotation, *(part for inner in get_args(annotation) for part in _flattened(inner))]
 
 
@@ -108,6 +108,6 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A help text without rich's markup: ``[bold]x[/]`` is **x**, an escaped bracket is a bracket."""
+    """Convert rich's markup to Markdown: ``[bold]x[/]`` becomes **x**, an escaped bracket a bracket."""
     bold = re.sub(r"\[bold\](.*?)\[/(?:bold)?\]", r"**\1**", text)
     return re.sub(r"(?<!\\)\[/?[a-z ]*\]", "", bold).replace("\\[", "[").replace("\b", "").strip()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.console import everywhere
+from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, Device, DType, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
@@ -101,5 +101,5 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
 
 
-app.command("run", epilog=EXAMPLE)(everywhere(run))
-app.command("list", epilog="Example: mmrobust study list")(everywhere(list_))
+app.command("run", epilog=EXAMPLE)(with_common_options(run))
+app.command("list", epilog="Example: mmrobust study list")(with_common_options(list_))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from mmrobust.cases import MODALITIES
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
 from mmrobust.storage.files import read_json
-from mmrobust.storage.shape import Each, misfit
 
 FORMAT_VERSION = 2
 """2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
@@ -94,28 +93,10 @@ class DatasetInfo:
         if isinstance(values.get("format_version"), int) and values["format_version"] > FORMAT_VERSION:
             said = f"data set format {values['format_version']} is newer than this mmrobust reads ({FORMAT_VERSION})"
             raise NewerFormatError(f"{file}: {said}; upgrade it")
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        unknown = [key for key in values if key not in fields]
-        needed = [k for k, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-        absent = [k for k in needed if values.get(k) is None]
-        if unknown or absent:
-            said = f"unknown key {unknown[0]}" if unknown else f"no key {absent[0]}"
-            raise DataError(f"{file}: {said}; keys are {', '.join(fields)}")
-        if wrong := misfit(values, _SHAPE):
-            raise DataError(f"{file}: {wrong}")
         try:
-            return cls(**{key: value for key, value in values.items() if value is not None})
-        except (TypeError, DataError) as cause:
+            return from_mapping(cls, {key: value for key, value in values.items() if value is not None})
+        except (UsageError, DataError) as cause:
             raise DataError(f"{file}: {cause}") from cause
-
-
-_SHAPE = {
-    **dict.fromkeys(("name", "task", "headline_metric", "fingerprint", "licence", "source"), str),
-    **{key: [str] for key in ("modalities", "classes", "notes")},
-    **{key: Each(int) for key in ("splits", "left_out")},
-    "files": Each(str),
-    "format_version": int,
-}
 
 
 def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str) -> pa.Schema:

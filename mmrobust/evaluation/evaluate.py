@@ -32,7 +32,7 @@ from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.locks import hold
-from mmrobust.storage.provenance import command_line, git_state, now, versions
+from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 RESULTS_PATIENCE = 600.0
@@ -197,19 +197,14 @@ def evaluate_models(
             for name, model in models.items():
                 frame = score(stores[name].read(), drawn[model.modalities].tables, scoring, progress=progress)
                 frames.append(identified(frame, name, described[name], about))
-            provenance = {
-                "dataset": about,
-                "bad_samples": samples.bad.describe(),
-                "noise": dataclasses.asdict(used_noise) if used_noise else None,
-                "checkpoints": described,
-                "scoring": dataclasses.asdict(scoring),
-                "versions": versions(),
-                "git": git_state(),
-                **{key: next(iter(described.values()))[key] for key in ("device", "dtype")},
-                "command": command_line(),
-                "started": started,
-                "finished": now(),
-            }
+            provenance = results_provenance(
+                started,
+                dataset=about,
+                checkpoints=described,
+                noise=used_noise,
+                scoring=scoring,
+                bad_samples=samples.bad.describe(),
+            )
             for name in outdated(earlier, described):
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are left out")
             write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance))

@@ -6,8 +6,7 @@ from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.evaluation.model import Model
 from mmrobust.evaluation.plan import RAY, PredictionSettings
-from mmrobust.runtime.interrupts import finishing
-from mmrobust.runtime.progress import Progress, Say
+from mmrobust.runtime.progress import Progress, Say, deferred_interrupt
 from mmrobust.scoring.truth import Plan
 from mmrobust.scoring.writer import PredictionWriter
 
@@ -46,7 +45,7 @@ def predict_missing(
                 samples, todo, noise, batch_size=settings.batch_size, workers=settings.workers, progress=progress
             )
         try:
-            with finishing(say, "this shard") as stop_if_asked:
+            with deferred_interrupt(say, "this shard") as stop_if_asked:
                 for predicted in pieces:
                     store.add(predicted)
                     stop_if_asked()

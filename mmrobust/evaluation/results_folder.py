@@ -17,7 +17,8 @@ from mmrobust.runtime.devices import device_errors
 from mmrobust.scoring.join import ScoringSettings
 from mmrobust.storage.files import remove_partial, writing
 from mmrobust.storage.locks import hold_part, hold_whole
-from mmrobust.storage.results import PREDICTIONS_FOLDER, RESULTS_FILE, RESULTS_KEYS, Results, read_results
+from mmrobust.storage.results import RESULTS_FILE, RESULTS_KEYS, Results, read_results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
 SMALLER = "take a smaller --batch-size, or another --device"
 

@@ -10,7 +10,8 @@ from mmrobust.errors import UsageError
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
 from mmrobust.scoring.store import PredictionStore, shard_headers
 from mmrobust.storage.files import atomic_folder
-from mmrobust.storage.results import PREDICTIONS_FOLDER, RESULTS_FILE, Results, read_results
+from mmrobust.storage.results import RESULTS_FILE, Results, read_results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
 
 def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, replace: bool = False) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mmrobust.cases import Case
-from mmrobust.configuration import from_mapping
+from mmrobust.configuration import check_json, from_mapping
 from mmrobust.data.format import TASKS
-from mmrobust.errors import CheckpointError, MmrobustError, unknown_name
+from mmrobust.errors import CheckpointError, MmrobustError, UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
@@ -30,7 +30,7 @@ from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
-from mmrobust.runtime.hub import offline_where_out_of_reach
+from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.untrusted import Allowance, check_finite
@@ -80,48 +80,28 @@ class CheckpointConfig:
         """
         file = folder / CONFIG_FILE
         values = read_json(file, "config of a checkpoint", CheckpointError)
-        names = {f.name for f in dataclasses.fields(cls)}
         if "method" not in values or "head" not in values:
             raise CheckpointError(f"{file}: is no checkpoint of mmrobust (weights of a backbone go to --backbone)")
         version = values.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             said = f"checkpoint format {version} is newer than this mmrobust reads ({FORMAT_VERSION}); upgrade it"
             raise CheckpointError(f"{file}: {said}")
-        if set(values) - names or {"backbone", "modalities", "classes", "cases"} - set(values):
-            raise CheckpointError(f"{file}: keys are not those of a checkpoint of format {FORMAT_VERSION}")
         try:
-            config = cls(**values)
-        except TypeError as cause:
+            config = from_mapping(cls, values)
+            for name in ("method", "head"):
+                check_json(getattr(config, name), {"name": str}, name)
+            check_json(config.backbone, _BACKBONE, "backbone")
+            for name in ("modalities", "classes", "cases"):
+                if not getattr(config, name):
+                    raise UsageError(f"{name} is empty")
+            if config.task not in TASKS:
+                raise unknown_name("task", config.task, TASKS)
+        except UsageError as cause:
             raise CheckpointError(f"{file}: {cause}") from cause
-        _check_kinds(config, file)
         return config
 
 
-def _check_kinds(config: CheckpointConfig, file: Path) -> None:
-    """Raise where a value of ``config`` is of another kind than its annotation says: the JSON may be anyone's."""
-
-    def require(holds: bool, name: str, kind: str) -> None:
-        if not holds:
-            raise CheckpointError(f"{file}: {name} must be {kind}")
-
-    for name in ("method", "head", "backbone", "dataset", "training", "versions"):
-        require(isinstance(getattr(config, name), dict), name, "an object")
-    for name in ("method", "head"):
-        require(isinstance(getattr(config, name).get("name"), str), name, "an object with a name")
-    for name in ("modalities", "classes", "cases"):
-        values = getattr(config, name)
-        words = isinstance(values, list) and values and all(isinstance(value, str) for value in values)
-        require(bool(words), name, "a list of words")
-    for name in ("task", "headline_metric", "fill"):
-        require(isinstance(getattr(config, name), str), name, "a word")
-    if config.task not in TASKS:
-        raise CheckpointError(f"{file}: {unknown_name('task', config.task, TASKS)}")
-    backbone = config.backbone
-    for name in ("id", "fingerprint"):
-        require(isinstance(backbone.get(name), str), f"backbone {name}", "a word")
-    require(isinstance(backbone.get("path"), (str, type(None))), "backbone path", "a word or null")
-    require(isinstance(backbone.get("stored"), bool), "backbone stored", "true or false")
-    require(isinstance(backbone.get("settings", {}), dict), "backbone settings", "an object")
+_BACKBONE = {"id": str, "fingerprint": str, "path?": str, "stored": bool, "settings?": dict}
 
 
 def unnamed_classes(number: int) -> tuple[str, ...]:
@@ -333,7 +313,7 @@ def _fetch(source: str) -> Path:
         raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")
     from huggingface_hub import snapshot_download
 
-    offline_where_out_of_reach()
+    go_offline_if_unreachable()
     try:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
     except (OSError, ValueError, RuntimeError) as cause:

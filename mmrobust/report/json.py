@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 from mmrobust.report.rows import Row, Section, Table
 from mmrobust.report.tables import Report
+from mmrobust.storage.files import strict_json
 
 
 def render(report: Report) -> str:
@@ -20,7 +20,7 @@ def render(report: Report) -> str:
         "checkpoints": report.checkpoints,
         "provenance": list(report.provenances),
     }
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(strict_json(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -42,12 +42,3 @@ def _row(row: Row) -> dict[str, Any]:
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of a dataclass, without what is computed from them."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

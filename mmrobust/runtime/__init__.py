@@ -1,1 +1,1 @@
-"""What a process runs on and with: devices, threads, workers, progress, interrupts, the Hub, Ray."""
+"""What a process runs on and with: devices, memory, threads, workers, progress, Ctrl-C, the Hub, Ray."""

@@ -1,42 +1,39 @@
-"""Where and how a model runs: devices, types and batch sizes, from what the user wrote."""
+"""Where and how a model runs: devices, number formats and batch sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
 from mmrobust.errors import DeviceError, UsageError, unknown_name
 
-if TYPE_CHECKING:
-    pass
 DEFAULT_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 32
 DTYPES = ("float32", "bfloat16")
 LARGEST_BATCH = 512
-"""A larger one gains nothing any more on any GPU that we know of."""
+"""The largest batch that ``auto`` grows to; larger ones gain nothing on any GPU we know of."""
 MEMORY_SHARE = 0.85
-"""How much of a GPU's memory a batch that is chosen for the user may take."""
+"""The share of a GPU's memory that ``auto`` may fill."""
 
 
 class BatchSize:
-    """How many samples go through a model at a time: fewer where they do not fit into memory.
+    """The number of samples per forward pass, which shrinks when they do not fit into memory.
 
     Args:
-        now: to begin with.
-        grows: whether more are taken where there is room for twice as many.
+        now: the initial size.
+        grows: whether to double it while memory allows.
     """
 
     def __init__(self, now: int = DEFAULT_BATCH_SIZE, *, grows: bool = False) -> None:
         self.now, self._grows = now, grows
 
     def halve(self, device: torch.device) -> None:
-        """Take half as many from now on, and never more again: the last batch did not fit.
+        """Halve the size for good, because the last batch did not fit.
 
         Raises:
-            UsageError: it was of one sample.
+            UsageError: it was a single sample.
         """
         if self.now == 1:
             raise UsageError(f"device {device} has too little memory for a single sample; use another --device")
@@ -45,7 +42,7 @@ class BatchSize:
             torch.cuda.empty_cache()
 
     def grow(self, device: torch.device) -> None:
-        """Take twice as many from now on, where what was used so far says that they fit."""
+        """Double the size if the peak of memory so far says that twice as many samples fit."""
         if not self._grows or device.type != "cuda":
             return
         _, total = torch.cuda.mem_get_info(device)
@@ -54,49 +51,49 @@ class BatchSize:
             torch.cuda.reset_peak_memory_stats(device)
 
     def has_room(self, peak: int, total: int) -> bool:
-        """Whether twice as many fit into ``total`` bytes, where the most in use was ``peak``."""
+        """Whether twice as many samples fit into ``total`` bytes, given a ``peak`` of use so far."""
         return 2 * self.now <= LARGEST_BATCH and 2 * peak <= MEMORY_SHARE * total
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether ``error`` says that the device, or this machine, had no memory for a tensor."""
+    """Whether ``error`` says that the device or the machine ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def lost(error: RuntimeError) -> bool:
-    """Whether ``error`` says that the device itself failed: it is gone, or nothing on it can be used any more."""
+def _device_failed(error: RuntimeError) -> bool:
+    """Whether ``error`` says that the device itself failed, so that nothing on it can be used."""
     kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
     return (kind is not None and isinstance(error, kind)) or str(error).startswith(("CUDA error", "CUDA driver error"))
 
 
 @contextmanager
-def device_errors(device: str | torch.device, smaller: str, kept: str) -> Iterator[None]:
-    """Say in one line that the device has no memory for the block's work, or failed at it.
+def device_errors(device: str | torch.device, use_less: str, resume: str) -> Iterator[None]:
+    """Turn a lack of device memory, or a failure of the device, into a :class:`DeviceError`.
 
     Args:
         device: where the block computes.
-        smaller: what takes less memory, for the message.
-        kept: what is kept, and how to go on, for the message.
+        use_less: how to use less memory, for the message.
+        resume: what was kept and how to continue, for the message.
 
     Raises:
-        DeviceError: that.
+        DeviceError: the device has too little memory or failed.
     """
     try:
         yield
     except RuntimeError as error:
         said = " ".join(str(error).split())[:120]
         if out_of_memory(error):
-            raise DeviceError(f"device {device} has too little memory ({said}); {smaller}") from error
-        if lost(error):
-            raise DeviceError(f"device {device} failed ({said}); look at it with nvidia-smi; {kept}") from error
+            raise DeviceError(f"device {device} has too little memory ({said}); {use_less}") from error
+        if _device_failed(error):
+            raise DeviceError(f"device {device} failed ({said}); look at it with nvidia-smi; {resume}") from error
         raise
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UsageError: no such device, or none on this machine.
+        UsageError: an unknown name, or a GPU that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -109,10 +106,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> str:
-    """``float32`` or ``bfloat16``; ``auto`` means bfloat16 on a GPU and float32 on a CPU.
+    """Return ``float32`` or ``bfloat16``; ``auto`` means bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
-        UsageError: another name.
+        UsageError: an unknown name.
     """
     if name == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
@@ -122,12 +119,12 @@ def resolve_dtype(name: str, device: torch.device) -> str:
 
 
 def evaluation_batch_size(text: str, device: torch.device) -> BatchSize:
-    """The batch size of an evaluation, where it changes no result: a number, or ``auto``.
+    """Return the batch size of an evaluation, which changes no result: a number, or ``auto``.
 
-    ``auto`` grows on a GPU to the largest that fits. On a CPU it is a small one: what a batch adds there is padding.
+    On a GPU, ``auto`` grows to the largest size that fits. On a CPU it is small: larger batches only add padding there.
 
     Raises:
-        UsageError: no positive whole number.
+        UsageError: not a positive whole number.
     """
     if text != "auto":
         return BatchSize(resolve_batch_size(text))
@@ -135,13 +132,11 @@ def evaluation_batch_size(text: str, device: torch.device) -> BatchSize:
 
 
 def resolve_batch_size(text: str) -> int:
-    """A number of samples; ``auto`` means the default.
+    """Return the number of samples that ``text`` names.
 
     Raises:
-        UsageError: no positive whole number.
+        UsageError: not a positive whole number.
     """
-    if text == "auto":
-        return DEFAULT_BATCH_SIZE
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"batch size '{text}': give a positive whole number, or auto")
     return int(text)

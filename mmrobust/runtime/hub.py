@@ -1,4 +1,4 @@
-"""Whether the Hugging Face Hub is in reach."""
+"""Whether the Hugging Face Hub can be reached."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import urllib.parse
 import urllib.request
 
 SECONDS = 5.0
-"""How long the Hub may take to answer."""
+"""Timeout for a connection to the Hub."""
 
 
-def offline_where_out_of_reach() -> None:
-    """Have Hugging Face's libraries use their cache alone where the Hub does not answer.
+def go_offline_if_unreachable() -> None:
+    """Make Hugging Face's libraries use only their cache if the Hub does not answer.
 
-    They would try again for a minute, with a remark each time. Behind a proxy nobody can tell, and they do as they do.
+    They would otherwise retry for a minute, with a warning each time. Behind a proxy nothing can be tested or changed.
     """
     from huggingface_hub import constants
 
-    place = urllib.parse.urlsplit(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or not place.hostname or urllib.request.getproxies().get(place.scheme):
+    endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or not endpoint.hostname or urllib.request.getproxies().get(endpoint.scheme):
         return
     try:
-        port = place.port or {"http": 80}.get(place.scheme, 443)
-        socket.create_connection((place.hostname, port), timeout=SECONDS).close()
+        port = endpoint.port or {"http": 80}.get(endpoint.scheme, 443)
+        socket.create_connection((endpoint.hostname, port), timeout=SECONDS).close()
     except OSError:
         constants.HF_HUB_OFFLINE = True

@@ -1,4 +1,4 @@
-"""What the machine has for this process: cores and memory, within the share of a container."""
+"""The cores and memory that this process may use, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may take."""
+"""Where Linux keeps the limits of a container."""
 
 
 def available_cores() -> int:
-    """The cores that this process may use, or as many as a container's share of the time comes to."""
+    """Return how many cores this process may use; a container's share of processor time counts as whole cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
@@ -21,16 +21,19 @@ def available_cores() -> int:
 
 
 def total_memory() -> int | None:
-    """Bytes of memory, or of the container's share of it; ``None`` where the system does not say."""
+    """Return the bytes of memory of the machine or its container; ``None`` if unknown."""
     return _least(_meminfo("MemTotal"), _number(CGROUP / "memory.max"))
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can still be had; what only holds files that were read counts as free."""
+    """Return the bytes of memory that are free or reclaimable (cached files); ``None`` if unknown."""
     limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
     if limit is None or used is None:
         return _meminfo("MemAvailable")
-    return _least(_meminfo("MemAvailable"), max(0, limit - used + _file_pages()))
+    inactive = (
+        _field(CGROUP / "memory.stat", "inactive_file") or 0
+    )  # pages of files that nobody uses: reclaimed at once
+    return _least(_meminfo("MemAvailable"), max(0, limit - used + inactive))
 
 
 def _least(*values: int | None) -> int | None:
@@ -38,20 +41,16 @@ def _least(*values: int | None) -> int | None:
 
 
 def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+    kibibytes = _field(Path("/proc/meminfo"), f"{name}:")
+    return None if kibibytes is None else kibibytes * 1024
 
 
-def _file_pages() -> int:
-    """Bytes of the container's memory that the system would give up at once: pages of files that nobody uses."""
+def _field(file: Path, name: str) -> int | None:
+    """Return the number after ``name`` in a file of lines ``NAME NUMBER``; ``None`` if there is none."""
     try:
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(f"{name} "))
     except (OSError, ValueError, StopIteration):
-        return 0
+        return None
 
 
 def _number(file: Path) -> int | None:

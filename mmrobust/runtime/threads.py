@@ -1,23 +1,30 @@
-"""Every core at work at once, on jobs that are mostly numpy, which lets other threads run meanwhile."""
+"""Work in threads: on every core at once, or ahead of whoever needs the results."""
 
 from __future__ import annotations
 
 import functools
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from mmrobust.runtime.machine import available_cores
 
+T = TypeVar("T")
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
+AHEAD = 2
+"""How many items are made ahead: one is used while the next is made."""
+
 
 def on_every_core(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
-    """What ``work`` makes of each job, in their order."""
-    # Many small products: two cores do twice as many when none of them is split between the cores.
+    """Map ``work`` over ``jobs`` on every core, in order. It should be mostly NumPy, which lets other threads run."""
+    # For many small matrix products, one product per core is twice as fast as each product split over the cores.
     with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
         yield from pool.map(work, jobs)
 
@@ -25,3 +32,52 @@ def on_every_core(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[
 @functools.cache
 def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+@contextmanager
+def in_background(items: Iterator[T], wanted: bool = True) -> Iterator[Iterator[T]]:
+    """Yield an iterator over ``items`` that a thread fills a few items ahead; if not ``wanted``, ``items`` itself.
+
+    An exception in the thread is raised where its item would have been returned. No more items are made once the
+    context is left.
+    """
+    if not wanted:
+        yield items
+        return
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(AHEAD)
+    closed = threading.Event()
+
+    def offer(kind: str, value: Any) -> None:
+        while not closed.is_set():
+            try:
+                ready.put((kind, value), timeout=0.1)
+                break
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for item in items:
+                offer("item", item)
+                if closed.is_set():
+                    return
+            offer("end", None)
+        except BaseException as error:
+            offer("error", error)
+
+    def received() -> Iterator[T]:
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+
+    thread = threading.Thread(target=make, name="mmrobust-background", daemon=True)
+    thread.start()
+    try:
+        yield received()
+    finally:
+        closed.set()
+        thread.join()

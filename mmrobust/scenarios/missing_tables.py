@@ -170,7 +170,7 @@ def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mappin
     else:
         import pyarrow as pa
 
-        from mmrobust.storage.results import write_table
+        from mmrobust.storage.parquet import write_table
 
         columns = {"id": list(table), "case": list(table.values())}
         write_table(path, pa.table(columns), {"kind": "missing-table", "schema_version": 1, **provenance})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import read_predictions
 from mmrobust.storage.locks import hold_whole
-from mmrobust.storage.provenance import command_line, git_state, now, versions
+from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 
@@ -87,19 +86,9 @@ def rescore(
                 keep_table(out or folder, table, predictions.truth.ids)
         checkpoints[predictions.name] = dict(predictions.described)
         dataset, noise = dataset or dict(predictions.dataset), noise or predictions.noise
-    provenance: dict[str, Any] = {
-        **(earlier.provenance if earlier else {}),
-        "dataset": dataset,
-        "noise": noise,
-        "checkpoints": checkpoints,
-        "scoring": dataclasses.asdict(settings),
-        "versions": versions(),
-        "git": git_state(),
-        **{key: next(iter(checkpoints.values()))[key] for key in ("device", "dtype")},
-        "command": command_line(),
-        "started": started,
-        "finished": now(),
-    }
+    provenance = (earlier.provenance if earlier else {}) | results_provenance(
+        started, dataset=dataset, checkpoints=checkpoints, noise=noise, scoring=settings
+    )
     target = out or folder
     with hold_whole(target):
         write_results(target / RESULTS_FILE, pd.concat(frames), provenance)

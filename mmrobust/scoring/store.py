@@ -31,14 +31,8 @@ from mmrobust.scenarios.missing_tables import is_given, kept_table
 from mmrobust.scoring.metrics import MetricSettings, metric_settings
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.truth import Key, SplitTruth
-from mmrobust.storage.results import (
-    PREDICTIONS_FOLDER,
-    Results,
-    Shard,
-    ShardHeader,
-    read_shard,
-    read_shard_header,
-)
+from mmrobust.storage.results import Results
+from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """What the shards of one model on one split have in common, as they say it."""

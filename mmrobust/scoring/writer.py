@@ -18,7 +18,7 @@ from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.store import PredictionStore
 from mmrobust.scoring.truth import Key, Plan, PredictedRows, SplitTruth
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
-from mmrobust.storage.results import (
+from mmrobust.storage.shards import (
     PREDICTIONS_FOLDER,
     PREDICTIONS_SCHEMA,
     Shard,

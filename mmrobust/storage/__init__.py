@@ -1,1 +1,1 @@
-"""What is written and read with care: files that appear whole, Parquet, locks, fingerprints, provenance, results."""
+"""Files: atomic writes, Parquet, locks, fingerprints, provenance, and the schemas of results and predictions."""

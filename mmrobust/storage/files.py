@@ -1,10 +1,11 @@
-"""Files and folders that appear whole or not at all."""
+"""Read files from anywhere with care, and write files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -17,24 +18,24 @@ from typing import Any
 from mmrobust.errors import DataError, MmrobustError, UsageError
 
 MOST_JSON_BYTES = 2**24
-"""A larger file is no description of anything; reading it would only fill the memory."""
+"""The most bytes a JSON, YAML or TOML file may have: reading a larger one would only fill the memory."""
 
 
 @contextmanager
 def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; moved onto ``path`` (fsync, rename) when the block ends well.
+    """Yield a temporary path beside ``path`` to write to; move it onto ``path`` (fsync, rename) if the block succeeds.
 
     Args:
-        path: the file to make, or to replace.
-        through: whether what is there and no file (``/dev/stdout``, a pipe) is written to: a rename would replace it.
+        path: the file to create or replace.
+        through: whether to write straight into a pipe or device at ``path``, which a rename would replace.
 
     Raises:
-        UsageError: something else than a file is there.
+        UsageError: ``path`` is a folder, or (without ``through``) a pipe or device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         if path.is_dir() or not through:
-            raise UsageError(f"{path}: is there already, and no regular file; name another")
+            raise UsageError(f"{path}: already exists and is not a regular file; choose another name")
         yield path
         return
     partial = _partial(path)
@@ -44,7 +45,7 @@ def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as cause:
-        if cause.filename is None:  # of a full disk the system says no name
+        if cause.filename is None:  # the system names no file when the disk is full
             cause.filename = str(path)
         raise
     finally:
@@ -52,40 +53,39 @@ def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
 
 
 def _partial(path: Path) -> Path:
-    """A name beside ``path`` that no other process takes: in containers, nearly all have the same number."""
+    """Return a name beside ``path`` that no other process takes. Process ids would not do: containers share them."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def remove_partial(*folders: Path) -> None:
-    """Remove what a killed process left half written in ``folders``. Only for who alone writes there."""
+    """Remove what a killed process left half written in ``folders``. Call it only while holding their lock."""
     for folder in folders:
         for partial in folder.glob(".*.partial"):
             if partial.is_file():
                 partial.unlink(missing_ok=True)
 
 
-_NO_WRITING = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
+_CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
 
 
 @contextmanager
 def writing(place: Path, way_out: str) -> Iterator[None]:
-    """Say in one line that ``place`` cannot be written: a full disk, a folder without permission.
+    """Turn a full disk or missing permission in the block into a :class:`DataError`.
 
     Args:
         place: the file or folder that the block writes.
-        way_out: what is there, and what to do, for the message's end.
+        way_out: what was kept and what to do, for the end of the message.
 
     Raises:
-        DataError: the block failed for want of room or of permission.
+        DataError: the disk is full, or ``place`` may not be written.
     """
     try:
         yield
     except OSError as cause:
-        if errno.errorcode.get(cause.errno or 0) not in _NO_WRITING:
+        if errno.errorcode.get(cause.errno or 0) not in _CANNOT_WRITE:
             raise
-        said = os.strerror(cause.errno or 0)
-        raise DataError(f"{place}: cannot be written ({said}); {way_out}") from cause
-    except Exception as cause:  # safetensors wraps what the system says in an error of its own
+        raise DataError(f"{place}: cannot be written ({os.strerror(cause.errno or 0)}); {way_out}") from cause
+    except Exception as cause:  # safetensors wraps the system's error in one of its own
         found = re.search(r"os error (\d+)", str(cause)) if type(cause).__name__ == "SafetensorError" else None
         if found is None:
             raise
@@ -94,27 +94,27 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` to fill; renamed to ``folder`` when the block ends well.
+    """Yield a temporary folder beside ``folder`` to fill; rename it to ``folder`` if the block succeeds.
 
     Args:
-        folder: the folder to make.
-        what: what it will hold, for the message where it is there already.
-        replace: whether it may take the place of what is there, which stays until the new one is whole.
+        folder: the folder to create.
+        what: what it will contain, for messages.
+        replace: whether to replace an existing folder, which stays until the new one is complete.
 
     Raises:
-        UsageError: ``folder`` exists and holds something, which is not to be replaced. Or it is empty, but nothing can
-            be renamed to it.
+        UsageError: ``folder`` contains files and ``replace`` is false, or it is an empty one that cannot be renamed
+            over.
     """
     replace = replace and folder.is_dir()
     if not replace:
         refuse_to_overwrite(folder, what)
-        _make_way(folder, what)
+        _remove_empty(folder, what)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, earlier = _partial(folder), _partial(folder)
     partial.mkdir()
     try:
         yield partial
-        if replace and folder.exists():  # a rename replaces no folder that holds something
+        if replace and folder.exists():  # a rename does not replace a folder with content
             folder.rename(earlier)
         try:
             partial.rename(folder)
@@ -127,8 +127,8 @@ def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _make_way(folder: Path, what: str) -> None:
-    """Remove an empty folder, so that another can be renamed to it; now, and not when the work is done."""
+def _remove_empty(folder: Path, what: str) -> None:
+    """Remove an empty folder so that another can be renamed to it; before the work, so that a failure costs none."""
     if not folder.is_dir():
         return
     try:
@@ -137,26 +137,35 @@ def _make_way(folder: Path, what: str) -> None:
         if cause.errno not in (errno.EBUSY, errno.ENOTDIR, errno.EINVAL):
             raise
         raise UsageError(
-            f"{folder}: is a link, a mount point or the current folder; name a folder in it for the {what}"
+            f"{folder}: is a link, a mount point or the current folder; name a folder inside it for the {what}"
         ) from cause
 
 
 def refuse_to_overwrite(folder: Path, what: str) -> None:
-    """Raise where ``folder`` is a file or holds something already."""
+    """Raise if ``folder`` is a file or already contains something."""
     if folder.is_file():
         raise UsageError(f"{folder}: is a file; name a folder for the {what}")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: holds files already; name another folder for the {what}, or remove this one")
+        raise UsageError(f"{folder}: already contains files; name another folder for the {what}, or remove this one")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def strict_json(value: Any) -> Any:
+    """Return ``value`` as strict JSON can hold it: keys as strings, tuples as lists, NaN and infinities as null."""
+    if isinstance(value, dict):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def is_file(path: str | Path) -> bool:
-    """Whether a file can be seen there; no, too, where its folder may not be entered or its name is too long."""
+    """Whether ``path`` is a file; false where its folder may not be entered or its name is too long."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -164,29 +173,27 @@ def is_file(path: str | Path) -> bool:
 
 
 def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int | None = None) -> None:
-    """Look at ``path`` before it is opened: a pipe would hang, a device has no end.
+    """Check ``path`` before it is opened: a pipe would hang, and a device has no end.
 
     Raises:
-        MmrobustError: of the type ``error``: no such file, not a regular one, or a larger one; ``what`` names what was
-            sought.
+        MmrobustError: of the type ``error``: there is no such file, or it is not a regular file or too large; ``what``
+            says what was expected.
     """
     try:
-        there, regular = path.exists(), path.is_file()
-    except (OSError, ValueError) as cause:  # a name that the system does not take
-        raise error(f"{path}: cannot be opened ({cause}); it is the {what}") from cause
-    if not there:
-        raise error(f"{path}: no such file; it is the {what}")
+        exists, regular = path.exists(), path.is_file()
+    except (OSError, ValueError) as cause:  # a name that the system does not accept
+        raise error(f"{path}: cannot be opened ({cause}); expected the {what}") from cause
     if not regular:
-        raise error(f"{path}: is no regular file; it is the {what}")
+        raise error(f"{path}: {'is not a regular file' if exists else 'no such file'}; expected the {what}")
     if most_bytes is not None and (size := path.stat().st_size) > most_bytes:
-        raise error(f"{path}: holds {size:,} bytes, more than any {what} ({most_bytes:,})")
+        raise error(f"{path}: is {size:,} bytes, larger than any {what} ({most_bytes:,})")
 
 
 def read_text(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES) -> str:
-    """The UTF-8 text in ``path``.
+    """Read the UTF-8 text in ``path``.
 
     Raises:
-        MmrobustError: of the type ``error``: no such file, too large a one, or no text; ``what`` names what was sought.
+        MmrobustError: of the type ``error``: see :func:`check_file`; or it is not text.
     """
     check_file(path, what, error, most_bytes)
     try:
@@ -198,10 +205,10 @@ def read_text(path: Path, what: str, error: type[MmrobustError] = DataError, mos
 def read_json(
     path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES
 ) -> dict[str, Any]:
-    """The JSON object in ``path``.
+    """Read the JSON object in ``path``.
 
     Raises:
-        MmrobustError: of the type ``error``: no such file, no JSON, or no object; ``what`` names what was sought.
+        MmrobustError: of the type ``error``: see :func:`check_file`; or it is not a JSON object.
     """
     text = read_text(path, what, error, most_bytes)
     try:
@@ -214,7 +221,7 @@ def read_json(
 
 
 def sha256(file: Path) -> str:
-    """The file's SHA-256, as ``sha256sum`` prints it."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while block := opened.read(2**20):

@@ -1,26 +1,29 @@
-"""Parquet files from anywhere: opened after a look at them, and every value checked before it is believed."""
+"""Reading Parquet files that may be damaged or hostile, and writing them with provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError, MmrobustError
-from mmrobust.storage.files import check_file
+from mmrobust.storage.files import atomic_file, check_file
+from mmrobust.storage.provenance import METADATA_KEY
 
 
 @contextmanager
 def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator[None]:
-    """Turn whatever a damaged file makes Arrow raise into one line.
+    """Turn whatever Arrow raises on a damaged file into a :class:`DataError`.
 
     Args:
         place: the file, or the part of it, for the message.
-        way_out: what to do about it, for the message's end.
-        what: what it should be.
+        way_out: what to do about it, for the end of the message.
+        what: what the file should be.
 
     Raises:
         DataError: the block failed.
@@ -29,49 +32,56 @@ def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator
         yield
     except MmrobustError:
         raise
-    except Exception as cause:  # Arrow's own errors mostly, but names and texts that are no UTF-8 raise others
+    except Exception as cause:  # mostly Arrow's own errors, but text that is not UTF-8 raises others
         end = f"; {way_out}" if way_out else ""
         raise DataError(f"{place}: cannot be read as {what} ({first_line(cause)}){end}") from cause
 
 
 def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
-    """``file``, opened. What is no regular file would hang, and is refused.
+    """Open ``file``, which must be a regular file: a pipe would hang.
 
     Raises:
-        DataError: no such file, or no Parquet.
+        DataError: there is no such file, or it is not Parquet.
     """
     check_file(file, what)
     with reading(file, way_out):
         opened = pq.ParquetFile(file, page_checksum_verification=True)
-        _ = opened.schema_arrow.names  # of a damaged file not even these can be read
+        _ = opened.schema_arrow.names  # raises where the schema itself is damaged
     return opened
 
 
 def read_parquet(file: Path, what: str, way_out: str = "", columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in ``file``, its checksums and every value checked: texts are UTF-8, lists lie within their buffers.
+    """Read the table in ``file``; check its checksums and every value: strings are UTF-8, lists lie in their buffers.
 
     Args:
         file: the file.
         what: what it is, for the message.
-        way_out: what to do where it is damaged, for the message.
-        columns: only those of them that there are; ``None``: all.
+        way_out: what to do if it is damaged, for the message.
+        columns: read only these, where they exist; ``None``: all.
 
     Raises:
         DataError: it cannot be read.
     """
     with open_parquet(file, what, way_out) as opened, reading(file, way_out):
-        there = opened.schema_arrow.names
-        if len(set(there)) < len(there):
-            raise DataError(f"{file}: a column is there twice; it is the {what}")
-        return checked(opened.read(None if columns is None else [name for name in columns if name in there]))
+        names = opened.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise DataError(f"{file}: the {what} has two columns of one name")
+        return checked(opened.read(None if columns is None else [name for name in columns if name in names]))
 
 
 def checked(table: pa.Table) -> pa.Table:
-    """``table``, every value of which was looked at."""
+    """Return ``table`` after validating every value of it."""
     table.validate(full=True)
     return table
 
 
 def first_line(cause: BaseException) -> str:
-    """What ``cause`` says first: Arrow appends a trace of its own."""
+    """Return the first line of the message of ``cause``: Arrow appends a trace of its own."""
     return (str(cause).splitlines() or [type(cause).__name__])[0]
+
+
+def write_table(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """Write ``table`` as Parquet to ``path`` atomically, with its provenance in the metadata."""
+    metadata = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(provenance, sort_keys=True).encode()}
+    with atomic_file(path) as partial:
+        pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd", write_page_checksum=True)

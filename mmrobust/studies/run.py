@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.configuration import plain
+from mmrobust.configuration import check_json, plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
@@ -22,7 +22,6 @@ from mmrobust.runtime.ray_cluster import connected, reason
 from mmrobust.storage.files import read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
-from mmrobust.storage.shape import Each, misfit
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Study
 from mmrobust.training.caching import Cache
@@ -116,8 +115,10 @@ def _claim(study: Study, jobs: Sequence[Job], out: Path) -> None:
         was = read_json(file, "study of this folder", UsageError)
         if (version := was.get("format_version", 1)) != FORMAT_VERSION:
             raise UsageError(f"{file}: study format {version}, and this mmrobust reads {FORMAT_VERSION}; upgrade it")
-        if wrong := misfit(was, {"jobs!": Each(str), "evaluate!": {}}):
-            raise UsageError(f"{file}: what it says of the study is damaged ({wrong})")
+        try:
+            check_json(was, {"jobs": {str: str}, "evaluate": dict})
+        except UsageError as cause:
+            raise UsageError(f"{file}: is damaged ({cause})") from cause
         changed = [name for name in meant if was["jobs"].get(name, meant[name]) != meant[name]]
         if changed or was["evaluate"] != grid:
             what = f"job {changed[0]} had other settings" if changed else "another grid"

@@ -1,7 +1,7 @@
-"""Running one command line under limits, and saying what is wrong with how it ended.
+"""Run one command line under limits, and judge how it ended.
 
-Everything runs in this process, so that thousands of cases need the heavy imports once. Whoever calls lives in a
-process of its own, since a case may still take it down.
+Everything runs in this process, so that thousands of cases pay for the heavy imports once. The caller should be a
+separate process, because a case may still kill it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from mmrobust.cli import app
 from mmrobust.errors import MmrobustError
 
 SECONDS = 20.0
-"""A case that computes for longer hangs. Not by the clock, which says more of what else the machine does."""
+"""Processor time after which a case counts as hanging; wall time would depend on what else the machine does."""
 PATIENCE = 60.0
-"""One that waits for so long, by the clock, hangs too."""
+"""Wall time after which a case counts as hanging."""
 MEMORY = 2 * 2**30
-"""More than so many bytes above what the process had before is a blow-up."""
+"""Bytes above what the process had before that count as a fault."""
 ROOM = 4 * 2**30
-"""What a case may ask for at most, so that it does not take the machine with it."""
+"""Bytes that a case may allocate at most, so that it does not bring the machine down."""
 LINES, CHARACTERS = 8, 2000
-"""More on standard error is not a few lines, and a longer line is not a clear one."""
+"""The most lines on standard error, and the most characters in one."""
 MAY_FAIL = (("audit",), ("check",), ("data", "verify"), ("doctor",))
-"""Commands that exit with 1 where what they look at fails."""
+"""Commands that exit with 1 if what they check fails."""
 EXPECTED = (MmrobustError, TyperException, OSError, KeyboardInterrupt, Abort)
 
 
 STARTED = ("'git'", "'uname'", "nvidia-smi", sys.executable)
-"""What may be started: where the code comes from, what the machine is, workers."""
+"""Programs that may be started: for provenance, for the platform, and workers."""
 CACHES = ("/dev/null", "/dev/shm", "/proc/self", "/tmp/torchinductor")
-"""Where may be written: PyTorch makes a folder of its own when it is imported."""
+"""Where writing is allowed: PyTorch creates a folder when it is imported."""
 
 
 class Hang(BaseException):
@@ -57,13 +57,13 @@ class Verdict:
     peak: int
     """Bytes above what the process had before."""
     said: str
-    """Standard error, and the traceback where there is one."""
+    """Standard error, and the traceback of an unexpected exception."""
     fault: str
-    """What is wrong with it; empty: nothing. The same words mean the same fault."""
+    """What is wrong, in the same words for the same fault; empty: nothing."""
 
 
 class Watcher:
-    """Notices what a case does beyond its folder: Python's audit hook cannot be removed, so there is one for all."""
+    """Records what a case does outside its folder. An audit hook cannot be removed, so there is one for all cases."""
 
     def __init__(self) -> None:
         self.allowed: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Watcher:
         sys.addaudithook(self)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Write down what must not happen."""
+        """Record what must not happen."""
         if not self.allowed:
             return
         match event:
@@ -90,7 +90,7 @@ class Watcher:
 
     def _look(self, what: str, path: Any) -> None:
         if isinstance(path, (str, bytes, os.PathLike)):
-            name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # as the call would resolve it, links left alone
+            name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # as the call resolves it, keeping links
             if not name.startswith(self.allowed):
                 self.seen.append(f"{what} {name}")
 
@@ -120,11 +120,11 @@ def _limits() -> Iterator[None]:
 
 @contextmanager
 def _to_files(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Standard output and error into files, those of the C libraries too."""
+    """Redirect standard output and error into files, also for C libraries."""
     files = folder / "stdout", folder / "stderr"
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
+    saved = [os.dup(number) for number in (1, 2)]
     for number, file in zip((1, 2), files, strict=True):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, number)
@@ -134,7 +134,7 @@ def _to_files(folder: Path) -> Iterator[tuple[Path, Path]]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, before in zip((1, 2), kept, strict=True):
+        for number, before in zip((1, 2), saved, strict=True):
             os.dup2(before, number)
             os.close(before)
 
@@ -152,23 +152,23 @@ def bounded_run(arguments: Sequence[str], folder: Path, scratch: Path, environme
     Args:
         arguments: the command line.
         folder: the working directory; nothing may be written outside it.
-        scratch: home, temporary files and what is printed.
-        environment: more variables.
+        scratch: folder for home, temporary files and output.
+        environment: further variables.
     """
     caught: list[BaseException] = []
     fail = app._fail
 
-    def kept(error: BaseException, code: int, *message: str) -> int:
+    def catch(error: BaseException, code: int, *message: str) -> int:
         caught.append(error)
         return fail(error, code, *message)
 
     before_environment, before_folder = dict(os.environ), Path.cwd()
     os.environ.update({"HOME": str(scratch), "TMPDIR": str(scratch), "COLUMNS": "100", **environment})
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
-    base, began, code, hung = _peak(), time.monotonic(), None, False
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
+    base, start, code, hung = _peak(), time.monotonic(), None, False
     with _to_files(scratch) as (out, err):
         os.chdir(folder)
-        app._fail = kept
+        app._fail = catch
         watcher.seen, watcher.allowed = [], (str(folder), str(scratch), *CACHES)
         try:
             with _limits():
@@ -183,7 +183,7 @@ def bounded_run(arguments: Sequence[str], folder: Path, scratch: Path, environme
             os.chdir(before_folder)
             os.environ.clear()
             os.environ.update(before_environment)
-    seconds, peak = time.monotonic() - began, _peak() - base
+    seconds, peak = time.monotonic() - start, _peak() - base
     printed, said = (file.read_bytes().decode(errors="replace") for file in (out, err))
     error = caught[-1] if caught else None
     fault = _fault(arguments, code, error, hung, printed, said, peak)
@@ -202,8 +202,8 @@ def _fault(
     said: str,
     peak: int,
 ) -> str:
-    """What is wrong with how a case ended, by the contract of the command line."""
-    # Samples that are left out are named one by one.
+    """Return what is wrong with how a case ended, by the contract of the command line."""
+    # Each sample that is left out has a line.
     lines = [line for line in said.splitlines() if not line.startswith("left out: ")]
     if hung:
         return f"hangs in {' '.join(arguments[:1])}"

@@ -1,4 +1,4 @@
-"""The kinds of input that are fuzzed. Each damages sound inputs in a case's folder and names a command to read them."""
+"""The kinds of fuzzed input. Each damages valid inputs in a case's folder and chooses a command that reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmrobust.cli.app import app
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, to be run in the folder that holds its damaged input."""
+    """A command line, to be run in the folder of its damaged input."""
 
     arguments: tuple[str, ...]
     note: str
@@ -31,14 +31,14 @@ class Case:
 
 
 Kind = Callable[[Draw, Path, Path], Case]
-"""(draw, folder of the sound inputs, empty folder of the case) → the case."""
+"""(draw, folder of valid inputs, empty folder of the case) → the case."""
 
 EVAL = ("--data", "digits", "--limit", "2", "--missing-rate", "1", "--seeds", "1", "--device", "cpu", "--out", "out")
 TRAIN = ("--data", "digits", "--epochs", "1", "--device", "cpu", "--out", "out")
 
 
 def special(draw: Draw, path: Path) -> str:
-    """Something else than a file at ``path``."""
+    """Replace ``path`` by something that is not an ordinary file."""
     path.unlink(missing_ok=True)
     match draw(st.sampled_from(("pipe", "folder", "loop", "zeros", "null", "dangling", "sparse", "empty"))):
         case "pipe":
@@ -62,7 +62,7 @@ def special(draw: Draw, path: Path) -> str:
         case "sparse":
             with path.open("wb") as file:
                 file.truncate(2**36)
-            return "64 GiB of nothing"
+            return "64 GiB of zeros"
     path.write_bytes(b"")
     return "an empty file"
 
@@ -115,10 +115,10 @@ GOOD = {
     "f1_absent": ("zero", "skip"),
     "cache": ("auto", "off", "kept/"),
 }
-"""Parameter → values that make sense, so that a command gets beyond its first check."""
+"""Parameter → sensible values, so that a command gets past its first check."""
 NUMBERS = ("-1", "0", "1", "2", "0.5", "1e9", "1000000000", str(2**63), "9" * 5000, "nan", "inf", "1e-320", "x", "")
 SLOW = ("epochs", "patience", "workers", "ray_workers", "ray_address", "engine", "compile", "help", "debug")
-"""Flags that ask for what takes long, rightly, or for other processes; given separately or never."""
+"""Flags that rightly take long or start processes: given separately or never."""
 
 
 def _commands() -> dict[tuple[str, ...], Any]:
@@ -137,7 +137,7 @@ COMMANDS = _commands()
 
 
 def commands(draw: Draw, sound: Path, folder: Path) -> Case:
-    """A command with random flags and values, most of the needed ones sensible."""
+    """Draw a command with random flags and values, most of the required ones sensible."""
     names = ("digits", "full", "mmp", "results", "other", "raw", "recipe.yaml", "study.yaml", "gates.toml")
     take(sound, folder, *names, "table.csv", "table.pt", "table.parquet")
     words = draw(st.sampled_from(sorted(COMMANDS)))
@@ -158,9 +158,9 @@ def commands(draw: Draw, sound: Path, folder: Path) -> Case:
         strange_values = st.one_of(st.sampled_from(NUMBERS), st.sampled_from(NASTY_TEXTS), st.text(max_size=10))
         pool = strange_values if odd else st.sampled_from(GOOD.get(name, ("1", "x", "out.html")))
         value = draw(pool)
-        if value.startswith(("/", "~")) or ".." in value:  # what a user names, a user may write
+        if value.startswith(("/", "~")) or ".." in value:  # a user may write to a path that they name
             value = "gone/" + value.strip("/~.")
-        value = value.replace("\0", "\N{SYMBOL FOR NULL}")  # no operating system passes one on
+        value = value.replace("\0", "\N{SYMBOL FOR NULL}")  # operating systems pass no NUL
         line += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
     line += {"train": ["--epochs", "1"], "eval": ["--limit", "2"]}.get(words[-1], [])
     line += ["--dry-run"] if words == ("study", "run") else []
@@ -233,7 +233,7 @@ TOML = (
 
 
 def settings(draw: Draw, sound: Path, folder: Path) -> Case:
-    """A recipe, a study, rules of a gate, or settings on the command line."""
+    """Damage a recipe, a study, gate rules or settings on the command line."""
     import yaml
 
     which = draw(st.sampled_from(("recipe.yaml", "study.yaml", "gates.toml", "set", "environment")))
@@ -261,8 +261,8 @@ def settings(draw: Draw, sound: Path, folder: Path) -> Case:
             key = draw(st.sampled_from(keys))
             snippet = draw(st.sampled_from(TOML if toml else SNIPPETS)).format(key=key or "x")
             lines = text.splitlines()
-            kept = [line for line in lines if not line.startswith(key)] if draw(st.booleans()) else lines
-            put(file, "\n".join((*kept, snippet) if draw(st.booleans()) else (snippet, *kept)).encode())
+            others = [line for line in lines if not line.startswith(key)] if draw(st.booleans()) else lines
+            put(file, "\n".join((*others, snippet) if draw(st.booleans()) else (snippet, *others)).encode())
             note = f"with {snippet[:60]!r}"
         case "lines":
             lines = text.splitlines()
@@ -314,11 +314,11 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("eval", "mmp", *EVAL[:-2], "--limit", "12", "--out", "results"),
     ),
 }
-"""Which commands read a folder."""
+"""Folder → the commands that read it."""
 
 
 def tables(draw: Draw, sound: Path, folder: Path) -> Case:
-    """A Parquet file of a data set, of results or of predictions, or a missing table."""
+    """Damage a Parquet file of a data set, results or predictions, or a missing table."""
     which = draw(st.sampled_from(("digits", "results", "results", "table")))
     take(sound, folder, "digits", "mmp", "full", "results", "other", "table.parquet")
     if which == "table":
@@ -336,7 +336,7 @@ def tables(draw: Draw, sound: Path, folder: Path) -> Case:
 
 
 def descriptions(draw: Draw, sound: Path, folder: Path) -> Case:
-    """The JSON that a data set, results or predictions say of themselves."""
+    """Damage the JSON metadata of a data set, results or predictions."""
     import pyarrow.parquet as pq
 
     which = draw(st.sampled_from(("digits", "results", "results")))
@@ -351,17 +351,17 @@ def descriptions(draw: Draw, sound: Path, folder: Path) -> Case:
     files = sorted((folder / "results").rglob("*.parquet"))
     file = draw(st.sampled_from(files))
     table = pq.read_table(file)
-    said = changed_json(draw, table.schema.metadata[b"mmrobust"].decode())
-    changed = [file, *files] if draw(st.integers(0, 4)) == 0 else [file]  # of one, or the same words in all of them
+    metadata = changed_json(draw, table.schema.metadata[b"mmrobust"].decode())
+    changed = [file, *files] if draw(st.integers(0, 4)) == 0 else [file]  # one file, or the same text in all
     for each in changed:
         table = pq.read_table(each)
         each.unlink()
-        pq.write_table(table.replace_schema_metadata({b"mmrobust": said}), each, write_page_checksum=True)
+        pq.write_table(table.replace_schema_metadata({b"mmrobust": metadata}), each, write_page_checksum=True)
     return Case(arguments, f"provenance of {', '.join(sorted({c.name for c in changed}))} changed")
 
 
 def media(draw: Draw, sound: Path, folder: Path) -> Case:
-    """Pictures and recordings: in a data set, or behind a manifest."""
+    """Damage images and recordings, in a data set or behind a manifest."""
     arguments, note = damaged_media(draw, sound, folder, READERS["digits"])
     return Case(arguments, note)
 
@@ -370,7 +370,7 @@ MODEL_FILES = ("config.json", "model.safetensors", "training.parquet")
 
 
 def checkpoints(draw: Draw, sound: Path, folder: Path) -> Case:
-    """A checkpoint, its backbone, a training that was begun, or a file of a paper's own code."""
+    """Damage a checkpoint, its backbone, an unfinished training, or a file of a paper's own code."""
     take(sound, folder, "digits", "full", "mmp", "av")
     name = draw(st.sampled_from(("mmp", "full", "av")))
     file = draw(st.sampled_from(sorted(p for p in (folder / name).rglob("*") if p.is_file())))
@@ -416,7 +416,7 @@ class _Evil:
 
 
 def _changed_tensors(draw: Draw, data: bytes) -> bytes:
-    """Safetensors with a header that lies, or numbers that are none."""
+    """Return safetensors with a false header, or with NaN and infinite values."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     if draw(st.booleans()):
@@ -430,12 +430,12 @@ def _changed_tensors(draw: Draw, data: bytes) -> bytes:
 
 
 def values_of(draw: Draw) -> bytes:
-    """Four bytes of a float32 at the edge."""
+    """Draw the four bytes of an extreme float32."""
     return struct.pack("<f", draw(st.sampled_from((float("nan"), float("inf"), 3e38, -3e38, 1e-40))))
 
 
 def manifests(draw: Draw, sound: Path, folder: Path) -> Case:
-    """A manifest as CSV, TSV, JSONL or Parquet."""
+    """Damage a manifest: CSV, TSV, JSONL or Parquet."""
     from fuzzing.manifests import damaged_manifest
 
     take(sound, folder, "raw")

@@ -20,7 +20,7 @@ CELLS = (*NASTY_TEXTS, "a|b", "|", "||a", "x" * 200_000, "gone.png", "/etc/hostn
 
 
 def damaged_manifest(draw: Draw, folder: Path) -> tuple[str, str]:
-    """Damage the manifest in ``folder``. Returns its name, and what was done."""
+    """Damage the manifest in ``folder``. Returns its name and what was done."""
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file))
     ending = draw(st.sampled_from(("csv", "csv", "tsv", "jsonl", "parquet")))

@@ -1,4 +1,4 @@
-"""Damage to pictures and recordings: bytes, headers that claim giants, and bombs."""
+"""Damage to images and recordings: bytes, headers that claim huge sizes, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDES = (0, 1, 2**15, 2**16 - 1, 10_000, 9_999, 2**24, 2**31 - 1, 2**32 - 1)
 def damaged_media(
     draw: Draw, sound: Path, folder: Path, readers: Sequence[tuple[str, ...]]
 ) -> tuple[tuple[str, ...], str]:
-    """A damaged picture or recording in the case's folder. Returns the command that reads it, and what was done."""
+    """Damage an image or recording in the case's folder. Returns a command that reads it, and what was done."""
     column = draw(st.sampled_from(("image", "audio")))
     files = sorted((sound / "media").glob(f"*.{column}"))
     file = draw(st.sampled_from(files))
@@ -63,7 +63,7 @@ def damaged_media(
 
 
 def _claim(draw: Draw, data: bytes, column: str) -> bytes:
-    """``data`` with a size in its head replaced by a giant."""
+    """Replace a size in the header of ``data`` by a huge one."""
     at = draw(st.integers(0, min(len(data), 64)))
     number = draw(st.sampled_from(SIDES))
     order = draw(st.sampled_from(("<", ">")))
@@ -72,7 +72,7 @@ def _claim(draw: Draw, data: bytes, column: str) -> bytes:
 
 
 def _png(width: int, height: int, kind: int = 0, depth: int = 8, rows: int = 0, extra: bytes = b"") -> bytes:
-    """A PNG that claims width × height pixels, and packs ``rows`` rows of zeros."""
+    """Return a PNG that claims width × height pixels and contains ``rows`` rows of zeros."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -95,14 +95,14 @@ def _long(draw: Draw) -> bytes:
 
 
 def _text(draw: Draw) -> bytes:
-    """Texts that unpack to far more than they are."""
+    """Return texts that expand to far more than their size."""
     content = b"key\0\0" + zlib.compress(bytes(draw(st.sampled_from((2**20, 2**26)))), 9)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
     return _png(4, 4, rows=4, extra=chunk * draw(st.integers(1, 4)))
 
 
 def _saved(draw: Draw) -> bytes:
-    """A large picture of one colour, which packs well."""
+    """Return a large image of one colour, which compresses well."""
     kind, options = draw(
         st.sampled_from(
             (
@@ -126,14 +126,14 @@ def _saved(draw: Draw) -> bytes:
 
 
 def _silence(draw: Draw) -> bytes:
-    """A long recording of nothing, which packs well."""
+    """Return a long silent recording, which compresses well."""
     kind, subtype = draw(st.sampled_from((("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("WAV", "PCM_U8"), ("AU", "ULAW"))))
     rate = draw(st.sampled_from((8000, 192_000)))
     channels = draw(st.sampled_from((1, 2, 8)))
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(buffer, "w", rate, channels, subtype, format=kind) as file:
-            for _ in range(2**9):  # in one piece, libsndfile's Vorbis encoder takes the process down
+            for _ in range(2**9):  # in one piece it would crash libsndfile's Vorbis encoder
                 file.write(np.zeros((2**12, channels), np.float32))
     except Exception:
         return b"fLaC"
@@ -141,7 +141,7 @@ def _silence(draw: Draw) -> bytes:
 
 
 def _flac(draw: Draw) -> bytes:
-    """A FLAC that claims more samples than it holds: up to 2^36 − 1."""
+    """Return a FLAC that claims more samples than it has, up to 2^36 − 1."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(4000), 8000, format="FLAC")
     data = bytearray(buffer.getvalue())
@@ -152,7 +152,7 @@ def _flac(draw: Draw) -> bytes:
 
 
 def _wav(draw: Draw) -> bytes:
-    """A WAV whose head says anything."""
+    """Return a WAV with arbitrary values in its header."""
     channels = draw(st.sampled_from((0, 1, 2, 1024, 65_535)))
     rate = draw(st.sampled_from((0, 1, 8000, 2**31 - 1, 2**32 - 1)))
     bits = draw(st.sampled_from((0, 1, 8, 16, 24, 32, 64)))

@@ -1,4 +1,4 @@
-"""The sound inputs that are damaged: a small data set, checkpoints on it, results, tables, a manifest, media."""
+"""Valid inputs to damage: a small data set, checkpoints trained on it, results, tables, a manifest, media."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ floor = 0.1
 
 
 def build(folder: Path) -> None:
-    """Make the sound inputs in ``folder``, with the commands that a user would make them with."""
+    """Make the valid inputs in ``folder`` with the commands that a user would run."""
     folder.mkdir(parents=True)
 
     def run(*arguments: object) -> None:
@@ -82,7 +82,7 @@ def build(folder: Path) -> None:
 
 
 def _manifest(folder: Path, dataset: Dataset) -> None:
-    """A manifest as a spreadsheet writes it, with a picture, a recording and a text for each row."""
+    """Write a manifest as a spreadsheet would, with an image, a recording and a text in each row."""
     folder.mkdir()
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -96,7 +96,7 @@ def _manifest(folder: Path, dataset: Dataset) -> None:
 
 
 def _media(folder: Path) -> None:
-    """A picture and a recording in every format that Pillow and soundfile write."""
+    """Write an image and a recording in every format that Pillow and soundfile support."""
     folder.mkdir()
     Image.init()
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -122,7 +122,7 @@ def _media(folder: Path) -> None:
 
 
 def take(sound: Path, folder: Path, *names: str) -> None:
-    """Put copies of sound inputs into a case's folder. Links, since a case takes a file out before it damages it."""
+    """Link valid inputs into a case's folder; a case replaces a link before it damages the file."""
     for name in names:
         if (sound / name).is_dir():
             shutil.copytree(sound / name, folder / name, copy_function=_link)
@@ -136,6 +136,6 @@ def _link(source: str, target: str) -> str:
 
 
 def put(path: Path, data: bytes) -> None:
-    """``data`` in place of what lies at ``path``."""
+    """Replace ``path`` by a file with ``data``."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Damage to Parquet tables: to their bytes, their schema and their values. And to missing tables of other formats."""
+"""Damage to the bytes, schemas and values of Parquet tables, and to missing tables in other formats."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _cast(column: Any, kind: Any) -> Any:
 
 
 def _odd(draw: Draw, column: Any) -> Any:
-    """The column with some or all of its values replaced by odd ones of the same type."""
+    """Return the column with some or all values replaced by odd ones of the same type."""
     kind, rows = column.type, column.to_pylist()
     places = (
         range(len(rows)) if draw(st.integers(0, 3)) == 0 else draw(st.lists(st.integers(0, len(rows) - 1), max_size=3))
@@ -91,7 +91,7 @@ def _odd(draw: Draw, column: Any) -> Any:
     value = draw(st.one_of(st.none(), _of(kind)))
     for place in places:
         rows[place] = value
-    if pa.types.is_string(kind) and draw(st.integers(0, 3)) == 0:  # bytes that are no UTF-8, in a column that says so
+    if pa.types.is_string(kind) and draw(st.integers(0, 3)) == 0:  # bytes that are not UTF-8, in a column of strings
         raw = [None if row is None else row.encode("utf-8", "surrogatepass") + b"\xff" for row in rows]
         return pa.chunked_array([pa.array(raw, pa.binary()).view(pa.string())])
     try:
@@ -101,7 +101,7 @@ def _odd(draw: Draw, column: Any) -> Any:
 
 
 def _of(kind: Any) -> st.SearchStrategy[Any]:
-    """Odd values of a type."""
+    """Return odd values of a type."""
     if pa.types.is_string(kind):
         return st.one_of(st.sampled_from([t for t in NASTY_TEXTS if t != "\ud800"]), st.just("x" * 2**22))
     if pa.types.is_integer(kind):

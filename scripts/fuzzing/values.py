@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what nobody should write: values, texts, bytes, and damage to sound ones."""
+"""Hypothesis strategies for bad values, texts and bytes, and damage to valid ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-"""How a case draws what it is made of."""
+"""Draws a value from a strategy."""
 
 HUGE = 10**9
 NASTY_TEXTS = (
@@ -65,7 +65,7 @@ values = st.recursive(
 
 
 def nested(depth: int) -> Any:
-    """A list in a list, ``depth`` times."""
+    """Return lists nested ``depth`` times."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -73,7 +73,7 @@ def nested(depth: int) -> Any:
 
 
 def changed_value(draw: Draw, value: Any) -> Any:
-    """``value`` (what JSON can hold) with one to three of its parts replaced, removed, added or doubled."""
+    """Return ``value`` (what JSON can hold) with one to three parts replaced, removed, added or duplicated."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
         places = list(_places(value))
@@ -97,7 +97,7 @@ def changed_value(draw: Draw, value: Any) -> Any:
 
 
 def _near(draw: Draw, value: Any) -> Any:
-    """Another value of the same kind."""
+    """Return another value of the same kind."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -114,7 +114,7 @@ def _near(draw: Draw, value: Any) -> Any:
 
 
 def _places(value: Any) -> Any:
-    """(holder, key) of every part of a value, the larger parts first."""
+    """Return (container, key) of every part of a value, larger parts first."""
     waiting = [value]
     while waiting:
         holder = waiting.pop(0)
@@ -125,7 +125,7 @@ def _places(value: Any) -> Any:
 
 
 def changed_json(draw: Draw, text: str) -> bytes:
-    """The JSON ``text`` with its value changed, or the text itself."""
+    """Change the value of the JSON ``text``, or the text itself."""
     match draw(st.sampled_from(("value", "value", "value", "bytes", "deep", "other", "digits", "encoding"))):
         case "value":
             return json.dumps(changed_value(draw, json.loads(text))).encode("utf-8", "surrogatepass")
@@ -133,7 +133,7 @@ def changed_json(draw: Draw, text: str) -> bytes:
             return b'{"a":' * 100_000 + b"1" + b"}" * 100_000
         case "other":
             return json.dumps(draw(values)).encode("utf-8", "surrogatepass")
-        case "digits":  # more than Python turns into a number
+        case "digits":  # more than Python converts to a number
             return b'{"format_version": ' + b"9" * 5000 + b"}"
         case "encoding":
             return text.encode(draw(st.sampled_from(("utf-16", "utf-8-sig", "utf-32-be"))))
@@ -141,11 +141,11 @@ def changed_json(draw: Draw, text: str) -> bytes:
 
 
 def changed_bytes(draw: Draw, data: bytes) -> bytes:
-    """``data`` cut off, with bytes flipped, overwritten, put in, taken out or doubled, one to four times."""
+    """Truncate ``data`` or flip, overwrite, insert, remove or duplicate bytes, one to four times."""
     for _ in range(draw(st.integers(1, 4))):
         size = len(data)
         at = draw(st.integers(0, 2**20)) % (size + 1)
-        match draw(st.integers(0, 2)):  # heads and tails hold what matters
+        match draw(st.integers(0, 2)):  # heads and tails matter most
             case 1:
                 at = min(at % 64, size)
             case 2:
@@ -155,7 +155,7 @@ def changed_bytes(draw: Draw, data: bytes) -> bytes:
                 data = data[:at]
             case "flip" if at < size:
                 data = data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
-            case "number":  # a size or an offset that lies
+            case "number":  # a false size or offset
                 width = draw(st.sampled_from((1, 2, 4, 8)))
                 number = draw(st.sampled_from((0, 1, 2**7, 2**15, 2**31 - 1, 2**31, 2**62, 2**63, 2**64 - 1)))
                 order = draw(st.sampled_from(("little", "big")))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmrobust.audit import CHECKS, find_check
-from mmrobust.audit.run import Audit, audit_subject
+from mmrobust.audit.audit import Audit, audit_subject
 from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
 from mmrobust.data import Dataset

@@ -39,7 +39,7 @@ def test_lists_are_comma_separated_and_repeated():
     assert listed(None, "--x") is listed([], "--x") is None
     assert listed(["a, b", "c,"], "--x") == ("a", "b", "c")
     for empty in ([""], [","], ["a", " "]):
-        with pytest.raises(UsageError, match=r"^--x: is given with nothing; name something, or leave it out$"):
+        with pytest.raises(UsageError, match=r"^--x: its value is empty; give a value, or leave the flag out$"):
             listed(empty, "--x")
 
 

@@ -144,7 +144,7 @@ def test_a_folder_that_is_taken(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     code, _, said = cli("data", "prepare", "digits", "--out", tmp_path)
     assert code == 2
-    assert "holds files already; name another folder" in said
+    assert "already contains files; name another folder" in said
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -122,7 +122,7 @@ def test_tables_may_be_a_list_and_each_counts_once(
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet").query("metric == 'accuracy'")
     assert [name.partition("@")[0] for name in rows["scenario"]] == ["table:a", "table:b", "table:c-d"]
     code, out, err = cli(*common, "--missing-table", "", "--out", tmp_path / "none")
-    assert (code, out) == (2, "") and "--missing-table: is given with nothing" in err
+    assert (code, out) == (2, "") and "--missing-table: its value is empty" in err
 
 
 def test_a_table_that_is_named_twice_is_one_of_the_grid(digits: Dataset, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_head_of_an_adapted_backbone_is_not_taken(cli: Callable[..., Any], d
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: (file.unlink(), os.mkfifo(file)), "model.safetensors: is no regular file"),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "model.safetensors: is not a regular file"),
         (lambda file: _rewrite(file, float("nan")), "weight dense.bias holds NaN or infinite numbers"),
         (lambda file: _rewrite(file, float("inf")), "weight dense.bias holds NaN or infinite numbers"),
     ],

@@ -162,11 +162,11 @@ def test_metric_and_prompting(cli, runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: no such file or folder; results are made by: mmrobust eval"),
+        (["nowhere"], "nowhere: no such file or folder; make results with: mmrobust eval"),
         (["main", "--metric", "acuracy"], "unknown metric of these results 'acuracy': did you mean 'accuracy'"),
         (["main", "--metric", ""], "unknown metric of these results ''"),
         (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),
-        (["main", "--prompting", ""], "--prompting: is given with nothing; name something, or leave it out"),
+        (["main", "--prompting", ""], "--prompting: its value is empty; give a value, or leave the flag out"),
         (["main", "--efficiency"], "--efficiency: none of these checkpoints says what its training cost"),
         (["main", "--published", "pmt"], "unknown published figures 'pmt': did you mean 'ptm'? Known: ptm"),
         (["main", "--data", "digits"], "--data is for the samples on the page: name it with --html FILE"),

@@ -19,7 +19,8 @@ from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.store import predictions_behind, read_predictions
-from mmrobust.storage.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
+from mmrobust.storage.results import RESULTS_KEYS, read_results
+from mmrobust.storage.shards import PREDICTIONS_VERSION, read_shard
 
 HISTORIC = Path(__file__).resolve().parents[1] / "historic"
 GRID = Grid(("missing-text", "missing-both"), (0.0, 1.0), (0, 1))
@@ -156,8 +157,8 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
         ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
-        ((grid, "--metric", ""), "--metric: is given with nothing; name something, or leave it out"),
-        ((grid, "--scenario", " , "), "--scenario: is given with nothing"),
+        ((grid, "--metric", ""), "--metric: its value is empty; give a value, or leave the flag out"),
+        ((grid, "--scenario", " , "), "--scenario: its value is empty"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
     ]
     before = read_results(grid).frame

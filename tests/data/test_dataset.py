@@ -113,7 +113,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         ({"classes": ["only"]}, "two or more classes"),
         ({"classes": ["a", "a"]}, "two or more classes"),
         ({"format_version": 99}, "format 99 is newer"),
-        ({"colour": "red"}, "unknown key colour"),
+        ({"colour": "red"}, "unknown key 'colour'"),
         ({"task": "binary", "headline_metric": "auroc", "classes": ["a", "b", "c"]}, "two classes, not 3"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_description_that_is_incomplete_or_no_json(small: Path) -> None:
     values = json.loads(file.read_text())
     del values["classes"]
     file.write_text(json.dumps(values))
-    with pytest.raises(DataError, match="no key classes"):
+    with pytest.raises(DataError, match="classes is missing"):
         DatasetInfo.read(small)
     file.write_text("[1]")
     with pytest.raises(DataError, match="a JSON object was expected"):

@@ -111,7 +111,7 @@ def test_no_rows(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "d", rows(3))
-    with pytest.raises(UsageError, match="holds files already"):
+    with pytest.raises(UsageError, match="already contains files"):
         write(tmp_path / "d", rows(4))
     assert Dataset(tmp_path / "d").info.splits == {"train": 3}
     (tmp_path / "file").write_text("")
@@ -132,7 +132,7 @@ def test_a_folder_that_nothing_can_be_renamed_to_is_refused_before_the_work(
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.chdir(tmp_path / "real")
     for place in (tmp_path / "link", Path()):
-        with pytest.raises(UsageError, match="is a link, a mount point or the current folder; name a folder in it"):
+        with pytest.raises(UsageError, match="is a link, a mount point or the current folder; name a folder inside it"):
             write(place, never())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
     write(tmp_path / "real" / "d", rows(3))

@@ -50,7 +50,7 @@ def test_nothing_is_overwritten_unless_it_is_to_be(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "old")
     evaluate_into(tmp_path / "new", seed=1)
     save_baseline(tmp_path / "old", tmp_path / "main")
-    with pytest.raises(UsageError, match="holds files already; name another folder for the baseline"):
+    with pytest.raises(UsageError, match="already contains files; name another folder for the baseline"):
         save_baseline(tmp_path / "new", tmp_path / "main")
     save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
     assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-1"
@@ -61,7 +61,7 @@ def test_what_is_no_baseline_is_never_replaced(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "run")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("…")
-    with pytest.raises(UsageError, match="holds files already"):
+    with pytest.raises(UsageError, match="already contains files"):
         save_baseline(tmp_path / "run", tmp_path / "thesis", replace=True)
 
 

@@ -261,7 +261,7 @@ def test_two_processes_on_one_folder(
     ):
         with hold(folder):
             code, _, said = cli(*command)
-            assert code == 2 and f"process {os.getpid()} on" in only_line(said) and "is at work here" in said
+            assert code == 2 and f"process {os.getpid()} on" in only_line(said) and "is using this folder" in said
         assert cli(*command).code == 0
 
 

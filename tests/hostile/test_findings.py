@@ -32,7 +32,7 @@ def refused(cli: Cli, *command: object) -> str:
     code, printed, said = cli(*command)
     assert (code, printed) == (2, ""), said
     (line,) = said.splitlines()
-    assert len(line) < 1300 and "\x1b" not in line and "a defect of mmrobust" not in line
+    assert len(line) < 1300 and "\x1b" not in line and "a bug in mmrobust" not in line
     return str(line)
 
 
@@ -48,12 +48,12 @@ RECIPES = [
     ("a date", "lr: 2020-01-01", "is no YAML (2020-01-01 is read as a date; write it in quotes)"),
     ("a time that is none", "lr: !!timestamp x", "is no YAML ("),
     ("a truth that is none", "lr: !!bool x", "is no YAML ("),
-    ("a number as a key", "1: 2", "is no YAML (its key 1 is no word; write it in quotes)"),
+    ("a number as a key", "1: 2", "is no YAML (its key 1 is not a string; write it in quotes)"),
     ("5,000 digits", "lr: " + "9" * 5000, "is no YAML (Exceeds the limit"),
     ("5,000 digits of 16", "epochs: 0x" + "f" * 5000, "is no YAML (it holds a number of more than 64 bits)"),
     ("brackets", "lr: " + "[" * 5000, "is no YAML (maximum recursion depth"),
     ("code", "lr: !!python/object/apply:os.system ['touch canary']", "is no YAML (could not determine a constructor"),
-    ("a number in place of a name", "method: 3", "recipe setting method = 3: must be a word"),
+    ("a number in place of a name", "method: 3", "recipe setting method = 3: must be a string"),
     ("words in place of numbers", "modalities: {a: 1}", "recipe setting modalities = {'a': 1}: must be a list"),
     ("a long value", "lr: " + "x" * 100_000, "must be a number"),
 ]
@@ -62,7 +62,7 @@ STUDIES = [
     ("an empty name", "methods: ['']", "the study's method is called ''"),
     ("methods of no names", "methods: [{a: 1}]", "methods: [{'a': 1}] must be a list of names"),
     ("seeds that are a word", "{methods: [none], seeds: abc}", "study setting seeds = 'abc': must be a list"),
-    ("a contrast of nothing", "{methods: [none], contrast: {}}", "study's contrast: does not say axis"),
+    ("a contrast of nothing", "{methods: [none], contrast: {}}", "study's contrast: axis is missing"),
     ("a rate that is a list", "{methods: [none], under: [{missing_rate: []}]}", "missing_rate = []: must be a number"),
     ("under of a word", "{methods: [none], under: abc}", "study setting under = 'abc': must be a list"),
 ]
@@ -102,14 +102,14 @@ def test_settings_that_are_no_files(cli: Cli, tmp_path: Path, name: str) -> None
         "gates.toml": ("check", tmp_path, "--baseline", tmp_path, "--rules", tmp_path / name),
     }
     os.mkfifo(tmp_path / name)
-    assert "is no regular file" in refused(cli, *commands[name])
+    assert "is not a regular file" in refused(cli, *commands[name])
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/dev/zero")
-    assert "is no regular file" in refused(cli, *commands[name])
+    assert "is not a regular file" in refused(cli, *commands[name])
     (tmp_path / name).unlink()
     with (tmp_path / name).open("wb") as file:
         file.truncate(2**30)
-    assert "holds 1,073,741,824 bytes, more than any" in refused(cli, *commands[name])
+    assert "is 1,073,741,824 bytes, larger than any" in refused(cli, *commands[name])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -160,30 +160,34 @@ RESULTS: list[tuple[str, Change, str]] = [
     ("a rate of NaN", column("missing_rate", lambda v: [float("nan")] * len(v)), "missing_rate"),
     ("−1 samples", column("n", first(-1)), "a row has a n of -1"),
     ("a text that is none", no_text("scenario"), "Invalid UTF8"),
-    ("a column twice", lambda t: t.append_column("n", t["n"]), "a column is there twice"),
-    ("another checkpoint", column("checkpoint", first("x")), "holds results of 'x', and does not say what that is"),
+    ("a column twice", lambda t: t.append_column("n", t["n"]), "two columns of one name"),
+    ("another checkpoint", column("checkpoint", first("x")), "has results of 'x', but its metadata does not describe"),
     (
         "classes of numbers",
         says(lambda s: s["dataset"].update(classes=[1])),
-        "damaged (dataset/classes/0 is not a word",
+        "damaged (dataset/classes/0 = 1: must be a string",
     ),
-    ("no data", says(lambda s: s.pop("dataset")), "damaged (dataset is lacking)"),
-    ("data that are a word", says(lambda s: s.update(dataset="x")), "damaged (dataset is not an object)"),
-    ("checkpoints that are a list", says(lambda s: s.update(checkpoints=[])), "damaged (checkpoints is not an object)"),
+    ("no data", says(lambda s: s.pop("dataset")), "damaged (dataset is missing)"),
+    ("data that are a word", says(lambda s: s.update(dataset="x")), "damaged (dataset = 'x': must be a mapping"),
+    (
+        "checkpoints that are a list",
+        says(lambda s: s.update(checkpoints=[])),
+        "damaged (checkpoints = []: must be a mapping",
+    ),
     (
         "a training that is a word",
         says(lambda s: s["checkpoints"]["mmp"].update(training="x")),
-        "mmp/training is not an",
+        "mmp/training = 'x': must be a mapping",
     ),
-    ("noise of a word", says(lambda s: s.update(noise="x")), "damaged (noise is not an object)"),
-    ("schema true", says(lambda s: s.update(schema_version=-1)), "results of schema -1, which there is not"),
+    ("noise of a word", says(lambda s: s.update(noise="x")), "damaged (noise = 'x': must be a mapping"),
+    ("schema true", says(lambda s: s.update(schema_version=-1)), "results of schema -1, which does not exist"),
     ("brackets", lambda t: t.replace_schema_metadata({b"mmrobust": b'{"a":' * 100_000}), "was not written by mmrobust"),
 ]
 PREDICTIONS: list[tuple[str, Change, str]] = [
-    ("no logits", column("logits", first(None)), "holds predictions without a value in column logits"),
-    ("a logit that is none", column("logits", first([None, 1, 2, 3])), "without a value in column logits"),
-    ("the sample before the first", column("position", first(-1)), "of a sample before the first"),
-    ("no position", column("position", first(None)), "without a value in column position"),
+    ("no logits", column("logits", first(None)), "a prediction has no value in column logits"),
+    ("a logit that is none", column("logits", first([None, 1, 2, 3])), "has no value in column logits"),
+    ("the sample before the first", column("position", first(-1)), "a prediction has a negative position"),
+    ("no position", column("position", first(None)), "has no value in column position"),
     (
         "positions that are words",
         column("position", lambda v: ["x"] * len(v), pa.string()),
@@ -191,7 +195,7 @@ PREDICTIONS: list[tuple[str, Change, str]] = [
     ),
     ("a text that is none", no_text("case"), "Invalid UTF8"),
     ("class 99", column("label", lambda v: [[99]] * len(v)), "is of class 99, and there are 4"),
-    ("an identity of numbers", says(lambda s: s.update(identity=3)), "damaged (identity is not a word)"),
+    ("an identity of numbers", says(lambda s: s.update(identity=3)), "damaged (identity = 3: must be a string)"),
 ]
 
 
@@ -248,10 +252,10 @@ def test_data_sets(cli: Cli, own: Path, tmp_path: Path, change: Change, message:
 DESCRIPTIONS = [
     ("a split that leads out", {"splits": {"../x": 1}}, "splits '../x' are not among train, validation, test"),
     ("an absolute split", {"splits": {"/x": 1}}, "splits '/x' are not among"),
-    ("sizes that are words", {"splits": {"test": "x"}}, "splits/test is not a whole number"),
-    ("classes that are numbers", {"classes": [1, 2]}, "classes/0 is not a word"),
-    ("a name that is none", {"name": None}, "no key name"),
-    ("a name that is a list", {"name": []}, "name is not a word"),
+    ("sizes that are words", {"splits": {"test": "x"}}, "splits/test = 'x': must be a whole number"),
+    ("classes that are numbers", {"classes": [1, 2]}, "classes/0 = 1: must be a string"),
+    ("a name that is none", {"name": None}, "name is missing"),
+    ("a name that is a list", {"name": []}, "name = []: must be a string"),
 ]
 
 
@@ -266,12 +270,12 @@ def test_a_pipe_among_the_tables(cli: Cli, own: Path, evaluate_into: Any, tmp_pa
     (file,) = own.glob("test-*.parquet")
     file.unlink()
     os.mkfifo(file)
-    assert "is no regular file" in refused(cli, "data", "info", own)
+    assert "is not a regular file" in refused(cli, "data", "info", own)
     evaluate_into(tmp_path / "a", n=20)
     shard = sorted((tmp_path / "a" / "predictions").glob("*.parquet"))[0]
     shard.unlink()
     os.mkfifo(shard)
-    assert "is no regular file" in refused(cli, "compare", tmp_path / "a", tmp_path / "a")
+    assert "is not a regular file" in refused(cli, "compare", tmp_path / "a", tmp_path / "a")
 
 
 # --- manifests and media ----------------------------------------------------------------------------------------------
@@ -353,14 +357,17 @@ def test_what_is_no_file_is_written_to_and_not_replaced(
     os.mkfifo(tmp_path / "table.csv")
     table = ("data", "missing-table", digits.folder, "--scenario", "missing-text", "--missing-rate", 1)
     line = refused(cli, *table, "--out", tmp_path / "table.csv")
-    assert "table.csv: is there already, and no regular file; name another" in line
+    assert "table.csv: already exists and is not a regular file; choose another name" in line
 
 
 def test_a_defect_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A traceback's exit code 1 would tell a pipeline that the gate has found a regression."""
     for error, message in (
-        (KeyError("n"), "mmrobust: unexpected KeyError: 'n'; a defect of mmrobust: please report what --debug shows"),
-        (MemoryError(), "mmrobust: this machine has too little memory for it"),
+        (
+            KeyError("n"),
+            "mmrobust: unexpected KeyError: 'n'; a bug in mmrobust: please report it with the output of --debug",
+        ),
+        (MemoryError(), "mmrobust: this machine has too little memory for this command"),
     ):
         monkeypatch.setattr(
             "mmrobust.data.dataset.Dataset.__init__", lambda *_, error=error: (_ for _ in ()).throw(error)

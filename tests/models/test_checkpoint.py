@@ -124,7 +124,7 @@ def test_damage(copy: Path, damage: Callable[[Path], object], message: str) -> N
         ("format_version", 99, "checkpoint format 99 is newer"),
         ("method", {"name": "mmpp"}, "unknown method 'mmpp': did you mean 'mmp'"),
         ("head", {"name": "linear", "scal": 1}, "unknown linear head setting 'scal'"),
-        ("surprise", 1, "keys are not those of a checkpoint"),
+        ("surprise", 1, "unknown key 'surprise'"),
     ],
 )
 def test_a_config_that_does_not_fit(copy: Path, key: str, value: object, message: str) -> None:

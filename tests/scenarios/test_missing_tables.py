@@ -21,7 +21,7 @@ from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import read_missing_table, write_missing_table
 from mmrobust.scenarios.scenario import Scenario
-from mmrobust.storage.results import read_provenance
+from mmrobust.storage.provenance import read_provenance
 
 PAIR = ("image", "text")
 IDS = tuple(f"sample-{i}" for i in range(50))
@@ -217,7 +217,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 def test_gigabytes_of_nothing(tmp_path: Path, name: str) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(2**36)
-    with pytest.raises(MmrobustError, match=r"is longer than 67,108,864 characters|more than any missing table"):
+    with pytest.raises(MmrobustError, match=r"is longer than 67,108,864 characters|larger than any missing table"):
         read_missing_table(tmp_path / name, IDS, PAIR)
 
 

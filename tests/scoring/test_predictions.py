@@ -15,7 +15,8 @@ from mmrobust.errors import DataError
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, accuracy, target_matrix
 from mmrobust.scoring.store import predictions_behind
-from mmrobust.storage.results import read_results, write_table
+from mmrobust.storage.parquet import write_table
+from mmrobust.storage.results import read_results
 
 
 def scored_again(stored):

@@ -22,9 +22,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:
-    held = (
-        rf"process {os.getpid()} on {platform.node()} \(since 20.*: .*\) is at work here; wait for it, or name another"
-    )
+    held = rf"process {os.getpid()} on {platform.node()} \(since 20.*: .*\) is using this folder; wait for it"
     with hold_whole(tmp_path), pytest.raises(UsageError, match=held), hold_whole(tmp_path):
         pass
     with hold_whole(tmp_path):
@@ -33,11 +31,11 @@ def test_the_holder_is_named(tmp_path: Path) -> None:
 
 def test_parts_go_beside_each_other_but_not_beside_the_whole(tmp_path: Path) -> None:
     with hold_part(tmp_path, 1, 2), hold_part(tmp_path, 2, 2):
-        with pytest.raises(UsageError, match="is at work here"), hold_part(tmp_path, 1, 2):
+        with pytest.raises(UsageError, match="is using this folder"), hold_part(tmp_path, 1, 2):
             pass
-        with pytest.raises(UsageError, match="is at work here"), hold_whole(tmp_path):
+        with pytest.raises(UsageError, match="is using this folder"), hold_whole(tmp_path):
             pass
-    with hold_whole(tmp_path), pytest.raises(UsageError, match="is at work here"), hold_part(tmp_path, 1, 2):
+    with hold_whole(tmp_path), pytest.raises(UsageError, match="is using this folder"), hold_part(tmp_path, 1, 2):
         pass
 
 

@@ -75,9 +75,9 @@ def test_another_program_reads_it_with_its_provenance(tmp_path, frame):
 
 
 def test_a_missing_file_is_told_with_the_way_out(tmp_path):
-    with pytest.raises(DataError, match="nowhere: no such file or folder; results are made by: mmrobust eval"):
+    with pytest.raises(DataError, match="nowhere: no such file or folder; make results with: mmrobust eval"):
         read_results(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds no results\.parquet; results are made by"):
+    with pytest.raises(DataError, match=r"contains no results\.parquet; make results with"):
         read_results(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_an_absent_column_is_named(tmp_path, frame):
     write_results(tmp_path / "results.parquet", frame, PROVENANCE)
     table = pq.read_table(tmp_path / "results.parquet")
     rewrite(tmp_path / "results.parquet", table.drop_columns(["prompting"]), table.schema.metadata)
-    with pytest.raises(DataError, match="is no results table: no column prompting"):
+    with pytest.raises(DataError, match="is not a results table: no column prompting"):
         read_results(tmp_path)
 
 
@@ -125,13 +125,13 @@ def test_a_column_of_another_type_is_refused(tmp_path, frame):
     table = pq.read_table(tmp_path / "results.parquet")
     words = table.set_column(table.schema.get_field_index("value"), "value", pa.array(["much"] * len(frame)))
     rewrite(tmp_path / "results.parquet", words, table.schema.metadata)
-    with pytest.raises(DataError, match="a column has another type than results have"):
+    with pytest.raises(DataError, match="a column has the wrong type for results"):
         read_results(tmp_path)
 
 
 def test_an_empty_table_is_refused(tmp_path, frame):
     write_results(tmp_path / "results.parquet", frame.iloc[:0], PROVENANCE)
-    with pytest.raises(DataError, match="holds no rows; run mmrobust eval again"):
+    with pytest.raises(DataError, match="contains no rows; run mmrobust eval again"):
         read_results(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_an_empty_table_is_refused(tmp_path, frame):
         ("value", np.inf, "a row has an infinite value"),
         ("ci_low", -np.inf, "a row has an infinite ci_low"),
         ("ci_high", np.inf, "a row has an infinite ci_high"),
-        ("missing_rate", np.nan, "a row has (no missing_rate|a missing_rate that is no number)"),
+        ("missing_rate", np.nan, "a row has (no missing_rate|a missing_rate of NaN)"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(tmp_path, frame, column, value, message):
@@ -158,5 +158,5 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, frame, column, value, mess
 def test_costs_that_lack_half_are_refused(tmp_path, frame):
     damaged = {"mmp": {"training": {"efficiency": {"trained_parameters": 10}}}}
     write_results(tmp_path / "results.parquet", frame, {**PROVENANCE, "checkpoints": damaged})
-    with pytest.raises(DataError, match=r"damaged \(checkpoints/mmp/training/efficiency/samples_per_epoch is lacking"):
+    with pytest.raises(DataError, match=r"damaged \(checkpoints/mmp/training/efficiency/samples_per_epoch is missing"):
         read_results(tmp_path)

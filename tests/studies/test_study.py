@@ -130,7 +130,7 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
         ({"evaluate": {"scenarios": ["missing-audio"]}}, "unknown scenario for image and text 'missing-audio'"),
         ({"evaluate": {"seeds": 0}}, "--seeds 0: "),
         ({"evaluate": {"promptings": []}}, "the grid has no promptings"),
-        ({"evaluate": None}, "study setting evaluate = None: must be settings"),
+        ({"evaluate": None}, "study setting evaluate = None: must be a mapping"),
         # What would share a folder:
         ({"seeds": [0, 0]}, "2 trainings would be called digits/none-linear-missing-both-0.7-s0"),
         ({"under": [{}, {}]}, "2 trainings would be called digits/none-linear-missing-both-0.7-s0"),

@@ -103,7 +103,7 @@ def test_resume_of_what_is_done_or_never_begun(settings: TrainSettings, tmp_path
     before = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     assert train(settings, tmp_path / "a", resume=True) == config
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match="holds files already"):
+    with pytest.raises(UsageError, match="already contains files"):
         train(settings, tmp_path / "a")
 
 

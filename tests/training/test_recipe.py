@@ -47,8 +47,8 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("lr: fast", "recipe setting lr = 'fast': must be a number"),
         ("schedule: cosin", "unknown schedule 'cosin': did you mean 'cosine'"),
         ("methods: mmp", "unknown recipe setting 'methods': did you mean 'method'"),
-        ("method_settings: 16", "recipe setting method_settings = 16: must be settings"),
-        ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a word"),
+        ("method_settings: 16", "recipe setting method_settings = 16: must be a mapping"),
+        ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a string"),
         ("", "holds no settings"),
         ("{", "is no YAML"),
     ],
@@ -60,7 +60,7 @@ def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file; it is the recipe"):
+    with pytest.raises(UsageError, match="no such file; expected the recipe"):
         read_training_recipe(str(tmp_path / "none.yaml"))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrobust.configuration import look_up
 from mmrobust.errors import CheckpointError, MmrobustError, UsageError
-from mmrobust.runtime.hub import offline_where_out_of_reach
+from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import MOST_JSON_BYTES, check_file
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _model_type(place: str, source: str) -> str:
     if (folder / "config.json").exists():
         check_file(folder / "config.json", "config of a backbone", CheckpointError, MOST_JSON_BYTES)
     if not folder.is_dir():
-        offline_where_out_of_reach()
+        go_offline_if_unreachable()
     try:
         values, _ = PretrainedConfig.get_config_dict(place)
     except (OSError, ValueError, RecursionError, TypeError) as cause:

@@ -19,9 +19,9 @@ from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.shared_batch import Batch, Rows
 from mmrobust.models.prediction.sharing import Alone, Parts, parts_of
 from mmrobust.models.sequence import TokenSequence
-from mmrobust.runtime.background import in_background
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
 from mmrobust.runtime.progress import Advance
+from mmrobust.runtime.threads import in_background
 from mmrobust.scoring.truth import Key, PredictedRows
 
 STRETCH_BYTES = 32 * 2**20

@@ -167,6 +167,6 @@ def test_a_wav_is_what_was_encoded() -> None:
 
 def test_a_folder_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="holds files already"):
+    with pytest.raises(UsageError, match="already contains files"):
         prepare_digits(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

@@ -134,7 +134,7 @@ def test_what_are_no_such_files(emoji: Pictures, tmp_path: Path) -> None:
     fails(r"mmimdb_train\.arrow: cannot be read as an Arrow file")
     train.unlink()
     os.mkfifo(train)
-    fails(r"mmimdb_train\.arrow: is no regular file; it is the arrow file")
+    fails(r"mmimdb_train\.arrow: is not a regular file; expected the arrow file")
     train.unlink()
     write_arrow(folder / "mmimdb_training.arrow", films(emoji, "train", ["a"]))
     write_arrow(train, films(emoji, "train", ["a"]))

@@ -476,12 +476,12 @@ def test_arguments_that_do_not_fit(
         (("dcp", three, "--config", config, "--head-from", "hatememes", *out), "is of shape"),
         (
             ("mmp", ckpt, *mmimdb, "--config", tmp_path / "no.json", *out),
-            "no.json: no such file; it is the reference's",
+            "no.json: no such file; expected the reference's",
         ),
         (("mmp", ckpt, *mmimdb, "--config", tmp_path / "broken.json", *out), "broken.json: cannot be read as"),
         (("mmp", ckpt, *mmimdb, "--config", tmp_path / "list.json", *out), "list.json: is not the"),
         (("mmp", ckpt, *mmimdb, "--processor", tmp_path / "none", *out), "none: is no folder with a tokenizer here"),
-        (("mmp", ckpt, *mmimdb, "--out", tmp_path / "full"), "full: holds files already; name another folder"),
+        (("mmp", ckpt, *mmimdb, "--out", tmp_path / "full"), "full: already contains files; name another folder"),
     ]:
         refused(cli, said, *arguments)
 

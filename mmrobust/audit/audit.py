@@ -1,8 +1,7 @@
-"""Running the audit, and what comes of it."""
+"""Running the checks on a checkpoint, and the outcome."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from mmrobust.audit.subject import Subject
 from mmrobust.data.dataset import Dataset
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.files import strict_json
 
 DEFAULT_LIMIT = 128
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found."""
+    """The outcome of an audit."""
 
     checkpoint: str
     method: str
@@ -36,7 +36,7 @@ class Audit:
 
     @property
     def failures(self) -> tuple[tuple[Check, Finding], ...]:
-        """What failed."""
+        """The checks that failed."""
         return tuple(pair for pair in self.findings if pair[1].status == FAILED)
 
     @property
@@ -46,7 +46,7 @@ class Audit:
 
     @property
     def summary(self) -> str:
-        """One line: PASS, or FAIL with what failed and by how much."""
+        """One line: PASS, or FAIL with the checks that failed and by how much."""
         counts = {status: sum(f.status == status for _, f in self.findings) for status in (PASSED, INFORMATIONAL)}
         if self.passed:
             return f"PASS: {counts[PASSED]} checks passed, {counts[INFORMATIONAL]} informational"
@@ -54,7 +54,7 @@ class Audit:
         return f"FAIL: {', '.join(failures)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it: what is not a finite number is null."""
+        """Everything in values that JSON can hold; NaN and infinities become null."""
         about = {k: getattr(self, k) for k in ("checkpoint", "method", "head", "backbone", "fingerprint")}
         about |= {k: getattr(self, k) for k in ("dataset", "split", "samples", "passed", "summary")}
         checks = [
@@ -71,8 +71,8 @@ class Audit:
             }
             for check, finding in self.findings
         ]
-        plain: dict[str, Any] = _finite({**about, "seconds": round(self.seconds, 2), "checks": checks})
-        return plain
+        content: dict[str, Any] = strict_json({**about, "seconds": round(self.seconds, 2), "checks": checks})
+        return content
 
 
 def audit_checkpoint(
@@ -91,20 +91,20 @@ def audit_checkpoint(
 
     Args:
         source: a folder or a Hub id.
-        dataset: the data.
-        split: of the data set.
-        limit: how many samples at most.
-        seed: of their choice.
-        only: names of checks; all where not given.
+        dataset: the data set.
+        split: the split to take samples from.
+        limit: the most samples to use.
+        seed: seed of their choice.
+        only: names of checks; by default all.
         device: where the model runs, in float32.
-        backbone: where the frozen backbone lies now, if not where the checkpoint remembers it.
-        progress: shows how far it is.
+        backbone: where the frozen backbone is now, if not where the checkpoint remembers it.
+        progress: shows the progress.
 
     Raises:
-        MmrobustError: a checkpoint that cannot be loaded, data that do not fit it, or names that do not exist.
+        MmrobustError: a checkpoint that cannot be loaded, data that do not fit it, or an unknown name.
     """
     checks = [find_check(name) for name in only or CHECKS]
-    # A changed backbone is a finding here, with the figures of all other checks beside it.
+    # A changed backbone is a finding here and not an error, so that the other checks run too.
     checkpoint = load_checkpoint(source, device=device, backbone=backbone, same_backbone=False)
     subject = Subject(checkpoint, dataset, split=split, limit=limit, seed=seed)
     return audit_subject(subject, checks, progress)
@@ -136,11 +136,3 @@ def _by_how_much(finding: Finding) -> str:
     if finding.figure is None or finding.limit is None:
         return finding.said
     return f"{finding.figure:.2g}, {'at least' if finding.at_least else 'at most'} {finding.limit:.2g}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

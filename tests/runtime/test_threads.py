@@ -1,4 +1,4 @@
-"""What is made in the background comes in order, its errors too, and it ends when nobody listens any more."""
+"""Items and errors from a background thread arrive in order, and the thread ends with its context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmrobust.runtime.background import AHEAD, in_background
+from mmrobust.runtime.threads import AHEAD, in_background
 
 
 @pytest.mark.parametrize("wanted", [True, False])

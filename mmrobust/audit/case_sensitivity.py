@@ -10,7 +10,7 @@ LIMIT = 1e-3
 
 def _run(subject: Subject) -> Finding:
     if len(subject.cases) < 2:
-        return Finding(NOT_APPLICABLE, f"the checkpoint knows one case alone: {subject.cases[0]}")
+        return Finding(NOT_APPLICABLE, f"the checkpoint knows only one case: {subject.cases[0]}")
     changes, decisions, scores = {}, {}, {}
     for case in subject.cases:
         right = subject.logits(case)
@@ -20,9 +20,7 @@ def _run(subject: Subject) -> Finding:
                 continue
             logits = subject.logits(case, told=wrong)
             pair = f"{case} told {wrong}"
-            change = (subject.probabilities(right) - subject.probabilities(logits)).abs().amax(-1)
-            changes[pair] = float(change.mean())
-            decisions[pair] = float((subject.decisions(right) != subject.decisions(logits)).float().mean())
+            changes[pair], decisions[pair] = subject.change(right, logits)
             scores[case][f"told {wrong}"] = subject.score(logits.nan_to_num())
     most = max(changes, key=lambda pair: changes[pair])
     said = (
@@ -40,8 +38,8 @@ def _run(subject: Subject) -> Finding:
 CHECK = Check(
     "case-sensitivity",
     "Do the prompts or prototypes for the wrong case change anything?",
-    "Where they do not, they are not missing-aware, whatever the table calls them: prompts that never trained, or that "
-    f"are the same for all cases. Telling some wrong case must move probabilities by {LIMIT:g} on average; rounding "
-    "moves them by 1e-6. For methods and heads that know no case this is informational.",
+    "If not, they are not missing-aware, whatever the table calls them: they never trained, or are the same for all "
+    f"cases. Some wrong case must move probabilities by {LIMIT:g} on average; rounding moves them by 1e-6. For methods "
+    "and heads that know no case this is informational.",
     _run,
 )

@@ -1,0 +1,154 @@
+"""Predictions on disk: Parquet shards with one row per (sample, case, prompting).
+
+A change to the schema raises its version, and the reader keeps reading the older ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmrobust.errors import DataError
+from mmrobust.storage.parquet import open_parquet, read_parquet, reading, write_table
+from mmrobust.storage.provenance import read_provenance
+
+PREDICTIONS_VERSION = 2
+PREDICTIONS_FOLDER = "predictions"
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # the sample
+        ("position", pa.int64()),  # its index in the split; since version 2
+        ("natural", pa.string()),  # the case it is in before any scenario; since version 2
+        ("case", pa.string()),  # the case it was predicted in
+        ("prompting", pa.string()),  # situation or concat
+        ("noise_seed", pa.int64()),  # seed of its degradation; null where nothing is degraded
+        # the true class, or the classes of a multi-label sample: always a list, so that the column has one type
+        ("label", pa.list_(pa.int64())),
+        ("logits", pa.list_(pa.float32())),  # [classes]
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """The metadata of a shard of predictions, read without its rows."""
+
+    path: Path
+    provenance: dict[str, Any]
+    """See :data:`mmrobust.storage.provenance.SHAPES`."""
+    rows: int
+    placed: bool
+    """Whether it has the positions of its samples in the split; false in schema version 1."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of predictions as arrays: n predictions of C classes each."""
+
+    path: Path
+    provenance: dict[str, Any]
+    """See :data:`mmrobust.storage.provenance.SHAPES`."""
+    id: pa.Array
+    case: pa.Array
+    prompting: pa.Array
+    label: pa.Array
+    logits: npt.NDArray[np.float32]
+    """[n, C]"""
+    position: npt.NDArray[np.int64] | None
+    """[n], index of the sample in the split; ``None`` in schema version 1."""
+    natural: pa.Array | None
+    """[n], case before any scenario; ``None`` in schema version 1."""
+
+    def placed(self, place: Mapping[str, int]) -> Shard:
+        """Return the shard with positions looked up in ``place`` (id → position); -1 for an unknown id."""
+        ids = self.id.to_pylist()
+        return replace(self, position=np.asarray([place.get(name, -1) for name in ids], dtype=np.int64))
+
+    def within(self, samples: int) -> Shard:
+        """Return the rows for the first ``samples`` samples of the split, without those of unknown position."""
+        assert self.position is not None
+        inside = np.flatnonzero((self.position >= 0) & (self.position < samples))
+        if len(inside) == len(self.position):
+            return self
+        rows = pa.array(inside)
+        return replace(
+            self,
+            **{name: getattr(self, name).take(rows) for name in ("id", "case", "prompting", "label")},
+            logits=self.logits[inside],
+            position=self.position[inside],
+            natural=None if self.natural is None else self.natural.take(rows),
+        )
+
+    def by_case(self) -> Iterator[tuple[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
+        """Yield each (case, prompting) with the positions [k] and logits [k, C] of its predictions."""
+        assert self.position is not None
+        case, prompting = self.case.dictionary_encode(), self.prompting.dictionary_encode()
+        codes = case.indices.to_numpy() * len(prompting.dictionary) + prompting.indices.to_numpy()
+        keys = [(c, p) for c in case.dictionary.to_pylist() for p in prompting.dictionary.to_pylist()]
+        for code in sorted(np.unique(codes).tolist(), key=lambda code: keys[code]):
+            rows = codes == code
+            yield keys[code], (self.position[rows], self.logits[rows])
+
+
+def read_shard_header(path: Path) -> ShardHeader:
+    """Read the metadata of the shard of predictions in ``path``.
+
+    Raises:
+        DataError: it cannot be read, or is not a shard of predictions.
+    """
+    with open_parquet(path, "predictions") as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)
+    return ShardHeader(path, provenance, rows, "position" in schema.names)
+
+
+def read_shard(path: Path) -> Shard:
+    """Read the shard of predictions in ``path`` and check every page of it.
+
+    Raises:
+        DataError: it cannot be read, is damaged, or is not a shard of predictions.
+    """
+    table = read_parquet(path, "predictions").combine_chunks()
+    provenance = read_provenance(table.schema, path, "predictions", PREDICTIONS_VERSION)
+    absent = [n for n in PREDICTIONS_SCHEMA.names if n not in table.schema.names]
+    if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
+        raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
+    schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+    with reading(path, what="predictions"):
+        table = table.select(schema.names).cast(schema)
+    for name in schema.names:
+        if name != "noise_seed" and (table[name].null_count or _inner_nulls(table[name])):
+            raise DataError(f"{path}: a prediction has no value in column {name}")
+    if "position" in schema.names and table.num_rows and pc.min(table["position"]).as_py() < 0:
+        raise DataError(f"{path}: a prediction has a negative position")
+    columns = {n: table[n].combine_chunks() for n in table.schema.names}
+    lengths = pc.unique(pc.list_value_length(columns["logits"])).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise DataError(f"{path}: its predictions have different numbers of classes")
+    return Shard(
+        path,
+        provenance,
+        columns["id"],
+        columns["case"],
+        columns["prompting"],
+        columns["label"],
+        columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
+        columns["position"].to_numpy() if "position" in columns else None,
+        columns.get("natural"),
+    )
+
+
+def write_shard(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """Write predictions (columns as ``PREDICTIONS_SCHEMA``) to ``path`` atomically, with checksums."""
+    write_table(path, table, {"kind": "predictions", "schema_version": PREDICTIONS_VERSION, **provenance})
+
+
+def _inner_nulls(column: pa.ChunkedArray) -> int:
+    return int(pc.list_flatten(column).null_count) if pa.types.is_list(column.type) else 0
