@@ -7,34 +7,30 @@ import json
 import math
 from typing import Any
 
-from mmrobust.report.rows import Row, Section, Table
-from mmrobust.report.tables import Report
+from mmrobust.report.curve_table import Curve
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
 
 
 def render(report: Report) -> str:
-    """``report`` with every row, point and robustness figure, unrounded; what is not known is null."""
+    """Write ``report`` with every row, point and robustness figure, unrounded; what is not known is null."""
     content = {
-        "tables": [_table(table) for table in report.tables],
+        "tables": [{**_fields(table), "rows": [_row(row) for row in table.rows]} for table in report.tables],
         "sections": [_section(section) for section in report.sections],
         "published": dataclasses.asdict(report.published) if report.published else None,
         "checkpoints": report.checkpoints,
         "provenance": list(report.provenances),
     }
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {**_fields(table), "rows": [_row(row) for row in table.rows]}
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _section(section: Section) -> dict[str, Any]:
     """The figures behind a further table, not its printed cells."""
-    figures = section.frame.to_dict("records")
     about = {name: getattr(section, name) for name in ("kind", "dataset", "split", "metric", "note")}
-    return {**about, "figures": figures}
+    return {**about, "figures": section.frame.to_dict("records")}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Curve) -> dict[str, Any]:
     points = [{"missing_rate": rate, **_fields(point)} for rate, point in sorted(row.points.items())]
     return {**_fields(row), "points": points}
 
@@ -44,10 +40,10 @@ def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
+def _finite(value: Any) -> Any:
+    """``value`` with keys of text, and ``None`` in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

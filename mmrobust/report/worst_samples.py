@@ -1,0 +1,216 @@
+"""The samples that a missing or degraded input harms most: predicted right when complete, wrong without the input.
+
+Read from the predictions beside a results table and from the data set; needs no model and no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.cases import PROMPTINGS
+from mmrobust.data.dataset import Dataset, Sample
+from mmrobust.data.decoding import decode_image
+from mmrobust.errors import DataError, NotComparableError
+from mmrobust.scoring.metrics import target_matrix
+from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.storage.results import Results
+
+MOST = 12
+"""How many samples of each case are shown."""
+THUMBNAIL = 128
+"""Pixels of a thumbnail's longer side."""
+_LONGEST_TEXT = 180
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What one checkpoint predicts for a sample without the input."""
+
+    checkpoint: str
+    predicted: str
+    """The predicted class, or the predicted classes joined by commas."""
+    probability: float
+    """Of that class; NaN if the task is multi-label."""
+
+
+@dataclass(frozen=True)
+class WorstSample:
+    """A sample that some checkpoints predict right when it is complete and wrong in a case."""
+
+    id: str
+    truth: str
+    text: str | None
+    thumbnail: str | None
+    """As a data URI."""
+    failures: tuple[Failure, ...]
+    harm: float
+    """Growth of the loss (cross entropy, nats), mean over these checkpoints."""
+
+
+@dataclass(frozen=True)
+class WorstSamples:
+    """The worst samples of a split, by case."""
+
+    dataset: str
+    split: str
+    checkpoints: int
+    """Number of checkpoints whose predictions were read."""
+    prompting: str
+    cases: Mapping[str, tuple[WorstSample, ...]]
+    """Case → its worst samples: first those that most checkpoints lose, among these the greatest harm first."""
+    lost: Mapping[str, int]
+    """Case → how many samples any checkpoint loses."""
+
+
+class _Loss(NamedTuple):
+    """What a case costs one checkpoint on one sample."""
+
+    checkpoint: str
+    harm: float
+    """Growth of the loss, in nats."""
+    probability: float
+    """Of the predicted class; NaN if the task is multi-label."""
+    predicted: npt.NDArray[np.bool_]
+    """In the case [C]."""
+
+
+def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamples:
+    """Find the worst samples of a data set.
+
+    Args:
+        results: path → the results there, a folder with ``predictions/`` or a file beside it. Results of other data
+            sets are ignored.
+        data: the data set's folder.
+
+    Raises:
+        DataError: no data set, or no predictions beside the results.
+        NotComparableError: none of the results is of this data set.
+    """
+    dataset = Dataset(data)
+    same_data = {
+        path: of
+        for path, of in results.items()
+        if (of.provenance.get("dataset") or {}).get("fingerprint") == dataset.info.fingerprint
+    }
+    if not same_data:
+        raise NotComparableError(f"--data {data}: the results are of another data set (their fingerprints differ)")
+    first, of_first = next(iter(same_data.items()))
+    split = dataset.split(str(of_first.provenance["dataset"]["split"]))
+    predictions = {
+        name: predictions_behind(path, of, name)
+        for path, of in same_data.items()
+        if of.provenance["dataset"]["split"] == split.name
+        for name in dict.fromkeys(of.frame["checkpoint"])
+    }
+    of_complete = {
+        prompting for stored in predictions.values() for case, prompting in stored.logits if case == "complete"
+    }
+    prompting = next((name for name in PROMPTINGS if name in of_complete), None)
+    if prompting is None:
+        raise DataError(f"{first}: no predictions of complete samples there; run mmrobust eval with the rate 0")
+
+    lost = _lost(predictions, prompting, {sample: position for position, sample in enumerate(split.ids)})
+    worst = {}
+    for case, by_position in sorted(lost.items()):
+        order = sorted(by_position, key=lambda at: (-len(by_position[at]), -_harm(by_position[at]), at))[:MOST]
+        samples = zip(order, split.read(order), strict=True)
+        worst[case] = tuple(_describe(sample, by_position[at], dataset.info.classes) for at, sample in samples)
+    return WorstSamples(
+        dataset=dataset.info.name,
+        split=split.name,
+        checkpoints=len(predictions),
+        prompting=prompting,
+        cases=worst,
+        lost={case: len(by_position) for case, by_position in lost.items()},
+    )
+
+
+def _lost(
+    predictions: Mapping[str, StoredPredictions], prompting: str, positions: Mapping[str, int]
+) -> dict[str, dict[int, list[_Loss]]]:
+    """Case → position in the split of each lost sample → the losses of the checkpoints that lose it.
+
+    Raises:
+        DataError: a prediction is of a sample that the split does not have.
+    """
+    lost: dict[str, dict[int, list[_Loss]]] = {}
+    for checkpoint, stored in predictions.items():
+        if ("complete", prompting) not in stored.logits:
+            continue
+        if absent := [sample for sample in stored.truth.ids if sample not in positions]:
+            raise DataError(
+                f"the predictions of '{stored.name}' are of sample '{absent[0]}', which the data set has not"
+            )
+        at = [positions[sample] for sample in stored.truth.ids]  # maybe only some samples of the split were evaluated
+        targets = target_matrix(stored.truth.labels, stored.truth.classes)
+        before, predicted = _judge(stored, stored.logits["complete", prompting], targets)
+        right = (predicted == targets).all(axis=1)
+        for (case, of), logits in stored.logits.items():
+            if case == "complete" or of != prompting:
+                continue
+            after, predicted = _judge(stored, logits, targets)
+            known = np.isfinite(before) & np.isfinite(after)
+            for row in np.flatnonzero(known & right & ~(predicted == targets).all(axis=1)):
+                probability = _probability(stored, logits[row])
+                loss = _Loss(checkpoint, float(after[row] - before[row]), probability, predicted[row])
+                lost.setdefault(case, {}).setdefault(at[row], []).append(loss)
+    return lost
+
+
+def _judge(
+    stored: StoredPredictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The loss of every sample [N], NaN if not predicted, and its predicted classes [N, C]."""
+    z = logits.astype(np.float64)
+    if stored.truth.task == "multi-label":
+        return np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1), stored.predicted(logits)
+    with np.errstate(invalid="ignore"):  # rows of NaN are samples that were not predicted
+        loss = np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1)
+    return loss, stored.predicted(logits)
+
+
+def _probability(stored: StoredPredictions, logits: npt.NDArray[np.float32]) -> float:
+    """The probability of the predicted class; NaN if the task is multi-label."""
+    if stored.truth.task == "multi-label":
+        return float("nan")
+    return float(np.exp(logits.max() - np.logaddexp.reduce(logits)))
+
+
+def _harm(losses: Sequence[_Loss]) -> float:
+    return sum(loss.harm for loss in losses) / len(losses)
+
+
+def _describe(sample: Sample, losses: Sequence[_Loss], classes: Sequence[str]) -> WorstSample:
+    failures = []
+    for loss in sorted(losses, key=lambda loss: -loss.harm):
+        predicted = ", ".join(classes[int(i)] for i in np.flatnonzero(loss.predicted)) or "none"
+        failures.append(Failure(loss.checkpoint, predicted, loss.probability))
+    text = sample.text
+    return WorstSample(
+        id=sample.id,
+        truth=", ".join(classes[label] for label in sample.label) or "none",
+        text=text if text is None or len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…",
+        thumbnail=None if sample.image is None else _thumbnail(sample.image),
+        failures=tuple(failures),
+        harm=_harm(losses),
+    )
+
+
+def _thumbnail(image: bytes) -> str | None:
+    """``image`` as a model sees it, scaled down, as a data URI of WebP; ``None`` if it cannot be decoded."""
+    try:
+        seen = decode_image(image, "sample")
+    except DataError:
+        return None
+    seen.thumbnail((THUMBNAIL, THUMBNAIL))
+    encoded = io.BytesIO()
+    seen.save(encoded, "WEBP", quality=75)
+    return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
