@@ -26,8 +26,9 @@ from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, s
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
 from mmrobust.scoring.joint import joint_standings
-from mmrobust.scoring.predictions import StoredPredictions, cells_of, predictions_behind
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.scoring.store import cells_of, predictions_behind
 from mmrobust.storage.results import Results
 
 FIRST_TO_BREAK = 3
@@ -39,7 +40,7 @@ def with_sections(
     report: Report,
     *,
     baseline: str | None = None,
-    stored: Mapping[str, StoredPredictions] | None = None,
+    stored: Mapping[str, Predictions] | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Add every further table but the costs to ``report``; a table that would be empty is left out.
@@ -90,7 +91,7 @@ def with_costs(report: Report) -> Report:
     return replace(report, sections=(*report.sections, *made))
 
 
-def read_behind(results: Mapping[Path, Results]) -> dict[str, StoredPredictions]:
+def read_behind(results: Mapping[Path, Results]) -> dict[str, Predictions]:
     """Read the predictions of every checkpoint of the results that :func:`~mmrobust.report.report.read_distinct` gives.
 
     Raises:
@@ -113,7 +114,7 @@ def _rows_behind(report: Report, table: CurveTable) -> pd.DataFrame:
     return frame[(frame["dataset"] == table.dataset) & (frame["split"] == table.split) & (frame.metric == table.metric)]
 
 
-def _restricted(stored: Mapping[str, StoredPredictions], rows: pd.DataFrame) -> dict[str, StoredPredictions]:
+def _restricted(stored: Mapping[str, Predictions], rows: pd.DataFrame) -> dict[str, Predictions]:
     """The predictions of the checkpoints that some rows are of, with only the cells of those rows."""
     by_name = rows.groupby("checkpoint", sort=False, observed=True)
     return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
@@ -131,7 +132,7 @@ def _means_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standings(
-    means: pd.DataFrame, table: CurveTable, stored: Mapping[str, StoredPredictions], progress: Progress
+    means: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
 ) -> Section | None:
     figures = standings(means)
     if figures.empty:
@@ -164,7 +165,7 @@ def _standings(
 
 
 def _with_intervals(
-    figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, StoredPredictions], progress: Progress
+    figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
 ) -> pd.DataFrame:
     """The standings with intervals and clear wins from the predictions.
 

@@ -46,8 +46,8 @@ class Section:
             column: number of the column, labels included.
 
         Returns:
-            As for :meth:`~mmrobust.report.curve_table.CurveTable.place`; ``None`` also for a label, and for a column that
-            has no best.
+            As for :meth:`~mmrobust.report.curve_table.CurveTable.place`; ``None`` also for a label, and for a column
+            that has no best.
         """
         return self._places.get((row, column))
 

@@ -20,7 +20,8 @@ from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
 from mmrobust.errors import DataError, NotComparableError
 from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
 
 MOST = 12
@@ -111,7 +112,7 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
     of_complete = {
-        prompting for stored in predictions.values() for case, prompting in stored.logits if case == "complete"
+        prompting for stored in predictions.values() for case, prompting in stored.keys if case == "complete"
     }
     prompting = next((name for name in PROMPTINGS if name in of_complete), None)
     if prompting is None:
@@ -134,7 +135,7 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
 
 
 def _lost(
-    predictions: Mapping[str, StoredPredictions], prompting: str, positions: Mapping[str, int]
+    predictions: Mapping[str, Predictions], prompting: str, positions: Mapping[str, int]
 ) -> dict[str, dict[int, list[_Loss]]]:
     """Case → position in the split of each lost sample → the losses of the checkpoints that lose it.
 
@@ -143,7 +144,7 @@ def _lost(
     """
     lost: dict[str, dict[int, list[_Loss]]] = {}
     for checkpoint, stored in predictions.items():
-        if ("complete", prompting) not in stored.logits:
+        if ("complete", prompting) not in stored.keys:
             continue
         if absent := [sample for sample in stored.truth.ids if sample not in positions]:
             raise DataError(
@@ -151,11 +152,10 @@ def _lost(
             )
         at = [positions[sample] for sample in stored.truth.ids]  # maybe only some samples of the split were evaluated
         targets = target_matrix(stored.truth.labels, stored.truth.classes)
-        before, predicted = _judge(stored, stored.logits["complete", prompting], targets)
+        before, predicted = _judge(stored, stored.get("complete", prompting), targets)
         right = (predicted == targets).all(axis=1)
-        for (case, of), logits in stored.logits.items():
-            if case == "complete" or of != prompting:
-                continue
+        for case in (case for case, of in stored.keys if case != "complete" and of == prompting):
+            logits = stored.get(case, prompting)
             after, predicted = _judge(stored, logits, targets)
             known = np.isfinite(before) & np.isfinite(after)
             for row in np.flatnonzero(known & right & ~(predicted == targets).all(axis=1)):
@@ -166,7 +166,7 @@ def _lost(
 
 
 def _judge(
-    stored: StoredPredictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
+    stored: Predictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """The loss of every sample [N], NaN if not predicted, and its predicted classes [N, C]."""
     z = logits.astype(np.float64)
@@ -177,7 +177,7 @@ def _judge(
     return loss, stored.predicted(logits)
 
 
-def _probability(stored: StoredPredictions, logits: npt.NDArray[np.float32]) -> float:
+def _probability(stored: Predictions, logits: npt.NDArray[np.float32]) -> float:
     """The probability of the predicted class; NaN if the task is multi-label."""
     if stored.truth.task == "multi-label":
         return float("nan")
