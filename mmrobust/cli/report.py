@@ -91,7 +91,7 @@ def report(
     from mmrobust.report.report import build_report, read_distinct
 
     if data is not None and "html" not in files:
-        raise UsageError("--data is for the samples on the page: name it with --html FILE")
+        raise UsageError("--data adds samples to the page: give --html FILE as well")
     read = read_distinct(results)
     built = build_report(read.values(), metric=metric, promptings=listed(prompting, "--prompting"))
     stored = read_behind(read) if details else None

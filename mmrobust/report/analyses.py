@@ -78,7 +78,7 @@ def with_costs(report: Report) -> Report:
     """Add to ``report``, for each data set, what the trainings cost, as shares of full fine-tuning.
 
     Raises:
-        UsageError: no checkpoint says what its training cost.
+        UsageError: no checkpoint records what its training cost.
     """
     one_per_split: dict[tuple[str, str], CurveTable] = {}
     for table in report.tables:
@@ -86,7 +86,7 @@ def with_costs(report: Report) -> Report:
     made = [_placed(section, table) for table in one_per_split.values() if (section := _costs(report, table))]
     if not made:
         raise UsageError(
-            "--efficiency: none of these checkpoints says what its training cost; train again to measure it"
+            "--efficiency: none of these checkpoints records what its training cost; train again to measure it"
         )
     return replace(report, sections=(*report.sections, *made))
 

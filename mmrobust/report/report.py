@@ -121,7 +121,7 @@ def build_report(
             groups = headline if name == chosen else others
             groups.setdefault((*_identity(dataset), str(dataset.get("split")), str(name)), []).append(rows)
     if not headline:
-        raise UsageError(f"the results hold nothing of {metric} under {' and '.join(promptings or ())} prompting")
+        raise UsageError(f"the results have no {metric} under {' and '.join(promptings or ())} prompting")
     groups_of_rows = {key: pd.concat(rows, ignore_index=True) for key, rows in (headline | others).items()}
     return Report(
         tables=tuple(make_curve_table(groups_of_rows[key], key[-1]) for key in headline),

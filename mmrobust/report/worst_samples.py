@@ -116,7 +116,7 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
     }
     prompting = next((name for name in PROMPTINGS if name in of_complete), None)
     if prompting is None:
-        raise DataError(f"{first}: no predictions of complete samples there; run mmrobust eval with the rate 0")
+        raise DataError(f"{first}: no predictions of complete samples there; run mmrobust eval with the missing rate 0")
 
     lost = _lost(predictions, prompting, {sample: position for position, sample in enumerate(split.ids)})
     worst = {}
@@ -148,7 +148,7 @@ def _lost(
             continue
         if absent := [sample for sample in stored.truth.ids if sample not in positions]:
             raise DataError(
-                f"the predictions of '{stored.name}' are of sample '{absent[0]}', which the data set has not"
+                f"the predictions of '{stored.name}' are of sample '{absent[0]}', which is not in the data set"
             )
         at = [positions[sample] for sample in stored.truth.ids]  # maybe only some samples of the split were evaluated
         targets = target_matrix(stored.truth.labels, stored.truth.classes)

@@ -110,7 +110,7 @@ def test_a_checkpoint_is_named_with_its_settings(make_results):
 def test_a_metric_and_a_prompting_that_never_meet_are_refused(make_results):
     frame, provenance = make_results(rates=(0.0,), seeds=(0,))
     apart = (frame["metric"] == "accuracy") == (frame["prompting"] == "situation")
-    with pytest.raises(UsageError, match="hold nothing of accuracy under concat prompting"):
+    with pytest.raises(UsageError, match="have no accuracy under concat prompting"):
         build_report([Results(frame[apart], provenance)], metric="accuracy", promptings=["concat"])
 
 
