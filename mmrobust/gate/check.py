@@ -174,19 +174,15 @@ def check_files(
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
 ) -> Verdict:
-    """Compare the results in one file or folder with those in another, and their predictions if both have them.
+    """Run :func:`check` on the results in two files or folders, with the predictions behind them.
 
-    Args:
-        candidate: path of the results to judge.
-        baseline: path of the results to judge by.
-        rules: as for :func:`check`, like ``alpha`` and ``correction``.
-        stats: read the predictions, so that only significant drops fail; if ``False``, the limits alone decide.
-        alpha: see :func:`check`.
-        correction: see :func:`check`.
+    With ``stats=False`` the predictions are not read, and the limits alone decide. All other arguments are those of
+    :func:`check`.
 
     Raises:
-        DataError: no results there, or they cannot be read.
-        NotComparableError, UsageError: as for :func:`check`.
+        DataError: results are missing or cannot be read.
+        NotComparableError: as for :func:`check`.
+        UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
     read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None

@@ -146,16 +146,10 @@ def compare_files(
     interval: str = "percentile",
     correction: str = "holm",
 ) -> Comparison:
-    """Compare a checkpoint of one results file with one of another, or of the same.
+    """Run :func:`compare` on the results in two files or folders, with the predictions behind them.
 
-    Args:
-        first: the results file, or its folder, with its predictions.
-        second: the other results file or folder.
-        names: the checkpoint of each; needed if one of them holds several.
-        metric: a metric of the task; the headline metric if ``None``.
-        alpha: see :func:`compare`, as for ``interval`` and ``correction``.
-        interval: see :func:`compare`.
-        correction: see :func:`compare`.
+    ``names`` are the checkpoint of each, needed if one holds several; the two files may then be the same. ``metric`` is
+    by default the headline metric. All other arguments are those of :func:`compare`.
 
     Raises:
         NotComparableError: the two were not measured in the same way.

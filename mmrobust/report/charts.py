@@ -60,23 +60,15 @@ def ranges(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     Rows: ``checkpoint``, ``worst``, ``auc``, ``complete`` (in %), ``where`` (the worst cell, as text); and ``colour``
     if no ``checkpoints`` are given.
     """
-    base = alt.Chart(alt.NamedData(ROWS)).encode(
-        y=_checkpoints_by("auc"),
-        tooltip=[
-            alt.Tooltip("checkpoint:N"),
-            _percent("complete", "complete, %"),
-            _percent("auc", "AUC-η, %"),
-            _percent("worst", "worst cell, %"),
-            alt.Tooltip("where:N", title="worst at"),
-        ],
-        **_identity(checkpoints),
-    )
-    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
-        x=_width("worst"), x2="complete:Q", opacity=_opacity(0.3, 0.06)
-    )
+    tooltip = [
+        _percent("complete", "complete, %"),
+        _percent("auc", "AUC-η, %"),
+        _percent("worst", "worst cell, %"),
+        alt.Tooltip("where:N", title="worst at"),
+    ]
+    base, bar, dot = _bars(checkpoints, "worst", "complete", "auc", tooltip)
     end = base.mark_point(filled=False, size=50).encode(x=_width("complete"), opacity=_opacity(1, 0.15))
-    mean = base.mark_point(filled=True, size=90).encode(x=_width("auc"), opacity=_opacity(1, 0.15))
-    return _finish(alt.layer(bar, end, mean), height=120)
+    return _finish(alt.layer(bar, end, dot), height=120)
 
 
 def standings(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
@@ -85,20 +77,12 @@ def standings(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     Rows: ``checkpoint``, ``wins``, ``low``, ``high`` (in %; equal if no interval is known), ``rank`` (mean),
     ``interval`` (as text); and ``colour`` if no ``checkpoints`` are given.
     """
-    base = alt.Chart(alt.NamedData(ROWS)).encode(
-        y=_checkpoints_by("wins"),
-        tooltip=[
-            alt.Tooltip("checkpoint:N"),
-            _percent("wins", "wins, %"),
-            alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("rank:Q", title="mean rank", format=".2f"),
-        ],
-        **_identity(checkpoints),
-    )
-    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
-        x=_width("low"), x2="high:Q", opacity=_opacity(0.3, 0.06)
-    )
-    dot = base.mark_point(filled=True, size=90).encode(x=_width("wins"), opacity=_opacity(1, 0.15))
+    tooltip = [
+        _percent("wins", "wins, %"),
+        alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("rank:Q", title="mean rank", format=".2f"),
+    ]
+    _, bar, dot = _bars(checkpoints, "low", "high", "wins", tooltip)
     return _finish(alt.layer(bar, dot), height=120, ends=(0, 100))
 
 
@@ -185,10 +169,20 @@ def _dashes(checkpoints: Sequence[str]) -> dict[str, Any]:
     return {"strokeDash": alt.StrokeDash("checkpoint:N", scale=dashes, legend=_LEGEND)}
 
 
-def _checkpoints_by(field: str) -> alt.Y:
-    """A line for each checkpoint, the one with the highest ``field`` at the top."""
-    order = alt.EncodingSortField(field, order="descending")
-    return alt.Y("checkpoint:N", title=None, sort=order, axis=_names_axis(130))
+def _bars(
+    checkpoints: Sequence[str], low: str, high: str, dot: str, tooltip: Sequence[alt.Tooltip]
+) -> tuple[alt.Chart, alt.Chart, alt.Chart]:
+    """A line for each checkpoint, the highest ``dot`` at the top: the empty chart, its bars and its dots."""
+    order = alt.EncodingSortField(dot, order="descending")
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        y=alt.Y("checkpoint:N", title=None, sort=order, axis=_names_axis(130)),
+        tooltip=[alt.Tooltip("checkpoint:N"), *tooltip],
+        **_identity(checkpoints),
+    )
+    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
+        x=_width(low), x2=f"{high}:Q", opacity=_opacity(0.3, 0.06)
+    )
+    return base, bar, base.mark_point(filled=True, size=90).encode(x=_width(dot), opacity=_opacity(1, 0.15))
 
 
 def _names_axis(limit: int) -> alt.Axis:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +59,6 @@ class WorstSample:
 class WorstSamples:
     """The worst samples of a split, by case."""
 
-    dataset: str
-    split: str
     checkpoints: int
     """Number of checkpoints whose predictions were read."""
     prompting: str
@@ -71,16 +68,8 @@ class WorstSamples:
     """Case → how many samples any checkpoint loses."""
 
 
-class _Loss(NamedTuple):
-    """What a case costs one checkpoint on one sample."""
-
-    checkpoint: str
-    harm: float
-    """Growth of the loss, in nats."""
-    probability: float
-    """Of the predicted class; NaN if the task is multi-label."""
-    predicted: npt.NDArray[np.bool_]
-    """In the case [C]."""
+_Loss = tuple[float, Failure]
+"""Growth of the loss of one checkpoint on a sample, in nats, and what it predicts."""
 
 
 def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamples:
@@ -118,15 +107,14 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
     if prompting is None:
         raise DataError(f"{first}: no predictions of complete samples there; run mmrobust eval with the missing rate 0")
 
-    lost = _lost(predictions, prompting, {sample: position for position, sample in enumerate(split.ids)})
+    positions = {sample: position for position, sample in enumerate(split.ids)}
+    lost = _lost(predictions, prompting, positions, dataset.info.classes)
     worst = {}
     for case, by_position in sorted(lost.items()):
         order = sorted(by_position, key=lambda at: (-len(by_position[at]), -_harm(by_position[at]), at))[:MOST]
         samples = zip(order, split.read(order), strict=True)
         worst[case] = tuple(_describe(sample, by_position[at], dataset.info.classes) for at, sample in samples)
     return WorstSamples(
-        dataset=dataset.info.name,
-        split=split.name,
         checkpoints=len(predictions),
         prompting=prompting,
         cases=worst,
@@ -135,7 +123,7 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
 
 
 def _lost(
-    predictions: Mapping[str, Predictions], prompting: str, positions: Mapping[str, int]
+    predictions: Mapping[str, Predictions], prompting: str, positions: Mapping[str, int], classes: Sequence[str]
 ) -> dict[str, dict[int, list[_Loss]]]:
     """Case → position in the split of each lost sample → the losses of the checkpoints that lose it.
 
@@ -159,9 +147,10 @@ def _lost(
             after, predicted = _judge(stored, logits, targets)
             known = np.isfinite(before) & np.isfinite(after)
             for row in np.flatnonzero(known & right & ~(predicted == targets).all(axis=1)):
-                probability = _probability(stored, logits[row])
-                loss = _Loss(checkpoint, float(after[row] - before[row]), probability, predicted[row])
-                lost.setdefault(case, {}).setdefault(at[row], []).append(loss)
+                names = _names(classes, np.flatnonzero(predicted[row]).tolist())
+                failure = Failure(checkpoint, names, _probability(stored, logits[row]))
+                losses = lost.setdefault(case, {}).setdefault(at[row], [])
+                losses.append((float(after[row] - before[row]), failure))
     return lost
 
 
@@ -185,21 +174,21 @@ def _probability(stored: Predictions, logits: npt.NDArray[np.float32]) -> float:
 
 
 def _harm(losses: Sequence[_Loss]) -> float:
-    return sum(loss.harm for loss in losses) / len(losses)
+    return sum(harm for harm, _ in losses) / len(losses)
+
+
+def _names(classes: Sequence[str], labels: Iterable[int]) -> str:
+    return ", ".join(classes[label] for label in labels) or "none"
 
 
 def _describe(sample: Sample, losses: Sequence[_Loss], classes: Sequence[str]) -> WorstSample:
-    failures = []
-    for loss in sorted(losses, key=lambda loss: -loss.harm):
-        predicted = ", ".join(classes[int(i)] for i in np.flatnonzero(loss.predicted)) or "none"
-        failures.append(Failure(loss.checkpoint, predicted, loss.probability))
     text = sample.text
     return WorstSample(
         id=sample.id,
-        truth=", ".join(classes[label] for label in sample.label) or "none",
+        truth=_names(classes, sample.label),
         text=text if text is None or len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…",
         thumbnail=None if sample.image is None else _thumbnail(sample.image),
-        failures=tuple(failures),
+        failures=tuple(failure for _, failure in sorted(losses, key=lambda loss: -loss[0])),
         harm=_harm(losses),
     )
 

@@ -88,9 +88,7 @@ class _Names:
 
 def _table(table: CurveTable, names: _Names, headline: bool) -> dict[str, Any]:
     return {
-        "dataset": table.dataset,
-        "split": table.split,
-        "metric": table.metric,
+        **{name: getattr(table, name) for name in ("dataset", "split", "metric")},
         "headline": headline,
         "n": table.n,
         "natural": table.n_naturally_missing,
@@ -171,10 +169,7 @@ def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def _published(published: Published) -> dict[str, Any]:
     return {
-        "title": published.title,
-        "source": published.source,
-        "metric": published.metric,
-        "cases": published.cases,
+        **{name: getattr(published, name) for name in ("title", "source", "metric", "cases")},
         "comparisons": [
             {
                 "dataset": comparison.dataset,
