@@ -233,8 +233,8 @@ def _readable_samples(
     """The samples, after a look at those modalities that any of the models takes.
 
     Raises:
-        MmrobustError: samples that cannot be read, or such that would be missing a modality that a table from a file may
-            call present.
+        MmrobustError: samples that cannot be read, or that would count as missing a modality which a table from a file
+            may call present.
     """
     taken = {modality for model in models.values() for modality in model.modalities}
     modalities = [modality for modality in samples.split.info.modalities if modality in taken]
@@ -296,7 +296,8 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
     """Raise where a model cannot be evaluated on a data set.
 
-    Where nobody knows what the model's classes are called (an imported checkpoint), as many classes of the same task do.
+    Where nobody knows what the model's classes are called (an imported checkpoint), as many classes of the same task
+    do.
 
     Raises:
         UsageError: other modalities, classes or another task; the message names both.

@@ -67,8 +67,10 @@ class Model(PredictingModel, Protocol):
         """The number format of its work; predictions in different ones are kept apart."""
 
     def described(self) -> dict[str, Any]:
-        """What results say of it: ``fingerprint``, ``backbone``, ``modalities``, ``depends_on_prompting``, ``device``,
-        ``dtype``, and whatever else it can say (method, head, fill, training …).
+        """What results say of it.
+
+        ``fingerprint``, ``method``, ``head``, ``backbone``, ``modalities``, ``depends_on_prompting``, ``device`` and
+        ``dtype``, and whatever else it can say (fill, training …).
         """
 
     def loader(self) -> Callable[[str], Model]:

@@ -50,7 +50,9 @@ class DrawnGrid:
             promptings: those that the model tells apart. Where that is one, it answers for every prompting of the grid.
         """
         asked = self.grid.promptings if len(promptings) > 1 else promptings
-        return {(case, told): positions for case, positions in self.tables.positions().items() for told in asked}
+        return {
+            (case, told): positions for case, positions in sorted(self.tables.positions().items()) for told in asked
+        }
 
 
 @dataclass(frozen=True)

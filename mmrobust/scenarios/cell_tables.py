@@ -35,12 +35,12 @@ class CellTables:
     """[K]: how many samples the scenario of each cell affects."""
 
     def positions(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Case → positions, ascending, of the samples that are in it in any of the tables."""
+        """Case, in the order of ``cases`` → positions, ascending, of the samples that any table puts in it."""
         needed = {case: np.zeros(len(self.tables[0]), dtype=np.bool_) for case in self.cases}
         for table in self.tables:
             for number in np.flatnonzero(np.bincount(table)):
                 needed[self.cases[number]] |= table == number
-        return {case: np.flatnonzero(needed[case]) for case in sorted(needed)}
+        return {case: np.flatnonzero(rows) for case, rows in needed.items()}
 
 
 def draw_tables(

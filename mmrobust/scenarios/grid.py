@@ -91,7 +91,7 @@ def make_grid(
     promptings: Sequence[str],
     tables: Sequence[GivenTable] = (),
 ) -> Grid:
-    """The grid for a model of these modalities: every missing-modality scenario, where neither these nor tables are named.
+    """The grid for a model of these modalities; without scenarios and tables, of every missing-modality scenario.
 
     Raises:
         UsageError: a rate or prompting that does not exist, or no seed.

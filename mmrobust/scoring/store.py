@@ -1,9 +1,9 @@
 """The predictions in a results folder, for whoever writes or reads them. No model, no data set, no torch.
 
 A shard is a Parquet file ``predictions/{identity}-{first sample}-{content}.parquet`` with predictions of one model on
-one split. Its identity is a hash of everything that decides a logit apart from the case and the prompting, which stand in
-its rows, so shards of several models share a folder and none is ever mistaken for another's. The rest of its name says
-what is in it: the same predictions made again replace themselves.
+one split. Its identity is a hash of everything that decides a logit apart from the case and the prompting, which stand
+in its rows, so shards of several models share a folder and none is ever mistaken for another's. The rest of its name
+says what is in it: the same predictions made again replace themselves.
 
 Whoever predicts knows the identity and finds the shards by their names (:class:`PredictionWriter`). Whoever reads knows
 only what results say of a model, and finds the shards by what they say of themselves (:meth:`PredictionStore.behind`).

@@ -102,7 +102,7 @@ def test_results_without_the_headline_metric_are_reported(
 def test_a_table_that_grew_by_several_evaluations_stays_what_it_is(
     cli: Callable[..., object], grid: Path, trained: Callable[..., Path], digits: Dataset
 ) -> None:
-    more = {"mmp": Grid(("missing-text",), (0.5,), (0,), ("situation",))}
+    more = Grid(("missing-text",), (0.5,), (0,), ("situation",))
     evaluate_models({"mmp": load_checkpoint(trained("mmp", "linear"))}, digits, more, grid)
     before = read_results(grid)
     assert len(before.frame[before.frame["missing_rate"] == 0.5]) == 2

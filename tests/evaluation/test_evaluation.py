@@ -115,11 +115,11 @@ def test_a_model_without_prompts_is_run_once_for_both_promptings(
 
 def test_several_checkpoints_share_a_folder(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
     loaded = {head: load_checkpoint(trained("none", head)) for head in ("linear", "prototype")}
-    grids = dict.fromkeys(loaded, Grid(("missing-text",), (0.0, 1.0), (0,)))
-    frame = evaluate_models(loaded, digits, grids, tmp_path).frame
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,))
+    frame = evaluate_models(loaded, digits, grid, tmp_path).frame
     assert set(frame.checkpoint) == {"linear", "prototype"}
     assert set(frame[frame.checkpoint == "prototype"]["head"]) == {"prototype"}
-    alone = evaluate_models({"linear": loaded["linear"]}, digits, grids, tmp_path / "alone").frame
+    alone = evaluate_models({"linear": loaded["linear"]}, digits, grid, tmp_path / "alone").frame
     together = frame[frame.checkpoint == "linear"].reset_index(drop=True)
     assert together.equals(alone)
 

@@ -27,9 +27,9 @@ from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import make_grid
 from mmrobust.scenarios.missing_tables import write_missing_table
 from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.scoring.resampled import resampled_values
-from mmrobust.scoring.rescore import Wanted, rescore
+from mmrobust.scoring.rescore import CellChoice, rescore
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 from mmrobust.training.loop import train
@@ -266,7 +266,7 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
     (value,) = resampled_values(stored, tables, "accuracy", np.ones((1, 40), dtype=np.float32))
     (row,) = results.frame[results.frame.metric == "accuracy"].itertuples()
     assert value[0] == row.value and row.n == 40
-    again = rescore(tmp_path / "linear", Wanted(), ScoringSettings(), out=tmp_path / "again")
+    again = rescore(tmp_path / "linear", CellChoice(), ScoringSettings(), out=tmp_path / "again")
     assert again.frame.equals(results.frame)
     assert [path.name for path in (tmp_path / "again" / "missing-tables").iterdir()]
     for kept in (tmp_path / "linear" / "missing-tables").iterdir():
@@ -309,7 +309,7 @@ def test_predictions_are_known_by_all_that_decides_them(
 
     (tmp_path / "all" / "results.parquet").unlink()
     with pytest.raises(DataError, match=r"under several noises .*default with seed 0, default with seed 1, released"):
-        rescore(tmp_path / "all", Wanted(), ScoringSettings())
+        rescore(tmp_path / "all", CellChoice(), ScoringSettings())
 
 
 def test_results_under_other_noise_are_neither_mixed_nor_compared(

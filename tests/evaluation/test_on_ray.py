@@ -70,7 +70,7 @@ def test_a_killed_worker_costs_nothing_but_time(
         yield advance
 
     def run(name: str, running: PredictionSettings, progress: Callable[..., object]) -> Results:
-        return evaluate_models({"it": checkpoint}, digits, GRID, tmp_path / name, running=running, progress=progress)
+        return evaluate_models({"it": checkpoint}, digits, GRID, tmp_path / name, settings=running, progress=progress)
 
     def quiet(description: str, total: int | None) -> object:
         from mmrobust.runtime.progress import no_progress
@@ -88,4 +88,4 @@ def test_a_cluster_that_is_not_there_is_said(trained: Callable[..., Path], digit
     pytest.importorskip("ray.data")
     running = PredictionSettings(engine="ray", ray_address="127.0.0.1:1")
     with pytest.raises(UsageError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
-        evaluate_models({"it": load_checkpoint(trained("none", "linear"))}, digits, GRID, tmp_path, running=running)
+        evaluate_models({"it": load_checkpoint(trained("none", "linear"))}, digits, GRID, tmp_path, settings=running)
