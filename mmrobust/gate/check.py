@@ -138,8 +138,8 @@ def check(
         correction: of the p-values for the number of cells: ``holm`` or ``none``.
 
     Raises:
-        NotComparableError: data, split, task, metric, fill, noise or metric settings differ; the candidate lacks cells,
-            seeds or checkpoints of the baseline; the numbers of samples differ; a value is not defined; or there is
+        NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
+            checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not defined; or there is
             nothing to compare.
         UsageError: a rule covers no cell, ``alpha`` is not a probability, or the correction is unknown.
     """
@@ -250,8 +250,8 @@ def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Ce
     for outcome in outcomes:
         row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
         if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
-            said = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
-            raise DataError(f"its predictions do not give the {said} that its results have")
+            value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
+            raise DataError(f"its predictions do not give the {value} that its results have")
         errors[_cell(outcome)] = float(row["error"])
     return errors
 

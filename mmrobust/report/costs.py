@@ -96,14 +96,16 @@ def cost_rows(found: Sequence[TrainingCost]) -> list[list[str]]:
 def cost_notes(found: Sequence[TrainingCost]) -> str:
     """What the columns mean, in a sentence or two."""
     full = _full_fine_tuning(found)
-    said = (
+    meaning = (
         "trained: parameters; memory: peak above the loaded model; s/epoch: training steps alone; samples/s: of these; "
         "once: what it took to compute what is frozen; validation: headline metric in %, under each one's own training."
     )
     if full is None:
-        return said
+        return meaning
     device, size = full.setting
-    return f"{said} In brackets: share of {full.name} (time per sample under samples/s; {device}, batches of {size})."
+    return (
+        f"{meaning} In brackets: share of {full.name} (time per sample under samples/s; {device}, batches of {size})."
+    )
 
 
 def costs_markdown(found: Sequence[TrainingCost]) -> str:

@@ -124,13 +124,13 @@ class CurveTable:
         points = [point for row in self.rows for point in row.points.values()]
         widths = sorted(h for p in points if not math.isnan(h := (p.ci_high - p.ci_low) / 2))
         spreads = [p.spread for p in points if not math.isnan(p.spread)]
-        said = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
+        facts = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
         if widths:
             median, most = percent(widths[len(widths) // 2]), percent(widths[-1])
-            said.append(f"95 % interval over samples ±{median} (at most ±{most})")
+            facts.append(f"95 % interval over samples ±{median} (at most ±{most})")
         if spreads:
-            said.append(f"spread over seeds at most {percent(max(spreads))}")
-        return ", ".join(said)
+            facts.append(f"spread over seeds at most {percent(max(spreads))}")
+        return ", ".join(facts)
 
 
 def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:

@@ -142,4 +142,4 @@ def _provenance(report: Report) -> Iterator[str]:
             "finished": escape_markdown(provenance.get("finished") or ""),
         }
         yield "### " + ", ".join(map(escape_markdown, provenance.get("checkpoints") or ["results"]))
-        yield "\n".join(f"- {name}: {said}" for name, said in lines.items() if said)
+        yield "\n".join(f"- {name}: {text}" for name, text in lines.items() if text)

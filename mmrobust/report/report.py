@@ -34,7 +34,7 @@ class Report:
     results: pd.DataFrame
     """The rows behind the tables, and those of the other metrics unless one was chosen; columns as RESULTS_SCHEMA."""
     checkpoints: dict[str, dict[str, Any]]
-    """Name → what the provenance says of it (method, head, backbone, fingerprint …)."""
+    """Name → its description in the provenance (method, head, backbone, fingerprint …)."""
     provenances: tuple[dict[str, Any], ...]
     """One for each results table."""
     groups: Mapping[tuple[str, ...], pd.DataFrame]
@@ -154,7 +154,7 @@ def _refuse_unknown(results: Sequence[Results], column: str, names: Sequence[str
 def read_distinct(paths: Sequence[Path]) -> dict[Path, Results]:
     """Read the results in ``paths``, each path once, and give checkpoints of the same name different names.
 
-    Checkpoints of one name are told apart by the path they come from: ``mmp (old)`` and ``mmp (new)``.
+    Checkpoints that share a name are distinguished by their path: ``mmp (old)`` and ``mmp (new)``.
 
     Raises:
         DataError: one cannot be read.
@@ -173,12 +173,12 @@ def read_distinct(paths: Sequence[Path]) -> dict[Path, Results]:
 
 def _shortest_places(paths: Sequence[Path]) -> list[str]:
     """The paths without what they all begin and end with: ``runs/a/results.parquet`` of two runs is ``a``."""
-    parts = [list(path.resolve().parts) for path in paths]
+    folders = [list(path.resolve().parts) for path in paths]
     for end in (0, -1):
-        while all(len(p) > 1 for p in parts) and len({p[end] for p in parts}) == 1:
-            for part in parts:
-                part.pop(end)
-    return ["/".join(part) for part in parts]
+        while all(len(names) > 1 for names in folders) and len({names[end] for names in folders}) == 1:
+            for names in folders:
+                names.pop(end)
+    return ["/".join(names) for names in folders]
 
 
 def _rename(results: Results, names: dict[str, str]) -> Results:

@@ -96,7 +96,8 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
             ends = itertools.accumulate(size + _GAP for size in widths[section.labels :])
             numbers = numbers[: max(1, sum(end <= free for end in ends))]
     shown = [*range(section.labels), *map(int, numbers)]
-    some = "" if section.is_rate(section.labels) else _left_out(len(section.columns) - len(shown))
+    left_out = 0 if section.is_rate(section.labels) else len(section.columns) - len(shown)
+    some = f" {left_out} more column{'s' * (left_out > 1)}: a wider terminal shows all." if left_out else ""
 
     def line(cells: Sequence[str]) -> str:
         aligned = (f"{cells[i]:>{widths[i]}}" if i >= section.labels else _fitted(cells[i], widths[i]) for i in shown)
@@ -105,11 +106,6 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
     console.print(Text(section.title, style="bold"), soft_wrap=width is None, width=width)
     _print(console, [Text(line(section.columns), style="dim"), *(Text(line(row)) for row in section.rows)])
     console.print(Text(section.note + some, style="dim"), soft_wrap=width is None, width=width)
-
-
-def _left_out(columns: int) -> str:
-    several = "columns" if columns > 1 else "column"
-    return f" {columns} more {several}: a wider terminal shows all." if columns else ""
 
 
 def _show_published(published: Published, console: Console, width: int | None) -> None:

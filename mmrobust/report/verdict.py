@@ -50,7 +50,7 @@ def table(verdict: Verdict) -> str:
 
 def _rows(verdict: Verdict) -> Table:
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    several, paired = _several(verdict), _paired(verdict)
+    several, paired = len({outcome.checkpoint for outcome in verdict.outcomes}) > 1, _paired(verdict)
     for name in (*["checkpoint"] * several, "cell", "base", "cand", "diff", *["surely", "p"] * paired, "rule"):
         number = name in ("base", "cand", "diff", "surely", "p")
         rows.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
@@ -137,13 +137,8 @@ def github(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-VERDICT_FORMATS: dict[str, Callable[[Verdict], str]] = {
-    "table": table,
-    "md": markdown,
-    "json": as_json,
-    "junit": junit,
-    "github": github,
-}
+VERDICT_FORMATS: dict[str, Callable[[Verdict], str]]
+VERDICT_FORMATS = {"table": table, "md": markdown, "json": as_json, "junit": junit, "github": github}
 """The formats of ``mmrobust check --format``."""
 
 
@@ -178,10 +173,6 @@ def _notes(verdict: Verdict) -> tuple[str, ...]:
 
 def _shown(verdict: Verdict) -> tuple[Outcome, ...]:
     return verdict.failures or verdict.outcomes[:MOST_PASSED]
-
-
-def _several(verdict: Verdict) -> bool:
-    return len({outcome.checkpoint for outcome in verdict.outcomes}) > 1
 
 
 def _paired(verdict: Verdict) -> bool:

@@ -4,9 +4,9 @@ Every metric is a function of :class:`Outcomes` (the logits of N samples, their 
 and gives R values. Weights of one give the metric itself; the counts of R bootstrap resamples give its R bootstrap
 values. Nothing here loops over samples or resamples.
 
-Adding a metric: one function, one line in ``_METRICS``, and its name in ``mmrobust/storage/tasks.py`` for each task that
-it fits. What a metric of a ranking costs is shared by the cells of a grid: those of :data:`RANKED` are computed for many
-cells at once.
+Adding a metric: one function, one line in ``_METRICS``, and its name in ``mmrobust/storage/tasks.py`` for each task
+that it fits. What a metric of a ranking costs is shared by the cells of a grid: those of :data:`RANKED` are computed
+for many cells at once.
 """
 
 from __future__ import annotations

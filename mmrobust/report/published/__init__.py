@@ -74,7 +74,7 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
     same_metric = [table for table in tables if table.metric == paper["metric"]]
     comparisons = []
     for theirs in paper["tables"]:
-        # Data sets of one name are told apart by a fingerprint in brackets behind it.
+        # Data sets that share a name are distinguished by a fingerprint in brackets.
         same_data = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
         chosen = same_data or same_metric
         ours = [line for table in chosen for line in _our_lines(table, cases)]
@@ -121,7 +121,7 @@ def _our_lines(table: CurveTable, cases: Sequence[str]) -> list[PublishedLine]:
 def _remark(dataset: str, same_data: bool, tables: Sequence[CurveTable], ours: Sequence[PublishedLine]) -> str:
     if not ours:
         return "nothing of this metric and these cases"
-    said = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
+    remarks = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
     if any(math.isnan(line.average) for line in ours):
-        said.append("a dash is a case that was not evaluated at η = 1")
-    return "; ".join(said) or "the same data set, prepared by us"
+        remarks.append("a dash is a case that was not evaluated at η = 1")
+    return "; ".join(remarks) or "the same data set, prepared by us"
