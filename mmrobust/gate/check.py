@@ -139,8 +139,8 @@ def check(
 
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
-            checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not defined; or there is
-            nothing to compare.
+            checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
+            defined; or there is nothing to compare.
         UsageError: a rule covers no cell, ``alpha`` is not a probability, or the correction is unknown.
     """
     check_statistics(alpha, correction)
