@@ -75,7 +75,7 @@ def false_alarms(metric: str, comparisons: int, samples: int) -> int:
         hard = {case.name: 1.2 * random.normal(size=(samples, truth.classes)) for case in missing_cases(MODALITIES)}
         (before, theirs), (after, ours) = (evaluated(random, truth, hard, metric) for _ in range(2))
         pair = make_pair(theirs, ours)
-        alarms += not check(after, before, [parse_rule(f"{metric}:-0")], predictions=lambda *_, p=pair: p).passed
+        alarms += not check(after, before, [parse_rule(f"{metric}:-0")], read_pair=lambda *_, p=pair: p).passed
     return alarms
 
 

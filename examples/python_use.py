@@ -21,7 +21,7 @@ from mmrobust.gate.check import check_files
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import FORMATS
-from mmrobust.report.tables import build
+from mmrobust.report.report import build_report
 from mmrobust.scenarios.grid import make_grid
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import default_recipe
@@ -72,7 +72,7 @@ def main() -> None:
         grid = make_grid(checkpoint.classifier.modalities, None, (0.0, 0.5, 1.0), 2, ("situation",))
         out = work / "results" / name
         results[name] = evaluate_models({name: checkpoint}, dataset, grid, out)
-    (work / "report.html").write_text(FORMATS["html"](build(list(results.values()))), encoding="utf-8")
+    (work / "report.html").write_text(FORMATS["html"](build_report(results.values())), encoding="utf-8")
     verdict = check_files(work / "results" / "full", work / "results" / "gaps", [parse_rule("accuracy:-0.02")])
     print("full against gaps:", "passed" if verdict.passed else f"{len(verdict.failures)} cells are worse")
 

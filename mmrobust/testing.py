@@ -1,4 +1,4 @@
-"""The gate inside a test suite.
+"""The regression gate as an assertion in a test suite.
 
 ::
 
@@ -30,20 +30,20 @@ def assert_robust(
     """Assert that results are no worse than their baseline, as ``mmrobust check`` would.
 
     Args:
-        results: a results file, or the folder that holds one.
-        baseline: the same of the baseline.
-        rules: as on the command line, before those of the file.
+        results: the results file to judge, or its folder.
+        baseline: the results file to judge by, or its folder.
+        rules: as on the command line; they override those of the file for the same cells.
         gates: a TOML file of rules.
-        alpha: how often a comparison of equals may fail by chance.
-        correction: for asking in many cells: ``holm`` or ``none``.
-        stats: whether paired intervals decide too; otherwise the limits alone.
+        alpha: probability that a comparison of equals fails by chance.
+        correction: of the p-values for the number of cells: ``holm`` or ``none``.
+        stats: read the predictions, so that only significant drops fail; if ``False``, the limits alone decide.
 
     Returns:
         The verdict, which passed.
 
     Raises:
-        AssertionError: a regression; its message is the table of the failed cells.
-        MmrobustError: the two cannot be compared, or cannot be read: an error of the test, not a failure of the model.
+        AssertionError: there is a regression; the message is the table of the failed cells.
+        MmrobustError: the two cannot be read or compared, which is an error in the test, not a failure of the model.
     """
     __tracebackhide__ = True
     chosen = choose_rules([] if gates is None else read_rules(Path(gates)), [parse_rule(rule) for rule in rules])

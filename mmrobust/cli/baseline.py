@@ -1,4 +1,4 @@
-"""``mmrobust baseline``: results that later ones are judged by."""
+"""``mmrobust baseline``: keep results to judge later ones by."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ app = typer.Typer(help="Keep results to judge later ones by.", no_args_is_help=T
 
 
 def save(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.parquet, or the folder that holds one.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.parquet, or its folder.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder to make.")],
     allow_dirty: Annotated[
-        bool, typer.Option("--allow-dirty", help="Also results made from a tree with uncommitted changes.")
+        bool, typer.Option("--allow-dirty", help="Accept results made from a tree with uncommitted changes.")
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="In place of the baseline that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline in PATH.")] = False,
 ) -> None:
-    """Copy RESULTS, and the predictions behind them, to PATH: whole or not at all."""
+    """Copy RESULTS, with the predictions behind them, to PATH, as a whole or not at all."""
     from mmrobust.gate.baseline import save_baseline
 
     for note in save_baseline(results, path, allow_dirty=allow_dirty, replace=replace):

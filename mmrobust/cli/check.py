@@ -23,10 +23,8 @@ _SYNTAX = r"METRIC\[@SCENARIO\[/RATE]]:-DROP, …:-P% or …>=FLOOR"  # escaped:
 
 
 def check(
-    candidate: Annotated[
-        Path, typer.Argument(metavar="CANDIDATE", help="results.parquet to judge, or the folder that holds one.")
-    ],
-    baseline: Annotated[Path, typer.Option(help="results.parquet to judge by, or the folder that holds one.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="results.parquet to judge, or its folder.")],
+    baseline: Annotated[Path, typer.Option(help="results.parquet to judge by, or its folder.")],
     rules: Annotated[
         Path | None, typer.Option(metavar="FILE", help='TOML file of rules, as in fail = ["accuracy:-0.01"].')
     ] = None,
@@ -39,39 +37,43 @@ def check(
         typer.Option(
             "--format",
             metavar="FORMAT[=FILE]",
-            help="table, md, json, junit or github; to a file where one is named. Repeatable.",
+            help="table, md, json, junit or github; written to FILE if given. Repeatable.",
         ),
     ] = None,
     json: AsJson = False,
     alpha: Annotated[
-        float, typer.Option(metavar="P", help="How often a comparison of equals may fail by chance.")
+        float, typer.Option(metavar="P", help="Probability that a comparison of equals fails by chance.")
     ] = 0.05,
-    no_stats: Annotated[bool, typer.Option("--no-stats", help="The limits alone decide.")] = False,
-    correction: Annotated[str, typer.Option(help="For asking in many cells: holm or none.")] = "holm",
+    no_stats: Annotated[
+        bool, typer.Option("--no-stats", help="Let the limits alone decide, without statistics.")
+    ] = False,
+    correction: Annotated[
+        str, typer.Option(help="Correction of the p-values for the number of cells: holm or none.")
+    ] = "holm",
     informational: Annotated[
-        bool, typer.Option("--informational", help="Print the verdict, but exit with 0 where it is a failure.")
+        bool, typer.Option("--informational", help="Print the verdict, but exit with 0 even if it is a failure.")
     ] = False,
 ) -> None:
     """Compare CANDIDATE with a baseline: exit code 0 passed, 1 a regression, 2 not comparable.
 
-    The most specific rule decides. Without any, the headline metric may lose 0.01 (one point) in a cell.
+    The most specific rule decides. Without any rule, the headline metric may lose 0.01 (one point) in a cell.
 
-    Compared are the means over mask seeds. A cell fails where it is below its limit and, by the predictions of both
-    sides, surely worse than the baseline: where the upper end of the paired difference's interval lies below zero.
-    A floor (>=) is a limit alone.
+    Means over mask seeds are compared. A cell fails if it lies below its limit and, by the predictions of both sides,
+    is significantly worse than the baseline: the upper end of the interval of the paired difference lies below zero.
+    For a floor (>=) the limit alone decides.
     """
     from mmrobust.gate.check import check_files
     from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
     from mmrobust.report.verdict import VERDICT_FORMATS, github, markdown, show
 
-    wanted = [(name, file) for name, _, file in (text.partition("=") for text in listed(format, "--format") or ())]
-    wanted += [("json", "")] if json else []
-    for name, _ in wanted:
+    outputs = [(name, file) for name, _, file in (text.partition("=") for text in listed(format, "--format") or ())]
+    outputs += [("json", "")] if json else []
+    for name, _ in outputs:
         if name not in VERDICT_FORMATS:
             raise unknown_name("format", name, VERDICT_FORMATS)
-    # GitHub reads annotations from the log, where a table does not disturb them but JSON would be broken by them.
-    annotated = any(name == "github" for name, _ in wanted)
-    printed = list(dict.fromkeys(name for name, file in wanted if not file and name not in ("github", "table")))
+    # GitHub reads annotations from the log. They may stand below a table, but would break JSON.
+    annotated = any(name == "github" for name, _ in outputs)
+    printed = list(dict.fromkeys(name for name, file in outputs if not file and name not in ("github", "table")))
     if annotated and printed:
         printed.append("github")
     if len(printed) > 1:
@@ -80,7 +82,7 @@ def check(
     given = [parse_rule(text) for text in listed(fail, "--fail") or ()]
     chosen = choose_rules([] if rules is None else read_rules(rules), given)
     verdict = check_files(candidate, baseline, chosen, stats=not no_stats, alpha=alpha, correction=correction)
-    for name, file in wanted:
+    for name, file in outputs:
         if name == "github":
             _write_step_summary(file, markdown, verdict)
         elif file:
@@ -96,11 +98,11 @@ def check(
 
 
 def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdict) -> None:
-    """The step summary, added to what the step has said before: to ``file``, or where GitHub asks for it."""
+    """Append to the step summary in ``file``, by default the one that GitHub names."""
     from mmrobust.report.verdict import SUMMARY_BYTES
 
-    if not (where := file or os.environ.get("GITHUB_STEP_SUMMARY", "")):
+    if not (path := file or os.environ.get("GITHUB_STEP_SUMMARY", "")):
         return
-    summary = Path(where)
-    said = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-    console.write(summary, said + markdown(verdict, SUMMARY_BYTES - len(said.encode())))
+    summary = Path(path)
+    before = summary.read_text(encoding="utf-8") if summary.is_file() else ""
+    console.write(summary, before + markdown(verdict, SUMMARY_BYTES - len(before.encode())))

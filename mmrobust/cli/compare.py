@@ -1,4 +1,4 @@
-"""``mmrobust compare``: two checkpoints, sample by sample."""
+"""``mmrobust compare``: compare two checkpoints, sample by sample."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ EXAMPLE = "Example: mmrobust compare runs/grid-none runs/grid-mmp --html compare
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="results.parquet, or the folder that holds one.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The other; its difference to A is shown.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="results.parquet, or its folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The results to compare with A; differences are B − A.")],
     checkpoints: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,NAME", help="Which of A's and of B's, where there are several.")
+        list[str] | None, typer.Option(metavar="NAME,NAME", help="The checkpoint of A and of B, if they hold several.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="The data set's headline metric where not given.")] = None,
-    interval: Annotated[str, typer.Option(help="percentile, or bca (takes longer).")] = "percentile",
-    correction: Annotated[str, typer.Option(help="Of p-values, over cells: holm or none.")] = "holm",
-    alpha: Annotated[float, typer.Option(metavar="P", help="Intervals have the confidence 1 − P.")] = 0.05,
+    metric: Annotated[str | None, typer.Option(help="Default: the headline metric of the data set.")] = None,
+    interval: Annotated[
+        str, typer.Option(help="Bootstrap interval: percentile, or bca (takes longer).")
+    ] = "percentile",
+    correction: Annotated[
+        str, typer.Option(help="Correction of the p-values for the number of cells: holm or none.")
+    ] = "holm",
+    alpha: Annotated[
+        float, typer.Option(metavar="P", help="Level of the p-values; intervals have confidence 1 − P.")
+    ] = 0.05,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.")] = None,
     json: AsJson = False,
 ) -> None:

@@ -152,9 +152,10 @@ def evaluate(
     if json:
         console.print_json(results.frame.to_json(orient="records"))
         return
-    from mmrobust.report import tables, terminal
+    from mmrobust.report import terminal
+    from mmrobust.report.report import build_report
 
-    terminal.show(tables.build([results]), console.out())
+    terminal.show(build_report([results]), console.out())
     console.remark(f"results: {out / 'results.parquet'}")
 
 

@@ -1,7 +1,8 @@
-"""``mmrobust report``: results as a table in the terminal, and as files."""
+"""``mmrobust report``: results as tables in the terminal and as files."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,7 +20,7 @@ EXAMPLE = "Example: mmrobust report runs/mmp/eval runs/none/eval --html report.h
 
 
 def _with_formats(function: Callable[..., None]) -> Callable[..., None]:
-    """``function(files=…)`` as a command with a flag for every format of the registry: ``--html FILE`` and so on."""
+    """Turn ``function(files=…)`` into a command with a flag for every format: ``--html FILE`` and so on."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
@@ -46,39 +47,37 @@ def _with_formats(function: Callable[..., None]) -> Callable[..., None]:
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RESULTS...", help="results.parquet, or the folder that holds one; several side by side."
-        ),
+        typer.Argument(metavar="RESULTS...", help="results.parquet, or its folder; several are shown side by side."),
     ],
     files: dict[str, Path],
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the charts as PNG, SVG and PDF (extra: report).")
     ] = None,
     published: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A paper's figures beside these, named as such: ptm.")
+        str | None, typer.Option(metavar="NAME", help="Show a paper's figures beside these, named as the paper's: ptm.")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The data set: the page then shows the samples that lose most."),
+        typer.Option(metavar="DIR", help="The data set, to show on the page the samples that are harmed most."),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of the tables; the data set's headline metric where not given.")
+        str | None, typer.Option(help="Metric of the tables. Default: the headline metric of the data set.")
     ] = None,
     prompting: Annotated[
-        list[str] | None, typer.Option(help="situation, concat or both; all that there are where not given.")
+        list[str] | None, typer.Option(help="situation, concat or both. Default: all in the results.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="CHECKPOINT", help="Effective robustness against this one of the checkpoints.")
+        str | None, typer.Option(metavar="CHECKPOINT", help="Show effective robustness against this checkpoint.")
     ] = None,
     details: Annotated[
         bool,
         typer.Option(
             "--details",
-            help="Also how sure the standings are, which classes break first, and calibration; reads the predictions.",
+            help="Show intervals of the standings, which classes break first, and calibration; reads the predictions.",
         ),
     ] = False,
     efficiency: Annotated[
-        bool, typer.Option("--efficiency", help="Also what the trainings cost, as shares of full fine-tuning.")
+        bool, typer.Option("--efficiency", help="Show what the trainings cost, as shares of full fine-tuning.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -87,24 +86,25 @@ def report(
     Values are means over mask seeds. AUC-η is the mean height of the curve over the missing rate.
     """
     from mmrobust.report import json as as_json
-    from mmrobust.report import sections, tables, terminal
+    from mmrobust.report import terminal
+    from mmrobust.report.analyses import read_behind, with_costs, with_sections
+    from mmrobust.report.report import build_report, read_distinct
 
     if data is not None and "html" not in files:
-        raise UsageError("--data is for the samples on the page: name it with --html FILE")
-    paths = tables.distinct(results)
-    read = tables.read(paths)
-    built = tables.build(read, metric=metric, promptings=listed(prompting, "--prompting"))
-    stored = sections.read_behind(paths, read) if details else None
-    built = sections.with_sections(built, baseline=baseline, stored=stored, progress=console.progress_bar)
+        raise UsageError("--data adds samples to the page: give --html FILE as well")
+    read = read_distinct(results)
+    built = build_report(read.values(), metric=metric, promptings=listed(prompting, "--prompting"))
+    stored = read_behind(read) if details else None
+    built = with_sections(built, baseline=baseline, stored=stored, progress=console.progress_bar)
     if efficiency:
-        built = sections.with_costs(built)
+        built = with_costs(built)
     if published is not None:
         built = built.with_published(published)
     if data is not None:
-        from mmrobust.report.samples import find_worst
+        from mmrobust.report.worst_samples import find_worst_samples
 
-        built = built.with_samples(find_worst(paths, read, data))
-    # Files first: a reader of the pipe that leaves early must not cost the files.
+        built = dataclasses.replace(built, samples=find_worst_samples(read, data))
+    # Files first: a reader of standard output that closes the pipe early must not prevent them.
     for name, file in files.items():
         console.write(file, FORMATS[name](built))
     if figures is not None:

@@ -57,7 +57,8 @@ def score(
     if json:
         console.print_json(results.frame.to_json(orient="records"))
         return
-    from mmrobust.report import tables, terminal
+    from mmrobust.report import terminal
+    from mmrobust.report.report import build_report
 
-    terminal.show(tables.build([results]), console.out())
+    terminal.show(build_report([results]), console.out())
     console.remark(f"results: {(out or folder) / 'results.parquet'}")

@@ -14,18 +14,12 @@ from mmrobust.cases import MODALITIES
 from mmrobust.configuration import from_mapping
 from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
 from mmrobust.storage.files import read_json
+from mmrobust.storage.tasks import TASK_METRICS, TASKS
 
 FORMAT_VERSION = 2
 """2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
 INFO_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
-TASK_METRICS = {
-    "single-label": ("accuracy", "macro_f1"),
-    "multi-label": ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "map"),
-    "binary": ("auroc", "accuracy"),
-}
-"""The metrics of each task; the first is its usual headline."""
-TASKS = tuple(TASK_METRICS)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Comparisons of two results, and the gate that CI relies on. Never imports torch."""
+"""Comparison of two results, and the regression gate for CI. Never imports torch."""

@@ -1,4 +1,4 @@
-"""Baselines: results that later ones are judged by, kept with the predictions that the paired interval needs."""
+"""Baselines: results to judge later ones by, with the predictions that paired intervals need."""
 
 from __future__ import annotations
 
@@ -15,39 +15,41 @@ from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
 
 def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, replace: bool = False) -> tuple[str, ...]:
-    """Copy results, and the predictions and missing tables behind them, to ``folder``: all of it or nothing.
+    """Copy results, with the predictions and missing tables behind them, to ``folder``, as a whole or not at all.
 
     Args:
-        results: the results file, or the folder that holds one.
-        folder: what to make.
-        allow_dirty: take results that were made from a working tree with uncommitted changes.
-        replace: in place of what is there, which stays until the new one is whole.
+        results: the results file, or its folder.
+        folder: the folder to make.
+        allow_dirty: accept results that were made from a working tree with uncommitted changes.
+        replace: replace the baseline in ``folder``, which stays until the new one is complete.
 
     Returns:
-        Notes: what of a good baseline is lacking.
+        Notes on what a good baseline would have and this one does not.
 
     Raises:
-        DataError: no such results, or predictions that cannot be read.
-        UsageError: the results are from a dirty tree, or ``folder`` holds something already.
+        DataError: there are no such results, or their predictions cannot be read.
+        UsageError: the results are from a dirty tree, or ``folder`` exists and is not empty.
     """
     read = read_results(results)
     git = read.provenance.get("git") or {}
     if git.get("dirty") and not allow_dirty:
         raise UsageError(
             f"{results}: was made from a dirty tree (commit {str(git.get('commit'))[:12]} and uncommitted changes), so "
-            "nobody can make it again; commit and evaluate again, or say --allow-dirty"
+            "it cannot be reproduced; commit and evaluate again, or pass --allow-dirty"
         )
     if folder.suffix == ".parquet":
         raise UsageError(f"{folder}: a baseline is a folder, as it holds predictions too; leave out '.parquet'")
     source = results / RESULTS_FILE if results.is_dir() else results
     if folder.resolve() in (source.parent.resolve(), *source.parent.resolve().parents):
-        raise UsageError(f"{folder}: is where the results lie already; name another folder")
+        raise UsageError(f"{folder}: the results themselves are there; name another folder")
     shards = _shards(results, read)
-    notes = [f"no predictions of '{name}': limits alone will decide" for name, found in shards.items() if not found]
+    notes = [f"no predictions of '{name}': the limits alone will decide" for name, found in shards.items() if not found]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
-    notes += [f"no missing table '{name}': limits alone will decide" for name in tables if not tables[name].is_file()]
+    notes += [
+        f"no missing table '{name}': the limits alone will decide" for name, of in tables.items() if not of.is_file()
+    ]
     if not git:
-        notes.append("the results do not say which commit they are of")
+        notes.append("the results do not record a git commit")
 
     with atomic_folder(folder, "baseline", replace=replace and (folder / RESULTS_FILE).is_file()) as partial:
         _copy(source, partial / RESULTS_FILE)

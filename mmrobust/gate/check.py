@@ -1,16 +1,15 @@
 """The regression gate: whether a candidate is as good as its baseline.
 
-What is compared is the mean over mask seeds of each (checkpoint, scenario, missing rate, prompting, metric). The mask
-seeds are repetitions of one measurement: a limit on every single seed would fail more often the more seeds there are,
-with nothing having changed. Both sides must have the same seeds, so that both means are over the same missing tables.
+What is compared is the mean over mask seeds in each (checkpoint, scenario, missing rate, prompting, metric). Mask seeds
+repeat one measurement: a limit on every single seed would fail more often the more seeds there are, with nothing having
+changed. Both sides must have the same seeds, so that both means are over the same missing tables.
 
-Of the rules that are for a cell the most specific one decides (metric, then scenario, then missing rate), once among
-the drops and once among the floors: a floor does not lift a limit on the drop. A cell that no rule is for is not
-judged.
+In each cell the most specific rule on the drop decides (metric, then scenario, then missing rate), and so does the most
+specific floor: a floor does not lift a limit on the drop. A cell without a rule is not judged.
 
-A drop fails where it passes its limit *and* chance alone would hardly do it: where the one-sided interval of the paired
-difference (see :mod:`mmrobust.scoring.paired`), corrected for the number of cells, lies below zero. Where a side has no
-predictions the limit alone decides, and the verdict says so. A floor is a limit alone, always.
+A drop fails if it passes its limit *and* is significant: the one-sided interval of the paired difference (see
+:mod:`mmrobust.scoring.paired`), corrected for the number of cells, lies below zero. If a side has no predictions, the
+limit alone decides, and the verdict says so. For a floor the limit alone always decides.
 """
 
 from __future__ import annotations
@@ -24,32 +23,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
-from mmrobust.gate.comparable import MEAN_KEYS, comparable_checkpoints, seed_means
+from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, seed_means
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
-from mmrobust.scoring.paired import Pair, differences, read_pair
-from mmrobust.scoring.significance import CORRECTIONS, holm, normal_p_values, smallest_shown, upper_ends
+from mmrobust.scoring import paired
+from mmrobust.scoring.paired import Pair, differences
+from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
 from mmrobust.storage.results import Results, read_results
 
 DEFAULT_DROP = 0.01
-"""What the headline metric may lose in any cell where no rule is given."""
+"""What the headline metric may lose in any cell if no rules are given."""
 DEFAULT_ALPHA = 0.05
 LIMIT_ALONE = "limit alone: no paired interval"
-_TOLERANCE = 1e-9  # 0.93 - 0.92 is 0.01 and a little more
-_SAME = 1e-6  # what two ways to add up the same numbers may differ by
+_TOLERANCE = 1e-9  # 0.93 - 0.92 is slightly more than 0.01
+_SAME = 1e-6  # by how much two ways to add up the same numbers may differ
 
-_Key = tuple[str, str, float, str, str]
-_Floats = npt.NDArray[np.float64]
-Predictions = Callable[[str, str], Pair]
-"""(name in the baseline, name in the candidate) → the predictions of both. Raises DataError where there are none."""
+_Cell = tuple[str, str, float, str, str]
+PairReader = Callable[[str, str], Pair]
+"""(name in the baseline, name in the candidate) → the predictions of both. Raises DataError if there are none."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one rule says of one cell. Values are shares, means over mask seeds."""
+    """The outcome of one rule in one cell. Values are shares, means over mask seeds."""
 
     checkpoint: str
     """Its name in the candidate."""
@@ -61,32 +59,32 @@ class Outcome:
     baseline: float
     candidate: float
     rule: str
-    """The rule that decides, as it is written."""
+    """The deciding rule, as written."""
     kind: str
-    """Of the rule: ``drop``, ``drop_percent`` or ``floor``."""
+    """Kind of the rule: ``drop``, ``drop_percent`` or ``floor``."""
     limit: float
     """The smallest value that passes."""
     passed: bool
     p_value: float | None = None
-    """How likely chance alone is to do this, corrected over cells; ``None`` where the limit alone decided."""
+    """One-sided p-value of the drop, corrected over cells; ``None`` if the limit alone decided."""
     at_most: float | None = None
-    """Upper end of the one-sided interval of the difference: surely not above this."""
+    """Upper end of the one-sided interval of the difference."""
     smallest: float | None = None
-    """The smallest drop in this cell that its samples would show with 80 % power."""
+    """The smallest drop that the samples of this cell would show with 80 % power."""
 
     @property
     def difference(self) -> float:
-        """Candidate − baseline: negative where the candidate is worse."""
+        """Candidate − baseline: negative if the candidate is worse."""
         return self.candidate - self.baseline
 
     @property
     def margin(self) -> float:
-        """How far the candidate is above what the rule asks for; negative where it is below."""
+        """How far the candidate lies above the limit; negative if it lies below."""
         return self.candidate - self.limit
 
     @property
     def below_limit(self) -> bool:
-        """Whether the value alone is below what the rule asks for, sure or not."""
+        """Whether the value lies below the limit, significantly or not."""
         return self.margin < -_TOLERANCE
 
 
@@ -97,7 +95,7 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     """Worst first."""
     notes: tuple[str, ...]
-    """What was left out of the comparison, and on what basis it was decided."""
+    """What was left out of the comparison, and how it was decided."""
 
     @property
     def passed(self) -> bool:
@@ -125,7 +123,7 @@ def check(
     baseline: Results,
     rules: Sequence[Rule] = (),
     *,
-    predictions: Predictions | None = None,
+    read_pair: PairReader | None = None,
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
 ) -> Verdict:
@@ -135,39 +133,34 @@ def check(
         candidate: the results to judge.
         baseline: the results to judge by.
         rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
-        predictions: gives the predictions behind two checkpoints; ``None``: the limits alone decide.
-        alpha: how often a comparison of equals may fail by chance (with ``holm``: in any of its cells at all).
-        correction: for asking in many cells: ``holm`` or ``none``.
+        read_pair: gives the predictions behind two checkpoints; if ``None``, the limits alone decide.
+        alpha: probability that a comparison of equals fails by chance: over all cells with ``holm``, else per cell.
+        correction: of the p-values for the number of cells: ``holm`` or ``none``.
 
     Raises:
-        NotComparableError: other data, split, task, metric, fill, noise or metric settings; cells, seeds or checkpoints
-            of the baseline that the candidate does not have; another number of samples; a value that is not defined;
-            nothing to compare.
-        UsageError: a rule that is for no cell, an ``alpha`` that is no probability, or an unknown correction.
+        NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
+            checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
+            defined; or there is nothing to compare.
+        UsageError: a rule covers no cell, ``alpha`` is not a probability, or the correction is unknown.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha {alpha:g} is not a probability between 0 and 1: 0.05 is usual")
-    if correction not in CORRECTIONS:
-        raise unknown_name("correction", correction, CORRECTIONS)
-    pairs = comparable_checkpoints(candidate, baseline)
-    before = baseline.frame.assign(checkpoint=baseline.frame["checkpoint"].map(pairs))
-    after = candidate.frame[candidate.frame["checkpoint"].isin(list(pairs.values()))]
+    check_statistics(alpha, correction)
+    names = comparable_checkpoints(candidate, baseline)
+    before = baseline.frame.assign(checkpoint=baseline.frame["checkpoint"].map(names))
+    after = candidate.frame[candidate.frame["checkpoint"].isin(list(names.values()))]
     rules = rules or (Rule(baseline.headline_metric, None, None, DROP, DEFAULT_DROP),)
-    _refuse_idle(rules, before)
+    _refuse_unused(rules, before)
 
     relevant = before[before["metric"].isin({rule.metric for rule in rules})]
     means = seed_means(relevant, after)
     outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
     if not outcomes:
         raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
-    drops = [place for place, outcome in enumerate(outcomes) if outcome.kind != FLOOR]
-    errors, notes = _standard_errors([outcomes[place] for place in drops], pairs, predictions)
-    for place, outcome in zip(drops, _sure([outcomes[p] for p in drops], errors, alpha, correction), strict=True):
-        outcomes[place] = outcome
-    notes += _said_of(outcomes, alpha, correction)
+    errors, notes = _standard_errors(outcomes, names, read_pair)
+    outcomes = _pass_insignificant(outcomes, errors, alpha, correction)
+    notes += _basis(outcomes, alpha, correction)
     if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({_cell(o) for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
-    if extra := sorted(set(candidate.frame["checkpoint"]) - set(pairs.values())):
+    if extra := sorted(set(candidate.frame["checkpoint"]) - set(names.values())):
         notes.append(f"not in the baseline, not compared: {', '.join(extra)}")
     return Verdict(tuple(sorted(outcomes, key=lambda o: (o.passed, o.margin, _cell(o)))), tuple(notes))
 
@@ -181,28 +174,23 @@ def check_files(
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
 ) -> Verdict:
-    """Compare the results in one file or folder with those in another, by their predictions where both have them.
+    """Run :func:`check` on the results in two files or folders, with the predictions behind them.
 
-    Args:
-        candidate: the results to judge.
-        baseline: the results to judge by.
-        rules: as for :func:`check`.
-        stats: whether paired intervals decide too; otherwise the limits alone.
-        alpha: as for :func:`check`.
-        correction: as for :func:`check`.
+    With ``stats=False`` the predictions are not read, and the limits alone decide. All other arguments are those of
+    :func:`check`.
 
     Raises:
-        DataError: results that are not there or cannot be read.
+        DataError: results are missing or cannot be read.
         NotComparableError: as for :func:`check`.
         UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
-    predictions = partial(read_pair, baseline, before, candidate, after) if stats else None
-    return check(after, before, rules, predictions=predictions, alpha=alpha, correction=correction)
+    read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None
+    return check(after, before, rules, read_pair=read_pair, alpha=alpha, correction=correction)
 
 
-def _refuse_idle(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
-    """Raise where a rule is for no cell: a mistyped rule must not look like a passed one."""
+def _refuse_unused(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
+    """Raise if a rule covers no cell: a mistyped rule must not look like one that passed."""
     known = cells[["metric", "scenario", "missing_rate"]].drop_duplicates()
     for rule in rules:
         if any(rule.covers(*cell) for cell in known.itertuples(index=False, name=None)):
@@ -210,13 +198,13 @@ def _refuse_idle(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
         for kind, name, column in (("metric", rule.metric, "metric"), ("scenario", rule.scenario, "scenario")):
             there = sorted(known[column].unique())
             if name is not None and name not in there:
-                raise UsageError(f"rule '{rule}' is for no cell of the baseline: {unknown_name(kind, name, there)}")
+                raise UsageError(f"rule '{rule}' applies to no cell of the baseline: {unknown_name(kind, name, there)}")
         rates = ", ".join(f"{rate:g}" for rate in sorted(known["missing_rate"].unique()))
-        raise UsageError(f"rule '{rule}' is for no cell of the baseline, whose missing rates are {rates}")
+        raise UsageError(f"rule '{rule}' applies to no cell of the baseline, whose missing rates are {rates}")
 
 
 def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
-    """What the limits of the deciding drop and of the deciding floor say of a cell."""
+    """Judge a cell by the limits of the deciding drop and of the deciding floor."""
     covering = [r for r in rules if r.covers(cell["metric"], cell["scenario"], cell["missing_rate"])]
     kinds = ([r for r in covering if r.kind != FLOOR], [r for r in covering if r.kind == FLOOR])
     outcomes = []
@@ -232,29 +220,29 @@ def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
 
 
 def _standard_errors(
-    outcomes: Sequence[Outcome], pairs: dict[str, str], predictions: Predictions | None
-) -> tuple[_Floats, list[str]]:
-    """The standard error of each difference, NaN where there are no predictions for it, and why there are none."""
-    found: dict[_Key, float] = {}
+    outcomes: Sequence[Outcome], names: dict[str, str], read_pair: PairReader | None
+) -> tuple[dict[_Cell, float], list[str]]:
+    """The standard error of each difference under a rule on the drop, and notes on why some have none."""
+    found: dict[_Cell, float] = {}
     notes = []
-    for theirs, ours in pairs.items():
-        own = [outcome for outcome in outcomes if outcome.checkpoint == ours]
-        if predictions is None or not own:
+    for theirs, ours in names.items():
+        drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
+        if read_pair is None or not drops:
             continue
         try:
-            pair = predictions(theirs, ours)
-            for metric in dict.fromkeys(outcome.metric for outcome in own):
-                found |= _errors_of(pair, metric, [outcome for outcome in own if outcome.metric == metric])
+            pair = read_pair(theirs, ours)
+            for metric in dict.fromkeys(outcome.metric for outcome in drops):
+                found |= _errors_of(pair, metric, [outcome for outcome in drops if outcome.metric == metric])
         except DataError as reason:
             notes.append(f"'{ours}' is judged by the limit alone: {reason}")
-    return np.asarray([found.get(_cell(outcome), math.nan) for outcome in outcomes]), notes
+    return {cell: error for cell, error in found.items() if not math.isnan(error)}, notes
 
 
-def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Key, float]:
-    """The standard errors of the differences of one metric, by cell.
+def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, float]:
+    """The standard errors of the differences of one metric, by cell; NaN if the metric is not defined there.
 
     Raises:
-        DataError: the predictions do not give the values of the results.
+        DataError: the predictions do not give the values that the results have.
     """
     rows = differences(pair, metric, resamples=0).frame.to_dict("records")
     by_cell = {(row["scenario"], row["missing_rate"], row["prompting"]): row for row in rows}
@@ -262,52 +250,54 @@ def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Ke
     for outcome in outcomes:
         row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
         if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
-            said = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
-            raise DataError(f"its predictions do not give the {said} that its results have")
+            value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
+            raise DataError(f"its predictions do not give the {value} that its results have")
         errors[_cell(outcome)] = float(row["error"])
     return errors
 
 
-def _sure(outcomes: Sequence[Outcome], errors: _Floats, alpha: float, correction: str) -> list[Outcome]:
-    """The outcomes with what their intervals say: a drop of which one cannot be sure passes."""
-    known: list[int] = np.flatnonzero(~np.isnan(errors)).tolist()
-    difference, error = np.asarray([outcomes[i].difference for i in known]), errors[known]
+def _pass_insignificant(
+    outcomes: Sequence[Outcome], errors: dict[_Cell, float], alpha: float, correction: str
+) -> list[Outcome]:
+    """The outcomes with their p-values and intervals; a drop that is not significant passes."""
+    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and _cell(o) in errors]
+    difference = np.asarray([outcomes[place].difference for place in tested])
+    error = np.asarray([errors[_cell(outcomes[place])] for place in tested])
     p = normal_p_values(difference, error, two_sided=False)
     corrected = holm(p) if correction == "holm" else p
-    # The level at which each cell is asked, so that its interval and its corrected p-value say the same.
+    # The level at which each cell is tested, so that its interval and its corrected p-value agree.
     level = alpha * np.divide(p, corrected, out=np.full(len(p), 1 / max(len(p), 1)), where=corrected > 0)
     at_most = upper_ends(difference, error, level)
     smallest = smallest_shown(error, alpha, two_sided=False)
     judged = list(outcomes)
-    for at, i in enumerate(known):
-        outcome = judged[i]
-        judged[i] = dataclasses.replace(
-            outcome,
-            passed=outcome.passed or bool(corrected[at] > alpha),
-            p_value=float(min(corrected[at], 1.0)),
-            at_most=float(at_most[at]),
-            smallest=float(smallest[at]),
+    for number, place in enumerate(tested):
+        judged[place] = dataclasses.replace(
+            judged[place],
+            passed=judged[place].passed or bool(corrected[number] > alpha),
+            p_value=float(min(corrected[number], 1.0)),
+            at_most=float(at_most[number]),
+            smallest=float(smallest[number]),
         )
     return judged
 
 
-def _said_of(outcomes: Sequence[Outcome], alpha: float, correction: str) -> list[str]:
-    """On what basis the outcomes were decided."""
-    paired = [outcome for outcome in outcomes if outcome.p_value is not None]
-    if not paired:
+def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str) -> list[str]:
+    """Notes on how the outcomes were decided."""
+    tested = [outcome for outcome in outcomes if outcome.p_value is not None]
+    if not tested:
         return [LIMIT_ALONE]
-    over = f"Holm over {len(paired)} cells" if correction == "holm" else "uncorrected"
-    notes = [f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})"]
-    smallest = sorted(outcome.smallest for outcome in paired if outcome.smallest is not None)
+    over = f"Holm over {len(tested)} cells" if correction == "holm" else "uncorrected"
+    smallest = sorted(outcome.smallest for outcome in tested if outcome.smallest is not None)
     median, most = (100 * smallest[place] for place in (len(smallest) // 2, -1))
-    notes.append(
+    notes = [
+        f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})",
         "smallest drop that these samples would show in one cell alone, with 80 % power: "
-        f"{median:.1f} points (median), {most:.1f} (at most)"
-    )
-    if unsure := sum(outcome.passed and outcome.below_limit for outcome in paired):
+        f"{median:.1f} points (median), {most:.1f} (at most)",
+    ]
+    if unsure := sum(outcome.passed and outcome.below_limit for outcome in tested):
         notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
     return notes
 
 
-def _cell(outcome: Outcome) -> _Key:
+def _cell(outcome: Outcome) -> _Cell:
     return outcome.checkpoint, outcome.scenario, outcome.missing_rate, outcome.prompting, outcome.metric

@@ -1,7 +1,7 @@
-"""Whether two results can be compared at all, and the cells in which they can.
+"""Whether two results can be compared at all, and in which cells.
 
-Other data, another split, other classes, another fill or noise, metrics that count otherwise, cells that are lacking:
-each is refused, with the reason. What means nothing must not look like a comparison.
+Different data, splits, classes, fills, noise or metric settings, and missing cells are each refused, with the reason: a
+comparison that means nothing must not look like one that does.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from mmrobust.errors import NotComparableError
+from mmrobust.errors import NotComparableError, UsageError, unknown_name
 from mmrobust.scoring.metrics import metric_settings
+from mmrobust.scoring.significance import CORRECTIONS
 from mmrobust.storage.results import CELL_KEYS, Results
 
 MEAN_KEYS = tuple(key for key in CELL_KEYS if key != "seed")
@@ -25,38 +26,61 @@ _SAME_DATA = {
 }
 
 
-def comparable_checkpoints(candidate: Results, baseline: Results) -> dict[str, str]:
-    """Name in the baseline → name in the candidate, of the checkpoints to compare.
+def check_statistics(alpha: float, correction: str) -> None:
+    """Raise ``UsageError`` if ``alpha`` is not a probability or the correction is unknown."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha {alpha:g} is not a probability between 0 and 1: 0.05 is usual")
+    if correction not in CORRECTIONS:
+        raise unknown_name("correction", correction, CORRECTIONS)
 
-    One checkpoint on each side is compared whatever its name, several are compared by name.
+
+def comparable_checkpoints(candidate: Results, baseline: Results) -> dict[str, str]:
+    """The checkpoints to compare: name in the baseline → name in the candidate.
+
+    If both sides have one checkpoint, these are compared whatever their names; else checkpoints are paired by name.
 
     Raises:
-        NotComparableError: other data, split, task, classes, headline metric, fill, noise or metric settings, or a
-            checkpoint of the baseline that the candidate does not have.
+        NotComparableError: a checkpoint of the baseline is not in the candidate, or was not measured in the same way
+            (see :func:`refuse_other_measurement`).
     """
-    pairs = _pairs(candidate, baseline)
-    for theirs, ours in pairs.items():
-        refuse_other_measurement(candidate, ours, baseline, theirs)
-    return pairs
+    theirs, ours = (list(dict.fromkeys(results.frame["checkpoint"])) for results in (baseline, candidate))
+    names = dict(zip(theirs, ours if len(ours) == len(theirs) == 1 else theirs, strict=True))
+    if absent := [name for name in names.values() if name not in ours]:
+        raise NotComparableError(
+            f"checkpoint '{absent[0]}' of the baseline is not in the candidate, which has {', '.join(ours)}; "
+            "several checkpoints are compared by name"
+        )
+    for name, own in names.items():
+        refuse_other_measurement(candidate, own, baseline, name)
+    return names
 
 
 def refuse_other_measurement(candidate: Results, ours: str, baseline: Results, theirs: str) -> None:
-    """Raise where two checkpoints were not measured in the same way.
+    """Raise unless two checkpoints were measured in the same way.
 
     Raises:
-        NotComparableError: other data, split, task, classes, headline metric, fill, noise or metric settings.
+        NotComparableError: data, split, task, classes, headline metric, fill, noise or metric settings differ.
     """
-    _same_data(candidate.provenance, baseline.provenance)
-    _same_definitions(candidate.provenance, baseline.provenance)
-    _same_noise(candidate.provenance, baseline.provenance)
-    _same_fill(candidate.provenance, ours, baseline.provenance, theirs)
+    after, before = candidate.provenance, baseline.provenance
+    _same_data(after, before)
+    ours_scored, theirs_scored = metric_settings(after), metric_settings(before)
+    for field, name in (("threshold", "the threshold"), ("absent", "the treatment of absent classes")):
+        own, other = getattr(ours_scored, field), getattr(theirs_scored, field)
+        if own != other:
+            raise _differs(name, own, other, "; score both in the same way")
+    noises = [of["noise"] for of in (after, before) if of.get("noise")]  # results without noisy scenarios record none
+    if len(noises) == 2 and noises[0] != noises[1]:
+        raise _differs("the noise", *(f"{noise['profile']}, seed {noise['seed']}" for noise in noises))
+    fills = [(of.get("checkpoints", {}).get(name) or {}).get("fill") for of, name in ((after, ours), (before, theirs))]
+    if fills[0] != fills[1]:  # the two did not see the same samples
+        raise _differs(f"the fill of '{ours}'", *fills)
 
 
 def _same_data(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
     ours, theirs = candidate.get("dataset") or {}, baseline.get("dataset") or {}
     for side, about in (("candidate", ours), ("baseline", theirs)):
         if not about.get("fingerprint"):
-            raise NotComparableError(f"the {side} does not say which data it was made on (no fingerprint)")
+            raise NotComparableError(f"the {side} does not record which data it was made on (no fingerprint)")
     for key, what in _SAME_DATA.items():
         if ours.get(key) != theirs.get(key):
             names = f" ({ours.get('name')} and {theirs.get('name')})" if key == "fingerprint" else ""
@@ -66,61 +90,23 @@ def _same_data(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
             )
 
 
-def _same_definitions(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
-    """Raise where the metrics were told to count differently."""
-    ours, theirs = metric_settings(candidate), metric_settings(baseline)
-    for what, name in (("threshold", "the threshold"), ("absent", "what a class counts that is absent")):
-        said = [getattr(settings, what) for settings in (ours, theirs)]
-        if said[0] != said[1]:
-            raise NotComparableError(
-                f"{name} differs: candidate {said[0]}, baseline {said[1]}; score both in the same way"
-            )
-
-
-def _pairs(candidate: Results, baseline: Results) -> dict[str, str]:
-    """Name in the baseline → name in the candidate."""
-    ours, theirs = (list(dict.fromkeys(results.frame["checkpoint"])) for results in (candidate, baseline))
-    if len(ours) == len(theirs) == 1:
-        return {theirs[0]: ours[0]}
-    if absent := [name for name in theirs if name not in ours]:
-        raise NotComparableError(
-            f"checkpoint '{absent[0]}' of the baseline is not in the candidate, which has {', '.join(ours)}; "
-            "several checkpoints are compared by name"
-        )
-    return {name: name for name in theirs}
-
-
-def _same_fill(candidate: dict[str, Any], ours: str, baseline: dict[str, Any], theirs: str) -> None:
-    """Raise where a missing input was filled differently: the two then did not see the same samples."""
-    fills = [
-        (provenance.get("checkpoints", {}).get(name) or {}).get("fill")
-        for provenance, name in ((candidate, ours), (baseline, theirs))
-    ]
-    if fills[0] != fills[1]:
-        raise NotComparableError(f"the fill of '{ours}' differs: candidate {fills[0]}, baseline {fills[1]}")
-
-
-def _same_noise(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
-    """Raise where noisy inputs were degraded differently; results without noisy scenarios say nothing of noise."""
-    ours, theirs = candidate.get("noise"), baseline.get("noise")
-    if ours and theirs and ours != theirs:
-        said = [f"{noise['profile']}, seed {noise['seed']}" for noise in (ours, theirs)]
-        raise NotComparableError(f"the noise differs: candidate {said[0]}, baseline {said[1]}")
+def _differs(name: str, candidate: object, baseline: object, advice: object = "") -> NotComparableError:
+    return NotComparableError(f"{name} differs: candidate {candidate}, baseline {baseline}{advice}")
 
 
 def seed_means(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Every cell of the baseline with the means over mask seeds of both sides.
+    """Pair every cell of the baseline with the candidate's, as means over mask seeds.
 
     Args:
-        before: rows of the baseline, its checkpoints under the candidate's names.
+        before: rows of the baseline, its checkpoints renamed as in the candidate.
         after: rows of the candidate.
 
     Returns:
         One row per checkpoint and ``MEAN_KEYS``: ``baseline``, ``candidate``, ``seeds``.
 
     Raises:
-        NotComparableError: a cell that the candidate does not have, that occurs twice, that is over other samples, or
-            that has no value.
+        NotComparableError: a cell is missing in the candidate, occurs twice, is over a different number of samples, or
+            has no value.
     """
     keys = ["checkpoint", *CELL_KEYS]
     columns = [*keys, "n", "n_affected", "value"]
@@ -140,7 +126,7 @@ def seed_means(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refuse(cells: pd.DataFrame, wrong: pd.Series[bool], message: str) -> None:
-    """Raise where some of the ``cells`` are ``wrong``, naming the first."""
+    """Raise if any of the ``cells`` is ``wrong``, naming the first."""
     if wrong.any():
         first: Any = cells[wrong].iloc[0]
         cell = f"{first['metric']} of '{first['checkpoint']}' at {first['scenario']}/{first['missing_rate']:g}, "

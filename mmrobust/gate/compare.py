@@ -1,4 +1,4 @@
-"""Two checkpoints, sample by sample: the difference in every cell, how sure it is, and which samples flipped."""
+"""Two checkpoints, sample by sample: the difference in every cell, its significance, and which samples flipped."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.gate.comparable import refuse_other_measurement
+from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, make_pair
-from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, read_pair
 from mmrobust.scoring.significance import (
-    CORRECTIONS,
     Placements,
     delong,
     holm,
@@ -27,7 +25,6 @@ from mmrobust.scoring.significance import (
     placements,
     smallest_shown,
 )
-from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
@@ -39,7 +36,7 @@ _Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What sets ``second`` apart from ``first``: shares, means over mask seeds; differences are second − first."""
+    """How ``second`` differs from ``first``: shares, means over mask seeds; differences are second − first."""
 
     first: str
     second: str
@@ -52,19 +49,19 @@ class Comparison:
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
     ``test`` (``mcnemar``, ``delong`` or ``bootstrap``), ``smallest`` (the smallest difference that the samples would
-    show) and ``lost``, ``gained``: samples that are right only for the first, or only for the second (mean over mask
+    show) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over mask
     seeds)."""
     flips: pd.DataFrame
-    """One row per case, prompting and sample about which the two differ: ``id``, ``change`` (``lost`` or ``gained``),
-    ``label``, and what each says, ``first`` and ``second``: class names."""
+    """One row per case, prompting and sample that only one of the two gets right: ``id``, ``change`` (``lost`` or
+    ``gained``), ``label``, and the classes that each predicts, ``first`` and ``second``."""
 
     @property
     def different(self) -> int:
-        """In how many cells the corrected p-value is at most alpha."""
+        """Number of cells whose corrected p-value is at most alpha."""
         return int((self.cells["p_value"] <= self.alpha).sum())
 
     def as_dict(self) -> dict[str, Any]:
-        """The comparison as plain values, for JSON; what is not defined is ``None``."""
+        """The comparison as plain values, for JSON; ``None`` where not defined."""
         facts = ("first", "second", "metric", "samples", "interval", "correction", "alpha", "different")
         tables = {name: getattr(self, name).astype(object) for name in ("cells", "flips")}
         rows = {name: table.where(table.notna(), None).to_dict("records") for name, table in tables.items()}
@@ -86,24 +83,21 @@ def compare(
 
     Args:
         pair: their predictions; the baseline is the first.
-        first: its name.
-        second: the other's.
-        metric: of the task.
+        first: name of the first.
+        second: name of the second.
+        metric: a metric of the task.
         classes: the names of the classes.
-        alpha: 1 − confidence of the intervals, and what a corrected p-value is held against.
+        alpha: 1 − confidence of the intervals, and the level of the corrected p-values.
         interval: ``percentile``, or ``bca``, which takes longer.
-        correction: of the p-values, over cells: ``holm`` or ``none``.
+        correction: of the p-values for the number of cells: ``holm`` or ``none``.
 
     Raises:
-        UsageError: an unknown metric, interval or correction, or an ``alpha`` that is no probability.
-        DataError: a prediction that a cell needs is not there.
+        UsageError: the metric, interval or correction is unknown, or ``alpha`` is not a probability.
+        DataError: a prediction that a cell needs is missing.
     """
     if interval not in INTERVALS:
         raise unknown_name("interval", interval, INTERVALS)
-    if correction not in CORRECTIONS:
-        raise unknown_name("correction", correction, CORRECTIONS)
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha {alpha:g} is not a probability between 0 and 1: 0.05 is usual")
+    check_statistics(alpha, correction)
     found = differences(pair, metric)
     frame = found.frame.rename(columns={"baseline": "first", "candidate": "second"})
     difference, error = frame["difference"].to_numpy(), frame["error"].to_numpy()
@@ -111,13 +105,13 @@ def compare(
         low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
     else:
         low, high = percentile_interval(found.bootstrap, 1 - alpha)
-    counts, alike = _flips_by_cell(pair)
+    counts, one_table = _flips_by_cell(pair)
     p = normal_p_values(difference, error, two_sided=True)
     test = np.full(len(p), "bootstrap", dtype=object)
     if metric == "accuracy":
-        # A cell whose mask seeds are one and the same table is one table of right and wrong: McNemar's case.
-        p[alike] = mcnemar(*counts[alike].T.round())
-        test[alike] = "mcnemar"
+        # McNemar's test is for one table of right and wrong: a cell whose mask seeds all give the same missing table.
+        p[one_table] = mcnemar(*counts[one_table].T.round())
+        test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
     cells = frame.assign(
@@ -152,44 +146,35 @@ def compare_files(
     interval: str = "percentile",
     correction: str = "holm",
 ) -> Comparison:
-    """Compare a checkpoint of one results file with one of another, or of the same.
+    """Run :func:`compare` on the results in two files or folders, with the predictions behind them.
 
-    Args:
-        first: the results file, or the folder that holds one, with its predictions.
-        second: the other.
-        names: which checkpoint of each; needed where one holds several.
-        metric: of the task; the headline metric where ``None``.
-        alpha: as for :func:`compare`.
-        interval: as for :func:`compare`.
-        correction: as for :func:`compare`.
+    ``names`` are the checkpoint of each, needed if one holds several; the two files may then be the same. ``metric`` is
+    by default the headline metric. All other arguments are those of :func:`compare`.
 
     Raises:
         NotComparableError: the two were not measured in the same way.
-        UsageError: names that do not exist, or a choice of checkpoints that is not clear.
-        DataError: results or predictions that are not there or cannot be read.
+        UsageError: a name does not exist, or it is not clear which checkpoint to take.
+        DataError: results or predictions are missing or cannot be read.
     """
-    files = (first, second)
-    results = [read_results(path) for path in files]
+    before, after = read_results(first), read_results(second)
     if names is not None and len(names) != 2:
         raise UsageError(f"--checkpoints {','.join(names)}: name two, one of {first} and one of {second}")
-    theirs, ours = (
-        _one_of(path, of, names[side] if names else None)
-        for side, (path, of) in enumerate(zip(files, results, strict=True))
-    )
-    refuse_other_measurement(results[1], ours, results[0], theirs)
-    pair = make_pair(predictions_behind(first, results[0], theirs), predictions_behind(second, results[1], ours))
+    chosen = names or (None, None)
+    theirs, ours = _choose(first, before, chosen[0]), _choose(second, after, chosen[1])
+    refuse_other_measurement(after, ours, before, theirs)
     return compare(
-        pair,
-        *(theirs, ours) if theirs != ours else (f"{theirs} ({first})", f"{ours} ({second})"),
-        results[0].headline_metric if metric is None else metric,
-        results[0].provenance["dataset"]["classes"],
+        read_pair(first, before, second, after, theirs, ours),
+        theirs if theirs != ours else f"{theirs} ({first})",
+        ours if theirs != ours else f"{ours} ({second})",
+        before.headline_metric if metric is None else metric,
+        before.provenance["dataset"]["classes"],
         alpha=alpha,
         interval=interval,
         correction=correction,
     )
 
 
-def _one_of(path: Path, results: Results, name: str | None) -> str:
+def _choose(path: Path, results: Results, name: str | None) -> str:
     there = list(dict.fromkeys(results.frame["checkpoint"]))
     if name is None and len(there) == 1:
         return str(there[0])
@@ -201,21 +186,21 @@ def _one_of(path: Path, results: Results, name: str | None) -> str:
 
 
 def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
-    """The samples about which the two sides differ, by case and prompting; columns as ``Comparison.flips``.
+    """The samples that only one side gets right, by case and prompting; columns as ``Comparison.flips``.
 
-    A prediction belongs to a case, not to a cell, so each is listed once, however many cells it is in. Right is, in a
-    multi-label task, the exact set of classes.
+    A prediction belongs to a case, not to a cell, so each is listed once, however many cells it is in. In a multi-label
+    task, right means exactly the true set of classes.
     """
     rows = []
-    truth, targets = pair.baseline.truth, _targets(pair.baseline)
+    truth, targets = pair.baseline.truth, _targets(pair)
     for case, prompting in sorted(set(pair.baseline.keys) & set(pair.candidate.keys)):
         logits = [side.get(case, prompting) for side in (pair.baseline, pair.candidate)]
         both = ~np.isnan(logits[0][:, 0]) & ~np.isnan(logits[1][:, 0])
-        said = [pair.baseline.predicted(values) for values in logits]
-        right = [(predicted == targets).all(axis=1) for predicted in said]
+        predicted = [pair.baseline.predicted(values) for values in logits]
+        right = [(of == targets).all(axis=1) for of in predicted]
         flipped: list[int] = np.flatnonzero(both & (right[0] != right[1])).tolist()
         for at in flipped:
-            names = ["|".join(classes[c] for c in np.flatnonzero(predicted[at]).tolist()) for predicted in said]
+            names = ["|".join(classes[c] for c in np.flatnonzero(of[at]).tolist()) for of in predicted]
             label = "|".join(classes[c] for c in truth.labels[at])
             change = LOST if right[0][at] else GAINED
             rows.append((case, prompting, change, truth.ids[at], label, *names))
@@ -226,8 +211,8 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
-    """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds are one table [K]."""
-    targets, by_key = _targets(pair.baseline), []
+    """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds give one missing table [K]."""
+    targets, by_key = _targets(pair), []
     for key in range(len(pair.tables.keys)):
         right = [
             (side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1)
@@ -241,8 +226,11 @@ def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
 
 
 def _delong(pair: Pair) -> npt.NDArray[np.float64]:
-    """Two-sided p-values [K] of the differences in AUROC, of placements averaged over mask seeds; NaN of one class."""
-    positive = _targets(pair.baseline)[:, 1]
+    """Two-sided p-values [K] of the differences in AUROC, NaN if all samples are of one class.
+
+    The placements are averaged over mask seeds.
+    """
+    positive = _targets(pair)[:, 1]
     cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
     groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
     if positive.all() or not positive.any():  # samples of one class have no ROC curve
@@ -262,5 +250,6 @@ def _delong(pair: Pair) -> npt.NDArray[np.float64]:
     return np.asarray(p)
 
 
-def _targets(stored: Predictions) -> _Bools:
-    return target_matrix(stored.truth.labels, stored.truth.classes)
+def _targets(pair: Pair) -> _Bools:
+    truth = pair.baseline.truth
+    return target_matrix(truth.labels, truth.classes)

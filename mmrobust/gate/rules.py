@@ -1,13 +1,13 @@
-"""Rules of the gate: what a metric may lose, and what it must not fall below.
+"""Rules of the gate: how much a metric may drop, and a floor that it must not fall below.
 
-As text: ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (relative to the baseline) or
+As text, ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (relative to the baseline) or
 ``METRIC[@…]>=FLOOR``. In a TOML file, as text, as tables, or both::
 
     fail = ["accuracy:-0.01", "accuracy@missing-image/0.7:-2%"]
 
     [[rule]]
     metric = "accuracy"
-    scenario = "missing-text"   # may be left out, and so may the rate
+    scenario = "missing-text"   # optional, and so is the rate
     rate = 1.0
     floor = 0.6                 # or drop = 0.02, or drop_percent = 5
 """
@@ -43,21 +43,21 @@ _FORMS = "METRIC[@SCENARIO[/RATE]]:-DROP, …:-P% or …>=FLOOR, as in accuracy@
 
 @dataclass(frozen=True)
 class Rule:
-    """One limit and the cells it is for.
+    """One limit and the cells that it applies to.
 
     Raises:
-        UsageError: a rate outside [0, 1], a rate without a scenario, or a limit that is no share.
+        UsageError: a rate outside [0, 1], a rate without a scenario, or a limit out of its range.
     """
 
     metric: str
     scenario: str | None
-    """``None``: every scenario."""
+    """``None`` for every scenario."""
     rate: float | None
-    """``None``: every missing rate."""
+    """``None`` for every missing rate."""
     kind: str
     """``drop`` (absolute), ``drop_percent`` (relative to the baseline) or ``floor``."""
     limit: float
-    """In the metric's own unit, a share, for ``drop`` and ``floor``; in percent for ``drop_percent``."""
+    """A share for ``drop`` and ``floor``, in percent for ``drop_percent``."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.scenario is None:
@@ -71,16 +71,16 @@ class Rule:
 
     @property
     def target(self) -> tuple[str, str | None, float | None, bool]:
-        """What the rule is for; no two rules of one source may share it."""
+        """What the rule applies to. Two rules from one source must not have the same target."""
         return self.metric, self.scenario, self.rate, self.kind == FLOOR
 
     @property
     def specificity(self) -> int:
-        """0: a metric; 1: a metric in a scenario; 2: at a missing rate too."""
+        """0 for a metric, 1 for a metric in a scenario, 2 for a metric in a scenario at a missing rate."""
         return (self.scenario is not None) + (self.rate is not None)
 
     def covers(self, metric: str, scenario: str, rate: float) -> bool:
-        """Whether the rule is for the cells of this metric, scenario and missing rate."""
+        """Whether the rule applies to this metric, scenario and missing rate."""
         return (
             metric == self.metric
             and self.scenario in (None, scenario)
@@ -95,13 +95,13 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """The rule that ``text`` writes.
+    """Parse a rule.
 
     >>> parse_rule("accuracy@missing-image/0.7:-2%")
     Rule(metric='accuracy', scenario='missing-image', rate=0.7, kind='drop_percent', limit=2.0)
 
     Raises:
-        UsageError: it is none.
+        UsageError: ``text`` is not a rule.
     """
     found = _SYNTAX.fullmatch("".join(text.split()))
     if found is None:
@@ -112,10 +112,10 @@ def parse_rule(text: str) -> Rule:
 
 
 def read_rules(file: Path) -> list[Rule]:
-    """The rules of a TOML file.
+    """Read the rules in a TOML file.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key, or a value that makes no rule.
+        UsageError: there is no such file, it is not TOML, or it holds an unknown key or a value that is not a rule.
     """
     text = read_text(file, "file of the gate's rules", UsageError)
     try:
@@ -129,10 +129,10 @@ def read_rules(file: Path) -> list[Rule]:
 
 
 def choose_rules(file: Sequence[Rule], line: Sequence[Rule]) -> list[Rule]:
-    """The rules of the file and of the command line together; for the same cells, the command line's.
+    """Combine the rules of the file and of the command line, which override those of the file for the same cells.
 
     Raises:
-        UsageError: two rules of one source for the same cells.
+        UsageError: one source has two rules for the same cells.
     """
     for source in (file, line):
         seen: dict[Any, Rule] = {}
@@ -149,12 +149,12 @@ def _rules_of(content: dict[str, Any]) -> list[Rule]:
             raise unknown_name("key", key, _FILE_KEYS)
     lines, tables = content.get("fail", []), content.get("rule", [])
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise UsageError("'fail' is to be a list of rules: fail = [\"accuracy:-0.01\"]")
+        raise UsageError("'fail' must be a list of rules: fail = [\"accuracy:-0.01\"]")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UsageError("'rule' is to be a list of tables: write [[rule]]")
+        raise UsageError("'rule' must be a list of tables: write [[rule]]")
     rules = [*map(parse_rule, lines), *map(_rule_of_table, tables)]
     if not rules:
-        raise UsageError("holds no rule: give 'fail' or [[rule]]")
+        raise UsageError("no rule in it: give 'fail' or [[rule]]")
     return rules
 
 

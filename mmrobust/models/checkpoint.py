@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 
 from mmrobust.cases import Case
 from mmrobust.configuration import check_json, from_mapping
-from mmrobust.data.format import TASKS
 from mmrobust.errors import CheckpointError, MmrobustError, UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
@@ -33,6 +32,7 @@ from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
+from mmrobust.storage.tasks import TASKS
 from mmrobust.storage.untrusted import Allowance, check_finite
 
 FORMAT_VERSION = 1

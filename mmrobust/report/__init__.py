@@ -1,4 +1,4 @@
-"""Reports: every format is made from the same :class:`~mmrobust.report.tables.Report`.
+"""Reports of results. Every format prints the same :class:`~mmrobust.report.report.Report`.
 
 Adding a format: one module with ``render(report) -> str``, and one line in :data:`FORMATS`.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmrobust.report.tables import Report
+    from mmrobust.report.report import Report
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format that a report is written in; its module, and what that needs, is imported when it is first used."""
+    """A format that a report is written in. Its module, and what that needs, is imported on first use."""
 
     module: str
     help: str
-    """Of the flag of ``mmrobust report`` that writes it."""
+    """Help text of the flag of ``mmrobust report`` that writes it."""
 
     def __call__(self, report: Report) -> str:
-        """``report`` in this format."""
+        """Write ``report`` in this format."""
         text: str = importlib.import_module(self.module).render(report)
         return text
 
@@ -33,7 +33,7 @@ FORMATS = {
     "latex": Format("mmrobust.report.latex", "Write booktabs tables, to compile alone or to \\input in a paper."),
     "csv": Format("mmrobust.report.csv", "Write the rows as CSV, in full precision."),
 }
-"""The formats that are written to a file, each by the flag of its name: ``--html FILE``.
+"""The formats that are written to a file, by the name of their flag: ``--html FILE``.
 
-The terminal's is :func:`mmrobust.report.terminal.show`, and of pictures :func:`mmrobust.report.figures.draw`.
+The terminal has :func:`mmrobust.report.terminal.show`, pictures have :func:`mmrobust.report.figures.draw`.
 """

@@ -1,8 +1,8 @@
-"""The charts of the report, written with Altair: the same for the page and for the figures.
+"""The charts of the report, written with Altair: the same on the page and in pictures.
 
-Each function gives a chart on a named, empty data set, :data:`ROWS`. The page carries the specifications of
-``html/charts.json``, made of these by :mod:`mmrobust.report.html.assets`, and puts in the rows that its filters let
-through; :mod:`mmrobust.report.figures` puts in all of them.
+Each function gives a chart on an empty data set named :data:`ROWS`. The page carries their specifications, which
+``scripts/write_charts.py`` writes to ``html/charts.json``, and fills in the rows that pass its filters;
+:mod:`mmrobust.report.figures` fills in all rows.
 """
 
 from __future__ import annotations
@@ -10,29 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from mmrobust.errors import UsageError
-from mmrobust.report.looks import COLOURS, appearance
+import altair as alt
 
-try:
-    import altair as alt
-except ImportError as cause:
-    raise UsageError("figures need Altair and vl-convert: pip install 'mmrobust[report]'") from cause
+from mmrobust.report.chart_data import COLOURS, appearance
 
 ROWS = "rows"
 FOCUS = "focus"
-"""The parameter that the page sets to the name of a checkpoint, so that the others stand back."""
+"""Parameter that the page sets to the name of a checkpoint, to fade all others."""
 LOW, HIGH = "low_end", "high_end"
-"""The parameters that hold the ends of the scale of values, so that all panels have the same."""
+"""Parameters that hold both ends of the scale of values, so that all panels share one scale."""
 Ends = tuple[float | None, float | None]
-"""What these two begin with; unknown: as the values are, or as the page sets them."""
-_BACK = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
+"""Initial values of the two; ``None`` lets the values decide, until the page sets them."""
+_FADED = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
 
 
 def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
-    """A metric by missing rate: a line, its 95 % interval and its points for each checkpoint.
+    """Chart of a metric by missing rate: for each checkpoint a line with points and its 95 % interval.
 
     Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and
-    ``colour`` and ``dash`` where no ``checkpoints`` are named.
+    ``colour`` and ``dash`` if no ``checkpoints`` are given.
     """
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("rate:Q", title="missing rate η", axis=alt.Axis(format="~g", tickCount=6)),
@@ -42,9 +38,9 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     band = base.mark_area().encode(y=_height("low"), y2="high:Q", opacity=_opacity(0.1, 0.02))
     line = base.mark_line(strokeWidth=2).encode(y=_height("value"), opacity=_opacity(1, 0.12), **_dashes(checkpoints))
     dot = base.mark_point(filled=True, size=26).encode(y=_height("value"), opacity=_opacity(1, 0.1))
-    if checkpoints:  # a picture has no pointer
+    if checkpoints:  # a picture needs no tooltips
         return _finish(alt.layer(band, line, dot), height=230)
-    # A large dot that is not seen, to catch the pointer.
+    # A large invisible dot that catches the pointer.
     catch = base.mark_point(filled=True, size=260, opacity=0.001).encode(
         y=_height("value"),
         tooltip=[
@@ -59,71 +55,45 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
 
 
 def ranges(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
-    """What is kept: for each checkpoint a bar from its worst cell to its complete value, and a dot at its AUC-η.
+    """Chart of what each checkpoint keeps: a bar from its worst cell to its complete value, and a dot at its AUC-η.
 
     Rows: ``checkpoint``, ``worst``, ``auc``, ``complete`` (in %), ``where`` (the worst cell, as text); and ``colour``
-    where no ``checkpoints`` are named.
+    if no ``checkpoints`` are given.
     """
-    base = alt.Chart(alt.NamedData(ROWS)).encode(
-        y=alt.Y(
-            "checkpoint:N",
-            title=None,
-            sort=alt.EncodingSortField("auc", order="descending"),
-            axis=alt.Axis(labelLimit=130, ticks=False, domain=False),
-        ),
-        tooltip=[
-            alt.Tooltip("checkpoint:N"),
-            _percent("complete", "complete, %"),
-            _percent("auc", "AUC-η, %"),
-            _percent("worst", "worst cell, %"),
-            alt.Tooltip("where:N", title="worst at"),
-        ],
-        **_identity(checkpoints),
-    )
-    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
-        x=_width("worst"), x2="complete:Q", opacity=_opacity(0.3, 0.06)
-    )
+    tooltip = [
+        _percent("complete", "complete, %"),
+        _percent("auc", "AUC-η, %"),
+        _percent("worst", "worst cell, %"),
+        alt.Tooltip("where:N", title="worst at"),
+    ]
+    base, bar, dot = _bars(checkpoints, "worst", "complete", "auc", tooltip)
     end = base.mark_point(filled=False, size=50).encode(x=_width("complete"), opacity=_opacity(1, 0.15))
-    mean = base.mark_point(filled=True, size=90).encode(x=_width("auc"), opacity=_opacity(1, 0.15))
-    return _finish(alt.layer(bar, end, mean), height=120)
+    return _finish(alt.layer(bar, end, dot), height=120)
 
 
 def standings(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
-    """Who wins how often: for each checkpoint a dot, and a bar over its 95 % interval.
+    """Chart of how often each checkpoint wins: a dot, and a bar over its 95 % interval.
 
-    Rows: ``checkpoint``, ``wins``, ``low``, ``high`` (in %; the same where no interval is known), ``rank`` (mean),
-    ``interval`` (as text); and ``colour`` where no ``checkpoints`` are named.
+    Rows: ``checkpoint``, ``wins``, ``low``, ``high`` (in %; equal if no interval is known), ``rank`` (mean),
+    ``interval`` (as text); and ``colour`` if no ``checkpoints`` are given.
     """
-    base = alt.Chart(alt.NamedData(ROWS)).encode(
-        y=alt.Y(
-            "checkpoint:N",
-            title=None,
-            sort=alt.EncodingSortField("wins", order="descending"),
-            axis=alt.Axis(labelLimit=130, ticks=False, domain=False),
-        ),
-        tooltip=[
-            alt.Tooltip("checkpoint:N"),
-            _percent("wins", "wins, %"),
-            alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("rank:Q", title="mean rank", format=".2f"),
-        ],
-        **_identity(checkpoints),
-    )
-    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
-        x=_width("low"), x2="high:Q", opacity=_opacity(0.3, 0.06)
-    )
-    dot = base.mark_point(filled=True, size=90).encode(x=_width("wins"), opacity=_opacity(1, 0.15))
+    tooltip = [
+        _percent("wins", "wins, %"),
+        alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("rank:Q", title="mean rank", format=".2f"),
+    ]
+    _, bar, dot = _bars(checkpoints, "low", "high", "wins", tooltip)
     return _finish(alt.layer(bar, dot), height=120, ends=(0, 100))
 
 
 def published() -> alt.LayerChart:
-    """A paper's figures beside ours: a dot for each method, ours filled, theirs hollow.
+    """Chart of a paper's figures beside ours: a dot for each method, ours filled, theirs hollow.
 
     Rows: ``case``, ``source`` (whose figure), ``value`` (in %), ``ours`` (a Boolean).
     """
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=_width("value"),
-        y=alt.Y("source:N", title=None, sort=None, axis=alt.Axis(labelLimit=170, ticks=False, domain=False)),
+        y=alt.Y("source:N", title=None, sort=None, axis=_names_axis(170)),
         tooltip=[alt.Tooltip("case:N"), alt.Tooltip("source:N"), _percent("value", "accuracy, %")],
     )
     dot = base.mark_point(size=80, strokeWidth=2).encode(
@@ -134,21 +104,21 @@ def published() -> alt.LayerChart:
 
 
 def losses(ends: Ends = (None, None)) -> alt.LayerChart:
-    """Which classes break: for each class (down) and checkpoint (across) the points that it loses."""
+    """Heat map of the points that each class (down) loses with each checkpoint (across)."""
     return _heat("reds", alt.Axis(labelAngle=-30, labelLimit=110, ticks=False, domain=False), "points lost", ends)
 
 
 def rates(ends: Ends = (None, None)) -> alt.LayerChart:
-    """Train rate (down) × test rate (across): the value of what was trained at one and tested at the other."""
+    """Heat map of the value of checkpoints trained at one missing rate (down) and tested at another (across)."""
     return _heat("blues", alt.Axis(labelAngle=0, ticks=False, domain=False), "value, %", ends)
 
 
-def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, said: str, ends: Ends) -> alt.LayerChart:
-    """A heat map with its numbers. Rows: ``x``, ``y``, ``value``, in the order in which they are to stand."""
+def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, unit: str, ends: Ends) -> alt.LayerChart:
+    """Heat map with the number in each cell. Rows: ``x``, ``y``, ``value``, in the order to show them."""
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("x:N", title=None, sort=None, axis=axis),
-        y=alt.Y("y:N", title=None, sort=None, axis=alt.Axis(labelLimit=130, ticks=False, domain=False)),
-        tooltip=[alt.Tooltip("y:N", title="of"), alt.Tooltip("x:N", title="at"), _percent("value", said)],
+        y=alt.Y("y:N", title=None, sort=None, axis=_names_axis(130)),
+        tooltip=[alt.Tooltip("y:N", title="of"), alt.Tooltip("x:N", title="at"), _percent("value", unit)],
     )
     scale = alt.Scale(scheme=scheme, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
     cell = base.mark_rect(cornerRadius=3).encode(color=alt.Color("value:Q", scale=scale, legend=None))
@@ -170,11 +140,11 @@ CHARTS: dict[str, Callable[[], alt.LayerChart]] = {
     "losses": losses,
     "rates": rates,
 }
-"""The charts of the page, by the name that its scripts know them by."""
+"""The charts of the page, by the names that its scripts use."""
 
 
 def specification(chart: alt.LayerChart) -> dict[str, Any]:
-    """``chart`` as Vega-Lite, without Altair's own theme: page and figures have theirs."""
+    """``chart`` as Vega-Lite without Altair's theme, since page and pictures have their own."""
     with alt.theme.enable("none"):
         spec: dict[str, Any] = chart.to_dict()
     del spec["$schema"]
@@ -182,7 +152,7 @@ def specification(chart: alt.LayerChart) -> dict[str, Any]:
 
 
 def _identity(checkpoints: Sequence[str]) -> dict[str, Any]:
-    """The colours that tell checkpoints apart: with a legend of these names, else as the rows say."""
+    """Colour by checkpoint, with a legend, or, if none are given, by the ``colour`` of each row."""
     if not checkpoints:
         return {"color": alt.Color("colour:N", scale=None)}
     colours = alt.Scale(domain=list(checkpoints), range=[appearance(i)[0] for i in range(len(checkpoints))])
@@ -190,13 +160,33 @@ def _identity(checkpoints: Sequence[str]) -> dict[str, Any]:
 
 
 def _dashes(checkpoints: Sequence[str]) -> dict[str, Any]:
-    """Likewise the dashes of lines, where there are more checkpoints than colours."""
+    """Dash by checkpoint if there are more than colours, or, if none are given, by the ``dash`` of each row."""
     if not checkpoints:
         return {"strokeDash": alt.StrokeDash("dash:N", scale=None)}
     if len(checkpoints) <= len(COLOURS):
         return {}
     dashes = alt.Scale(domain=list(checkpoints), range=[appearance(i)[1] for i in range(len(checkpoints))])
     return {"strokeDash": alt.StrokeDash("checkpoint:N", scale=dashes, legend=_LEGEND)}
+
+
+def _bars(
+    checkpoints: Sequence[str], low: str, high: str, dot: str, tooltip: Sequence[alt.Tooltip]
+) -> tuple[alt.Chart, alt.Chart, alt.Chart]:
+    """A line for each checkpoint, the highest ``dot`` at the top: the empty chart, its bars and its dots."""
+    order = alt.EncodingSortField(dot, order="descending")
+    base = alt.Chart(alt.NamedData(ROWS)).encode(
+        y=alt.Y("checkpoint:N", title=None, sort=order, axis=_names_axis(130)),
+        tooltip=[alt.Tooltip("checkpoint:N"), *tooltip],
+        **_identity(checkpoints),
+    )
+    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
+        x=_width(low), x2=f"{high}:Q", opacity=_opacity(0.3, 0.06)
+    )
+    return base, bar, base.mark_point(filled=True, size=90).encode(x=_width(dot), opacity=_opacity(1, 0.15))
+
+
+def _names_axis(limit: int) -> alt.Axis:
+    return alt.Axis(labelLimit=limit, ticks=False, domain=False)
 
 
 def _height(field: str) -> alt.Y:
@@ -208,7 +198,7 @@ def _width(field: str) -> alt.X:
 
 
 def _scale() -> alt.Scale:
-    """The same for every panel where the page sets the ends, else as the values are."""
+    """The scale of values: between the ends that the page sets for all panels, else as the values are."""
     return alt.Scale(zero=False, nice=True, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
 
 
@@ -216,9 +206,9 @@ def _percent(field: str, title: str) -> alt.Tooltip:
     return alt.Tooltip(f"{field}:Q", title=title, format=".1f")
 
 
-def _opacity(there: float, back: float) -> Any:
-    """Opacity of a mark, and of the same while another checkpoint has the focus."""
-    return alt.condition(_BACK, alt.value(back), alt.value(there))
+def _opacity(normal: float, faded: float) -> Any:
+    """Opacity of a mark: ``normal``, or ``faded`` while another checkpoint has the focus."""
+    return alt.condition(_FADED, alt.value(faded), alt.value(normal))
 
 
 def _finish(chart: Any, height: float, ends: Ends = (None, None)) -> alt.LayerChart:

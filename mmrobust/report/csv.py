@@ -7,20 +7,20 @@ import io
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from mmrobust.report.tables import Report
+from mmrobust.report.report import Report
 from mmrobust.storage.results import RESULTS_SCHEMA
 
 
 def render(report: Report) -> str:
-    """The rows of ``report``, columns as ``RESULTS_SCHEMA``.
+    """Write the rows of ``report``, columns as ``RESULTS_SCHEMA``.
 
-    A float is the shortest decimal that reads back as the same number, an unknown one empty. Written by Arrow, which
-    takes a twentieth of the time that pandas does: a hundred thousand rows are nothing to wait for.
+    A float is the shortest decimal that reads back as the same number; an unknown value is empty. Arrow writes this in
+    a twentieth of the time that pandas takes, which matters for a hundred thousand rows.
     """
     rows = pa.Table.from_pandas(report.results, schema=RESULTS_SCHEMA, preserve_index=False)
     try:
         text = _write(rows, "none")
-    except pa.ArrowInvalid:  # a name holds a comma, a quote or a line break: then every string stands in quotes
+    except pa.ArrowInvalid:  # a name holds a comma, a quote or a line break: quote every string
         text = _write(rows, "needed")
     return ",".join(RESULTS_SCHEMA.names) + "\n" + text
 

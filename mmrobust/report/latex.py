@@ -1,4 +1,4 @@
-"""The report as LaTeX tables for a paper: booktabs, the best in bold, the second underlined, ± from the intervals."""
+"""The report as LaTeX tables for a paper: booktabs, the best in bold, the second underlined, intervals as ±."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
+from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.report.numbers import even_subset, percent
 from mmrobust.report.published import Published
-from mmrobust.report.rows import Row, Section, Table, even_subset, percent
-from mmrobust.report.tables import Report
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
 
 MOST_RATES = 6
-"""Columns of missing rates that fit across a page; the area under the curve speaks for the others."""
+"""Columns of missing rates that fit across a page; the area under the curve stands for the others."""
 MOST_ROWS = 40
-"""Rows that fit onto a page; a longer table runs over several."""
+"""Rows that fit on a page; a longer table runs over several."""
 
 _HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, graphicx, longtable).
 \makeatletter
@@ -41,9 +43,7 @@ _SPECIAL = {
     "–": "--",
     "±": r"$\pm$",
     "−": r"$-$",
-    **{
-        character: f"{{{character}}}" for character in "[*"
-    },  # at the head of a row, the line's end before it takes them
+    **{character: f"{{{character}}}" for character in "[*"},  # at the start of a row, the \\ before would take it
     "×": r"$\times$",
     "η": r"$\eta$",
     "\n": " ",
@@ -51,13 +51,13 @@ _SPECIAL = {
 
 
 def render(report: Report) -> str:
-    """A LaTeX file with one table for each table and section of ``report``."""
+    """Write a LaTeX file with one table for each table and section of ``report``."""
     published = _published(report.published) if report.published is not None else ()
     tables = (_table(table) for table in report.tables)
     return "\n".join([_HEAD, *tables, *(_section(section) for section in report.sections), *published, _FOOT])
 
 
-def _table(table: Table) -> str:
+def _table(table: CurveTable) -> str:
     rates = even_subset(table.rates, MOST_RATES)
     several = len(table.promptings) > 1
     head = [*(["Prompting"] if several else []), "Checkpoint", *(f"{rate:g}" for rate in rates)]
@@ -68,82 +68,58 @@ def _table(table: Table) -> str:
 
 
 def _section(section: Section) -> str:
-    """One more table: best in bold, second underlined, wherever a column has a better and a worse."""
+    """A further table; in columns that have a best, it is bold and the second underlined."""
     labels, columns = section.labels, section.columns
     rates = [column for column in range(labels, len(columns)) if section.is_rate(column)]
     dropped = set(rates) - set(even_subset(rates, MOST_RATES))
-    kept = [column for column in range(len(columns)) if column not in dropped]
+    shown = [column for column in range(len(columns)) if column not in dropped]
     body = [r"\midrule"]
     for number, row in enumerate(section.rows):
         if number and row[: labels - 1] != section.rows[number - 1][: labels - 1]:
             body.append(r"\addlinespace")
-        cells = (_marked(escape(row[column]), section.place(number, column)) for column in kept)
+        cells = (_marked(escape(row[column]), section.place(number, column)) for column in shown)
         body.append(" & ".join(cells) + r" \\")
     some = f" {len(rates) - len(dropped)} of {len(rates)} rates shown." if dropped else ""
     best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) else ""
     caption = escape(f"{section.title}. {section.note}{some}") + best
-    head = [escape(columns[column]) for column in kept]
+    head = [escape(columns[column]) for column in shown]
     left = len(head) if section.kind == "classes" else labels  # words and numbers
     return _float(caption, left, head, body, long=len(section.rows) > MOST_ROWS)
 
 
 def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *, long: bool) -> str:
-    """A table of its own: the first ``left`` columns to the left, the others to the right; a long one over pages."""
+    """A floating table, or a ``long`` one over several pages; the first ``left`` columns are aligned left."""
     columns = "l" * left + "r" * (len(head) - left)
     header = [r"\toprule", " & ".join(head) + r" \\"]
     caption = rf"\caption{{{caption}}}"
     if long:
-        return "\n".join(
-            [
-                r"{\scriptsize\setlength{\tabcolsep}{3pt}",
-                rf"\begin{{longtable}}{{{columns}}}",
-                caption + r"\\",
-                *header,
-                r"\endfirsthead",
-                *header,
-                r"\midrule\endhead",
-                *body,
-                r"\bottomrule",
-                r"\end{longtable}}",
-                "",
-            ]
-        )
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]\centering",
-            caption + r"\smallskip",
-            _FIT,
-            rf"\begin{{tabular}}{{{columns}}}",
-            *header,
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+        begin = [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\"]
+        header += [r"\endfirsthead", *header, r"\midrule\endhead"]
+        end = [r"\end{longtable}}"]
+    else:
+        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _FIT, rf"\begin{{tabular}}{{{columns}}}"]
+        end = [r"\end{tabular}}", r"\end{table}"]
+    return "\n".join([*begin, *header, *body, r"\bottomrule", *end, ""])
 
 
 def _published(published: Published) -> Iterator[str]:
-    columns = "l" + "r" * (len(published.cases) + 1)
-    head = " & ".join(["", *map(escape, published.cases), "average"])
+    head = ["", *map(escape, published.cases), "average"]
     for comparison in published.comparisons:
         caption = (
             f"{published.metric} in % on {comparison.dataset} as published in {published.title}, and ours at η = 1: "
             f"{comparison.remark}."
         )
-        yield from [r"\begin{table}[htbp]\centering", rf"\caption{{{escape(caption)}}}\smallskip", _FIT]
-        yield from [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+        body = [r"\midrule"]
         for ours, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
             if ours:
-                yield r"\midrule"
+                body.append(r"\midrule")
             for line in lines:
                 values = (escape(percent(value)) for value in (*line.values, line.average))
-                yield " & ".join([escape(line.source), *values]) + r" \\"
-        yield from [r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""]
+                body.append(" & ".join([escape(line.source), *values]) + r" \\")
+        yield _float(escape(caption), 1, head, body, long=False)
 
 
-def _body(table: Table, rates: Sequence[float], several: bool, width: int) -> Iterator[str]:
+def _body(table: CurveTable, rates: Sequence[float], several: bool, width: int) -> Iterator[str]:
     for scenario, rows in itertools.groupby(table.rows, key=lambda row: row.scenario):
         yield r"\midrule"
         yield rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(scenario)}}}}} \\"
@@ -155,10 +131,10 @@ def _body(table: Table, rates: Sequence[float], several: bool, width: int) -> It
                 yield " & ".join([*label, escape(row.checkpoint), *_values(table, row, rates)]) + r" \\"
 
 
-def _values(table: Table, row: Row, rates: Iterable[float]) -> Iterator[str]:
+def _values(table: CurveTable, row: Curve, rates: Iterable[float]) -> Iterator[str]:
     for rate in rates:
-        point = row.points.get(rate)
-        if point is None or math.isnan(point.value):
+        point = row.at(rate)
+        if math.isnan(point.value):
             yield "--"
             continue
         half = (point.ci_high - point.ci_low) / 2
@@ -169,24 +145,24 @@ def _values(table: Table, row: Row, rates: Iterable[float]) -> Iterator[str]:
 
 
 def _marked(text: str, place: int | None) -> str:
-    """``text`` in bold where it is the best, underlined where it is the second."""
+    """``text`` in bold if it has the first place, underlined if it has the second."""
     return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(place or 0, text)
 
 
-def _caption(table: Table, rates: Sequence[float]) -> str:
+def _caption(table: CurveTable, rates: Sequence[float]) -> str:
     some = f" ({len(rates)} of {len(table.rates)} shown)" if len(rates) < len(table.rates) else ""
     seeds = f"mean of {table.seeds} mask seeds" if table.seeds > 1 else "one mask seed"
-    said = (
+    text = (
         f"{table.metric} in % on {table.dataset} ({table.split}, {table.n:,} samples) by missing rate η{some}, "
         f"{seeds}; ± is half the 95 % interval over samples. AUC-η: mean height of the curve over all rates; "
         "Rel.: AUC-η in % of the complete value."
     )
     best = r" \textbf{Best} and \underline{second} checkpoint, same scenario and prompting."
-    return escape(said) + (best if len({row.checkpoint for row in table.rows}) > 1 else "")
+    return escape(text) + (best if len(table.checkpoints) > 1 else "")
 
 
 def escape(text: str) -> str:
-    r"""``text`` as LaTeX prints it in any font: what is no Latin letter, with or without accents, is a question mark.
+    r"""Escape ``text`` for LaTeX. A character without a Latin base letter, which fonts may not have, becomes ``?``.
 
     >>> escape("50 % of a_b")
     '50 \\% of a\\_b'

@@ -1,18 +1,23 @@
-"""The report as Markdown: for a pull request, a wiki or a model card."""
+"""The report as Markdown, for a pull request, a wiki or a model card; and how text becomes Markdown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from mmrobust.report.escaping import code, pipes, plain
+from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.report.numbers import UNKNOWN, percent
 from mmrobust.report.published import Published
-from mmrobust.report.rows import UNKNOWN, Row, Section, Table, percent
-from mmrobust.report.tables import Report
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
+
+_MARKUP = re.compile(r"[\\|*`\[\]~]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown takes for markup. An underscore within a word is none: ``macro_f1`` stays as it is."""
 
 
 def render(report: Report) -> str:
-    """``report`` as Markdown: the tables, what was evaluated, and where the numbers come from."""
+    """Write ``report`` as Markdown: the tables, the checkpoints, and where the numbers come from."""
     blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table))]
     for section in report.sections:
         blocks += _section(section)
@@ -22,81 +27,119 @@ def render(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(table: Table) -> list[str]:
-    several = len({row.checkpoint for row in table.rows}) > 1
-    rows = [_row(table, row) for row in table.rows]
+def escape_markdown(text: str) -> str:
+    r"""Escape ``text`` so that Markdown shows it as it is, in one line, also in a table cell.
+
+    >>> escape_markdown("a|b<c> *d* macro_f1 _e_")
+    'a\\|b&lt;c> \\*d\\* macro_f1 \\_e\\_'
+    """
+    whole = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\g<0>", whole)
+
+
+def code_span(text: str, *, in_table: bool = False) -> str:
+    """``text`` as a code span, in one line.
+
+    >>> code_span("a`b")
+    '``a`b``'
+    """
+    line = re.sub(r"\s+", " ", text)
+    line = line.replace("|", "\\|") if in_table else line  # in a table, a bar ends the cell even within a code span
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    gap = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{gap}{line}{gap}{fence}"
+
+
+def pipe_row(cells: Iterable[str]) -> str:
+    """One row of a pipe table; the cells are escaped already."""
+    return f"| {' | '.join(cells)} |"
+
+
+def pipe_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
+    """A pipe table whose first ``left`` columns are aligned left, the others right; the cells are escaped already."""
+    rule = [":---" if i < left else "---:" for i in range(len(head))]
+    return "\n".join(map(pipe_row, (head, rule, *rows)))
+
+
+def _table(table: CurveTable) -> list[str]:
+    several = len(table.checkpoints) > 1
     head = ["scenario", "prompting", "checkpoint", *(f"{rate:g}" for rate in table.rates)]
     head += ["AUC-η", "relative", "worst cell", "drop / 10 pts"]
     natural = f", {table.n_naturally_missing} of them naturally incomplete" if table.n_naturally_missing else ""
     return [
-        f"## {plain(table.dataset)}, {plain(table.split)}: {plain(table.metric)}",
+        f"## {escape_markdown(table.dataset)}, {escape_markdown(table.split)}: {escape_markdown(table.metric)}",
         f"{table.n:,} samples{natural}; {table.uncertainty}. Values in %, by missing rate η."
         + (" Bold: the best checkpoint of a column, for the same scenario and prompting." if several else ""),
-        pipes(head, rows, left=3),
+        pipe_table(head, (_row(table, row) for row in table.rows), left=3),
         "AUC-η: area under the curve over η, divided by the range of rates. Relative: AUC-η in % of the complete "
         "value. Drop: percentage points lost per 10 points of missing rate (least squares).",
     ]
 
 
-def _section(section: Section) -> list[str]:
-    rows = [
-        [f"**{text}**" if section.place(number, column) == 1 else text for column, text in enumerate(map(plain, cells))]
-        for number, cells in enumerate(section.rows)
-    ]
-    columns = [plain(name) for name in section.columns]
-    best = " Bold: the best of what compares." if any(section.better) else ""
-    return [f"## {plain(section.title)}", plain(section.note) + best, pipes(columns, rows, section.labels)]
-
-
-def _row(table: Table, row: Row) -> list[str]:
-    values = []
-    for rate in table.rates:
-        text = percent(row.points[rate].value) if rate in row.points else UNKNOWN
-        values.append(f"**{text}**" if table.is_best(row, rate) else text)
+def _row(table: CurveTable, row: Curve) -> list[str]:
+    values = [_bold_if_best(percent(row.at(rate).value), table.place(row, rate)) for rate in table.rates]
     worst = UNKNOWN
     if not math.isnan(row.worst_value):
         worst = f"{percent(row.worst_value)} (η {row.worst_rate:g}, seed {row.worst_seed:.0f})"
     figures = [percent(row.auc_eta), percent(row.relative_robustness), worst, percent(row.drop_per_10_points)]
-    return [*map(plain, (row.scenario, row.prompting, row.checkpoint)), *values, *figures]
+    return [*map(escape_markdown, (row.scenario, row.prompting, row.checkpoint)), *values, *figures]
+
+
+def _section(section: Section) -> list[str]:
+    rows = [
+        [_bold_if_best(escape_markdown(text), section.place(number, column)) for column, text in enumerate(cells)]
+        for number, cells in enumerate(section.rows)
+    ]
+    best = " Bold: the best of what compares." if any(section.better) else ""
+    return [
+        f"## {escape_markdown(section.title)}",
+        escape_markdown(section.note) + best,
+        pipe_table([*map(escape_markdown, section.columns)], rows, section.labels),
+    ]
+
+
+def _bold_if_best(text: str, place: int | None) -> str:
+    return f"**{text}**" if place == 1 else text
 
 
 def _published(published: Published) -> Iterator[str]:
-    yield f"## Published figures: {plain(published.title)}"
+    yield f"## Published figures: {escape_markdown(published.title)}"
     yield f"As published ({published.source}), not measured here. {published.metric} in %; ours at η = 1."
     for comparison in published.comparisons:
         promptings = ", ".join(f"{name} {percent(value)}" for name, value in comparison.promptings.items())
-        yield f"### {plain(comparison.dataset)}"
-        rows = [
-            [plain(line.source), *(percent(value) for value in line.values), percent(line.average)]
-            for line in comparison.lines
-        ]
-        yield pipes(["source", *published.cases, "average"], rows, left=1)
-        yield f"Ours: {plain(comparison.remark)}. The paper's average by prompting: {promptings}."
-    yield f"### What the methods cost ({plain(published.title)})"
-    costs = [
-        [f"paper: {plain(name)}", *(f"{value:g}" for value in values)] for name, values in published.efficiency.items()
-    ]
-    yield pipes(["source", *published.efficiency_columns], costs, left=1)
+        yield f"### {escape_markdown(comparison.dataset)}"
+        rows = (
+            [escape_markdown(line.source), *map(percent, (*line.values, line.average))] for line in comparison.lines
+        )
+        yield pipe_table(["source", *published.cases, "average"], rows, left=1)
+        yield f"Ours: {escape_markdown(comparison.remark)}. The paper's average by prompting: {promptings}."
+    yield f"### What the methods cost ({escape_markdown(published.title)})"
+    costs = (
+        [f"paper: {escape_markdown(name)}", *(f"{value:g}" for value in values)]
+        for name, values in published.efficiency.items()
+    )
+    yield pipe_table(["source", *published.efficiency_columns], costs, left=1)
 
 
 def _checkpoints(report: Report) -> str:
     facts = {name: report.facts(name) for name in report.checkpoints}
     names = list(next(iter(facts.values()), {}))
-    rows = [[*map(plain, (name, *about.values()))] for name, about in facts.items()]
-    return pipes(["checkpoint", *names], rows, left=1 + len(names))
+    rows = [[*map(escape_markdown, (name, *about.values()))] for name, about in facts.items()]
+    return pipe_table(["checkpoint", *names], rows, left=1 + len(names))
 
 
-def _provenance(report: Report) -> Iterable[str]:
+def _provenance(report: Report) -> Iterator[str]:
     for provenance in report.provenances:
         dataset, versions, git = (provenance.get(key) or {} for key in ("dataset", "versions", "git"))
+        name, split, fingerprint = (str(dataset.get(key)) for key in ("name", "split", "fingerprint"))
+        device = ", ".join(str(provenance[key]) for key in ("device", "dtype") if provenance.get(key))
         lines = {
-            "command": code(provenance["command"]) if provenance.get("command") else None,
-            "data": f"{plain(str(dataset.get('name')))}, split {plain(str(dataset.get('split')))}, "
-            f"fingerprint {code(str(dataset.get('fingerprint')))}",
-            "versions": plain(", ".join(f"{name} {version}" for name, version in versions.items())),
-            "git": git.get("commit") and code(git["commit"]) + (" (dirty)" if git.get("dirty") else ""),
-            "device": plain(", ".join(str(provenance[key]) for key in ("device", "dtype") if provenance.get(key))),
-            "finished": plain(provenance.get("finished") or ""),
+            "command": code_span(provenance["command"]) if provenance.get("command") else None,
+            "data": f"{escape_markdown(name)}, split {escape_markdown(split)}, fingerprint {code_span(fingerprint)}",
+            "versions": escape_markdown(", ".join(f"{name} {version}" for name, version in versions.items())),
+            "git": git.get("commit") and code_span(git["commit"]) + (" (dirty)" if git.get("dirty") else ""),
+            "device": escape_markdown(device),
+            "finished": escape_markdown(provenance.get("finished") or ""),
         }
-        yield "### " + ", ".join(map(plain, provenance.get("checkpoints") or ["results"]))
-        yield "\n".join(f"- {name}: {said}" for name, said in lines.items() if said)
+        yield "### " + ", ".join(map(escape_markdown, provenance.get("checkpoints") or ["results"]))
+        yield "\n".join(f"- {name}: {text}" for name, text in lines.items() if text)

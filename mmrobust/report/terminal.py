@@ -1,4 +1,4 @@
-"""The report as a table in a terminal."""
+"""The report as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.report.numbers import even_subset, percent
 from mmrobust.report.published import Published
-from mmrobust.report.rows import Row, Section, Table, even_subset, percent
-from mmrobust.report.tables import Report
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
 
 _GAP = 2
 _SPACE = " " * _GAP
@@ -23,21 +25,15 @@ _LONGEST_NAME = 28
 _ENOUGH_RATES = 6
 _LONGEST_SPARKLINE = 11
 _BARS = "▁▂▃▄▅▆▇█"
-_FIGURES: dict[str, Callable[[Row], float]] = {
-    "AUC-η": lambda row: row.auc_eta,
-    "rel.": lambda row: row.relative_robustness,
-    "worst": lambda row: row.worst_value,
-    "drop": lambda row: row.drop_per_10_points,
+_FIGURES: dict[str, tuple[Callable[[Curve], float], str]] = {
+    "AUC-η": (lambda row: row.auc_eta, "mean height of the curve"),
+    "rel.": (lambda row: row.relative_robustness, "AUC-η in % of complete"),
+    "worst": (lambda row: row.worst_value, "lowest cell"),
+    "drop": (lambda row: row.drop_per_10_points, "points lost per 10 points of missing rate"),
 }
-"""Most telling first: where the terminal is narrow, the last ones go."""
-_MEANING = {
-    "AUC-η": "AUC-η: mean height of the curve",
-    "rel.": "rel.: AUC-η in % of complete",
-    "worst": "worst: lowest cell",
-    "drop": "drop: points lost per 10 points of missing rate",
-}
+"""Name of a column → its value and what it means. A narrow terminal leaves out the last ones."""
 DROP_STYLES = ((0.01, "green"), (0.05, "default"), (0.15, "yellow"), (0.30, "dark_orange"), (math.inf, "red"))
-"""Colour of a value by how much it lies below the complete one: the first limit that the drop does not pass."""
+"""(limit, colour): a value has the colour of the first limit that its drop below the complete value does not exceed."""
 
 
 def show(report: Report, console: Console, width: int | None = None) -> None:
@@ -45,9 +41,9 @@ def show(report: Report, console: Console, width: int | None = None) -> None:
 
     Args:
         report: what to print.
-        console: where to.
-        width: columns to fit into. By default those of the terminal; without one (a pipe, a file) every rate is shown,
-            however wide that is, unless the variable COLUMNS says otherwise.
+        console: where to print it.
+        width: columns to fit into; by default those of the terminal. Into a pipe or a file every rate is printed,
+            however wide that is, unless the environment variable COLUMNS sets the width.
     """
     if width is None and (console.is_terminal or os.environ.get("COLUMNS")):
         width = console.width
@@ -62,7 +58,7 @@ def show(report: Report, console: Console, width: int | None = None) -> None:
         _show_published(report.published, console, width)
 
 
-def _show_table(table: Table, console: Console, width: int | None) -> None:
+def _show_table(table: CurveTable, console: Console, width: int | None) -> None:
     labels = _labels(table)
     layout = _layout(table, labels, width)
     natural = f" · {table.n_naturally_missing} naturally incomplete" if table.n_naturally_missing else ""
@@ -79,20 +75,16 @@ def _show_table(table: Table, console: Console, width: int | None) -> None:
         rows = zip(table.rows, labels, strict=True)
         _print(console, [layout.row(table, row, label) for row, label in rows if row.scenario == scenario])
         console.print()
-    said = table.uncertainty
+    noise = table.uncertainty
     left_out = len(table.rates) - len(layout.rates)
     some = f" {len(layout.rates)} of {len(table.rates)} rates: a wider terminal shows all." if left_out else ""
-    line(f"Columns: missing rate η.{some} {said[0].upper()}{said[1:]}.", "dim")
-    best = (
-        " Bold: the best checkpoint, same scenario and prompting."
-        if len({row.checkpoint for row in table.rows}) > 1
-        else ""
-    )
-    line("; ".join(_MEANING[name] for name in layout.figures) + "." + best, "dim")
+    line(f"Columns: missing rate η.{some} {noise[0].upper()}{noise[1:]}.", "dim")
+    best = " Bold: the best checkpoint, same scenario and prompting." if len(table.checkpoints) > 1 else ""
+    line("; ".join(f"{name}: {_FIGURES[name][1]}" for name in layout.figures) + "." + best, "dim")
 
 
 def _show_section(section: Section, console: Console, width: int | None) -> None:
-    """Print one more table; where it is too wide, some rates go, evenly, or the last of its other columns."""
+    """Print a further table; if it is too wide, leave out rates, evenly, or the last of its other columns."""
     widest = [max(map(cell_len, column)) for column in zip(section.columns, *section.rows, strict=True)]
     widths = [min(size, _LONGEST_NAME) for size in widest[: section.labels]] + widest[section.labels :]
     numbers: Sequence[float] = range(section.labels, len(section.columns))
@@ -103,11 +95,12 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
         else:
             ends = itertools.accumulate(size + _GAP for size in widths[section.labels :])
             numbers = numbers[: max(1, sum(end <= free for end in ends))]
-    kept = [*range(section.labels), *map(int, numbers)]
-    some = "" if section.is_rate(section.labels) else _left_out(len(section.columns) - len(kept))
+    shown = [*range(section.labels), *map(int, numbers)]
+    left_out = 0 if section.is_rate(section.labels) else len(section.columns) - len(shown)
+    some = f" {left_out} more column{'s' * (left_out > 1)}: a wider terminal shows all." if left_out else ""
 
     def line(cells: Sequence[str]) -> str:
-        aligned = (f"{cells[i]:>{widths[i]}}" if i >= section.labels else _fitted(cells[i], widths[i]) for i in kept)
+        aligned = (f"{cells[i]:>{widths[i]}}" if i >= section.labels else _fitted(cells[i], widths[i]) for i in shown)
         return _SPACE.join(aligned).rstrip()
 
     console.print(Text(section.title, style="bold"), soft_wrap=width is None, width=width)
@@ -115,13 +108,8 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
     console.print(Text(section.note + some, style="dim"), soft_wrap=width is None, width=width)
 
 
-def _left_out(columns: int) -> str:
-    several = "columns" if columns > 1 else "column"
-    return f" {columns} more {several}: a wider terminal shows all." if columns else ""
-
-
 def _show_published(published: Published, console: Console, width: int | None) -> None:
-    """A paper's figures, and ours below them."""
+    """Print a paper's figures, with ours below."""
     sources = [line.source for comparison in published.comparisons for line in comparison.lines]
     names = (*published.cases, "average")
     free = (width or 10_000) - sum(len(name) + _GAP for name in names)
@@ -142,18 +130,18 @@ def _show_published(published: Published, console: Console, width: int | None) -
 
 
 def _print(console: Console, lines: Sequence[Text]) -> None:
-    """Print ``lines`` as they are. One call and no rich table: of hundreds of rows, that takes a tenth of the time."""
+    """Print ``lines`` unchanged. One call without a rich table takes a tenth of the time for hundreds of rows."""
     console.print(Text("\n").join(lines), crop=False, no_wrap=True, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which columns there are, and how wide."""
+    """Which columns are shown, and how wide."""
 
     labels: tuple[int, ...]
     """Widths of the label columns."""
     sparks: tuple[float, ...]
-    """The rates of the sparkline; none where there is none."""
+    """The rates of the sparkline; empty if it is left out."""
     rates: tuple[float, ...]
     figures: tuple[str, ...]
 
@@ -163,44 +151,44 @@ class _Layout:
         names = (*(f"{rate:g}" for rate in self.rates), *self.figures)
         return Text(_SPACE.join((*blank, *(f"{name:>{_NUMBER}}" for name in names))), style="dim")
 
-    def row(self, table: Table, row: Row, label: Sequence[str]) -> Text:
+    def row(self, table: CurveTable, row: Curve, label: Sequence[str]) -> Text:
         """One checkpoint's line."""
-        parts = [Text(_fitted(name, width)) for name, width in zip(label, self.labels, strict=True)]
+        cells = [Text(_fitted(name, width)) for name, width in zip(label, self.labels, strict=True)]
         if self.sparks:
-            parts.append(sparkline(table, row, self.sparks))
-        parts += [_value(table, row, rate) for rate in self.rates]
-        parts += [Text(f"{percent(_FIGURES[name](row)):>{_NUMBER}}", style="dim") for name in self.figures]
-        return Text(_SPACE).join(parts)
+            cells.append(sparkline(table, row, self.sparks))
+        cells += [_value(table, row, rate) for rate in self.rates]
+        cells += [Text(f"{percent(_FIGURES[name][0](row)):>{_NUMBER}}", style="dim") for name in self.figures]
+        return Text(_SPACE).join(cells)
 
 
-def sparkline(table: Table, row: Row, rates: Sequence[float]) -> Text:
-    """The curve of ``row`` in one character per rate, between the lowest and the highest value of the ``table``."""
+def sparkline(table: CurveTable, row: Curve, rates: Sequence[float]) -> Text:
+    """Draw the curve of ``row``, one character per rate, scaled from the lowest to the highest value of ``table``."""
     low, high = table.extent
     line = Text()
     for rate in rates:
-        value = row.points[rate].value if rate in row.points else math.nan
+        value = row.at(rate).value
         height = 0 if math.isnan(value) or high == low else round((value - low) / (high - low) * (len(_BARS) - 1))
         line.append(" " if math.isnan(value) else _BARS[height], style=_style(row, value))
     return line
 
 
 def _fitted(text: str, width: int) -> str:
-    """``text`` in exactly ``width`` columns of the terminal."""
+    """Pad or cut ``text`` to exactly ``width`` columns of the terminal."""
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
-def _labels(table: Table) -> list[tuple[str, ...]]:
-    """What stands before the numbers of each row: the checkpoint, and the prompting where there are several."""
+def _labels(table: CurveTable) -> list[tuple[str, ...]]:
+    """The labels of each row: the checkpoint, and the prompting if there are several."""
     names = [f"  {row.checkpoint}" for row in table.rows]
     if len(table.promptings) == 1:
         return [(name,) for name in names]
     return [(name, row.prompting) for name, row in zip(names, table.rows, strict=True)]
 
 
-def _layout(table: Table, labels: Sequence[tuple[str, ...]], width: int | None) -> _Layout:
-    """What fits into ``width`` columns, labels first, then rates, figures and the sparkline.
+def _layout(table: CurveTable, labels: Sequence[tuple[str, ...]], width: int | None) -> _Layout:
+    """Choose what fits into ``width`` columns: labels first, then rates, figures and the sparkline.
 
-    A pipe gets every rate and figure, and no sparkline: what reads it has use for numbers.
+    A pipe gets every rate and figure but no sparkline, since a program that reads it wants numbers.
     """
     longest = tuple(min(_LONGEST_NAME, max(map(cell_len, column))) for column in zip(*labels, strict=True))
     every = tuple(_FIGURES)
@@ -218,14 +206,14 @@ def _layout(table: Table, labels: Sequence[tuple[str, ...]], width: int | None) 
     return _Layout(longest, sparks, even_subset(table.rates, beside - count), every[:count])
 
 
-def _value(table: Table, row: Row, rate: float) -> Text:
-    """A value, coloured by how far it lies below the complete one, bold where it is the best."""
-    value = row.points[rate].value if rate in row.points else math.nan
+def _value(table: CurveTable, row: Curve, rate: float) -> Text:
+    """A value, coloured by how far it lies below the complete one; the best is bold."""
+    value = row.at(rate).value
     style = _style(row, value)
-    return Text(f"{percent(value):>{_NUMBER}}", style=f"bold {style}" if table.is_best(row, rate) else style)
+    return Text(f"{percent(value):>{_NUMBER}}", style=f"bold {style}" if table.place(row, rate) == 1 else style)
 
 
-def _style(row: Row, value: float) -> str:
+def _style(row: Curve, value: float) -> str:
     if math.isnan(value):
         return "dim"
     if math.isnan(row.complete):

@@ -1,4 +1,4 @@
-"""The verdict of the gate for people and for CI systems, worst first."""
+"""The verdict of the gate, worst cell first, in the formats of ``mmrobust check``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.gate.check import Outcome, Verdict
-from mmrobust.report.escaping import code, plain
-from mmrobust.report.rows import UNKNOWN, p_value, percent
+from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
+from mmrobust.report.numbers import UNKNOWN, p_value, percent, points
 
 MOST_PASSED = 10
-"""How many passed cells a table shows where nothing failed; JSON has them all."""
+"""How many passed cells a table shows if nothing failed; JSON has all."""
 MOST_ANNOTATIONS = 10
-"""GitHub shows no more error annotations of one step."""
+"""GitHub shows at most this many error annotations of one step."""
 SUMMARY_BYTES = 2**20
-"""GitHub takes no longer step summary."""
+"""GitHub accepts a step summary of at most this length."""
 
 
 def show(verdict: Verdict, console: Console) -> None:
-    """Print ``verdict``: what failed, else the cells that came nearest to failing.
+    """Print ``verdict``: the cells that failed, or, if none did, those that came closest to failing.
 
-    Without a terminal the rows keep their width, however wide: a log wraps them itself, and grep finds them.
+    Without a terminal the rows are not wrapped, so that grep finds them; a log wraps them itself.
     """
     if not console.is_terminal:
         console.file.write(table(verdict))
@@ -50,62 +50,65 @@ def table(verdict: Verdict) -> str:
 
 def _rows(verdict: Verdict) -> Table:
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    several, paired = _several(verdict), _paired(verdict)
+    several, paired = len({outcome.checkpoint for outcome in verdict.outcomes}) > 1, _paired(verdict)
     for name in (*["checkpoint"] * several, "cell", "base", "cand", "diff", *["surely", "p"] * paired, "rule"):
         number = name in ("base", "cand", "diff", "surely", "p")
         rows.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for outcome in _shown(verdict):
         style = "green" if outcome.passed else "red"
         labels = [escape(outcome.checkpoint)] * several + [escape(cell_name(outcome))]
-        numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{_points(outcome)}[/]"]
-        sure = [_surely(outcome), p_value(outcome.p_value)] * paired
-        rows.add_row(*labels, *numbers, *sure, escape(outcome.rule))
+        numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{points(outcome.difference)}[/]"]
+        rows.add_row(*labels, *numbers, *_statistics(outcome) * paired, escape(outcome.rule))
     return rows
 
 
 def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
-    """``verdict`` for a pull request or a step summary; where it would be too long, the least bad rows go.
+    """``verdict`` as Markdown, for a pull request or a step summary.
 
     Args:
-        verdict: what to say.
-        most_bytes: of UTF-8.
+        verdict: the verdict.
+        most_bytes: length of the result at most, as UTF-8; the least bad rows are left out to keep to it.
     """
     paired = _paired(verdict)
-    head = ["", "checkpoint", "cell", "baseline", "candidate", "difference", *["surely", "p"] * paired, "rule"]
-    lines = [f"### {'✅' if verdict.passed else '❌'} {plain(_summary(verdict))}", "", _pipe(head)]
-    lines.append(_pipe([":---", ":---", ":---", *["---:"] * (len(head) - 4), ":---"]))
-    notes = ["", *(f"- {plain(note)}" for note in _notes(verdict))]
-    rows = []
-    for outcome in _shown(verdict):
-        said = [
-            "pass" if outcome.passed else "**fail**",
-            plain(outcome.checkpoint),
-            plain(cell_name(outcome)),
-            percent(outcome.baseline),
-            percent(outcome.candidate),
-            _points(outcome),
-            *[_surely(outcome), p_value(outcome.p_value)] * paired,
-            code(outcome.rule, in_table=True),
-        ]
-        rows.append(_pipe(said))
+    head = ["checkpoint", "cell", "baseline", "candidate", "difference", *["surely", "p"] * paired, "rule"]
+    title = f"### {'✅' if verdict.passed else '❌'} {escape_markdown(_summary(verdict))}"
+    rule = [":---"] * 3 + ["---:"] * (len(head) - 3) + [":---"]
+    lines = [title, "", f"| {pipe_row(head)}", pipe_row(rule)]
+    notes = ["", *(f"- {escape_markdown(note)}" for note in _notes(verdict))]
+    rows = [
+        pipe_row(
+            [
+                "pass" if outcome.passed else "**fail**",
+                escape_markdown(outcome.checkpoint),
+                escape_markdown(cell_name(outcome)),
+                percent(outcome.baseline),
+                percent(outcome.candidate),
+                points(outcome.difference),
+                *_statistics(outcome) * paired,
+                code_span(outcome.rule, in_table=True),
+            ]
+        )
+        for outcome in _shown(verdict)
+    ]
     if most_bytes is not None:
-        room = most_bytes - len("\n".join([*lines, *notes]).encode()) - 100
-        kept = _that_fit(rows, room)
-        if kept < len(rows):
-            notes.append(f"- {len(rows) - kept} more cells did not fit here")
-        rows = rows[:kept]
+        free = most_bytes - len("\n".join([*lines, *notes]).encode()) - 100
+        ends = itertools.accumulate(len(row.encode()) + 1 for row in rows)
+        fit = sum(end <= free for end in ends)
+        if fit < len(rows):
+            notes.append(f"- {len(rows) - fit} more cells did not fit here")
+        rows = rows[:fit]
     return "\n".join([*lines, *rows, *notes]) + "\n"
 
 
 def as_json(verdict: Verdict) -> str:
-    """``verdict`` with every cell, for another program."""
+    """``verdict`` as JSON with every cell, for another program."""
     return json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
 def junit(verdict: Verdict) -> str:
-    """``verdict`` as JUnit XML, one test case per cell and rule: every CI system shows it.
+    """``verdict`` as JUnit XML, which every CI system shows, with one test case per cell and rule.
 
-    After the schema that Jenkins publishes for its xUnit plugin.
+    Follows the schema that Jenkins publishes for its xUnit plugin.
     """
     counts = {"tests": str(len(verdict.outcomes)), "failures": str(len(verdict.failures)), "errors": "0"}
     root = ElementTree.Element("testsuites", {"name": "mmrobust check", **counts})
@@ -124,7 +127,7 @@ def junit(verdict: Verdict) -> str:
 
 
 def github(verdict: Verdict) -> str:
-    """``verdict`` as GitHub's workflow commands: an error annotation for each of the worst cells, or a notice."""
+    """``verdict`` as GitHub workflow commands: an error annotation for each of the worst cells, or a notice."""
     if verdict.passed:
         return f"::notice title=mmrobust check::{_command(_summary(verdict))}\n"
     lines = []
@@ -134,24 +137,20 @@ def github(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-VERDICT_FORMATS: dict[str, Callable[[Verdict], str]] = {
-    "table": table,
-    "md": markdown,
-    "json": as_json,
-    "junit": junit,
-    "github": github,
-}
+VERDICT_FORMATS: dict[str, Callable[[Verdict], str]]
+VERDICT_FORMATS = {"table": table, "md": markdown, "json": as_json, "junit": junit, "github": github}
 """The formats of ``mmrobust check --format``."""
 
 
 def cell_name(outcome: Outcome) -> str:
-    """The cell as a rule would name it, and its prompting."""
+    """Name the cell as a rule would, followed by its prompting."""
     return f"{outcome.metric}@{outcome.scenario}/{outcome.missing_rate:g} {outcome.prompting}"
 
 
 def _sentence(outcome: Outcome) -> str:
-    """What happened in a cell that failed."""
-    values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({_points(outcome)} points)"
+    """Say what happened in a cell that failed."""
+    difference = points(outcome.difference)
+    values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({difference} points)"
     sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
     return f"{cell_name(outcome)} of {outcome.checkpoint}: {values}{sure}; under rule {outcome.rule}"
 
@@ -163,8 +162,8 @@ def _summary(verdict: Verdict) -> str:
     if verdict.passed:
         return f"PASS: {compared}, none below its limit"
     worst = verdict.failures[0]
-    points = f"{_points(worst)} points under rule {worst.rule}"
-    return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {points}"
+    drop = f"{points(worst.difference)} points under rule {worst.rule}"
+    return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}"
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:
@@ -176,41 +175,27 @@ def _shown(verdict: Verdict) -> tuple[Outcome, ...]:
     return verdict.failures or verdict.outcomes[:MOST_PASSED]
 
 
-def _several(verdict: Verdict) -> bool:
-    return len({outcome.checkpoint for outcome in verdict.outcomes}) > 1
-
-
 def _paired(verdict: Verdict) -> bool:
     return any(outcome.p_value is not None for outcome in verdict.outcomes)
 
 
-def _points(outcome: Outcome) -> str:
-    """The difference in percentage points, signed."""
-    return f"{100 * outcome.difference:+.1f}"
-
-
 def _surely(outcome: Outcome) -> str:
-    """What the difference surely is not above, in points."""
-    return UNKNOWN if outcome.at_most is None else f"≤ {100 * outcome.at_most:+.1f}"
+    """The upper end of the interval of the difference, in points."""
+    return UNKNOWN if outcome.at_most is None else f"≤ {points(outcome.at_most)}"
+
+
+def _statistics(outcome: Outcome) -> list[str]:
+    """The columns that verdicts with paired intervals have."""
+    return [_surely(outcome), p_value(outcome.p_value)]
 
 
 def _xml(text: str) -> str:
-    """``text`` with no character that XML 1.0 has not."""
+    """``text`` with every character that XML 1.0 does not allow replaced."""
     return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
-def _pipe(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |" if cells[0] else f"| | {' | '.join(cells[1:])} |"
-
-
-def _that_fit(rows: list[str], room: int) -> int:
-    """How many of the rows, from the first, fit into so many bytes."""
-    taken = itertools.accumulate(len(row.encode()) + 1 for row in rows)
-    return sum(total <= room for total in taken)
-
-
 def _command(text: str, of_property: bool = False) -> str:
-    """``text`` as a workflow command takes it."""
+    """Escape ``text`` for a workflow command."""
     for character, coded in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
         text = text.replace(character, coded)
     return text.replace(":", "%3A").replace(",", "%2C") if of_property else text

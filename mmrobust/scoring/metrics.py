@@ -4,8 +4,9 @@ Every metric is a function of :class:`Outcomes` (the logits of N samples, their 
 and gives R values. Weights of one give the metric itself; the counts of R bootstrap resamples give its R bootstrap
 values. Nothing here loops over samples or resamples.
 
-Adding a metric: one function, and one line in :data:`METRICS` for each task that it fits. What a metric of a ranking
-costs is shared by the cells of a grid: those of :data:`RANKED` are computed for many cells at once.
+Adding a metric: one function, one line in ``_METRICS``, and its name in ``mmrobust/storage/tasks.py`` for each task
+that it fits. What a metric of a ranking costs is shared by the cells of a grid: those of :data:`RANKED` are computed
+for many cells at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.runtime.progress import Advance
 from mmrobust.scoring import ranking
 from mmrobust.scoring.ranking import RankedCells
+from mmrobust.storage.tasks import TASK_METRICS
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -202,18 +204,17 @@ def _alone(outcomes: Outcomes) -> RankedCells:
     return RankedCells((outcomes.logits,), one, outcomes.truth.targets, outcomes.truth.weights)
 
 
-METRICS: dict[str, dict[str, Metric]] = {
-    "single-label": {"accuracy": accuracy, "macro_f1": macro_f1},
-    "multi-label": {
-        "macro_f1": macro_f1,
-        "micro_f1": micro_f1,
-        "weighted_f1": weighted_f1,
-        "samples_f1": samples_f1,
-        "map": mean_average_precision,
-    },
-    "binary": {"auroc": auroc, "accuracy": accuracy},
+_METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "micro_f1": micro_f1,
+    "weighted_f1": weighted_f1,
+    "samples_f1": samples_f1,
+    "map": mean_average_precision,
+    "auroc": auroc,
 }
-"""Task → name → metric. All of a task's are computed where none is named."""
+METRICS = {task: {name: _METRICS[name] for name in names} for task, names in TASK_METRICS.items()}
+"""Task → name → metric. All metrics of the task are computed unless some are named."""
 
 RANKED: dict[str, Callable[[RankedCells, Advance], Floats]] = {
     "map": ranking.mean_average_precision,

@@ -18,7 +18,7 @@ from mmrobust.gate.check import Verdict, check
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import FORMATS
-from mmrobust.report.tables import Report, build
+from mmrobust.report.report import Report, build_report
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, make_grid
 from mmrobust.storage.files import atomic_file
@@ -79,7 +79,7 @@ def run_demo(
         for name in (TEACHER, *STUDENTS):
             _train(name, data, out, progress, say)
         results = _evaluate(data, out, progress, say)
-        report = build(list(results.values()))
+        report = build_report(results.values())
         files = tuple(_write(out / f"report.{suffix}", FORMATS[name](report)) for name, suffix in _REPORTS.items())
         verdict = check(results[CANDIDATE], results[BASELINE], [parse_rule(GATE)])
     return DemoOutcome(report, verdict, files)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmrobust.report import efficiency
+from mmrobust.report.costs import TrainingCost, costs_markdown, training_costs
 from mmrobust.scoring.robustness import curves, summarise
 from mmrobust.storage.files import atomic_file
 from mmrobust.storage.results import read_results
@@ -127,19 +127,17 @@ def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
 
 def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
     """The efficiency table of each data set: means over seeds."""
-    seen: dict[str, dict[str, list[efficiency.Cost]]] = {}
+    seen: dict[str, dict[str, list[TrainingCost]]] = {}
     for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # the study's own full before them
         checkpoints = read_results(results_of(out, job)).provenance["checkpoints"]
         under = f" {job.under.scenario} {job.under.missing_rate:g}" if job.under else ""
-        for cost in efficiency.costs({f"{job.method} {job.head}{under}": checkpoints[job.name]}):
+        for cost in training_costs({f"{job.method} {job.head}{under}": checkpoints[job.name]}):
             seen.setdefault(job.dataset, {}).setdefault(cost.name, []).append(cost)
     tables = {dataset: [_mean_cost(costs) for costs in named.values()] for dataset, named in seen.items()}
-    return [
-        f"## {dataset}: what the trainings cost\n\n{efficiency.markdown(costs)}" for dataset, costs in tables.items()
-    ]
+    return [f"## {dataset}: what the trainings cost\n\n{costs_markdown(costs)}" for dataset, costs in tables.items()]
 
 
-def _mean_cost(costs: Sequence[efficiency.Cost]) -> efficiency.Cost:
+def _mean_cost(costs: Sequence[TrainingCost]) -> TrainingCost:
     measured = ("peak_memory", "seconds_per_epoch", "cache_seconds", "energy_joules", "validation")
     means: dict[str, float | None] = {}
     for name in measured:

@@ -109,7 +109,7 @@ def test_flags_come_from_the_environment(cli, runs, monkeypatch):
         (["main", "--baseline", "main", "--fail", "accuracy"], "rule 'accuracy' is not understood"),
         (["main", "--baseline", "main", "--fail", ""], "--fail: its value is empty; give a value, or leave the"),
         (["main", "--baseline", "main", "--fail", "accuracy:-0.1", "--fail", ""], "--fail: its value is empty"),
-        (["main", "--baseline", "main", "--fail", "accuracy@missing-image/0.5:-0.01"], "is for no cell"),
+        (["main", "--baseline", "main", "--fail", "accuracy@missing-image/0.5:-0.01"], "applies to no cell"),
         (["main", "--baseline", "main", "--rules", "gates.toml"], "gates.toml: no such file"),
         (["main", "--baseline", "main", "--format", "jsn"], "unknown format 'jsn': did you mean 'json'"),
         (["main", "--baseline", "main", "--format", "md,json"], "md and json are both for standard output"),

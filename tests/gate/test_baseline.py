@@ -39,7 +39,7 @@ def test_a_dirty_tree_is_refused_unless_it_is_allowed(cli, tmp_path, evaluate_in
     code, out, err = cli("baseline", "save", tmp_path / "run", tmp_path / "main")
     assert (code, out) == (2, "")
     assert "was made from a dirty tree (commit abcdef012345 and uncommitted changes)" in err
-    assert "or say --allow-dirty" in err
+    assert "or pass --allow-dirty" in err
     assert not (tmp_path / "main").exists()
     code, out, _ = cli("baseline", "save", tmp_path / "run", tmp_path / "main", "--allow-dirty")
     assert (code, out.strip()) == (0, str(tmp_path / "main"))
@@ -99,7 +99,7 @@ def test_the_old_one_is_there_until_the_new_one_is_whole(tmp_path, evaluate_into
 def test_results_within_the_old_one_are_not_lost(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "main")
     evaluate_into(tmp_path / "main" / "next", seed=1)
-    with pytest.raises(UsageError, match="is where the results lie already"):
+    with pytest.raises(UsageError, match="the results themselves are there"):
         save_baseline(tmp_path / "main" / "next", tmp_path / "main", replace=True)
     assert (tmp_path / "main" / "next" / "results.parquet").is_file()
 
@@ -126,7 +126,7 @@ def test_a_given_table_is_kept_with_the_predictions_behind_it(tmp_path, given_ta
 def test_a_given_table_that_lacks_is_noted(tmp_path, given_table):
     kept_file(tmp_path / "run", given_table).unlink()
     notes = save_baseline(tmp_path / "run", tmp_path / "main")
-    assert notes == (f"no missing table '{given_table}': limits alone will decide",)
+    assert notes == (f"no missing table '{given_table}': the limits alone will decide",)
 
 
 def test_a_table_s_name_leads_to_no_other_folder(tmp_path):
@@ -137,10 +137,12 @@ def test_what_is_lacking_is_noted(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "run")
     for shard in (tmp_path / "run" / "predictions").iterdir():
         shard.unlink()
-    assert save_baseline(tmp_path / "run", tmp_path / "main") == ("no predictions of 'mmp': limits alone will decide",)
+    assert save_baseline(tmp_path / "run", tmp_path / "main") == (
+        "no predictions of 'mmp': the limits alone will decide",
+    )
 
 
-@pytest.mark.parametrize(("name", "message"), [("main.parquet", "a baseline is a folder"), ("run", "lie already")])
+@pytest.mark.parametrize(("name", "message"), [("main.parquet", "a baseline is a folder"), ("run", "are there")])
 def test_other_places_are_refused(tmp_path, evaluate_into, name, message):
     evaluate_into(tmp_path / "run")
     with pytest.raises(UsageError, match=message):

@@ -121,11 +121,11 @@ def test_cells_under_no_rule_are_counted():
 
 
 def test_a_rule_for_no_cell_is_refused():
-    with pytest.raises(UsageError, match=r"rule 'acuracy:-0\.01' is for no cell .* did you mean 'accuracy'"):
+    with pytest.raises(UsageError, match=r"rule 'acuracy:-0\.01' applies to no cell .* did you mean 'accuracy'"):
         check(evaluated(), evaluated(), rules("acuracy:-0.01"))
     with pytest.raises(UsageError, match="unknown scenario 'missing-imag': did you mean 'missing-image'"):
         check(evaluated(), evaluated(), rules("accuracy@missing-imag:-0.01"))
-    with pytest.raises(UsageError, match=r"is for no cell of the baseline, whose missing rates are 0, 0.7, 1"):
+    with pytest.raises(UsageError, match=r"applies to no cell of the baseline, whose missing rates are 0, 0.7, 1"):
         check(evaluated(), evaluated(), rules("accuracy:-0.01", "accuracy@missing-image/0.75:-0.01"))
 
 
@@ -137,7 +137,7 @@ def test_a_rule_for_no_cell_is_refused():
         ("task", "binary", "the task differs"),
         ("headline_metric", "macro_f1", "the headline metric differs"),
         ("classes", ["odd", "even"], "the classes differ:"),
-        ("fingerprint", None, "the candidate does not say which data it was made on"),
+        ("fingerprint", None, "the candidate does not record which data it was made on"),
     ],
 )
 def test_results_on_other_data_are_not_comparable(key, value, message):
@@ -220,7 +220,7 @@ def test_several_checkpoints_are_compared_by_name():
 def test_nothing_compared_is_never_a_pass():
     frame, provenance = evaluated()
     without = Results(frame[frame.metric != "accuracy"], provenance)
-    with pytest.raises(UsageError, match="is for no cell of the baseline"):
+    with pytest.raises(UsageError, match="applies to no cell of the baseline"):
         check(without, without)
 
 

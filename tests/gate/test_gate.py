@@ -76,7 +76,7 @@ def evaluated_fast(right, samples, grid):
 def judged(before, after, *rules, **settings):
     (baseline, theirs), (candidate, ours) = before, after
     given = [parse_rule(rule) for rule in rules]
-    return check(candidate, baseline, given, predictions=lambda *_: make_pair(theirs, ours), **settings)
+    return check(candidate, baseline, given, read_pair=lambda *_: make_pair(theirs, ours), **settings)
 
 
 def model(random, samples, hardness, churn=0.1, level=0.8):
@@ -218,7 +218,7 @@ def test_a_real_pair_is_decided_by_its_predictions(tmp_path, evaluate_into):
     ("scoring", "message"),
     [
         ({"threshold": 0.4}, "the threshold differs: candidate 0.4, baseline 0.5"),
-        ({"f1_absent": "skip"}, "what a class counts that is absent differs: candidate skip, baseline zero"),
+        ({"f1_absent": "skip"}, "the treatment of absent classes differs: candidate skip, baseline zero"),
     ],
 )
 def test_metrics_that_count_otherwise_are_not_comparable(tmp_path, evaluate_into, scoring, message):

@@ -7,12 +7,13 @@ import io
 
 import pandas as pd
 
-from mmrobust.report import FORMATS, tables
+from mmrobust.report import FORMATS
+from mmrobust.report.report import build_report
 from mmrobust.storage.results import RESULTS_SCHEMA
 
 
 def test_every_row_comes_back_in_full_precision(two):
-    header, *rows = csv.reader(io.StringIO(FORMATS["csv"](tables.build(two))))
+    header, *rows = csv.reader(io.StringIO(FORMATS["csv"](build_report(two))))
     assert header == RESULTS_SCHEMA.names
     whole = pd.concat([frame for frame, _ in two], ignore_index=True)
     assert len(rows) == len(whole)
@@ -21,5 +22,5 @@ def test_every_row_comes_back_in_full_precision(two):
 
 
 def test_other_metrics_are_there_unless_one_is_named(two):
-    assert "macro_f1" in FORMATS["csv"](tables.build(two))
-    assert "macro_f1" not in FORMATS["csv"](tables.build(two, metric="accuracy"))
+    assert "macro_f1" in FORMATS["csv"](build_report(two))
+    assert "macro_f1" not in FORMATS["csv"](build_report(two, metric="accuracy"))

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from mmrobust.errors import UsageError
-from mmrobust.report import figures, sections, tables
+from mmrobust.report import figures
+from mmrobust.report.analyses import read_behind, with_sections
+from mmrobust.report.report import build_report, read_distinct
 from mmrobust.scenarios.grid import Grid
 
 
 def test_every_chart_is_a_png_an_svg_and_a_pdf(two, tmp_path):
-    files = figures.draw(tables.build(two, promptings=["situation"]), tmp_path / "pictures")
+    files = figures.draw(build_report(two, promptings=["situation"]), tmp_path / "pictures")
     charts = ("digits-test-accuracy-curves", "digits-test-accuracy-ranges")
     assert [file.name for file in files] == [f"{chart}.{end}" for chart in charts for end in ("png", "svg", "pdf")]
     assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == sorted(file.name for file in files)
@@ -33,13 +35,12 @@ def test_sections_have_pictures_of_their_own(tmp_path, evaluate_into):
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation", "concat"))
     for name, lost in (("a", 0.5), ("b", 3.0)):
         evaluate_into(tmp_path / name, name=name, lost={"missing-text": lost}, grid=grid)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    read = tables.read(paths)
-    for results, rate in zip(read, (0.0, 0.7), strict=True):
+    read = read_distinct([tmp_path / "a", tmp_path / "b"])
+    for results, rate in zip(read.values(), (0.0, 0.7), strict=True):
         (about,) = results.provenance["checkpoints"].values()
         about["training"] = {"scenario": "missing-both", "missing_rate": rate}
-    stored = sections.read_behind(paths, read)
-    report = sections.with_sections(tables.build(read), baseline="a", stored=stored)
+    stored = read_behind(read)
+    report = with_sections(build_report(read.values()), baseline="a", stored=stored)
     files = figures.draw(report, tmp_path / "pictures")
     kinds = ["standings", "prompting", "rates", "effective", "classes", "reliability"]
     assert [file.name for file in files if file.suffix == ".svg"][2:] == [f"made-test-accuracy-{k}.svg" for k in kinds]
@@ -67,7 +68,7 @@ def test_file_names_are_portable_and_unique():
 
 
 def test_published_figures_have_a_picture_of_their_own(two, tmp_path):
-    report = tables.build(two, promptings=["situation"]).with_published("ptm")
+    report = build_report(two, promptings=["situation"]).with_published("ptm")
     names = [name for name, _ in figures._charts(report)]
     assert names[-2:] == ["published-UrbanSound8K-AV", "published-CIFAR10-AV"]
 
@@ -75,7 +76,7 @@ def test_published_figures_have_a_picture_of_their_own(two, tmp_path):
 def test_a_file_in_the_way_is_named(two, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(UsageError, match="taken: is a file; name a folder"):
-        figures.draw(tables.build(two), tmp_path / "taken")
+        figures.draw(build_report(two), tmp_path / "taken")
 
 
 @pytest.mark.parametrize("absent", ["altair", "vl_convert"])

@@ -7,12 +7,13 @@ import json
 import pytest
 
 from mmrobust.report import json as as_json
-from mmrobust.report import sections, tables
+from mmrobust.report.analyses import with_sections
+from mmrobust.report.report import build_report
 from mmrobust.storage.results import Results
 
 
 def test_tables_points_and_figures_are_there_in_full_precision(two):
-    report = tables.build(two)
+    report = build_report(two)
     said = json.loads(as_json.render(report))
     (table,), (own,) = said["tables"], report.tables
     assert (table["dataset"], table["metric"], table["n"], table["rates"]) == (
@@ -29,21 +30,21 @@ def test_tables_points_and_figures_are_there_in_full_precision(two):
 
 def test_what_is_not_known_is_null(make_results):
     frame, provenance = make_results(rates=(0.5, 1.0), seeds=(0,))
-    said = json.loads(as_json.render(tables.build([Results(frame, provenance)])))
+    said = json.loads(as_json.render(build_report([Results(frame, provenance)])))
     row = said["tables"][0]["rows"][0]
     assert row["complete"] is None
     assert row["points"][0]["spread"] is None
 
 
 def test_further_tables_give_the_figures_behind_them(two):
-    said = json.loads(as_json.render(sections.with_sections(tables.build(two), baseline="none")))
+    said = json.loads(as_json.render(with_sections(build_report(two), baseline="none")))
     by_kind = {section["kind"]: section["figures"] for section in said["sections"]}
     assert set(by_kind) == {"standings", "prompting", "effective"}
     assert [row["checkpoint"] for row in by_kind["standings"]] == ["mmp", "none"]
 
 
 def test_published_figures_are_named_as_such(two):
-    said = json.loads(as_json.render(tables.build(two).with_published("ptm")))
+    said = json.loads(as_json.render(build_report(two).with_published("ptm")))
     sources = {line["source"].split(":")[0] for table in said["published"]["comparisons"] for line in table["lines"]}
     assert sources == {"paper", "ours"}
     assert said["published"]["comparisons"][0]["lines"][3]["average"] == pytest.approx(0.91)

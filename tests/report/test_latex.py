@@ -9,8 +9,10 @@ import subprocess
 
 import pytest
 
-from mmrobust.report import FORMATS, sections, tables
+from mmrobust.report import FORMATS
+from mmrobust.report.analyses import with_sections
 from mmrobust.report.latex import MOST_ROWS, escape
+from mmrobust.report.report import build_report
 
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 
@@ -24,8 +26,8 @@ def compiled(folder, name):
 
 
 def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, make_results):
-    text = FORMATS["latex"](tables.build([*two, make_results("dcp", strength=0.9)], promptings=["situation"]))
-    (table,) = tables.build([*two, make_results("dcp", strength=0.9)], promptings=["situation"]).tables
+    text = FORMATS["latex"](build_report([*two, make_results("dcp", strength=0.9)], promptings=["situation"]))
+    (table,) = build_report([*two, make_results("dcp", strength=0.9)], promptings=["situation"]).tables
     at_one = {row.checkpoint: row for row in table.rows if row.scenario == "missing-image"}
     order = sorted(at_one, key=lambda name: -at_one[name].points[1.0].value)
     block = text[text.index("missing-image") : text.index("missing-text")]
@@ -39,7 +41,7 @@ def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, 
 
 
 def test_sections_mark_the_best_where_something_is_better(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
+    report = with_sections(build_report(two), baseline="none")
     standing, gap, effective = (
         FORMATS["latex"](dataclasses.replace(report, tables=(), sections=(section,))) for section in report.sections
     )
@@ -54,7 +56,7 @@ def test_sections_mark_the_best_where_something_is_better(two):
 
 
 def test_a_single_checkpoint_is_marked_nowhere(two):
-    text = FORMATS["latex"](tables.build(two[:1]))
+    text = FORMATS["latex"](build_report(two[:1]))
     assert r"\textbf" not in text
     assert r"\underline" not in text
 
@@ -69,8 +71,8 @@ def test_names_are_escaped():
 @needs_latex
 def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
     odd = ("a_b & 100% {of} 名 \\x", "[9em] x", "* y")
-    report = tables.build([*two, *map(make_results, odd)]).with_published("ptm")
-    report = sections.with_sections(report, baseline="none")
+    report = build_report([*two, *map(make_results, odd)]).with_published("ptm")
+    report = with_sections(report, baseline="none")
     assert [section.kind for section in report.sections] == ["standings", "prompting", "effective"]
     (tmp_path / "report.tex").write_text(FORMATS["latex"](report), encoding="utf-8")
     log = compiled(tmp_path, "report.tex")
@@ -88,7 +90,7 @@ def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
 @needs_latex
 def test_fifty_checkpoints_run_over_several_pages(make_results, tmp_path):
     many = [make_results(f"model-{i:02d}", rates=(0.0, 1.0), seeds=(0,), promptings=("situation",)) for i in range(50)]
-    text = FORMATS["latex"](tables.build(many))
+    text = FORMATS["latex"](build_report(many))
     assert text.count("model-") == 150 > MOST_ROWS
     assert r"\begin{longtable}" in text
     (tmp_path / "long.tex").write_text(text, encoding="utf-8")

@@ -9,12 +9,15 @@ from dataclasses import replace
 from markdown_it import MarkdownIt
 
 from mmrobust.gate.check import Outcome, Verdict
-from mmrobust.report import FORMATS, efficiency, sections, tables, verdict
+from mmrobust.report import FORMATS, verdict
+from mmrobust.report.analyses import with_costs, with_sections
+from mmrobust.report.costs import costs_markdown, training_costs
+from mmrobust.report.report import build_report
 from mmrobust.storage.results import Results
 
 
 def test_every_rate_and_figure_is_in_the_table(two):
-    text = FORMATS["markdown"](tables.build(two))
+    text = FORMATS["markdown"](build_report(two))
     header = next(line for line in text.splitlines() if line.startswith("| scenario"))
     cells = [cell.strip() for cell in header.strip("|").split("|")]
     assert cells[:3] == ["scenario", "prompting", "checkpoint"]
@@ -26,7 +29,7 @@ def test_every_rate_and_figure_is_in_the_table(two):
 
 
 def test_it_renders_as_tables(two):
-    report = sections.with_sections(tables.build(two), baseline="none").with_published("ptm")
+    report = with_sections(build_report(two), baseline="none").with_published("ptm")
     text = FORMATS["markdown"](report)
     page = MarkdownIt("commonmark").enable("table").render(text)
     found = [re.findall(r"<tr>(.*?)</tr>", table, re.S) for table in re.findall(r"<table>.*?</table>", page, re.S)]
@@ -38,7 +41,7 @@ def test_it_renders_as_tables(two):
 
 
 def test_the_best_is_bold_and_the_worst_cell_is_named(two):
-    text = FORMATS["markdown"](tables.build(two))
+    text = FORMATS["markdown"](build_report(two))
     row = next(line for line in text.splitlines() if line.startswith("| missing-image | situation | mmp"))
     assert "**" in row
     frame = two[1].frame
@@ -48,7 +51,7 @@ def test_the_best_is_bold_and_the_worst_cell_is_named(two):
 
 
 def test_checkpoints_and_provenance_are_told(two):
-    text = FORMATS["markdown"](tables.build(two))
+    text = FORMATS["markdown"](build_report(two))
     assert "| mmp | mmp | linear | tiny-vilt | – | ones | of-mmp |" in text
     assert "- command: `mmrobust eval runs/mmp --data digits --out results`" in text
     assert "- data: digits, split test, fingerprint `0123abcd`" in text
@@ -58,7 +61,7 @@ def test_checkpoints_and_provenance_are_told(two):
 
 
 def test_a_name_cannot_break_the_table(make_results):
-    text = FORMATS["markdown"](tables.build([make_results("a|b<c>", rates=(0.0,), seeds=(0,))]))
+    text = FORMATS["markdown"](build_report([make_results("a|b<c>", rates=(0.0,), seeds=(0,))]))
     assert "a\\|b&lt;c>" in text
 
 
@@ -76,8 +79,8 @@ def test_any_name_is_shown_as_it_is(make_results):
     frame, provenance = make_results(ODD, rates=(0.0, 1.0), seeds=(0,))
     provenance["command"] = f"mmrobust eval '{ODD}' `pwd`"
     provenance["checkpoints"][ODD]["training"] = {"efficiency": COST}
-    built = tables.build([Results(frame, provenance), make_results("none", rates=(0.0, 1.0), seeds=(0,))])
-    report = sections.with_costs(sections.with_sections(built, baseline=ODD))
+    built = build_report([Results(frame, provenance), make_results("none", rates=(0.0, 1.0), seeds=(0,))])
+    report = with_costs(with_sections(built, baseline=ODD))
     assert ODD in next(section for section in report.sections if section.kind == "effective").note
     page = rendered(FORMATS["markdown"](report))
     assert page.count(ODD) == FORMATS["markdown"](report).count("b \\*c") + 1  # and once in the command
@@ -91,8 +94,8 @@ COST = {
 
 
 def test_costs_and_verdicts_show_any_name(make_results):
-    found = efficiency.costs({ODD: {"method": "full", "training": {"efficiency": COST}}})
-    assert rendered(efficiency.markdown(found)).count(ODD) == 2  # in its row, and in the note on ratios
+    found = training_costs({ODD: {"method": "full", "training": {"efficiency": COST}}})
+    assert rendered(costs_markdown(found)).count(ODD) == 2  # in its row, and in the note on ratios
     about = {"checkpoint": ODD, "scenario": "missing-text", "missing_rate": 1.0, "prompting": "situation", "seeds": 1}
     values = {"baseline": 0.9, "candidate": 0.8, "limit": 0.89, "passed": False}
     failed = Outcome(**about, metric="macro_f1", rule="macro_f1:-0.01", kind="drop", **values)
@@ -103,6 +106,6 @@ def test_costs_and_verdicts_show_any_name(make_results):
 
 def test_sparse_provenance_is_enough(make_results):
     frame, provenance = make_results(rates=(0.0,), seeds=(0,))
-    text = FORMATS["markdown"](tables.build([Results(frame, {"dataset": provenance["dataset"]})]))
+    text = FORMATS["markdown"](build_report([Results(frame, {"dataset": provenance["dataset"]})]))
     assert "## Provenance" in text
     assert "None" not in text

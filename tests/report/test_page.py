@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmrobust.cli import app
-from mmrobust.report import tables
+from mmrobust.report.report import build_report
 from mmrobust.storage.results import read_results
 
 PHONE = {"width": 390, "height": 844}
@@ -58,7 +58,7 @@ def test_every_chart_is_drawn_with_its_values(opened, grid):
         assert page.locator(f"#s-{kind} svg.marks").count() >= 3
     assert page.locator("#s-standings svg.marks").count() == 1
     assert page.locator("#s-standings .mark-rule.role-mark line").count() == 4  # the intervals
-    (table,) = tables.build([read_results(grid)]).tables
+    (table,) = build_report([read_results(grid)]).tables
     said = page.locator("#curves svg.marks").first.get_attribute("aria-label")
     for row in table.rows[:4]:
         first, last = (100 * row.points[rate].value for rate in (0.0, 1.0))
@@ -67,7 +67,7 @@ def test_every_chart_is_drawn_with_its_values(opened, grid):
 
 def test_the_tables_hold_what_the_report_holds(opened, grid):
     page = opened()
-    (table,) = tables.build([read_results(grid)]).tables
+    (table,) = build_report([read_results(grid)]).tables
     rows = page.locator("#values tbody tr")
     assert rows.count() == len(table.rows) == 12
     cells = rows.first.locator("td").all_inner_texts()

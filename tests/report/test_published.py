@@ -10,8 +10,9 @@ from markdown_it import MarkdownIt
 
 from mmrobust.cases import noisy_cases
 from mmrobust.errors import UsageError
-from mmrobust.report import FORMATS, tables
+from mmrobust.report import FORMATS
 from mmrobust.report.published import beside
+from mmrobust.report.report import build_report
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
@@ -52,7 +53,7 @@ def test_the_papers_averages_are_those_of_its_cases():
 
 
 def test_ours_stand_beside_the_table_of_the_same_data_in_the_same_cases(noisy):
-    report = tables.build([noisy]).with_published("ptm")
+    report = build_report([noisy]).with_published("ptm")
     same, other = report.published.comparisons
     assert [line.source for line in same.lines] == [
         "paper: CAV-MAE", "paper: LoRA", "paper: Adapter", "paper: PTM", "ours: ours on urbansound8k-av",
@@ -66,7 +67,7 @@ def test_ours_stand_beside_the_table_of_the_same_data_in_the_same_cases(noisy):
 
 
 def test_cases_that_were_not_evaluated_are_dashes_and_said(two):
-    comparison = tables.build(two).with_published("ptm").published.comparisons[0]
+    comparison = build_report(two).with_published("ptm").published.comparisons[0]
     ours = [line for line in comparison.lines if line.ours]
     assert len(ours) == 2
     assert all(math.isnan(value) for line in ours for value in line.values[1:])
@@ -75,11 +76,11 @@ def test_cases_that_were_not_evaluated_are_dashes_and_said(two):
 
 def test_an_unknown_paper_is_refused(two):
     with pytest.raises(UsageError, match="unknown published figures 'ptn': did you mean 'ptm'"):
-        tables.build(two).with_published("ptn")
+        build_report(two).with_published("ptn")
 
 
 def test_in_markdown_they_are_a_table_named_as_published(noisy):
-    text = FORMATS["markdown"](tables.build([noisy]).with_published("ptm"))
+    text = FORMATS["markdown"](build_report([noisy]).with_published("ptm"))
     assert "As published (README of the released code" in text
     assert "| ours: ours on urbansound8k-av | 100.0 | 90.0 | 80.0 | 70.0 | 85.0 |" in text
     assert "| paper: PTM | 3.2 | 17.8 | 2.4 | 0.88 |" in text

@@ -6,7 +6,8 @@ import pytest
 
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
-from mmrobust.report import sections, tables
+from mmrobust.report.analyses import with_sections
+from mmrobust.report.report import build_report
 from mmrobust.scenarios.grid import Grid
 from mmrobust.storage.results import read_results
 from mmrobust.training.loop import train
@@ -40,7 +41,7 @@ def results(trained, digits, tmp_path_factory):
 
 def test_the_map_holds_what_the_results_hold(results):
     read = read_results(results)
-    report = sections.with_sections(tables.build([read]))
+    report = with_sections(build_report([read]))
     (section,) = (section for section in report.sections if section.kind == "rates")
     assert [row[:4] for row in section.rows] == [
         ("missing-text", "situation", "none + linear", f"missing-both {rate:g}") for rate in RATES

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmrobust.report import rows, sections, tables, terminal
+from mmrobust.report import terminal
+from mmrobust.report.analyses import with_sections
+from mmrobust.report.numbers import even_subset
+from mmrobust.report.report import build_report
 from mmrobust.storage.results import Results
 
 
@@ -34,19 +37,19 @@ def no_columns(monkeypatch):
 
 @pytest.mark.parametrize("width", [50, 80, 100, 140, 200])
 def test_no_line_is_wider_than_the_terminal(two, width):
-    lines = shown(tables.build(two), width).splitlines()
+    lines = shown(build_report(two), width).splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0] == "digits · test · 80 samples · accuracy in %"[:width]
 
 
 def test_80_columns_show_an_even_subset_of_the_rates_and_say_so(two):
-    text = shown(tables.build(two, promptings=["situation"]), 80)
+    text = shown(build_report(two, promptings=["situation"]), 80)
     assert text.splitlines()[1].split()[:6] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert "6 of 11 rates: a wider terminal shows all" in " ".join(text.split())
 
 
 def test_140_columns_show_everything(two):
-    text = shown(tables.build(two), 140)
+    text = shown(build_report(two), 140)
     assert text.splitlines()[1].split() == [
         *(f"{rate / 10:g}" for rate in range(11)),
         "AUC-η",
@@ -58,7 +61,7 @@ def test_140_columns_show_everything(two):
 
 
 def test_a_pipe_gets_every_rate_in_whole_lines_and_no_escape_codes(two):
-    text = shown(tables.build(two))
+    text = shown(build_report(two))
     assert "\x1b" not in text
     assert text.splitlines()[1].split()[:11] == [f"{rate / 10:g}" for rate in range(11)]
     rows = [line for line in text.splitlines() if line.startswith("  mmp")]
@@ -68,26 +71,26 @@ def test_a_pipe_gets_every_rate_in_whole_lines_and_no_escape_codes(two):
 
 def test_columns_rules_a_pipe_as_well(two, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    assert max(map(len, shown(tables.build(two)).splitlines()[1:20])) <= 80
+    assert max(map(len, shown(build_report(two)).splitlines()[1:20])) <= 80
 
 
 def test_scenarios_group_the_checkpoints(two):
-    lines = shown(tables.build(two, promptings=["situation"]), 140).splitlines()
+    lines = shown(build_report(two, promptings=["situation"]), 140).splitlines()
     at = lines.index("missing-text")
     assert [line.split()[0] for line in lines[at + 1 : at + 3]] == ["none", "mmp"]
 
 
 def test_values_are_coloured_by_their_drop_and_the_best_is_bold(two):
-    text = shown(tables.build(two), 140, colour=True)
+    text = shown(build_report(two), 140, colour=True)
     assert "\x1b[1;38;5;208m" in text or "\x1b[1;33m" in text or "\x1b[1;32m" in text  # bold and coloured
     assert "\x1b[31m" in text  # the weaker model's large drop
-    alone = shown(tables.build(two[:1]), 140, colour=True)
+    alone = shown(build_report(two[:1]), 140, colour=True)
     assert "Bold" not in alone
 
 
 def test_long_names_leave_room_for_numbers(make_results):
     name = "a-checkpoint-with-a-name-that-goes-on-and-on-and-on"
-    text = shown(tables.build([make_results(name)]), 80)
+    text = shown(build_report([make_results(name)]), 80)
     assert max(map(len, text.splitlines())) <= 80
     assert "a-checkpoint-with-a-name" in text
 
@@ -95,27 +98,27 @@ def test_long_names_leave_room_for_numbers(make_results):
 def test_what_is_not_known_is_a_dash(make_results):
     frame, provenance = make_results(rates=(0.5, 1.0), seeds=(0,))
     undefined = frame["value"].where(frame["missing_rate"] < 1)
-    text = shown(tables.build([Results(frame.assign(value=undefined), provenance)]), 140)
+    text = shown(build_report([Results(frame.assign(value=undefined), provenance)]), 140)
     row = next(line for line in text.splitlines() if line.startswith("  mmp"))
     assert row.split()[3:6] == ["–", "–", "–"]
 
 
 def test_naturally_missing_samples_are_mentioned(make_results):
     frame, provenance = make_results(rates=(0.0,), seeds=(0,))
-    text = shown(tables.build([Results(frame.assign(n_naturally_missing=7), provenance)]), 140)
+    text = shown(build_report([Results(frame.assign(n_naturally_missing=7), provenance)]), 140)
     assert "80 samples · 7 naturally incomplete" in text
 
 
 def test_even_subset_keeps_both_ends():
     rates = tuple(np.linspace(0, 1, 11).round(1).tolist())
-    assert rows.even_subset(rates, 3) == (0.0, 0.5, 1.0)
-    assert rows.even_subset(rates, 2) == (0.0, 1.0)
-    assert rows.even_subset(rates, 1) == (1.0,)
-    assert rows.even_subset(rates, 20) == rates
+    assert even_subset(rates, 3) == (0.0, 0.5, 1.0)
+    assert even_subset(rates, 2) == (0.0, 1.0)
+    assert even_subset(rates, 1) == (1.0,)
+    assert even_subset(rates, 20) == rates
 
 
 def test_a_sparkline_shows_the_curve_where_there_is_room(two):
-    report = tables.build(two, promptings=["situation"])
+    report = build_report(two, promptings=["situation"])
     row = next(line for line in shown(report, 100).splitlines() if line.startswith("  none"))
     line = row.split()[1]
     assert len(line) == 11
@@ -126,7 +129,7 @@ def test_a_sparkline_shows_the_curve_where_there_is_room(two):
 
 
 def test_further_tables_give_up_their_last_columns_where_it_is_narrow(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
+    report = with_sections(build_report(two), baseline="none")
     for width in (60, 80, 120):
         assert max(map(len, shown(report, width).splitlines())) <= width
     assert "mean rank" in shown(report, 40)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as reference
 
-from mmrobust.data.format import TASK_METRICS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.scoring import ranking
 from mmrobust.scoring.metrics import METRICS, RANKED, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix
@@ -150,10 +149,6 @@ def test_equal_logits_choose_the_lowest_class():
 def test_a_sigmoid_of_exactly_one_half_is_positive():
     outcomes = Outcomes(np.zeros((1, 2)), WeightedTruth(np.ones((1, 2), dtype=bool), np.ones((1, 1))), several=True)
     assert outcomes.predicted.all()
-
-
-def test_the_metrics_of_each_task_are_those_a_data_set_may_name():
-    assert {task: tuple(metrics) for task, metrics in METRICS.items()} == TASK_METRICS
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name():

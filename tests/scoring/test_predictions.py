@@ -119,5 +119,5 @@ def test_predictions_that_are_not_those_of_the_results_are_refused(tmp_path, eva
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, mmrobust.scoring.predictions, mmrobust.report.sections; assert 'torch' not in sys.modules"
+    code = "import sys, mmrobust.scoring.predictions, mmrobust.report.analyses; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmrobust.data.format import TASK_METRICS, DatasetInfo
+from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare import food101, hateful_memes, mmimdb
 from mmrobust.data.prepare.intake import Intake, Listed, Remark, check_media, no_remark
 from mmrobust.data.prepare.plots import PLOTS, texts_of
@@ -34,6 +34,7 @@ from mmrobust.errors import DataError, unknown_name
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.storage.files import check_file, refuse_to_overwrite
 from mmrobust.storage.parquet import reading
+from mmrobust.storage.tasks import TASK_METRICS
 
 
 @dataclass(frozen=True)

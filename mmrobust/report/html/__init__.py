@@ -1,45 +1,63 @@
-"""The report as one self-contained page: it works from disk, with no network, in light and dark, by mouse and keyboard.
+"""The report as one self-contained page: it works from disk, without network, in light and dark, by mouse and keyboard.
 
-- ``page.html`` is the frame, ``page.css`` the looks; ``state.js``, ``charts.js``, ``tables.js``, ``sections.js``
-  and ``page.js`` the behaviour, in this order;
-- ``content.py`` says what of the report goes into the page;
-- ``assets.py`` makes the two files that nobody writes by hand.
+- ``page.html`` is the template, ``page.css`` the style; ``state.js``, ``charts.js``, ``tables.js``, ``sections.js`` and
+  ``page.js``, in this order, are the behaviour;
+- ``page_data.py`` chooses what of the report the page carries;
+- ``charts.json`` and ``vega.min.js.gz`` are written by ``scripts/write_charts.py``, so that making a page takes neither
+  Altair nor the seconds that it needs;
+- ``comparison.html`` is the template of :mod:`mmrobust.report.comparison`.
 """
 
 from __future__ import annotations
 
-import html
+import gzip
 import json
-import re
-from typing import Any
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
-from mmrobust.report.html import assets
-from mmrobust.report.html.content import page_content
-from mmrobust.report.tables import Report
+from mmrobust.report.html.page_data import build_page_data
+from mmrobust.report.report import Report
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+BUNDLE, CHARTS = "vega.min.js.gz", "charts.json"
 SCRIPTS = ("state.js", "charts.js", "tables.js", "sections.js", "page.js")
 
 
 def render(report: Report) -> str:
-    """``report`` as a page of HTML that asks nothing of the network."""
-    parts = {
-        "TITLE": html.escape(_title(report)),
-        "STYLE": assets.read("page.css"),
-        "VEGA": assets.read(assets.BUNDLE),
-        "CHARTS": _inline(json.loads(assets.read(assets.CHARTS))),
-        "CONTENT": _inline(page_content(report)),
-        "SCRIPT": "\n".join(assets.read(name) for name in SCRIPTS),
-    }
-    # At one go: what a part holds is no place for another.
-    return re.sub("@@([A-Z]+)@@", lambda place: parts[place[1]], assets.read("page.html"))
+    """Write ``report`` as a page of HTML that fetches nothing."""
+    from markupsafe import Markup
 
-
-def _title(report: Report) -> str:
     names = list(dict.fromkeys(table.dataset for table in report.tables))
-    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Robustness report: {told}"
+    return fill_template(
+        "page.html",
+        datasets=", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+        style=Markup(read_asset("page.css")),
+        vega=Markup(read_asset(BUNDLE)),
+        charts=_script_json(json.loads(read_asset(CHARTS))),
+        report=_script_json(build_page_data(report)),
+        script=Markup("\n".join(read_asset(name) for name in SCRIPTS)),
+    )
 
 
-def _inline(value: Any) -> str:
-    """``value`` as JSON that cannot end the script element that it stands in."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def fill_template(name: str, **values: Any) -> str:
+    """Fill a Jinja template of this folder; every value that is not ``Markup`` is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(read_asset(name)).render(values)
+
+
+def read_asset(name: str) -> str:
+    """Read a text file of this folder, decompressed if its name ends with ``.gz``."""
+    content = (files(__package__) / name).read_bytes()
+    return (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+
+
+def _script_json(value: Any) -> Markup:
+    """``value`` as JSON that cannot end the script element around it."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))

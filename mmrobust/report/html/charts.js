@@ -1,9 +1,9 @@
-// The charts: specifications made with Altair, filled with the rows that the filters let through.
+// The charts: specifications made with Altair, filled with the rows that pass the filters.
 
 let views = [];
 let drawing = 0;
 
-/** Vega's looks, from the page's own colours. */
+/** Vega's configuration, in the colours of the page. */
 function looks() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(name).trim();
@@ -17,7 +17,7 @@ function looks() {
   };
 }
 
-/** One chart in a panel: its title, what a screen reader says, its specification and its rows. */
+/** A panel with one chart: its title, its text for screen readers, the name of its specification, and its rows. */
 function panel(title, aside, said, name, values, options = {}) {
   const chart = make("div", { class: "chart" });
   const figure = make("figure", { class: "panel" }, make("figcaption", {}, make("h3", {}, title), make("span", { class: "muted" }, aside)), chart);
@@ -33,7 +33,7 @@ async function embed(one, number) {
   const { view } = await vegaEmbed(one.chart, spec, options);
   if (number !== drawing) return view.finalize();
   const graphic = one.chart.querySelector("svg.marks");
-  // One picture with one description: not every mark on its own.
+  // Describe the picture as a whole, not every mark.
   if (graphic) { graphic.setAttribute("role", "img"); graphic.setAttribute("aria-label", one.said); }
   for (const name of ["role", "aria-label", "aria-roledescription"]) graphic?.closest(".chart-wrapper")?.removeAttribute(name);
   const menu = one.chart.querySelector("summary");
@@ -41,7 +41,7 @@ async function embed(one, number) {
   views.push(view);
 }
 
-/** Rows of a curve, one for each rate with a value. */
+/** The rows of a curve, one for each rate with a value. */
 function curveRows(row) {
   return table().rates.flatMap((rate, i) => row.v[i] == null ? [] : [{
     checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), dash: dash(row.c), rate,
@@ -56,7 +56,7 @@ function rangeRow(row) {
   };
 }
 
-/** Groups of the shown rows by scenario and prompting, in the order of the table. */
+/** The shown rows grouped by scenario and prompting, in the order of the table. */
 function groups() {
   const found = new Map();
   for (const row of rows()) {
@@ -64,11 +64,11 @@ function groups() {
     if (!found.has(key)) found.set(key, []);
     found.get(key).push(row);
   }
-  // One prompting after the other, so that a row of panels is one prompting.
+  // Ordered by prompting, so that a row of panels has one prompting.
   return [...found.values()].sort((a, b) => a[0].p - b[0].p);
 }
 
-/** Where the values of all panels begin and end, so that they can be compared. */
+/** Ends of the scale that all panels share, so that they can be compared. */
 function ends(all, within = true) {
   const known = all.filter((v) => v != null && Number.isFinite(v));
   if (!known.length) return null;
@@ -111,12 +111,12 @@ async function drawCharts() {
   try {
     await Promise.all(panels.map((one) => embed(one, number)));
   } catch (error) {
-    if (number === drawing) throw error; // a chart of an earlier choice may fail: its place is gone
+    if (number === drawing) throw error; // a chart of an earlier choice may fail, as its element is gone
   }
   if (number === drawing) { setFocus(state.focus); document.body.dataset.drawn = number; }
 }
 
-/** Set one checkpoint off from the others, or none. */
+/** Highlight one checkpoint, or none. */
 function setFocus(c) {
   state.focus = c;
   const name = c == null ? null : NAMES.checkpoint[c];

@@ -1,9 +1,9 @@
-// The page: filters, key figures, samples and provenance; what happens when something is chosen.
+// The page: filters, key figures, samples and provenance, and what happens when a filter changes.
 
 const THEMES = { auto: "◐ Theme: system", light: "○ Theme: light", dark: "● Theme: dark" };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let theme = "auto";
-try { theme = localStorage.getItem("mmrobust-theme") ?? "auto"; } catch { /* a page from disk may have no storage */ }
+try { theme = localStorage.getItem("mmrobust-theme") ?? "auto"; } catch { /* a page opened from disk may have no storage */ }
 
 function applyTheme() {
   document.documentElement.dataset.theme = theme === "auto" ? (dark.matches ? "dark" : "light") : theme;
@@ -12,7 +12,7 @@ function applyTheme() {
 $("theme").addEventListener("click", () => {
   const names = Object.keys(THEMES);
   theme = names[(names.indexOf(theme) + 1) % names.length];
-  try { localStorage.setItem("mmrobust-theme", theme); } catch { /* then it lasts as long as the page */ }
+  try { localStorage.setItem("mmrobust-theme", theme); } catch { /* then the choice lasts until the page is closed */ }
   applyTheme();
   drawCharts();
 });
@@ -48,7 +48,7 @@ function checks(kind, label, places) {
   return make("fieldset", {}, ...parts, list);
 }
 
-/** Another table is chosen: all its scenarios and promptings, and of very many checkpoints the best. */
+/** Show another table: all its scenarios and promptings, and all checkpoints, or the best if there are many. */
 function reset() {
   const datas = [...new Set(REPORT.tables.map(dataName))];
   const metrics = [...new Set(REPORT.tables.filter((t) => dataName(t) === state.data).map((t) => t.metric))];
@@ -104,7 +104,7 @@ function drawLegend() {
   }));
 }
 
-/** Charts of what does not depend on the filters. */
+/** Draw the charts below the main ones. */
 function drawExtras(panels) {
   drawSections(panels);
   const published = REPORT.published;

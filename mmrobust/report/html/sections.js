@@ -1,11 +1,11 @@
-// Further tables of the report (standings, what knowing the case is worth, classes, reliability …), each with its chart.
+// The further tables of the report (standings, what knowing the case is worth, classes, reliability …), each with its chart.
 
 const HEADINGS = {
   standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
   rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability", costs: "What the trainings cost",
 };
 
-/** A place for every kind of section that any data set has. */
+/** Add an empty section for every kind that any data set has. */
 function placeSections() {
   const kinds = Object.keys(HEADINGS).filter((kind) => REPORT.sections.some((s) => s.kind === kind));
   $("extra").append(...kinds.map((kind) => make("section", { id: `s-${kind}`, "aria-labelledby": `h-${kind}` },
@@ -26,7 +26,7 @@ function drawSections(panels) {
   }
 }
 
-/** The rows of a section that the filters let through. */
+/** Draw the table of a section, with the rows that pass the filters. */
 function sectionTable(section) {
   const at = { scenario: section.columns.indexOf("scenario"), prompting: section.columns.indexOf("prompting"), checkpoint: section.columns.indexOf("checkpoint") };
   const passes = (row) => Object.entries(at).every(([kind, i]) => i < 0 || state[kind].has(NAMES[kind].indexOf(row[i])));
@@ -38,7 +38,7 @@ function sectionTable(section) {
   sortable($(`table-${section.kind}`), section.title, columns, section.rows.filter(passes));
 }
 
-/** Who wins how often, with the intervals where they are known. */
+/** The chart of how often each checkpoint wins, with intervals if they are known. */
 function standingsPanel(section) {
   const shown = section.points.filter(([c]) => state.checkpoint.has(c));
   const values = shown.map(([c, wins, low, high, rank]) => ({
@@ -49,7 +49,7 @@ function standingsPanel(section) {
   return values.length ? [panel("Wins", "% of comparisons", said, "standings", values, { height: 24 * values.length, ends: [0, 100] })] : [];
 }
 
-/** The charts of a section: one for each scenario and prompting. */
+/** The charts of a section, one for each scenario and prompting. */
 function sectionPanels(section) {
   const byChart = new Map(), classes = section.kind === "classes", heat = classes || section.kind === "rates";
   for (const [s, p, of, at, v] of section.points) {

@@ -1,10 +1,10 @@
-// The report, what the filters let through, and a few words for making elements.
+// The report, the choices of the filters, and functions that make elements.
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const REPORT = read("report"), CHARTS = read("charts");
-const NAMES = REPORT.names; // {checkpoint, scenario, prompting}: lists of names; rows hold places in them
+const NAMES = REPORT.names; // {checkpoint, scenario, prompting}: lists of names; rows hold indices into them (c, s, p)
 const UNIT = 100000, UNKNOWN = "–";
-const MANY = 12; // checkpoints from which on only the best are shown at first
+const MANY = 12; // with more checkpoints than this, only the best are shown at first
 const COLOURS = REPORT.colours, DASHES = REPORT.dashes;
 
 const $ = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ const colour = (c) => COLOURS[look(c) % COLOURS.length];
 const dash = (c) => DASHES[Math.floor(look(c) / COLOURS.length) % DASHES.length];
 const half = (row, i) => (row.lo[i] == null || row.hi[i] == null ? null : (row.hi[i] - row.lo[i]) / 2);
 
-/** An element: make("p", {class: "muted", onclick: f}, "text", child …). */
+/** Make an element: make("p", {class: "muted", onclick: f}, "text", child …). */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -30,7 +30,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The line that stands for a checkpoint. */
+/** A short line in the colour and dash of a checkpoint. */
 function swatch(c) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "swatch");
@@ -52,21 +52,21 @@ const listeners = [];
 function table() {
   return REPORT.tables.find((t) => dataName(t) === state.data && t.metric === state.metric);
 }
-/** The rows of it that the filters let through. */
+/** Its rows that pass the filters. */
 function rows() {
   return table().rows.filter((r) => state.scenario.has(r.s) && state.prompting.has(r.p) && state.checkpoint.has(r.c));
 }
-/** The places, in the order of the rows, that a table has of a kind: c, s or p. */
+/** The distinct indices of a kind (c, s or p) in the rows, in their order. */
 function present(key, from = table().rows) {
   return [...new Set(from.map((row) => row[key]))];
 }
-/** Checkpoints by their mean AUC-η, the best first. */
+/** Checkpoints by mean AUC-η, the best first. */
 function byQuality(from = table().rows) {
   const quality = new Map(present("c", from).map((c) => [c, mean(from.filter((r) => r.c === c).map((r) => r.auc))]));
   return [...quality.keys()].sort((a, b) => (quality.get(b) ?? -1) - (quality.get(a) ?? -1));
 }
 let ranks = null;
-/** Which look a checkpoint has: its place, or, where there are more than colours, its rank, so that the best all differ. */
+/** The number that decides a checkpoint's look: its index, or its rank if there are more than colours, so that the best differ. */
 function look(c) {
   if (NAMES.checkpoint.length <= COLOURS.length) return c;
   ranks ??= new Map(byQuality(REPORT.tables.flatMap((t) => (t.headline ? t.rows : []))).map((best, i) => [best, i]));

@@ -1,6 +1,6 @@
-// Tables whose columns sort: by a click, or by Enter on the column's name.
+// Tables that sort by a column, on a click or on Enter.
 
-/** A sortable table. columns: {name, text, value(item), cell(item, td), hint}; rows are items. */
+/** Fill host with a sortable table. columns: {name, text, value(item), cell(item, td), hint}; one row per item. */
 function sortable(host, caption, columns, items, sort = null) {
   const body = make("tbody");
   const heads = columns.map((column, i) => make("th", { scope: "col", class: column.text ? "text" : null, title: column.hint }, make("button", { type: "button", onclick: () => sortBy(i) }, column.name)));
@@ -18,7 +18,7 @@ function sortable(host, caption, columns, items, sort = null) {
       const { value } = columns[order.column], sign = order.way === "ascending" ? 1 : -1;
       const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
       const keyed = items.map((item) => [value(item), item]);
-      keyed.sort(([a], [b]) => (a == null || b == null ? (a == null) - (b == null) : sign * compare(a, b))); // unknown is last, either way
+      keyed.sort(([a], [b]) => (a == null || b == null ? (a == null) - (b == null) : sign * compare(a, b))); // unknown values are last in both directions
       sorted = keyed.map(([, item]) => item);
     }
     heads.forEach((th, i) => (order && order.column === i ? th.setAttribute("aria-sort", order.way) : th.removeAttribute("aria-sort")));
@@ -64,7 +64,7 @@ function drawRanking() {
   sortable($("ranking"), `Checkpoints by mean AUC-η, ${state.metric} in %`, columns, items, { column: 1, way: "descending" });
 }
 
-/** What the best of the shown checkpoints has at each rate, as printed, by scenario and prompting. */
+/** The best value of the shown checkpoints at each rate, as printed, by scenario and prompting. */
 function bestOf(shown) {
   const best = new Map();
   for (const r of shown) r.v.forEach((v, i) => {

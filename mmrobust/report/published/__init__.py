@@ -1,6 +1,6 @@
-"""Figures that papers published, to stand beside ours: named as theirs, and never mixed with what was measured here.
+"""Figures that papers published, to print beside ours: always named as the paper's, never mixed with measured ones.
 
-Adding a paper: one JSON file here, with its source, and one line in :data:`PUBLISHED`.
+Adding a paper: one JSON file in this folder, with its source, and one line in :data:`PUBLISHED`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from importlib.resources import files
 
 from mmrobust.cases import SITUATION
 from mmrobust.errors import unknown_name
-from mmrobust.report.rows import Row, Table
+from mmrobust.report.curve_table import Curve, CurveTable
 
 PUBLISHED = {"ptm": "ptm.json"}
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedLine:
     """One method's figures over the cases of a paper's table."""
 
     source: str
-    """Whose: ``paper: PTM``, or ``ours: ptm-prototype``."""
+    """Whose figures: ``paper: PTM``, or ``ours: ptm-prototype``."""
     ours: bool
     values: tuple[float, ...]
     """By case, in [0, 1]; NaN where there is none."""
@@ -31,38 +31,38 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One table of a paper, and ours below it."""
+class PublishedTable:
+    """One table of a paper, with our figures below."""
 
     dataset: str
-    """The paper's."""
-    lines: tuple[Line, ...]
+    """The paper's data set."""
+    lines: tuple[PublishedLine, ...]
     """The paper's first."""
     promptings: Mapping[str, float]
     """Prompting → the paper's average under it."""
     remark: str
-    """How far ours can be compared."""
+    """How far our figures are comparable."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A paper's figures beside ours."""
+    """The figures of a paper beside ours."""
 
     title: str
     source: str
     metric: str
     cases: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PublishedTable, ...]
     efficiency_columns: tuple[str, ...]
     efficiency: Mapping[str, tuple[float, ...]]
-    """Method → the paper's figures of what it costs."""
+    """Method → the paper's figures of its costs."""
 
 
-def beside(name: str, tables: Sequence[Table]) -> Published:
-    """The figures of the paper ``name``, with what ``tables`` (of any metric) have of the same cases.
+def beside(name: str, tables: Sequence[CurveTable]) -> Published:
+    """The figures of the paper ``name``, with those that ``tables`` (of any metric) have for the same cases.
 
-    Our value in a case is that of the scenario of its name where it affects every sample (η = 1), and of η = 0 for
-    ``complete``: there, scenario and case are the same. Of our promptings, situation is the paper's table.
+    Our value in a case is that of the scenario of the same name at η = 1, where it affects every sample; for
+    ``complete`` it is the value at η = 0. If we have several promptings, situation is shown, as in the paper's table.
 
     Raises:
         UsageError: no such paper.
@@ -74,22 +74,20 @@ def beside(name: str, tables: Sequence[Table]) -> Published:
     same_metric = [table for table in tables if table.metric == paper["metric"]]
     comparisons = []
     for theirs in paper["tables"]:
-        # Data sets of one name are told apart by what follows it, in brackets.
-        own = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
-        chosen = own or same_metric
-        ours = [line for table in chosen for line in _ours(table, cases)]
+        # Data sets that share a name are distinguished by a fingerprint in brackets.
+        same_data = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
+        chosen = same_data or same_metric
+        ours = [line for table in chosen for line in _our_lines(table, cases)]
+        published = [
+            PublishedLine(f"paper: {method}", False, tuple(figures["values"]), figures["average"])
+            for method, figures in theirs["methods"].items()
+        ]
         comparisons.append(
-            Comparison(
+            PublishedTable(
                 dataset=theirs["dataset"],
-                lines=(
-                    *(
-                        Line(f"paper: {method}", False, tuple(figures["values"]), figures["average"])
-                        for method, figures in theirs["methods"].items()
-                    ),
-                    *ours,
-                ),
+                lines=(*published, *ours),
                 promptings=theirs["promptings"],
-                remark=_remark(theirs["dataset"], bool(own), chosen, ours),
+                remark=_remark(theirs["dataset"], bool(same_data), chosen, ours),
             )
         )
     return Published(
@@ -103,30 +101,27 @@ def beside(name: str, tables: Sequence[Table]) -> Published:
     )
 
 
-def _ours(table: Table, cases: Sequence[str]) -> list[Line]:
-    """What ``table`` has of ``cases``: a line for each checkpoint that has any."""
-    rows: dict[str, dict[str, Row]] = {}
+def _our_lines(table: CurveTable, cases: Sequence[str]) -> list[PublishedLine]:
+    """A line for each checkpoint of ``table`` that was evaluated in any of ``cases``."""
+    rows: dict[str, dict[str, Curve]] = {}
     for row in table.rows:
         if row.prompting == SITUATION or SITUATION not in table.promptings:
             rows.setdefault(row.checkpoint, {})[row.scenario] = row
     lines = []
     for checkpoint, scenarios in rows.items():
         complete = next((row.complete for row in scenarios.values() if not math.isnan(row.complete)), math.nan)
-        values = tuple(complete if case == "complete" else _at_one(scenarios.get(case)) for case in cases)
+        all_affected = {scenario: row.at(1.0).value for scenario, row in scenarios.items()} | {"complete": complete}
+        values = tuple(all_affected.get(case, math.nan) for case in cases)
         if not all(map(math.isnan, values)):
-            average = sum(values) / len(values)  # NaN where a case is lacking
-            lines.append(Line(f"ours: {checkpoint} on {table.dataset}", True, values, average))
+            average = sum(values) / len(values)  # NaN if a case is missing
+            lines.append(PublishedLine(f"ours: {checkpoint} on {table.dataset}", True, values, average))
     return lines
 
 
-def _at_one(row: Row | None) -> float:
-    return row.points[1.0].value if row is not None and 1.0 in row.points else math.nan
-
-
-def _remark(dataset: str, same_data: bool, tables: Sequence[Table], ours: Sequence[Line]) -> str:
+def _remark(dataset: str, same_data: bool, tables: Sequence[CurveTable], ours: Sequence[PublishedLine]) -> str:
     if not ours:
         return "nothing of this metric and these cases"
-    said = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
+    remarks = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
     if any(math.isnan(line.average) for line in ours):
-        said.append("a dash is a case that was not evaluated at η = 1")
-    return "; ".join(said) or "the same data set, prepared by us"
+        remarks.append("a dash is a case that was not evaluated at η = 1")
+    return "; ".join(remarks) or "the same data set, prepared by us"

@@ -1,4 +1,4 @@
-"""The table behind every format."""
+"""The report behind every format."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.report import rows, sections, tables
-from mmrobust.report.html.content import page_content
+from mmrobust.report.analyses import with_sections
+from mmrobust.report.html.page_data import build_page_data
+from mmrobust.report.numbers import percent
+from mmrobust.report.report import build_report, read_distinct
 from mmrobust.storage.results import Results, write_results
 
 
 def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two):
-    (table,) = tables.build(two).tables
+    (table,) = build_report(two).tables
     keys = [(row.scenario, row.prompting, row.checkpoint) for row in table.rows]
     assert keys == [
         (scenario, prompting, checkpoint)
@@ -27,7 +29,7 @@ def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two
 
 
 def test_a_point_is_the_mean_over_seeds(two):
-    (table,) = tables.build(two).tables
+    (table,) = build_report(two).tables
     frame = two[0].frame
     row = table.rows[0]
     rows = frame[
@@ -41,18 +43,18 @@ def test_a_point_is_the_mean_over_seeds(two):
 
 
 def test_the_best_is_marked_among_rivals_only(two):
-    (table,) = tables.build(two).tables
+    (table,) = build_report(two).tables
     weak, strong = table.rows[0], table.rows[1]
-    assert table.is_best(strong, 1.0)
-    assert not table.is_best(weak, 1.0)
-    assert table.is_best(strong, 0.0)  # equal as printed
-    assert table.is_best(weak, 0.0)
-    (alone,) = tables.build(two[:1]).tables
-    assert not any(alone.is_best(row, rate) for row in alone.rows for rate in alone.rates)
+    assert table.place(strong, 1.0) == 1
+    assert table.place(weak, 1.0) != 1
+    assert table.place(strong, 0.0) == 1  # equal as printed
+    assert table.place(weak, 0.0) == 1
+    (alone,) = build_report(two[:1]).tables
+    assert not any(alone.place(row, rate) for row in alone.rows for rate in alone.rates)
 
 
 def test_a_metric_and_promptings_may_be_chosen(two):
-    report = tables.build(two, metric="macro_f1", promptings=["concat"])
+    report = build_report(two, metric="macro_f1", promptings=["concat"])
     assert report.tables[0].metric == "macro_f1"
     assert report.tables[0].promptings == ("concat",)
     assert set(report.results.metric) == {"macro_f1"}
@@ -61,21 +63,21 @@ def test_a_metric_and_promptings_may_be_chosen(two):
 
 def test_what_the_results_do_not_hold_is_refused(two, make_results):
     with pytest.raises(UsageError, match="unknown metric of these results 'acuracy': did you mean 'accuracy'"):
-        tables.build(two, metric="acuracy")
+        build_report(two, metric="acuracy")
     only = make_results(promptings=("situation",), rates=(0.0,), seeds=(0,))
     with pytest.raises(UsageError, match="unknown prompting of these results 'concat'"):
-        tables.build([only], promptings=["concat"])
+        build_report([only], promptings=["concat"])
 
 
 def test_results_that_lack_a_prompting_which_others_have_are_left_out(make_results):
     results = [make_results("a", promptings=("situation",)), make_results("b")]
-    (table,) = tables.build(results, promptings=["concat"]).tables
+    (table,) = build_report(results, promptings=["concat"]).tables
     assert {row.checkpoint for row in table.rows} == {"b"}
 
 
 def test_results_that_name_no_headline_metric_are_refused(two):
     with pytest.raises(DataError, match="do not name the headline metric"):
-        tables.build([Results(two[0].frame, {"dataset": {"name": "digits"}})])
+        build_report([Results(two[0].frame, {"dataset": {"name": "digits"}})])
 
 
 def test_results_on_other_data_are_another_table(two):
@@ -83,17 +85,17 @@ def test_results_on_other_data_are_another_table(two):
         two[1].frame.assign(dataset="emoji"),
         {**two[1].provenance, "dataset": {**two[1].provenance["dataset"], "name": "emoji", "fingerprint": "ff"}},
     )
-    assert [table.dataset for table in tables.build([two[0], other]).tables] == ["digits", "emoji"]
+    assert [table.dataset for table in build_report([two[0], other]).tables] == ["digits", "emoji"]
 
 
 def test_data_sets_of_one_name_are_told_apart_by_their_fingerprints(two):
     dataset = {**two[1].provenance["dataset"], "fingerprint": "fedcba9876543210"}
-    report = tables.build([two[0], Results(two[1].frame, {**two[1].provenance, "dataset": dataset})])
+    report = build_report([two[0], Results(two[1].frame, {**two[1].provenance, "dataset": dataset})])
     names = ["digits (0123abcd)", "digits (fedcba98)"]
     assert [table.dataset for table in report.tables] == names
     assert [{row.checkpoint for row in table.rows} for table in report.tables] == [{"none"}, {"mmp"}]
-    assert sections.with_sections(report).sections[0].dataset == names[0]  # what prompting is worth, of one alone
-    said = page_content(report)
+    assert with_sections(report).sections[0].dataset == names[0]  # what prompting is worth, of one alone
+    said = build_page_data(report)
     assert {(table["dataset"], len(table["rows"])) for table in said["tables"]} == {(name, 6) for name in names}
 
 
@@ -101,20 +103,20 @@ def test_a_checkpoint_is_named_with_its_settings(make_results):
     frame, provenance = make_results(rates=(0.0,), seeds=(0,))
     settings = {"method": {"name": "mmp", "length": 16, "level": "input"}, "head": {"name": "linear"}}
     provenance["checkpoints"]["mmp"]["settings"] = settings  # as describe() says it
-    facts = tables.build([Results(frame, provenance)]).facts("mmp")
+    facts = build_report([Results(frame, provenance)]).facts("mmp")
     assert (facts["method"], facts["head"]) == ("mmp (length 16, level input)", "linear")
 
 
 def test_a_metric_and_a_prompting_that_never_meet_are_refused(make_results):
     frame, provenance = make_results(rates=(0.0,), seeds=(0,))
     apart = (frame["metric"] == "accuracy") == (frame["prompting"] == "situation")
-    with pytest.raises(UsageError, match="hold nothing of accuracy under concat prompting"):
-        tables.build([Results(frame[apart], provenance)], metric="accuracy", promptings=["concat"])
+    with pytest.raises(UsageError, match="have no accuracy under concat prompting"):
+        build_report([Results(frame[apart], provenance)], metric="accuracy", promptings=["concat"])
 
 
 def test_rates_that_only_one_checkpoint_has(make_results):
     results = [make_results("a", rates=(0.0, 0.5)), make_results("b", rates=(0.0, 1.0))]
-    (table,) = tables.build(results).tables
+    (table,) = build_report(results).tables
     assert table.rates == (0.0, 0.5, 1.0)
     assert 1.0 not in table.rows[0].points
 
@@ -123,36 +125,37 @@ def test_checkpoints_of_the_same_name_are_told_apart(tmp_path, make_results):
     for place in ("old", "new"):
         frame, provenance = make_results("mmp", rates=(0.0,), seeds=(0,))
         write_results(tmp_path / place / "eval" / "results.parquet", frame, provenance)
-    read = tables.read([tmp_path / "old" / "eval", tmp_path / "new" / "eval" / "results.parquet"])
-    assert [set(frame.checkpoint) for frame, _ in read] == [{"mmp (old/eval)"}, {"mmp (new/eval/results.parquet)"}]
-    read = tables.read([tmp_path / "old" / "eval", tmp_path / "new" / "eval"])
-    assert [set(frame.checkpoint) for frame, _ in read] == [{"mmp (old)"}, {"mmp (new)"}]
-    assert [list(provenance["checkpoints"]) for _, provenance in read] == [["mmp (old)"], ["mmp (new)"]]
-    assert len(tables.build(read).tables[0].rows) == 2 * 3 * 2
+    read = read_distinct([tmp_path / "old" / "eval", tmp_path / "new" / "eval" / "results.parquet"])
+    names = [set(frame.checkpoint) for frame, _ in read.values()]
+    assert names == [{"mmp (old/eval)"}, {"mmp (new/eval/results.parquet)"}]
+    read = read_distinct([tmp_path / "old" / "eval", tmp_path / "new" / "eval"])
+    assert [set(frame.checkpoint) for frame, _ in read.values()] == [{"mmp (old)"}, {"mmp (new)"}]
+    assert [list(provenance["checkpoints"]) for _, provenance in read.values()] == [["mmp (old)"], ["mmp (new)"]]
+    assert len(build_report(read.values()).tables[0].rows) == 2 * 3 * 2
 
 
 def test_a_path_named_twice_is_read_once(tmp_path, make_results):
     write_results(tmp_path / "results.parquet", *make_results("mmp", rates=(0.0,), seeds=(0,)))
-    (read,) = tables.read(tables.distinct([tmp_path, tmp_path]))
+    (read,) = read_distinct([tmp_path, tmp_path / ".." / tmp_path.name]).values()
     assert set(read.frame.checkpoint) == {"mmp"}
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
-        tables.read([tmp_path / "nowhere"])
+        read_distinct([tmp_path / "nowhere"])
 
 
 def test_uncertainty_says_what_is_known(two, make_results):
-    assert tables.build(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
+    assert build_report(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
     frame, provenance = make_results(seeds=(0,), rates=(0.0, 1.0))
     bare = Results(frame.assign(ci_low=np.nan, ci_high=np.nan), provenance)
-    assert tables.build([bare]).tables[0].uncertainty == "one mask seed"
+    assert build_report([bare]).tables[0].uncertainty == "one mask seed"
 
 
 def test_percent():
-    assert [rows.percent(v) for v in (0.9333, 1.0, 0.0, float("nan"))] == ["93.3", "100.0", "0.0", "–"]
+    assert [percent(v) for v in (0.9333, 1.0, 0.0, float("nan"))] == ["93.3", "100.0", "0.0", "–"]
 
 
 def test_the_table_is_plain_values(two):
-    (table,) = tables.build(two).tables
+    (table,) = build_report(two).tables
     assert dataclasses.asdict(table)["rows"][0]["scenario"] == "missing-image"

@@ -9,7 +9,10 @@ import pytest
 from rich.console import Console
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.report import escaping, markdown, sections, tables, terminal
+from mmrobust.report import markdown, terminal
+from mmrobust.report.analyses import read_behind, with_sections
+from mmrobust.report.markdown import escape_markdown
+from mmrobust.report.report import build_report, read_distinct
 from mmrobust.scenarios.grid import Grid
 
 
@@ -24,11 +27,11 @@ def kinds(report):
 
 
 def test_one_checkpoint_under_one_prompting_has_nothing_more_to_say(make_results):
-    assert sections.with_sections(tables.build([make_results(promptings=("situation",))])).sections == ()
+    assert with_sections(build_report([make_results(promptings=("situation",))])).sections == ()
 
 
 def test_checkpoints_side_by_side_have_standings_and_prompting(two):
-    report = sections.with_sections(tables.build(two))
+    report = with_sections(build_report(two))
     assert kinds(report) == ["standings", "prompting"]
     standing, gap = report.sections
     assert [row[0] for row in standing.rows] == ["mmp", "none"]
@@ -38,11 +41,11 @@ def test_checkpoints_side_by_side_have_standings_and_prompting(two):
 
 
 def test_effective_robustness_is_against_the_named_checkpoint(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
+    report = with_sections(build_report(two), baseline="none")
     (section,) = (s for s in report.sections if s.kind == "effective")
     assert {row[2] for row in section.rows} == {"mmp"}
     with pytest.raises(UsageError, match="unknown checkpoint of these results 'nane': did you mean 'none'"):
-        sections.with_sections(tables.build(two), baseline="nane")
+        with_sections(build_report(two), baseline="nane")
 
 
 def test_train_rates_make_a_map(make_results):
@@ -50,7 +53,7 @@ def test_train_rates_make_a_map(make_results):
     for result, rate in zip(results, (0.0, 0.7), strict=True):
         (about,) = result.provenance["checkpoints"].values()
         about["training"] = {"scenario": "missing-both", "missing_rate": rate}
-    (section,) = (s for s in sections.with_sections(tables.build(results)).sections if s.kind == "rates")
+    (section,) = (s for s in with_sections(build_report(results)).sections if s.kind == "rates")
     assert [row[2:4] for row in section.rows[:2]] == [
         ("mmp + linear", "missing-both 0"),
         ("mmp + linear", "missing-both 0.7"),
@@ -58,8 +61,8 @@ def test_train_rates_make_a_map(make_results):
 
 
 def test_markdown_and_terminal_show_every_section(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
-    for text, shown in ((markdown.render(report), escaping.plain), (printed(report), str)):
+    report = with_sections(build_report(two), baseline="none")
+    for text, shown in ((markdown.render(report), escape_markdown), (printed(report), str)):
         for section in report.sections:
             assert section.title in text
             assert shown(section.note) in text
@@ -67,7 +70,7 @@ def test_markdown_and_terminal_show_every_section(two):
 
 
 def test_sections_fit_into_80_columns(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
+    report = with_sections(build_report(two), baseline="none")
     assert max(map(len, printed(report, width=80).splitlines())) <= 80
 
 
@@ -75,9 +78,8 @@ def test_predictions_add_classes_and_reliability(tmp_path, evaluate_into):
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
     for name, lost in (("a", 0.5), ("b", 3.0)):
         evaluate_into(tmp_path / name, name=name, lost={"missing-text": lost}, grid=grid)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    read = tables.read(paths)
-    report = sections.with_sections(tables.build(read), stored=sections.read_behind(paths, read))
+    read = read_distinct([tmp_path / "a", tmp_path / "b"])
+    report = with_sections(build_report(read.values()), stored=read_behind(read))
     assert kinds(report) == ["standings", "classes", "reliability"]
     standing, classes, calibration = report.sections
     assert standing.columns == ("checkpoint", "mean rank", "wins", "interval", "clear wins", "clear losses")
@@ -94,30 +96,28 @@ def test_details_are_of_the_prompting_that_is_shown(tmp_path, evaluate_into):
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation", "concat"))
     for seed, name in enumerate("ab"):
         evaluate_into(tmp_path / name, name=name, seed=seed, grid=grid)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    read = tables.read(paths)
-    built = tables.build(read, promptings=["situation"])
-    report = sections.with_sections(built, stored=sections.read_behind(paths, read))
+    read = read_distinct([tmp_path / "a", tmp_path / "b"])
+    built = build_report(read.values(), promptings=["situation"])
+    report = with_sections(built, stored=read_behind(read))
     standing, classes, calibration = report.sections
     assert "interval" in standing.columns, standing.note
     assert {row[1] for section in (classes, calibration) for row in section.rows} == {"situation"}
 
 
 def test_standings_without_intervals_say_why(two, tmp_path, evaluate_into):
-    assert "need the predictions: --details" in sections.with_sections(tables.build(two)).sections[0].note
+    assert "need the predictions: --details" in with_sections(build_report(two)).sections[0].note
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
     for name, samples in (("a", 100), ("b", 90)):
         evaluate_into(tmp_path / name, name=name, n=samples, grid=grid)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    read = tables.read(paths)
-    report = sections.with_sections(tables.build(read), stored=sections.read_behind(paths, read))
+    read = read_distinct([tmp_path / "a", tmp_path / "b"])
+    report = with_sections(build_report(read.values()), stored=read_behind(read))
     standing = report.sections[0]
     assert "interval" not in standing.columns
     assert "No intervals of the wins: the predictions are of other samples" in standing.note
 
 
 def test_best_and_second_are_told_among_the_rows_that_compare(two):
-    report = sections.with_sections(tables.build(two), baseline="none")
+    report = with_sections(build_report(two), baseline="none")
     standing = report.sections[0]
     assert [[standing.place(row, column) for column in range(5)] for row in (0, 1)] == [
         [None, 1, 1, 1, 1],
@@ -132,4 +132,4 @@ def test_without_predictions_details_say_so(tmp_path, evaluate_into):
     for shard in (tmp_path / "predictions").iterdir():
         shard.unlink()
     with pytest.raises(DataError, match="holds no predictions of 'mmp'"):
-        sections.read_behind([tmp_path], tables.read([tmp_path]))
+        read_behind(read_distinct([tmp_path]))

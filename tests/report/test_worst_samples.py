@@ -14,7 +14,7 @@ from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.report.samples import MOST, find_worst
+from mmrobust.report.worst_samples import MOST, find_worst_samples
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
@@ -26,7 +26,7 @@ from mmrobust.storage.results import read_results, write_results
 
 @pytest.fixture(scope="module")
 def worst(grid, digits):
-    return find_worst([grid], [read_results(grid)], digits.folder)
+    return find_worst_samples({grid: read_results(grid)}, digits.folder)
 
 
 def test_each_is_right_when_complete_and_wrong_in_the_case(worst, grid, digits):
@@ -69,13 +69,13 @@ def test_they_come_with_their_text_and_a_thumbnail(worst, digits):
 def test_another_data_set_is_refused(grid, tmp_path):
     prepare_digits(tmp_path / "other", limit=20)
     with pytest.raises(NotComparableError, match="the results are of another data set"):
-        find_worst([grid], [read_results(grid)], tmp_path / "other")
+        find_worst_samples({grid: read_results(grid)}, tmp_path / "other")
 
 
 def test_results_without_predictions_are_named(grid, digits, tmp_path):
     shutil.copy(grid / "results.parquet", tmp_path)
     with pytest.raises(DataError, match="predictions: holds no predictions of '"):
-        find_worst([tmp_path], [read_results(tmp_path)], digits.folder)
+        find_worst_samples({tmp_path: read_results(tmp_path)}, digits.folder)
 
 
 def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
@@ -113,7 +113,7 @@ def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
         }
         rows = frame.assign(checkpoint="it", dataset="several", split="test", **about)
         write_results(tmp_path / "run" / "results.parquet", rows, provenance)
-        found[threshold] = find_worst([tmp_path / "run"], [read_results(tmp_path / "run")], dataset.folder)
+        found[threshold] = find_worst_samples({tmp_path / "run": read_results(tmp_path / "run")}, dataset.folder)
     assert found[0.5].cases == {}  # every sample is right by a probability of one half
     ((sample,),) = found[0.9].cases.values()  # the first alone is right at first, and then not sure enough
     assert (sample.id, sample.truth, sample.failures[0].predicted) == (ids[0], "a", "none")

@@ -1,0 +1,279 @@
+"""The further tables of a report, each a :class:`~mmrobust.report.section.Section` that every format can print.
+
+From the results: standings, what knowing the case is worth, effective robustness, train rate × test rate, and what the
+trainings cost. From the predictions as well: intervals of the standings, which classes break first, and reliability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmrobust.errors import DataError, UsageError
+from mmrobust.report.costs import cost_notes, cost_rows, training_costs
+from mmrobust.report.curve_table import CurveTable
+from mmrobust.report.numbers import UNKNOWN, interval, percent, points
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
+from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
+from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
+from mmrobust.scoring.calibration import BINS, reliability
+from mmrobust.scoring.joint import joint_standings
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.scoring.store import cells_of, predictions_behind
+from mmrobust.storage.results import Results
+
+FIRST_TO_BREAK = 3
+"""How many classes of each scenario and prompting are shown."""
+_KEYS = ("scenario", "prompting", "checkpoint")
+
+
+def with_sections(
+    report: Report,
+    *,
+    baseline: str | None = None,
+    stored: Mapping[str, Predictions] | None = None,
+    progress: Progress = no_progress,
+) -> Report:
+    """Add every further table but the costs to ``report``; a table that would be empty is left out.
+
+    Args:
+        report: the tables, and the results behind them.
+        baseline: the checkpoint to measure effective robustness against; ``None`` leaves that table out.
+        stored: name of each checkpoint → its predictions, from :func:`read_behind`; ``None`` leaves out the intervals
+            of the standings, the classes that break first, and reliability.
+        progress: reports the progress of resampling the standings.
+
+    Raises:
+        UsageError: ``baseline`` is not a checkpoint of the report.
+    """
+    found: list[Section] = []
+    for table in report.tables:
+        rows = _rows_behind(report, table)
+        means = _means_over_seeds(rows)
+        own = _restricted(stored, rows) if stored else {}
+        made = [
+            _standings(means, table, own, progress),
+            _prompting(means, table),
+            _rates(means, table, report),
+            _effective(means, table, baseline) if baseline is not None else None,
+        ]
+        if own:
+            classes = next(p["dataset"]["classes"] for p in report.provenances if set(own) & set(p["checkpoints"]))
+            made.append(_classes(_stacked({name: class_curves(of, tuple(classes)) for name, of in own.items()}), table))
+            made.append(_reliability(_stacked({name: reliability(of) for name, of in own.items()}), table))
+        found += [_placed(section, table) for section in made if section is not None]
+    return replace(report, sections=(*report.sections, *found))
+
+
+def with_costs(report: Report) -> Report:
+    """Add to ``report``, for each data set, what the trainings cost, as shares of full fine-tuning.
+
+    Raises:
+        UsageError: no checkpoint records what its training cost.
+    """
+    one_per_split: dict[tuple[str, str], CurveTable] = {}
+    for table in report.tables:
+        one_per_split.setdefault((table.dataset, table.split), table)
+    made = [_placed(section, table) for table in one_per_split.values() if (section := _costs(report, table))]
+    if not made:
+        raise UsageError(
+            "--efficiency: none of these checkpoints records what its training cost; train again to measure it"
+        )
+    return replace(report, sections=(*report.sections, *made))
+
+
+def read_behind(results: Mapping[Path, Results]) -> dict[str, Predictions]:
+    """Read the predictions of every checkpoint of the results that :func:`~mmrobust.report.report.read_distinct` gives.
+
+    Raises:
+        DataError: a checkpoint has no predictions beside its results.
+    """
+    return {
+        name: predictions_behind(path, of, name)
+        for path, of in results.items()
+        for name in dict.fromkeys(of.frame["checkpoint"])
+    }
+
+
+def _placed(section: Section, table: CurveTable) -> Section:
+    return replace(section, dataset=table.dataset, split=table.split, metric=table.metric)
+
+
+def _rows_behind(report: Report, table: CurveTable) -> pd.DataFrame:
+    """The rows of results that one table of a report is made from."""
+    frame = report.results
+    return frame[(frame["dataset"] == table.dataset) & (frame["split"] == table.split) & (frame.metric == table.metric)]
+
+
+def _restricted(stored: Mapping[str, Predictions], rows: pd.DataFrame) -> dict[str, Predictions]:
+    """The predictions of the checkpoints that some rows are of, with only the cells of those rows."""
+    by_name = rows.groupby("checkpoint", sort=False, observed=True)
+    return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
+
+
+def _means_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """``results`` with one row, the mean over mask seeds, in place of one row per seed.
+
+    All figures across checkpoints are of these means, so they are computed once.
+    """
+    made = results[["checkpoint", "method", "head"]].drop_duplicates("checkpoint")
+    few = dict.fromkeys(CURVE_KEYS, "category")  # few names on many rows are grouped faster so
+    means = curves(results.astype(few)).drop(columns="seeds").astype(dict.fromkeys(CURVE_KEYS, "str"))
+    return means.assign(seed=0).merge(made, on="checkpoint", how="left")
+
+
+def _standings(
+    means: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
+) -> Section | None:
+    figures = standings(means)
+    if figures.empty:
+        return None
+    clear, unsure = "the 95 % intervals do not overlap.", " Intervals of the wins need the predictions: --details."
+    with_interval = False
+    if stored:
+        try:
+            figures, with_interval = _with_intervals(figures, table, stored, progress), True
+            clear = "the 95 % interval of the paired difference lies beyond zero."
+            unsure = " Interval: 95 %, over samples, in resamples that all checkpoints share."
+        except DataError as cause:
+            unsure = f" No intervals of the wins: {cause}."
+    rows = []
+    for r in figures.to_dict("records"):
+        ends = [interval(r["wins_low"], r["wins_high"])] if with_interval else []
+        counts = str(r["clear_wins"]), str(r["clear_losses"])
+        rows.append((r["checkpoint"], f"{r['mean_rank']:.2f}", percent(r["wins"]), *ends, *counts))
+    return Section(
+        "standings",
+        f"Standings: {table.metric}",
+        f"Ranked in each of {int(figures['cells'].max())} cells (scenario, prompting, missing rate) on the mean over "
+        f"mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: {clear}{unsure}",
+        ("checkpoint", "mean rank", "wins", *["interval"] * with_interval, "clear wins", "clear losses"),
+        1,
+        tuple(rows),
+        figures,
+        better=(-1, 1, *[0] * with_interval, 1, -1),
+    )
+
+
+def _with_intervals(
+    figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
+) -> pd.DataFrame:
+    """The standings with intervals and clear wins from the predictions.
+
+    Raises:
+        DataError: the predictions cannot be paired, or do not give these standings.
+    """
+    joint = joint_standings(stored, table.metric, progress=progress).set_index("checkpoint").loc[figures["checkpoint"]]
+    if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
+        raise DataError("the predictions do not give the values of these results")
+    found = joint[["wins_low", "wins_high", "clear_wins", "clear_losses"]].reset_index(drop=True)
+    return figures.drop(columns=["clear_wins", "clear_losses"]).join(found)
+
+
+def _prompting(means: pd.DataFrame, table: CurveTable) -> Section | None:
+    gap = prompting_gap(means)
+    differs = (
+        gap.groupby("checkpoint", observed=True)["gap"].transform(lambda g: bool((g.abs() > 1e-12).any())).astype(bool)
+    )
+    if gap.empty or not differs.any():
+        return None
+    same = sorted(set(gap["checkpoint"]) - set(gap.loc[differs, "checkpoint"]))
+    note = "Points that situation prompting is above concat, by missing rate η."
+    note += f" No difference at all: {', '.join(same)}." if same else ""
+    columns, rows = _by_rate(gap[differs], ("scenario", "checkpoint"), "gap", table.rates, points)
+    return Section("prompting", f"What knowing the case is worth: {table.metric}", note, columns, 2, rows, gap)
+
+
+def _effective(means: pd.DataFrame, table: CurveTable, baseline: str) -> Section | None:
+    figures = effective_robustness(means, baseline)
+    if figures.empty:
+        return None
+    columns, rows = _by_rate(figures, _KEYS, "effective", table.rates[1:], points)
+    note = (
+        f"Points above what '{baseline}' would have at each missing rate η with the checkpoint's complete value "
+        "(a line of slope 1 on the logit scale): robustness beyond being better in all cases alike."
+    )
+    title = f"Effective robustness against {baseline}: {table.metric}"
+    return Section("effective", title, note, columns, 3, rows, figures, better=(1,) * (len(columns) - 3))
+
+
+def _rates(means: pd.DataFrame, table: CurveTable, report: Report) -> Section | None:
+    figures = train_test_rates(means, report.checkpoints)
+    if figures.empty:
+        return None
+    named = figures.assign(
+        trained=figures["method"] + " + " + figures["head"],
+        under=figures["train_scenario"] + " " + figures["train_rate"].map("{:g}".format),
+    )
+    columns, rows = _by_rate(named, ("scenario", "prompting", "trained", "under"), "value", table.rates)
+    note = "Rows: scenario and missing rate of the training; columns: missing rate η of the test. Values in %."
+    title = f"Train rate × test rate: {table.metric}"
+    return Section("rates", title, note, columns, 4, rows, figures, better=(1,) * (len(columns) - 4))
+
+
+def _classes(figures: pd.DataFrame, table: CurveTable) -> Section:
+    by_checkpoint = figures.groupby("checkpoint", sort=False, observed=True)
+    ordered = _stacked({str(name): broken_first(own) for name, own in by_checkpoint})
+    rows = []
+    for key, own in ordered.groupby(list(_KEYS), sort=True, observed=True):
+        first = own.head(FIRST_TO_BREAK).to_dict("records")
+        rows.append((*map(str, key), *(_broken(r) for r in first), *[UNKNOWN] * (FIRST_TO_BREAK - len(first))))
+    note = (
+        f"A class breaks at the lowest missing rate at which its F1 lies more than {100 * BREAKS:g} points below "
+        "that at the lowest rate; beside it, the points lost up to the highest. Means over mask seeds."
+    )
+    columns = (*_KEYS, "first", "second", "third")
+    return Section("classes", f"Classes that break first: {table.dataset}", note, columns, 3, tuple(rows), ordered)
+
+
+def _broken(row: Mapping[Any, Any]) -> str:
+    at = "" if math.isnan(row["breaks_at"]) else f" at {row['breaks_at']:g}"
+    return f"{row['class']}{at} ({points(-row['lost'])})"
+
+
+def _reliability(figures: pd.DataFrame, table: CurveTable) -> Section:
+    columns, rows = _by_rate(figures, _KEYS, "ece", table.rates)
+    note = (
+        f"Expected calibration error in points, {BINS} bins, by missing rate η, mean over mask seeds: how far "
+        "confidence and being right lie apart. 0 is a model that knows what it does not know."
+    )
+    title = f"Reliability: {table.dataset}"
+    return Section("reliability", title, note, columns, 3, rows, figures, better=(-1,) * (len(columns) - 3))
+
+
+def _costs(report: Report, table: CurveTable) -> Section | None:
+    found = training_costs({name: report.checkpoints[name] for name in table.checkpoints if name in report.checkpoints})
+    if not found:
+        return None
+    (_, *columns), *rows = cost_rows(found)
+    title, figures = "What the trainings cost", pd.DataFrame([asdict(cost) for cost in found])
+    return Section("costs", title, cost_notes(found), ("checkpoint", *columns), 1, tuple(map(tuple, rows)), figures)
+
+
+def _by_rate(
+    frame: pd.DataFrame,
+    labels: Sequence[str],
+    value: str,
+    rates: Sequence[float],
+    number: Callable[[float], str] = percent,
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Columns and rows of a table of one value: a row for each combination of ``labels``, a column for each rate."""
+    wide = frame.pivot_table(
+        index=list(labels), columns="missing_rate", values=value, sort=True, dropna=True, observed=True
+    ).reindex(columns=list(rates))
+    rows = tuple((*key, *map(number, line)) for key, line in zip(wide.index, wide.to_numpy().tolist(), strict=True))
+    return (*labels, *(f"{rate:g}" for rate in rates)), rows
+
+
+def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The frames below one another, the name of each in the column ``checkpoint``."""
+    return pd.concat([frame.assign(checkpoint=name) for name, frame in frames.items()], ignore_index=True)

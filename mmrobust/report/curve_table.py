@@ -1,0 +1,178 @@
+"""The curves of one metric on one split, and which checkpoint is best at each missing rate."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pandas as pd
+
+from mmrobust.cases import PROMPTINGS
+from mmrobust.report.numbers import percent
+from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
+from mmrobust.storage.results import RESULTS_KEYS
+
+_Rival = TypeVar("_Rival", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric at one missing rate. All fields are shares in [0, 1], NaN where not known."""
+
+    value: float
+    """Mean over mask seeds."""
+    ci_low: float
+    ci_high: float
+    """Ends of the 95 % interval over samples, mean over mask seeds."""
+    spread: float
+    """Standard deviation over mask seeds."""
+
+
+_NOT_EVALUATED = Point(math.nan, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve and its robustness figures, as in :mod:`mmrobust.scoring.robustness`; NaN where not defined."""
+
+    checkpoint: str
+    scenario: str
+    prompting: str
+    points: dict[float, Point]
+    """By missing rate."""
+    auc_eta: float
+    complete: float
+    relative_robustness: float
+    worst_value: float
+    worst_rate: float
+    worst_seed: float
+    drop_per_10_points: float
+
+    def at(self, rate: float) -> Point:
+        """The point at a missing rate; all NaN if the checkpoint was not evaluated there."""
+        return self.points.get(rate, _NOT_EVALUATED)
+
+
+@dataclass(frozen=True)
+class CurveTable:
+    """The curves of one metric on one split of one data set."""
+
+    dataset: str
+    split: str
+    metric: str
+    n: int
+    """Samples of the split that were scored."""
+    n_naturally_missing: int
+    seeds: int
+    """Mask seeds behind each value."""
+    rates: tuple[float, ...]
+    rows: tuple[Curve, ...]
+    """By scenario, prompting and checkpoint."""
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """The scenarios, in the order of the rows."""
+        return tuple(dict.fromkeys(row.scenario for row in self.rows))
+
+    @property
+    def promptings(self) -> tuple[str, ...]:
+        """The promptings, in the order of the rows."""
+        return tuple(dict.fromkeys(row.prompting for row in self.rows))
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The checkpoints, in the order of the rows."""
+        return tuple(dict.fromkeys(row.checkpoint for row in self.rows))
+
+    def place(self, row: Curve, column: float | str) -> int | None:
+        """The place of ``row`` in a column, among the checkpoints of the same scenario and prompting.
+
+        Args:
+            row: a row of this table.
+            column: a missing rate, or the name of a field of :class:`Curve` of which more is better.
+
+        Returns:
+            1 for the best, 2 for the second best, and so on; values that print alike (one decimal of a percentage)
+            share a place. ``None`` if the value is not known or has no rival.
+        """
+        if column not in self._places:
+            rivals: dict[tuple[str, str], dict[str, float]] = {}
+            for own in self.rows:
+                value = getattr(own, column) if isinstance(column, str) else own.at(column).value
+                if not math.isnan(value):
+                    rivals.setdefault((own.scenario, own.prompting), {})[own.checkpoint] = float(percent(value))
+            self._places[column] = {key: places(values) for key, values in rivals.items()}
+        return self._places[column].get((row.scenario, row.prompting), {}).get(row.checkpoint)
+
+    @functools.cached_property
+    def _places(self) -> dict[float | str, dict[tuple[str, str], dict[str, int]]]:
+        """Column → (scenario, prompting) → checkpoint → place, filled as columns are asked for."""
+        return {}
+
+    @functools.cached_property
+    def extent(self) -> tuple[float, float]:
+        """The lowest and the highest value of any row at any rate; NaN where none is known."""
+        values = [p.value for row in self.rows for p in row.points.values() if not math.isnan(p.value)]
+        return (min(values), max(values)) if values else (math.nan, math.nan)
+
+    @property
+    def uncertainty(self) -> str:
+        """The noise in the numbers, in one sentence: mask seeds, width of the intervals, spread over seeds."""
+        points = [point for row in self.rows for point in row.points.values()]
+        widths = sorted(h for p in points if not math.isnan(h := (p.ci_high - p.ci_low) / 2))
+        spreads = [p.spread for p in points if not math.isnan(p.spread)]
+        facts = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
+        if widths:
+            median, most = percent(widths[len(widths) // 2]), percent(widths[-1])
+            facts.append(f"95 % interval over samples ±{median} (at most ±{most})")
+        if spreads:
+            facts.append(f"spread over seeds at most {percent(max(spreads))}")
+        return ", ".join(facts)
+
+
+def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:
+    """Make the table of results that hold one metric on one split."""
+    # Few names on many rows: as categories they are grouped in a fraction of the time.
+    frame = results.astype(dict.fromkeys(CURVE_KEYS, "category")).drop_duplicates(list(RESULTS_KEYS))
+    means = curves(frame)
+    points: dict[tuple[str, str, str], dict[float, Point]] = {}
+    columns = ("checkpoint", "scenario", "prompting", "missing_rate", "value", "ci_low", "ci_high", "spread")
+    for checkpoint, scenario, prompting, rate, *point in zip(*(means[name].tolist() for name in columns), strict=True):
+        points.setdefault((checkpoint, scenario, prompting), {})[rate] = Point(*point)
+    order = {name: i for i, name in enumerate(frame["checkpoint"].unique())}
+    figures = [name for name in Curve.__dataclass_fields__ if name != "points"]
+    rows = [
+        Curve(
+            points=points[row["checkpoint"], row["scenario"], row["prompting"]], **{name: row[name] for name in figures}
+        )
+        for row in summarise(frame, means).to_dict("records")
+    ]
+
+    def reading_order(row: Curve) -> tuple[bool, str, int, int]:
+        prompting = PROMPTINGS.index(row.prompting) if row.prompting in PROMPTINGS else len(PROMPTINGS)
+        return is_composed(row.scenario), row.scenario, prompting, order[row.checkpoint]
+
+    return CurveTable(
+        dataset=str(frame["dataset"].iloc[0]),
+        split=str(frame["split"].iloc[0]),
+        metric=metric,
+        n=int(frame["n"].max()),
+        n_naturally_missing=int(frame["n_naturally_missing"].max()),
+        seeds=int(frame["seed"].nunique()),
+        rates=tuple(sorted(frame["missing_rate"].unique().tolist())),
+        rows=tuple(sorted(rows, key=reading_order)),
+    )
+
+
+def is_composed(scenario: str) -> bool:
+    """Whether a scenario is made of others, and so stands after them: ``missing-both``, ``noisy-both``."""
+    return scenario.endswith("-both")
+
+
+def places(values: Mapping[_Rival, float]) -> dict[_Rival, int]:
+    """The place of each rival, 1 for the highest value; equal values share one. Empty if there is only one rival."""
+    order = sorted(set(values.values()), reverse=True)
+    return {rival: 1 + order.index(value) for rival, value in values.items()} if len(values) > 1 else {}

@@ -1,0 +1,218 @@
+"""The data that the page carries: the report as compact JSON, from which its scripts draw charts and tables.
+
+Shares are whole hundred-thousandths (0.8812 is 88120, unknown is null), and a name is its index in a list of names, so
+that a hundred thousand rows of results fit into a page of three megabytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmrobust.report.chart_data import COLOURS, DASHES, LINE_CHARTS, section_points
+from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.report.numbers import percent
+from mmrobust.report.published import Published
+from mmrobust.report.report import Report
+from mmrobust.report.section import Section
+
+if TYPE_CHECKING:
+    from mmrobust.report.worst_samples import WorstSample, WorstSamples
+
+UNIT = 100_000
+"""What a share of 1 is on the page."""
+_PRINTED = UNIT // 1000
+"""One printed digit, the first decimal of a percentage, in these units."""
+MOST_POINTS = 40_000
+"""Points of curves on a page, about 1.5 MB. The headline metrics come first."""
+MOST_CELLS = 3_000
+"""Single cells (one mask seed each) on a page."""
+_CELLS = ("checkpoint", "dataset", "split", "scenario", "prompting", "missing_rate", "seed", "metric", "n_affected")
+_PROVENANCE = (
+    "checkpoints",
+    "command",
+    "dataset",
+    "versions",
+    "git",
+    "device",
+    "dtype",
+    "noise",
+    "started",
+    "finished",
+)
+
+
+def build_page_data(report: Report) -> dict[str, Any]:
+    """``report`` as the page's scripts read it: see the top of ``state.js``."""
+    names = _Names()
+    tables, left_out, points = [], 0, 0
+    for number, table in enumerate(report.every_table):
+        points += sum(len(row.points) for row in table.rows)
+        if number and points > MOST_POINTS:
+            left_out += 1
+            continue
+        tables.append(_table(table, names, headline=number < len(report.tables)))
+    return {
+        "tables": tables,
+        "tables_left_out": left_out,
+        "names": names.lists,
+        "sections": [_section(section, names) for section in report.sections],
+        "cells": _cells(report),
+        "checkpoints": {name: report.facts(name) for name in report.checkpoints},
+        "provenance": [_provenance(p) for p in report.provenances],
+        "published": _published(report.published) if report.published else None,
+        "samples": _samples(report.samples) if report.samples else None,
+        "colours": COLOURS,
+        "dashes": DASHES,
+    }
+
+
+class _Names:
+    """A list of names of each kind, and the index of each name in it."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[str]] = {"checkpoint": [], "scenario": [], "prompting": []}
+        self._indices: dict[tuple[str, str], int] = {}
+
+    def index(self, kind: str, name: str) -> int:
+        """The index of ``name`` in the list of its kind; a new name is appended."""
+        names = self.lists[kind]
+        index = self._indices.setdefault((kind, name), len(names))
+        if index == len(names):
+            names.append(name)
+        return index
+
+
+def _table(table: CurveTable, names: _Names, headline: bool) -> dict[str, Any]:
+    return {
+        **{name: getattr(table, name) for name in ("dataset", "split", "metric")},
+        "headline": headline,
+        "n": table.n,
+        "natural": table.n_naturally_missing,
+        "seeds": table.seeds,
+        "uncertainty": table.uncertainty,
+        "rates": list(table.rates),
+        "rows": [_row(row, table.rates, names) for row in table.rows],
+    }
+
+
+def _row(row: Curve, rates: Sequence[float], names: _Names) -> dict[str, Any]:
+    points = [row.at(rate) for rate in rates]
+    return {
+        "c": names.index("checkpoint", row.checkpoint),
+        "s": names.index("scenario", row.scenario),
+        "p": names.index("prompting", row.prompting),
+        "v": _units(point.value for point in points),
+        "lo": _units(point.ci_low for point in points),
+        "hi": _units(point.ci_high for point in points),
+        "sd": _units(point.spread for point in points),
+        "auc": _unit(row.auc_eta),
+        "complete": _unit(row.complete),
+        "rel": _unit(row.relative_robustness),
+        "worst": _unit(row.worst_value),
+        "at": [_known(row.worst_rate), _known(row.worst_seed)],
+        "drop": _unit(row.drop_per_10_points),
+    }
+
+
+def _cells(report: Report) -> dict[str, Any]:
+    """The first cells of the headline metrics, column by column."""
+    frames = list(report.groups.values())[: len(report.tables)]
+    rows = pd.concat(frames, ignore_index=True)
+    shown = rows.head(MOST_CELLS)
+    columns: dict[str, list[Any]] = {name: shown[name].tolist() for name in _CELLS}
+    columns |= {name: _units(shown[name]) for name in ("value", "ci_low", "ci_high")}
+    return {"columns": columns, "shown": len(shown), "of": len(rows)}
+
+
+def _section(section: Section, names: _Names) -> dict[str, Any]:
+    """A further table as it is printed, and the points of its chart, if it has one."""
+    printed = ("kind", "dataset", "split", "title", "note", "columns", "labels", "rows")
+    return {**{name: getattr(section, name) for name in printed}, "points": _points(section, names)}
+
+
+def _points(section: Section, names: _Names) -> list[list[Any]]:
+    """The points of a section's chart.
+
+    Standings: (checkpoint, wins, both ends of their interval, mean rank). Other kinds: the fields of
+    :class:`~mmrobust.report.chart_data.SectionPoint`.
+    """
+    if section.kind == "standings":
+        return [
+            [
+                names.index("checkpoint", row["checkpoint"]),
+                *(_unit(row.get(name, math.nan)) for name in ("wins", "wins_low", "wins_high")),
+                row["mean_rank"],
+            ]
+            for row in section.frame.to_dict("records")
+        ]
+    return [
+        [
+            names.index("scenario", point.scenario),
+            None if point.prompting is None else names.index("prompting", point.prompting),
+            names.index("checkpoint", point.of) if section.kind in LINE_CHARTS else point.of,
+            names.index("checkpoint", str(point.at)) if section.kind == "classes" else point.at,
+            _unit(point.value),
+        ]
+        for point in section_points(section)
+    ]
+
+
+def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a reader asks for: which checkpoints, on what data, with what, when."""
+    known = {key: provenance[key] for key in _PROVENANCE if provenance.get(key)}
+    return {**known, "checkpoints": list(known.get("checkpoints", ()))}
+
+
+def _published(published: Published) -> dict[str, Any]:
+    return {
+        **{name: getattr(published, name) for name in ("title", "source", "metric", "cases")},
+        "comparisons": [
+            {
+                "dataset": comparison.dataset,
+                "remark": comparison.remark,
+                "promptings": {name: _unit(value) for name, value in comparison.promptings.items()},
+                "lines": [
+                    {**vars(line), "values": _units(line.values), "average": _unit(line.average)}
+                    for line in comparison.lines
+                ],
+            }
+            for comparison in published.comparisons
+        ],
+    }
+
+
+def _samples(worst: WorstSamples) -> dict[str, Any]:
+    def sample_data(sample: WorstSample) -> dict[str, Any]:
+        failures = [{**vars(failure), "probability": _known(failure.probability)} for failure in sample.failures]
+        return {**vars(sample), "failures": failures}
+
+    return {
+        "checkpoints": worst.checkpoints,
+        "prompting": worst.prompting,
+        "cases": [
+            {"case": case, "lost": worst.lost[case], "samples": [sample_data(sample) for sample in samples]}
+            for case, samples in worst.cases.items()
+        ],
+    }
+
+
+def _units(shares: Iterable[float]) -> list[int | None]:
+    return [_unit(share) for share in shares]
+
+
+def _unit(share: float) -> int | None:
+    """``share`` in units of the page, so that the page prints the digits that every other format prints."""
+    if math.isnan(share):
+        return None
+    whole = round(share * UNIT)
+    if whole % _PRINTED == _PRINTED // 2:  # halfway: the page would round again, perhaps the other way
+        whole += 1 if float(percent(share)) / 100 * UNIT > whole else -1
+    return whole
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
