@@ -32,7 +32,7 @@ def predict_missing(
         KeyboardInterrupt: Ctrl-C; the piece of work that was begun is finished, and everything predicted is stored.
     """
     if settings.overwrite == "always":
-        store.forget()
+        store.clear()
     todo = store.missing(plan)
     if settings.share:
         todo = settings.share.within(todo)

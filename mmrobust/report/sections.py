@@ -21,12 +21,11 @@ from mmrobust.report import efficiency
 from mmrobust.report.rows import UNKNOWN, Section, Table, percent
 from mmrobust.report.tables import Report
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
-from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
+from mmrobust.scoring.by_class import BREAKS, class_curves, earliest_breaking
 from mmrobust.scoring.calibration import BINS, reliability
-from mmrobust.scoring.joint import joint_standings
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.scoring.robustness import CURVE_KEYS, curves, effective_robustness, prompting_gap, train_test_rates
+from mmrobust.scoring.standings import SAME, joint_standings, standings
 from mmrobust.scoring.store import cells_of, predictions_behind
 from mmrobust.storage.results import Results
 
@@ -223,7 +222,7 @@ def _rates(frame: pd.DataFrame, table: Table, report: Report) -> Section | None:
 def _classes(figures: pd.DataFrame, table: Table) -> Section:
     keys = ["scenario", "prompting", "checkpoint"]
     broken = [
-        broken_first(own).assign(checkpoint=name)
+        earliest_breaking(own).assign(checkpoint=name)
         for name, own in figures.groupby("checkpoint", sort=False, observed=True)
     ]
     ordered = pd.concat(broken, ignore_index=True)

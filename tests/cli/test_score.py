@@ -155,7 +155,7 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--threshold", "2"), "--threshold 2: give a probability between 0 and 1"),
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
-        ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
+        ((grid, "--seeds", "0"), "--seeds 0: give a number of mask seeds from 1 to 10,000"),
         ((grid, "--metric", ""), "--metric: is given with nothing; name something, or leave it out"),
         ((grid, "--scenario", " , "), "--scenario: is given with nothing"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
@@ -195,7 +195,7 @@ def test_the_first_schema_is_read_and_told_what_it_lacks(tmp_path: Path) -> None
     assert shard.position is None
     (tmp_path / "predictions").mkdir()
     shutil.copy(HISTORIC / "predictions-1.parquet", tmp_path / "predictions")
-    with pytest.raises(DataError, match=r"predictions of schema 1 do not say .*brings them up to date$"):
+    with pytest.raises(DataError, match=r"predictions of schema 1 lack metadata .*to bring them up to date$"):
         read_predictions(tmp_path)
 
 
