@@ -15,7 +15,7 @@ import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, check_prompting, check_rate, mask_seeds
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, Grid, check_prompting, check_rate, mask_seeds
 from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
@@ -126,16 +126,8 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
     for cell in predictions.cells:
         of_scenario.setdefault(cell.scenario, []).append(cell)
     drawn = [name for name in of_scenario if not is_given(name)]
-    default = (
-        of_scenario[drawn[-1]]
-        if drawn
-        else [
-            Cell("", rate, seed, prompting)
-            for rate in DEFAULT_RATES
-            for seed in DEFAULT_SEEDS
-            for prompting in predictions.answered
-        ]
-    )
+    usual = Grid(("",), DEFAULT_RATES, DEFAULT_SEEDS, predictions.answered)
+    default = of_scenario[drawn[-1]] if drawn else list(usual.cells())
     cells: dict[Cell, None] = {}
     given = []
     for name in choice.scenarios or of_scenario or scenario_names(truth.modalities):

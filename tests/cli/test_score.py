@@ -251,7 +251,7 @@ def test_given_missing_tables_are_scored_again_without_their_file(
 
     code, _, err = cli("score", grid, "--scenario", "table:other@00000000")
     assert code == 2
-    assert "keeps no missing table 'table:other@00000000'; give its file to: mmrobust eval CHECKPOINT" in err
+    assert "holds no missing table 'table:other@00000000'; give its file to: mmrobust eval CHECKPOINT" in err
     assert len(err.strip().splitlines()) == 1
     (tmp_path / "grid" / "results.parquet").unlink()
     assert cli("score", grid, "--scenario", given, "--prompting", "situation").code == 0  # a killed evaluation's
