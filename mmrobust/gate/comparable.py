@@ -69,7 +69,7 @@ def _same_data(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
 def _same_definitions(candidate: dict[str, Any], baseline: dict[str, Any]) -> None:
     """Raise where the metrics were told to count differently."""
     ours, theirs = metric_settings(candidate), metric_settings(baseline)
-    for what, name in (("threshold", "the threshold"), ("absent", "what a class counts that is absent")):
+    for what, name in (("threshold", "the threshold"), ("f1_absent", "what a class counts that is absent")):
         said = [getattr(settings, what) for settings in (ours, theirs)]
         if said[0] != said[1]:
             raise NotComparableError(
