@@ -39,7 +39,7 @@ def score(
     from mmrobust.scoring.join import ScoringSettings
     from mmrobust.scoring.rescore import CellChoice, rescore
 
-    asked = CellChoice(
+    choice = CellChoice(
         scenarios=listed(scenario, "--scenario"),
         rates=parse_rates(missing_rate) if missing_rate else None,
         seeds=seeds,
@@ -48,7 +48,7 @@ def score(
     )
     results = rescore(
         folder,
-        asked,
+        choice,
         ScoringSettings(threshold, f1_absent, resamples, bootstrap_seed),
         out=out,
         progress=console.progress_bar,

@@ -1,6 +1,6 @@
-"""Evaluation, told once: draw the missing tables, plan, predict, store, join, write.
+"""Evaluation: draw the missing tables, plan, predict, store, join, write.
 
-:func:`evaluate` does it in memory for one model, :func:`evaluate_models` in a results folder for several.
+:func:`evaluate` evaluates one model in memory, :func:`evaluate_models` several into a results folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 RESULTS_PATIENCE = 600.0
-"""Seconds that the last share of an evaluation waits for another that is writing the table."""
+"""Seconds that one share of an evaluation waits for another that is writing the table."""
 
 
 def evaluate(
@@ -60,30 +60,30 @@ def evaluate(
     """Evaluate a model over a grid, in memory.
 
     Args:
-        model: a classifier, as :func:`mmrobust.load` gives it, or a checkpoint.
+        model: a classifier, as returned by :func:`mmrobust.load`, or a checkpoint.
         dataset: a data set, or its folder.
-        scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none where a missing
+        scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none if a missing
             table is given.
         rates: missing rates in [0, 1].
         seeds: mask seeds, or how many of them.
         prompting: ``situation``, ``concat``.
         split: of the data set.
-        batch_size: samples per forward pass; changes no result.
-        limit: use only the first so many samples.
-        noise_profile: what becomes of noisy inputs: ``default`` or ``released``.
-        noise_seed: of the noise; the mask seeds do not touch it.
-        workers: processes that decode. A script that asks for any keeps its own work under ``if __name__ ==
-            "__main__"``, since they import it.
+        batch_size: samples per forward pass; does not change the results.
+        limit: use only the first N samples.
+        noise_profile: how noisy inputs are degraded: ``default`` or ``released``.
+        noise_seed: of the noise, independent of the mask seeds.
+        workers: processes that decode. A script that uses them needs ``if __name__ == "__main__"``, since they import
+            it.
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
-        missing_table: a file with a missing table, as one more scenario.
-        progress: shows how far it is.
+        missing_table: a file with a missing table, as an additional scenario.
+        progress: shows the progress.
 
     Returns:
         One row per cell and metric: ``scenario``, ``missing_rate``, ``seed``, ``prompting``, ``metric``, ``n``,
         ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
 
     Raises:
-        MmrobustError: names that do not exist, data that do not fit the model or cannot be read.
+        MmrobustError: a name is unknown, or the data do not fit the model or cannot be read.
     """
     model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
@@ -97,7 +97,7 @@ def evaluate(
     model.check(plan)
     logits = LogitMatrices(len(drawn.truth.ids), drawn.truth.classes)
     for rows in model.predict(samples, plan, noise, batch_size=batch_size, workers=workers, progress=progress):
-        logits.take(rows)
+        logits.fill(rows)
     return score(Predictions(drawn.truth, logits.by_key, promptings=model.promptings), drawn.tables, progress=progress)
 
 
@@ -117,33 +117,32 @@ def evaluate_models(
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> Results:
-    """Evaluate models over a grid into the folder ``out``, and extend what is there.
+    """Evaluate models over a grid into the folder ``out``, or extend the results there.
 
-    Only predictions that are new are computed. Rows of the same key are replaced, all others of ``results.parquet``
-    are kept.
+    Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
 
     Args:
         models: name → model.
         dataset: the data.
-        grid: the grid, for each model as :meth:`Grid.of` its modalities.
-        out: gets ``results.parquet`` and ``predictions/``.
+        grid: the grid; each model is evaluated on :meth:`Grid.of` its modalities.
+        out: folder for ``results.parquet`` and ``predictions/``.
         split: of the data set.
-        limit: use only the first so many samples.
-        missing_tables: files with missing tables, each one more scenario.
-        noise: what becomes of noisy inputs.
+        limit: use only the first N samples.
+        missing_tables: files with missing tables, each an additional scenario.
+        noise: how noisy inputs are degraded.
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         settings: how predictions are made: batch size, engine, share of the work, what is overwritten.
         scoring: threshold, absent classes, resamples.
-        progress: shows how far it is.
-        say: told of problems that were found and solved.
+        progress: shows the progress.
+        say: called with a message for each problem that was found and solved.
 
     Returns:
-        All results of the folder, as they were written.
+        All results of the folder, as written.
 
     Raises:
-        Unfinished: this was one share of the work, and predictions of others are not there yet.
-        MmrobustError: data that do not fit or cannot be read, results of other data or other noise in ``out``, or
-            another run at work there.
+        Unfinished: this was one share of the work, and others are not done yet.
+        MmrobustError: the data do not fit or cannot be read, ``out`` holds results of other data or other noise, or
+            another run is using it.
     """
     started, noise = now(), noise or Noise()
     settings, scoring = settings or PredictionSettings(), scoring or ScoringSettings()
@@ -187,10 +186,10 @@ def evaluate_models(
         ]
         if not all(complete):
             raise Unfinished(
-                f"{out}: shard {settings.share} is done, predictions of others are not there yet; the last one makes "
-                "the table, or the same command without --shard"
+                f"{out}: shard {settings.share} is done, others are not yet; the last one writes the table, or the "
+                "same command without --shard"
             )
-        # The shares that end last may end together; they make the same table.
+        # Several shares may finish at the same time; they write the same table.
         with hold(out, "results", timeout=RESULTS_PATIENCE):
             earlier = earlier_results(out, about, used_noise, scoring)
             frames = []
@@ -206,15 +205,15 @@ def evaluate_models(
                 bad_samples=samples.bad.describe(),
             )
             for name in outdated(earlier, described):
-                say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are left out")
+                say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")
             write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance))
             return read_results(out)
 
 
 def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split: Split) -> dict[tuple[str, ...], Grid]:
-    """Modalities → the grid for models that take these."""
-    every = dict.fromkeys(model.modalities for model in models.values())
-    return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in every}
+    """Modalities → the grid for models that take them."""
+    distinct = dict.fromkeys(model.modalities for model in models.values())
+    return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in distinct}
 
 
 def _readable_samples(
@@ -225,27 +224,27 @@ def _readable_samples(
     workers: int,
     progress: Progress,
 ) -> SelectedSamples:
-    """The samples, after a look at those modalities that any of the models takes.
+    """The samples, after checking that the modalities that any of the models takes can be read.
 
     Raises:
-        MmrobustError: samples that cannot be read, or that would count as missing a modality which a table from a file
-            may call present.
+        MmrobustError: some cannot be read, or would count as missing a modality that a table from a file may have as
+            present.
     """
     taken = {modality for model in models.values() for modality in model.modalities}
     modalities = [modality for modality in samples.split.info.modalities if modality in taken]
     samples = samples.screened(modalities, on_bad_sample, workers, progress)
     if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grids.values()):
         raise UsageError(
-            f"{samples.bad.summary}: a missing table that is given may call it present; take --on-bad-sample skip"
+            f"{samples.bad.summary}: a table from --missing-table may have it as present; use --on-bad-sample skip"
         )
     return samples
 
 
 def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | None:
-    """``noise``, where any sample is degraded.
+    """``noise`` if any case is degraded, else ``None``.
 
     Raises:
-        UsageError: its profile has no noise for a modality that is degraded.
+        UsageError: its profile has no noise for a degraded modality.
     """
     cases = [case for modalities, grid in grids.items() for case in grid.cases(modalities)]
     check_profile(cases, noise)
@@ -253,7 +252,7 @@ def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | 
 
 
 def _about(samples: SelectedSamples) -> dict[str, Any]:
-    """What provenance says of the data: results of other data are not comparable."""
+    """The entry for the data in the provenance; results with different entries are not comparable."""
     info = samples.split.info
     return {
         "name": info.name,
@@ -267,7 +266,7 @@ def _about(samples: SelectedSamples) -> dict[str, Any]:
 
 
 def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
-    """Everything that decides a logit apart from case, prompting and noise."""
+    """Everything that determines a logit except case, prompting and noise."""
     bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
     return {
         "checkpoint": model.fingerprint,
@@ -279,7 +278,7 @@ def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
 
 
 def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
-    """The missing tables in ``files``, for the whole of a split and a model of these modalities.
+    """Read missing tables for a whole split and a model with these modalities.
 
     Raises:
         MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
@@ -289,13 +288,12 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
 
 
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
-    """Raise where a model cannot be evaluated on a data set.
+    """Raise if a model cannot be evaluated on a data set.
 
-    Where nobody knows what the model's classes are called (an imported checkpoint), as many classes of the same task
-    do.
+    For a model whose classes have no names (an imported checkpoint), only their number and the task must match.
 
     Raises:
-        UsageError: other modalities, classes or another task; the message names both.
+        UsageError: modalities, classes or task differ; the message names both.
     """
     info = dataset.info
     missing = [m for m in model.modalities if m not in info.modalities]

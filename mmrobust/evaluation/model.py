@@ -1,4 +1,4 @@
-"""What an evaluation asks of a model."""
+"""The protocols that a model must implement to be evaluated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PredictingModel(Protocol):
 
     @property
     def classes_named(self) -> bool:
-        """Whether :attr:`classes` are names; otherwise any names of the same number fit."""
+        """Whether :attr:`classes` are real names; otherwise it fits any data set with as many classes."""
 
     @property
     def task(self) -> str:
@@ -33,14 +33,14 @@ class PredictingModel(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it runs, for messages."""
+        """The name of the device that it runs on."""
 
     @property
     def promptings(self) -> tuple[str, ...]:
-        """The promptings that it tells apart: one where knowing the case makes no difference to it."""
+        """The promptings that it tells apart: one if its predictions do not depend on prompting."""
 
     def check(self, keys: Iterable[Key]) -> None:
-        """Raise a ``UsageError`` where it cannot predict under one of these (case, prompting)."""
+        """Raise a ``UsageError`` if it cannot predict one of these (case, prompting)."""
 
     def predict(
         self,
@@ -52,7 +52,7 @@ class PredictingModel(Protocol):
         workers: int,
         progress: Progress,
     ) -> Iterator[PredictedRows]:
-        """The predictions of ``plan``, in any order and in pieces of any size."""
+        """Yield the predictions of ``plan``, in any order and in pieces of any size."""
 
 
 class Model(PredictingModel, Protocol):
@@ -60,18 +60,18 @@ class Model(PredictingModel, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """The identity of its predictions: another fingerprint, other predictions."""
+        """Identifies its predictions: models with the same fingerprint share them."""
 
     @property
     def dtype(self) -> str:
-        """The number format of its work; predictions in different ones are kept apart."""
+        """The number format that it computes in; predictions in different formats are stored separately."""
 
     def described(self) -> dict[str, Any]:
-        """What results say of it.
+        """Its entry in the provenance of results.
 
         ``fingerprint``, ``method``, ``head``, ``backbone``, ``modalities``, ``depends_on_prompting``, ``device`` and
-        ``dtype``, and whatever else it can say (fill, training …).
+        ``dtype``, and optionally more (fill, training …).
         """
 
     def loader(self) -> Callable[[str], Model]:
-        """What makes the same model in another process, on the device of that name; it can be pickled."""
+        """A picklable function that loads the same model in another process, on the device of the given name."""

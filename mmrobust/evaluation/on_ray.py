@@ -1,8 +1,8 @@
 """Prediction with Ray Data: ``read_parquet`` → ``map_batches`` on actors that hold the model → the caller's store.
 
-Every stretch of the split is one block, whoever reads it, so its batches are those of the local engine, and so are the
-logits. Actors that die are started again and their blocks are predicted again; what arrived is in the store.
-Checkpoint and data must be readable at the same paths on every node, and mmrobust importable.
+Every stretch of the split is one block, whichever actor reads it, so batches and logits are those of the local engine.
+Actors that die are restarted and their blocks predicted again; predictions that arrived are in the store. Checkpoint
+and data must be readable at the same paths on every node, and mmrobust importable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmrobust.runtime.ray_cluster import connected, reason
 from mmrobust.scoring.truth import Plan, PredictedRows
 
 SPARE_CPUS = 2
-"""For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
+"""CPUs for the tasks that read and split blocks: actors that held every CPU would wait for them forever."""
 
 
 def predict_on_ray(
@@ -38,11 +38,11 @@ def predict_on_ray(
     settings: PredictionSettings,
     progress: Progress,
 ) -> Iterator[PredictedRows]:
-    """The predictions of ``plan``, one stretch of the split at a time.
+    """Yield the predictions of ``plan``, one stretch of the split at a time.
 
     Raises:
-        UsageError: Ray is not installed, or its cluster not reachable.
-        DataError: a worker fails for another reason than that it was killed.
+        UsageError: Ray is not installed, or its cluster cannot be reached.
+        DataError: a worker fails, other than by being killed.
     """
     cpus = (settings.ray_workers or available_cores()) + SPARE_CPUS
     total = sum(len(positions) for positions in plan.values())
@@ -88,7 +88,7 @@ def predict_on_ray(
 
 
 class _Worker:
-    """A copy of the model; called with one stretch of the split after the other."""
+    """A copy of the model, called with one stretch of the split at a time."""
 
     def __init__(
         self,
@@ -110,25 +110,24 @@ class _Worker:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         places = [self._place.get(sample, -1) for sample in block["id"].to_pylist()]
-        here = np.asarray([place for place in places if place >= 0], dtype=np.int64)
-        mine = {key: p[np.isin(p, here)] for key, p in self._plan.items()}
-        mine = {key: positions for key, positions in mine.items() if len(positions)}
+        in_block = {key: positions[np.isin(positions, places)] for key, positions in self._plan.items()}
+        plan = {key: positions for key, positions in in_block.items() if len(positions)}
         samples = SelectedSamples(_Block(self._split, block, places), self._size)
         pieces = self._model.predict(
-            samples, mine, self._noise, batch_size=self._batch_size, workers=0, progress=no_progress
+            samples, plan, self._noise, batch_size=self._batch_size, workers=0, progress=no_progress
         )
         return pa.concat_tables([_table(key, *rows) for piece in pieces for key, rows in piece.items()] or [_EMPTY])
 
 
 class _Block(Split):
-    """A split whose samples are read from a block in memory, where they lie there."""
+    """A split that reads the samples of a block from memory."""
 
     def __init__(self, split: Split, block: pa.Table, places: list[int]) -> None:
         self.__dict__.update(split.__dict__)
         self._block, self._row = block, {place: row for row, place in enumerate(places) if place >= 0}
 
     def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
-        """See :meth:`Split.read`: from the block; what lies elsewhere (other recordings, for babble) from files."""
+        """See :meth:`Split.read`. Samples outside the block (recordings for babble noise) are read from the files."""
         places = np.asarray(positions, dtype=np.int64).tolist()
         if any(place not in self._row for place in places):
             return super().read(positions)
@@ -153,4 +152,4 @@ def _from_table(table: pa.Table) -> dict[tuple[str, str], tuple[npt.NDArray[np.i
     positions = table["position"].to_numpy()
     logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
     rows = {key: np.asarray([k == key for k in keys]) for key in dict.fromkeys(keys)}
-    return {key: (positions[mine], logits[mine]) for key, mine in rows.items()}
+    return {key: (positions[of_key], logits[of_key]) for key, of_key in rows.items()}

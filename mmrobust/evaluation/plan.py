@@ -1,4 +1,4 @@
-"""What a grid asks of the models of one set of modalities, which share of it a process predicts, and how."""
+"""The plan of an evaluation: which predictions a grid needs, which share a process makes, and how."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmrobust.scoring.truth import Key, Plan, SplitTruth
 
 @dataclass(frozen=True)
 class DrawnGrid:
-    """A grid over the samples of a split: its missing tables are drawn, for the plan and the join alike."""
+    """A grid with its missing tables drawn over the samples of a split. The plan and the join both use them."""
 
     grid: Grid
     truth: SplitTruth
@@ -26,10 +26,10 @@ class DrawnGrid:
 
     @classmethod
     def draw(cls, grid: Grid, samples: SelectedSamples, modalities: Sequence[str]) -> DrawnGrid:
-        """Draw the missing tables of ``grid`` for a model of these modalities.
+        """Draw the missing tables of ``grid`` for models with these modalities.
 
         Raises:
-            UsageError: a scenario that does not fit the modalities.
+            UsageError: a scenario does not fit the modalities.
         """
         split = samples.split
         natural = split.natural_cases(modalities)
@@ -44,26 +44,25 @@ class DrawnGrid:
         return cls(grid, truth, truth.draw_grid(grid))
 
     def plan(self, promptings: Sequence[str]) -> dict[Key, npt.NDArray[np.int64]]:
-        """Which samples must be predicted under which (case, prompting): each once, and none that no cell asks for.
+        """The samples to predict in each (case, prompting): exactly those that some cell needs.
 
         Args:
-            promptings: those that the model tells apart. Where that is one, it answers for every prompting of the grid.
+            promptings: those that the model tells apart. If it is only one, it stands for every prompting of the grid.
         """
-        asked = self.grid.promptings if len(promptings) > 1 else promptings
-        return {
-            (case, told): positions for case, positions in sorted(self.tables.positions().items()) for told in asked
-        }
+        predicted = self.grid.promptings if len(promptings) > 1 else promptings
+        needed = sorted(self.tables.positions().items())
+        return {(case, prompting): positions for case, positions in needed for prompting in predicted}
 
 
 @dataclass(frozen=True)
 class WorkShare:
-    """Share ``index`` (from 1) of ``of`` equal ones, for processes or machines that evaluate together: ``--shard I/N``.
+    """One of several equal shares of an evaluation, for processes or machines that work together: ``--shard I/N``.
 
-    A share is every N-th stretch of the split. Batches are formed within a stretch, so who predicts it changes no
-    batch, and no logit by as much as a bit.
+    A share is every N-th stretch of the split. Batches are formed within a stretch, so the logits are the same to the
+    bit whichever process predicts it.
 
     Raises:
-        UsageError: no such share.
+        UsageError: ``index`` is not from 1 to ``of``.
     """
 
     index: int
@@ -75,10 +74,10 @@ class WorkShare:
 
     @classmethod
     def parse(cls, text: str) -> WorkShare:
-        """The share written as ``I/N``.
+        """Parse ``I/N``.
 
         Raises:
-            UsageError: no such share, or not of that form.
+            UsageError: it has another form, or there is no such share.
         """
         index, slash, of = text.partition("/")
         if not (slash and index.isdecimal() and of.isdecimal() and int(of)):
@@ -90,8 +89,8 @@ class WorkShare:
 
     def within(self, plan: Plan) -> dict[Key, npt.NDArray[np.int64]]:
         """The part of ``plan`` that belongs to this share."""
-        mine = {key: p[p // STRETCH_SAMPLES % self.of == self.index - 1] for key, p in plan.items()}
-        return {key: positions for key, positions in mine.items() if len(positions)}
+        share = {key: p[p // STRETCH_SAMPLES % self.of == self.index - 1] for key, p in plan.items()}
+        return {key: positions for key, positions in share.items() if len(positions)}
 
 
 ENGINES = LOCAL, RAY = ("local", "ray")
@@ -100,24 +99,24 @@ OVERWRITE = ("never", "only-missing", "always")
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How predictions are made; none of it changes a result.
+    """How predictions are made; no setting changes the results.
 
     Raises:
-        UsageError: a name that does not exist, or settings that contradict each other.
+        UsageError: a name is unknown, or settings contradict each other.
     """
 
     batch_size: int | BatchSize = DEFAULT_BATCH_SIZE
     engine: str = LOCAL
     ray_address: str | None = None
-    """Of a running Ray cluster; ``None``: this machine."""
+    """Address of a running Ray cluster; ``None``: start one on this machine."""
     ray_workers: int | None = None
     """Copies of the model; ``None``: one per GPU, or per CPU where there is no GPU."""
     share: WorkShare | None = None
-    """The part of the work to do; ``None``: all of it."""
+    """The share of the work to do; ``None``: all of it."""
     overwrite: str = "only-missing"
     """``never``: refuse a folder that holds results; ``always``: make every prediction again."""
     workers: int = 0
-    """Processes that decode for this one; a Ray worker decodes for itself."""
+    """Processes that decode for the local engine; Ray workers decode for themselves."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -1,4 +1,4 @@
-"""Making the predictions that are missing: in this process, or with Ray."""
+"""Make the predictions that are missing, in this process or with Ray."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def predict_missing(
     """Make the predictions of ``plan`` that ``store`` does not hold yet.
 
     Returns:
-        Whether it holds all of them now: other processes may still be at their shares.
+        Whether it holds all of them now: other processes may not have finished their shares.
 
     Raises:
-        DataError: samples that cannot be read.
-        KeyboardInterrupt: Ctrl-C; the piece of work that was begun is finished, and everything predicted is stored.
+        DataError: a sample cannot be read.
+        KeyboardInterrupt: Ctrl-C; the current piece of work is finished, and everything predicted is stored.
     """
     if settings.overwrite == "always":
-        store.forget()
+        store.clear()
     todo = store.missing(plan)
     if settings.share:
         todo = settings.share.within(todo)
@@ -49,7 +49,7 @@ def predict_missing(
                 for predicted in pieces:
                     store.add(predicted)
                     stop_if_asked()
-        finally:  # everything predicted is stored, whatever ended the loop
+        finally:  # store everything predicted, whatever ended the loop
             store.flush()
     if settings.share:
         store.refresh()

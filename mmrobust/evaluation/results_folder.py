@@ -1,4 +1,4 @@
-"""The folder that an evaluation writes into: what it holds already, and whether more may be put beside it."""
+"""The results folder of an evaluation: locking it, and combining new results with those that it holds."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from mmrobust.storage.locks import hold_part, hold_whole
 from mmrobust.storage.results import RESULTS_FILE, RESULTS_KEYS, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
-SMALLER = "take a smaller --batch-size, or another --device"
+SMALLER = "use a smaller --batch-size, or another --device"
 
 
 @contextmanager
 def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[None]:
-    """Hold ``out`` against other runs, or against those of the same share of the work, while the block runs.
+    """Lock ``out`` against other runs, or against runs of the same share of the work, while the block runs.
 
-    Where the block is stopped, the disk is full or the device fails, the error says that what is finished is kept.
+    If the block is stopped, the disk is full or the device fails, the error says that finished work is kept.
 
     Raises:
-        UsageError: another run is at work there.
+        UsageError: another run is using it.
         Interrupted: Ctrl-C.
         DataError: ``out`` cannot be written.
         DeviceError: the device has too little memory, or failed.
     """
-    kept = f"what is predicted is kept in {out}, the same command goes on"
+    kept = f"predictions so far are kept in {out}; the same command continues"
     try:
         with (
-            writing(out, "what is there is kept, the same command goes on"),
+            writing(out, "predictions so far are kept; the same command continues"),
             device_errors(device, SMALLER, kept),
             hold_part(out, share.index, share.of) if share else hold_whole(out),
         ):
@@ -50,20 +50,19 @@ def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[Non
 
 
 def refuse_results(out: Path) -> None:
-    """Raise where ``out`` holds results or predictions already."""
+    """Raise if ``out`` already holds results or predictions."""
     for path in (out / RESULTS_FILE, *sorted((out / PREDICTIONS_FOLDER).glob("*.parquet"))[:1]):
         if path.exists():
-            raise UsageError(f"{path} is there already, and --overwrite never leaves it as it is; name another --out")
+            raise UsageError(f"{path} exists, and --overwrite never does not change it; name another --out")
 
 
 def earlier_results(
     out: Path, about: Mapping[str, Any], noise: Noise | None, scoring: ScoringSettings
 ) -> Results | None:
-    """The results that ``out`` holds already.
+    """Read the results that ``out`` already holds; ``None`` if there are none.
 
     Raises:
-        UsageError: they are of other data, both they and the new ones are under noise, and it is not the same, or
-            they are scored otherwise.
+        UsageError: they are of other data, under another noise, or scored with other settings.
     """
     if not (out / RESULTS_FILE).is_file():
         return None
@@ -74,10 +73,10 @@ def earlier_results(
             for data in (earlier.provenance["dataset"], about)
         )
         raise UsageError(f"{out}: holds results on {theirs}, these would be on {ours}; name another --out")
-    was = earlier.provenance.get("noise")
-    if noise is not None and was and was != dataclasses.asdict(noise):
+    old = earlier.provenance.get("noise")
+    if noise is not None and old and old != dataclasses.asdict(noise):
         raise UsageError(
-            f"{out}: holds results under noise profile {was['profile']}, seed {was['seed']}, these would be under "
+            f"{out}: holds results under noise profile {old['profile']}, seed {old['seed']}, these would be under "
             f"{noise.profile}, seed {noise.seed}; name another --out"
         )
     before = earlier.provenance.get("scoring") or dataclasses.asdict(ScoringSettings())
@@ -91,7 +90,7 @@ def earlier_results(
 
 
 def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names under which the earlier results are of another checkpoint than one of these, by their fingerprints."""
+    """The names whose checkpoint has another fingerprint than in the earlier results."""
     before = earlier.provenance["checkpoints"] if earlier else {}
     return [name for name, now in checkpoints.items() if before.get(name, now).get("fingerprint") != now["fingerprint"]]
 
@@ -99,9 +98,9 @@ def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any
 def merged(
     earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows and provenance of results that were there and of new ones, which replace those of the same key.
+    """Rows and provenance of the earlier and the new results combined; new rows replace old ones with the same key.
 
-    Of a checkpoint that has changed since (:func:`outdated`) no row stays: one name would stand for two models.
+    Earlier rows of a checkpoint that has changed since (:func:`outdated`) are dropped: one name would mean two models.
     """
     if earlier is None:
         return new, dict(provenance)

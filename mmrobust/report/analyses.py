@@ -22,12 +22,11 @@ from mmrobust.report.numbers import UNKNOWN, interval, percent, points
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, standings, train_test_rates
-from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
+from mmrobust.scoring.by_class import BREAKS, class_curves, earliest_breaking
 from mmrobust.scoring.calibration import BINS, reliability
-from mmrobust.scoring.joint import joint_standings
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.scoring.robustness import CURVE_KEYS, curves, effective_robustness, prompting_gap, train_test_rates
+from mmrobust.scoring.standings import SAME, joint_standings, standings
 from mmrobust.scoring.store import cells_of, predictions_behind
 from mmrobust.storage.results import Results
 
@@ -222,7 +221,7 @@ def _rates(means: pd.DataFrame, table: CurveTable, report: Report) -> Section | 
 
 def _classes(figures: pd.DataFrame, table: CurveTable) -> Section:
     by_checkpoint = figures.groupby("checkpoint", sort=False, observed=True)
-    ordered = _stacked({str(name): broken_first(own) for name, own in by_checkpoint})
+    ordered = _stacked({str(name): earliest_breaking(own) for name, own in by_checkpoint})
     rows = []
     for key, own in ordered.groupby(list(_KEYS), sort=True, observed=True):
         first = own.head(FIRST_TO_BREAK).to_dict("records")

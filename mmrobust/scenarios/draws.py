@@ -1,7 +1,7 @@
-"""Who is affected: a missing table is a pure function of (sample ids, scenario, rate, seed).
+"""Drawing missing tables: a missing table is a pure function of (sample ids, scenario, rate, seed).
 
 Samples are ranked by ``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is
-the same on every platform and nested: who is missing at 30 % is missing at 70 %.
+the same on every platform, and nested: a sample affected at 30 % is also affected at 70 %.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmrobust.scenarios.scenario import Scenario
 
 
 def affected_count(samples: int, rate: float) -> int:
-    """⌊N·η⌋, exact: the rate is taken as the decimal number it was written as (0.29 of 100 samples are 29)."""
+    """⌊N·η⌋, exact: the rate is read as the decimal number it was written as (0.29 of 100 samples are 29)."""
     return int(samples * Fraction(repr(float(rate))))
 
 
@@ -36,8 +36,8 @@ class ScenarioDraw:
         sample_ids: the ids of the split's samples, in the split's order.
         scenario: the scenario.
         seed: the mask seed.
-        natural: the case that each sample is in by nature (a null modality); ``None`` where all are complete.
-            A sample that has nothing to lose under the scenario is never affected and does not count in N.
+        natural: the natural case of each sample (null modalities); ``None`` where all are complete. A sample to which
+            the scenario makes no difference is never affected, and does not count in N.
     """
 
     def __init__(
@@ -76,5 +76,5 @@ def missing_table(
     seed: int,
     natural: Sequence[Case] | None = None,
 ) -> dict[str, str]:
-    """Sample id → case name, for one (scenario, rate, seed). Arguments as for :class:`ScenarioDraw`."""
+    """The missing table of one (scenario, rate, seed), sample id → case name; see :class:`ScenarioDraw`."""
     return dict(zip(sample_ids, ScenarioDraw(sample_ids, scenario, seed, natural).table(rate), strict=True))

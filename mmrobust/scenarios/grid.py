@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from itertools import product
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.errors import UsageError, unknown_name
@@ -14,7 +15,7 @@ from mmrobust.scenarios.scenario import Scenario, scenario_names
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One point of the grid; it has one number per metric."""
+    """One point of the grid, with one value per metric."""
 
     scenario: str
     missing_rate: float
@@ -24,14 +25,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Scenarios × missing rates × mask seeds × promptings; and missing tables from files × promptings.
+    """Scenarios × missing rates × mask seeds × promptings, and missing tables from files × promptings.
 
     Raises:
         UsageError: no rate, seed or prompting, a rate outside [0, 1] or an unknown prompting.
     """
 
     scenarios: tuple[str, ...]
-    """Empty, where there are no tables either: every missing-modality scenario of whichever model: :meth:`of`."""
+    """With neither scenarios nor tables, :meth:`of` fills in every missing-modality scenario of a model."""
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     promptings: tuple[str, ...] = PROMPTINGS
@@ -46,22 +47,17 @@ class Grid:
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
         object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
         for prompting in self.promptings:
-            if prompting not in PROMPTINGS:
-                raise unknown_name("prompting", prompting, PROMPTINGS)
+            check_prompting(prompting)
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, scenario by scenario, then by prompting, rate and seed."""
-        for scenario in self.scenarios:
-            for prompting in self.promptings:
-                for rate in self.rates:
-                    for seed in self.seeds:
-                        yield Cell(scenario, rate, seed, prompting)
-        for table in self.tables:
-            for prompting in self.promptings:
-                yield Cell(table.name, table.rate, 0, prompting)
+        """Every cell, by scenario, then prompting, rate and seed."""
+        for scenario, prompting, rate, seed in product(self.scenarios, self.promptings, self.rates, self.seeds):
+            yield Cell(scenario, rate, seed, prompting)
+        for table, prompting in product(self.tables, self.promptings):
+            yield Cell(table.name, table.rate, 0, prompting)
 
     def of(self, modalities: Sequence[str], tables: Sequence[GivenTable] = ()) -> Grid:
-        """The grid for a model of these modalities.
+        """The grid for a model with these modalities.
 
         Args:
             modalities: of the model.
@@ -72,7 +68,7 @@ class Grid:
         return replace(self, scenarios=scenarios, tables=tables)
 
     def cases(self, modalities: Sequence[str]) -> tuple[Case, ...]:
-        """What affected samples become in any of its cells."""
+        """The cases of affected samples, over all cells."""
         drawn = (case for name in self.scenarios for case in Scenario.parse(name, modalities).cases)
         given = (Case.parse(name, modalities) for table in self.tables for name in set(table.cases.values()))
         return tuple(dict.fromkeys((*drawn, *given)))
@@ -80,7 +76,7 @@ class Grid:
 
 DEFAULT_RATES = tuple(step / 10 for step in range(11))
 DEFAULT_SEEDS = (0, 1, 2)
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 
 
 def make_grid(
@@ -91,10 +87,12 @@ def make_grid(
     promptings: Sequence[str],
     tables: Sequence[GivenTable] = (),
 ) -> Grid:
-    """The grid for a model of these modalities; without scenarios and tables, of every missing-modality scenario.
+    """Make the grid for a model with these modalities.
+
+    Without scenarios and tables, it has every missing-modality scenario of the model.
 
     Raises:
-        UsageError: a rate or prompting that does not exist, or no seed.
+        UsageError: no rate, seed or prompting, a rate outside [0, 1] or an unknown prompting.
     """
     drawn = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
     return Grid(tuple(scenarios or ()), tuple(rates), drawn, tuple(promptings)).of(modalities, tables)
@@ -104,18 +102,24 @@ def mask_seeds(count: int) -> tuple[int, ...]:
     """The first ``count`` mask seeds, from 0.
 
     Raises:
-        UsageError: none at all, or more than anybody needs: a grid of them would fill the memory.
+        UsageError: fewer than one, or so many that a grid of them would fill the memory.
     """
-    if not 1 <= count <= MOST_SEEDS:
-        raise UsageError(f"--seeds {count}: from 1 to {MOST_SEEDS:,} mask seeds")
+    if not 1 <= count <= MAX_SEEDS:
+        raise UsageError(f"--seeds {count}: give a number of mask seeds from 1 to {MAX_SEEDS:,}")
     return tuple(range(count))
 
 
+def check_prompting(prompting: str) -> None:
+    """Raise a ``UsageError`` unless ``prompting`` is ``situation`` or ``concat``."""
+    if prompting not in PROMPTINGS:
+        raise unknown_name("prompting", prompting, PROMPTINGS)
+
+
 def check_rate(rate: float) -> float:
-    """``rate`` itself, where it is a missing rate.
+    """Return ``rate`` as a float.
 
     Raises:
-        UsageError: it lies outside [0, 1].
+        UsageError: it is outside [0, 1].
     """
     if not 0 <= rate <= 1:
         raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1")
@@ -123,7 +127,7 @@ def check_rate(rate: float) -> float:
 
 
 def check_seed(seed: int) -> int:
-    """``seed`` itself, where random numbers can be drawn from it.
+    """Return ``seed``.
 
     Raises:
         UsageError: it is negative, or too large for PyTorch.
@@ -147,7 +151,7 @@ def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
 
 
 def _parse_rate_range(text: str) -> list[Decimal]:
-    """The rates of one ``number`` or ``start:stop:step``, in decimal arithmetic, so that 0.1 steps reach 1."""
+    """The rates of one ``number`` or ``start:stop:step``, in decimal arithmetic, so that steps of 0.1 reach 1."""
     try:
         numbers = [Decimal(number) for number in text.split(":")]
     except InvalidOperation:
@@ -159,6 +163,6 @@ def _parse_rate_range(text: str) -> list[Decimal]:
         check_rate(float(start))
         check_rate(float(stop))
         if (stop - start) / step > 10_000:
-            raise UsageError(f"missing rates '{text}' are more than 10,000: take a larger step")
+            raise UsageError(f"missing rates '{text}' are more than 10,000: give a larger step")
         return [start + step * i for i in range(int((stop - start) / step) + 1)]
     raise UsageError(f"missing rate '{text}' is neither a number nor start:stop:step; try 0.7 or 0:1:0.1")

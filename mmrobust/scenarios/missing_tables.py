@@ -1,7 +1,7 @@
-"""Missing tables as files: written for other programs, and given to ``eval`` in place of one that a scenario draws.
+"""Missing tables as files: written for other programs, or given to ``eval`` as a scenario of their own.
 
-Parquet and CSV have the columns ``id`` and ``case``. ``.pt`` is what the code of MMP and DCP keeps: a vector of codes
-in the split's order, 0 complete, 1 text missing, 2 image missing. It says no ids, so its length alone can be checked.
+Parquet and CSV have the columns ``id`` and ``case``. ``.pt`` is the format of the code of MMP and DCP: a vector of
+codes in the split's order, 0 complete, 1 text missing, 2 image missing. It has no ids: only its length can be checked.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CODES = ("complete", "missing-text", "missing-image")
 """The cases of the papers' codes 0, 1 and 2."""
 PREFIX = "table:"
 FOLDER = "missing-tables"
-"""Where results keep the tables that were given, so that their cells can be scored again without the file."""
-MOST_BYTES = 2**30
-"""Of a ``.pt``: codes of 200 million samples."""
+"""Folder in a results folder for copies of the given tables, so that ``score`` does not need the files."""
+MAX_BYTES = 2**30
+"""Limit on the size of a ``.pt`` file: codes of 200 million samples."""
 
 
 @dataclass(frozen=True)
@@ -39,68 +39,68 @@ class GivenTable:
     """A missing table from a file. To a grid it is a scenario of its own, with one rate and the seed 0."""
 
     name: str
-    """``table:STEM@HASH``: the file's name and a hash of what it says, so that two tables never share a name."""
+    """``table:STEM@HASH``: the file's name and a hash of its content, so that two tables never share a name."""
     rate: float
     """The share of the split's samples that it affects."""
     cases: Mapping[str, str]
-    """Sample id → case name, for every sample of the split. Who lacks a modality by nature lacks it here too."""
+    """Sample id → case name, for every sample of the split. Naturally missing modalities are missing here too."""
     affected_ids: frozenset[str]
-    """Those that are in another case than by nature."""
+    """The samples that are not in their natural case."""
     given: Mapping[str, str] = field(repr=False)
-    """Sample id → case name, as the file has it."""
+    """Sample id → case name, as in the file."""
 
     def over(self, sample_ids: Sequence[str]) -> GivenDraw:
-        """The table over some samples of the split."""
+        """The table restricted to some samples of the split."""
         return GivenDraw(self, tuple(sample_ids))
 
 
 @dataclass(frozen=True)
 class GivenDraw:
-    """A given table over samples of a split; answers as a :class:`mmrobust.scenarios.draws.ScenarioDraw` does."""
+    """A given table over samples of a split, with the methods of :class:`mmrobust.scenarios.draws.ScenarioDraw`."""
 
     given: GivenTable
     sample_ids: tuple[str, ...]
 
     def affected(self, rate: float) -> npt.NDArray[np.int64]:
-        """Positions of the affected samples; the table has but one ``rate``."""
+        """Positions of the affected samples. The table has only one rate, so ``rate`` is ignored."""
         del rate
         return np.flatnonzero([i in self.given.affected_ids for i in self.sample_ids]).astype(np.int64)
 
     def table(self, rate: float) -> npt.NDArray[np.object_]:
-        """The case name of each sample [N]; the table has but one ``rate``."""
+        """The case name of each sample [N]. The table has only one rate, so ``rate`` is ignored."""
         del rate
         return np.asarray([self.given.cases[i] for i in self.sample_ids], dtype=object)
 
 
 def is_given(scenario: str) -> bool:
-    """Whether a scenario's name is that of a given table."""
+    """Whether a scenario is a missing table from a file, by its name."""
     return scenario.startswith(PREFIX)
 
 
 def keep_table(folder: Path, table: GivenTable, sample_ids: Sequence[str]) -> None:
-    """Keep what a given table says of some samples with the results in ``folder``."""
-    said = {sample_id: table.given[sample_id] for sample_id in sample_ids}
-    write_missing_table(kept_file(folder, table.name), said, {"scenario": table.name, "missing_rate": table.rate})
+    """Copy the rows of a given table for some samples into the results folder ``folder``."""
+    rows = {sample_id: table.given[sample_id] for sample_id in sample_ids}
+    write_missing_table(kept_file(folder, table.name), rows, {"scenario": table.name, "missing_rate": table.rate})
 
 
 def kept_table(
     folder: Path, name: str, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None
 ) -> GivenTable:
-    """The table that :func:`keep_table` kept under ``name``. Arguments as for :func:`read_missing_table`.
+    """Read the copy that :func:`keep_table` made of the table ``name``; see :func:`read_missing_table`.
 
     Raises:
-        DataError: it is not there, or not of these samples.
+        DataError: there is no copy, or it is not of these samples.
     """
     if not kept_file(folder, name).is_file():
         raise DataError(
-            f"{folder}: keeps no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
+            f"{folder}: holds no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
             f"--missing-table FILE --out {folder}"
         )
     return replace(read_missing_table(kept_file(folder, name), sample_ids, modalities, natural), name=name)
 
 
 def kept_file(folder: Path, name: str) -> Path:
-    """Where the results in ``folder`` keep the table of that name, which may come from a file: it leads no farther."""
+    """The copy of the table ``name`` in a results folder. The name may be hostile; the path stays in the folder."""
     stem = re.sub(r"[^\w.@-]+", "-", name.removeprefix(PREFIX))
     return folder / FOLDER / f"{stem}.parquet"
 
@@ -108,20 +108,20 @@ def kept_file(folder: Path, name: str) -> Path:
 def read_missing_table(
     path: Path, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None = None
 ) -> GivenTable:
-    """The missing table in ``path``, for a split and a model.
+    """Read a missing table for a split and a model.
 
-    A sample that lacks a modality by nature goes on lacking it, whatever the table says, and stays in its natural case
-    where the table would leave it nothing.
+    A naturally missing modality stays missing, whatever the table says, and a sample that the table would leave without
+    any modality stays in its natural case.
 
     Args:
-        path: a ``.parquet``, ``.csv`` or ``.pt``.
+        path: a ``.parquet``, ``.csv`` or ``.pt`` file.
         sample_ids: the ids of the whole split, in its order.
         modalities: of the model.
-        natural: the case of each sample by nature; ``None``: all are complete.
+        natural: the natural case of each sample; ``None``: all are complete.
 
     Raises:
-        DataError: no such file, one that cannot be read, or a table that is not of this split.
-        UsageError: no format of a missing table, a case that there is not, or codes for other modalities than theirs.
+        DataError: there is no such file, it cannot be read, or the table is not of this split.
+        UsageError: the format is unknown, a case does not exist, or a ``.pt`` is not for image and text.
     """
     check_suffix(path)
     if not path.is_file():
@@ -135,9 +135,9 @@ def read_missing_table(
                 check_noise(parsed[name])
             except UsageError as cause:
                 raise UsageError(f"{path}: sample '{sample_id}': {cause}") from None
-    born = [Case.complete(modalities)] * len(sample_ids) if natural is None else natural
+    complete = Case.complete(modalities)
     cases, affected = {}, []
-    for sample_id, before in zip(sample_ids, born, strict=True):
+    for sample_id, before in zip(sample_ids, natural or [complete] * len(sample_ids), strict=True):
         case = parsed[named[sample_id]].within(before) or before
         cases[sample_id] = case.name
         if case != before:
@@ -151,15 +151,15 @@ def read_missing_table(
 
 
 def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
-    """Write ``table``, sample id → case name in the split's order, in the format that the file's name ends in.
+    """Write a missing table atomically, in the format of the file's suffix.
 
     Args:
-        path: a ``.parquet``, ``.csv`` or ``.pt``; appears whole or not at all.
-        table: the missing table.
-        provenance: scenario, rate, seed, data …; goes into the metadata of a Parquet file.
+        path: a ``.parquet``, ``.csv`` or ``.pt`` file.
+        table: sample id → case name, in the split's order.
+        provenance: scenario, rate, seed, data …; stored in the metadata of a Parquet file.
 
     Raises:
-        UsageError: another ending, or cases that the papers' codes have no number for.
+        UsageError: the suffix is unknown, or a case has no code for a ``.pt``.
     """
     check_suffix(path)
     if path.suffix == ".pt":
@@ -177,18 +177,14 @@ def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mappin
 
 
 def write_csv(file: TextIO, table: Mapping[str, str]) -> None:
-    """``table`` as CSV with a header."""
+    """Write ``table`` as CSV with a header."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(table.items())
 
 
 def check_suffix(path: Path) -> None:
-    """Raise where ``path`` has not the name of a missing table.
-
-    Raises:
-        UsageError: it ends otherwise than in .parquet, .csv or .pt.
-    """
+    """Raise a ``UsageError`` unless ``path`` ends in .parquet, .csv or .pt."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: a missing table is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
 
@@ -198,13 +194,13 @@ def _write_codes(path: Path, table: Mapping[str, str]) -> None:
     for sample_id, name in table.items():
         if name not in code:
             raise UsageError(
-                f"{path}: sample '{sample_id}' is in case '{name}', for which the papers' codes have no number, only "
-                f"for {', '.join(CODES)}; write .parquet or .csv"
+                f"{path}: sample '{sample_id}' is in case '{name}'; a .pt table has codes only for {', '.join(CODES)}; "
+                "write .parquet or .csv"
             )
     import torch
 
     with atomic_file(path) as partial:
-        # float32, as the papers' own code has it: torch.zeros, filled in.
+        # float32, as in the papers' code
         torch.save(torch.tensor([code[name] for name in table.values()], dtype=torch.float32), partial)
 
 
@@ -212,28 +208,28 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
     """Sample id → case name, from a vector of codes."""
     if set(modalities) != {"image", "text"}:
         raise UsageError(
-            f"{path}: the papers' codes are for image and text, the model takes {' and '.join(modalities)}; "
+            f"{path}: a .pt table is for image and text, the model takes {' and '.join(modalities)}; "
             "give a .parquet or .csv"
         )
     import torch
 
     from mmrobust.storage.untrusted import check_archive
 
-    check_file(path, "missing table", most_bytes=MOST_BYTES)
+    check_file(path, "missing table", most_bytes=MAX_BYTES)
     check_archive(path, DataError)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles it warns before it refuses them
+            warnings.simplefilter("ignore")  # torch warns of odd pickles before it refuses them
             codes = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:  # zip, pickle and torch each raise their own; what asks for code to run is refused here
-        raise DataError(f"{path}: cannot be read as a tensor, and no code in a file is run") from cause
+    except Exception as cause:  # zip, pickle and torch raise different errors; a file that would run code ends here too
+        raise DataError(f"{path}: cannot be read as a tensor; code in a file is never run") from cause
     if not isinstance(codes, torch.Tensor) or codes.ndim != 1 or codes.layout != torch.strided:
-        said = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__
-        raise DataError(f"{path}: holds {said}, not a vector with a code for each sample")
+        what = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__
+        raise DataError(f"{path}: holds {what}, not a vector with a code for each sample")
     if len(codes) != len(sample_ids):
         raise DataError(
-            f"{path}: has {len(codes)} codes, the split has {len(sample_ids)} samples; a .pt table is of one split, in "
-            "its order"
+            f"{path}: has {len(codes)} codes, but the split has {len(sample_ids)} samples; a .pt table has one code "
+            "for each, in the split's order"
         )
     values = codes.tolist()
     for sample_id, value in zip(sample_ids, values, strict=True):
@@ -255,7 +251,7 @@ def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     for _, cells in table.rows():
         sample_id, name = (str(cells[column]) for column in COLUMNS)
         if sample_id in named:
-            raise DataError(f"{path}: sample '{sample_id}' is there twice")
+            raise DataError(f"{path}: sample '{sample_id}' is listed twice")
         if sample_id not in known:
             raise DataError(f"{path}: sample '{sample_id}' is not in the split, which has {len(known)} samples")
         named[sample_id] = name

@@ -1,9 +1,4 @@
-"""Scenarios, missing tables and the grid: which sample is in which case.
-
-A missing table is a pure function of (sample ids, scenario, rate, seed). Samples are ranked by
-``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is the same on every
-platform and nested: who is missing at 30 % is missing at 70 %.
-"""
+"""Scenarios: what happens to the affected samples."""
 
 from __future__ import annotations
 
@@ -21,20 +16,20 @@ class Scenario:
 
     name: str
     cases: tuple[Case, ...]
-    """What an affected sample becomes: the affected one of rank r falls into ``cases[r % len(cases)]``."""
+    """The cases of affected samples: the affected sample of rank r is in ``cases[r % len(cases)]``."""
 
     @classmethod
     def parse(cls, name: str, modalities: Iterable[str]) -> Scenario:
-        """The scenario of that ``name`` for a model of these ``modalities``.
+        """The scenario called ``name`` for a model with these ``modalities``.
 
         ``missing-<modality>`` affects one modality. ``missing-both`` (two modalities) is MMP's protocol: half the
-        affected samples lose one modality, half the other. Any other scenario is named as the case that the affected
-        samples are in: ``noisy-<modality>`` and ``noisy-both``, Prompt the Missing's, under a noise profile; with a
-        severity (``noisy-both@2``) or a common corruption (``noisy-image:blur@3``) as the case has them; and what is
-        put together of these, in any order (``noisy-image:blur@3+noisy-text:word-drop@2``).
+        affected samples lose one modality, half the other. Every other scenario has the name of the case of its
+        affected samples: ``noisy-<modality>`` and ``noisy-both`` (Prompt the Missing), under a noise profile; the same
+        with a severity (``noisy-both@2``) or a common corruption (``noisy-image:blur@3``); and combinations of these,
+        in any order (``noisy-image:blur@3+noisy-text:word-drop@2``).
 
         Raises:
-            UsageError: no such scenario for these modalities, or no such corruption or severity.
+            UsageError: there is no such scenario for these modalities, or no such corruption or severity.
         """
         modalities = tuple(modalities)
         known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
@@ -47,10 +42,10 @@ class Scenario:
 
 
 def _composed(name: str, modalities: tuple[str, ...], known: tuple[str, ...]) -> Case:
-    """The case that a scenario is named after which is none of the ``known`` ones.
+    """The case that gives a scenario its name, where the scenario is not one of the ``known`` ones.
 
     Raises:
-        UsageError: it is none, or has another name, or names a noise that there is not.
+        UsageError: there is no such case, its canonical name is different, or its noise does not exist.
     """
     try:
         case = Case.parse(name, modalities)
@@ -75,7 +70,7 @@ def scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
 
 
 def noisy_scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
-    """The scenarios under a noise profile of a model with these modalities; no part of the default grid.
+    """The scenarios under a noise profile of a model with these modalities; not in the default grid.
 
     >>> noisy_scenario_names(("image", "text"))
     ('noisy-image', 'noisy-text', 'noisy-both')
@@ -84,10 +79,10 @@ def noisy_scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:
 
 
 def training_cases(scenario: str, modalities: Sequence[str]) -> tuple[Case, ...]:
-    """The cases that a classifier tells apart which trains under ``scenario``.
+    """The cases that a classifier trained under ``scenario`` tells apart.
 
-    The missing ones or, where something is degraded, the noisy ones; and the scenario's own. Which corruption it was
-    is not told: all of them are one case.
+    These are the missing cases or, where the scenario degrades a modality, the noisy ones, plus the scenario's own.
+    Different corruptions of a modality are one case.
 
     >>> [case.name for case in training_cases("noisy-text:ocr@3", ("image", "text"))]
     ['complete', 'noisy-image', 'noisy-text', 'noisy-both']

@@ -1,12 +1,12 @@
 """Bootstrap intervals over samples: percentile, and bias-corrected and accelerated (BCa).
 
-A resample draws N of the N samples with replacement; all that a metric needs of it is how often each sample was drawn.
-The draws depend on the number of samples and the seed only, so every cell, checkpoint and metric of a split sees the
-same resamples, and differences between them are paired. Efron, B., Tibshirani, R. (1993), An Introduction to the
-Bootstrap, chapters 13 (percentile) and 14 (BCa).
+A resample draws N of the N samples with replacement; a metric only needs how often each sample was drawn. The draws
+depend only on the number of samples and the seed, so every cell, checkpoint and metric of a split sees the same
+resamples, and differences between them are paired. Efron, B., Tibshirani, R. (1993), An Introduction to the Bootstrap,
+chapters 13 (percentile) and 14 (BCa).
 
-These are intervals for the choice of samples. The choice of mask seeds is another uncertainty, and is told apart: the
-``spread`` of :mod:`mmrobust.scoring.robustness`.
+These intervals are for the choice of samples. The choice of mask seeds is a separate uncertainty: the ``spread`` of
+:mod:`mmrobust.scoring.robustness`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy.typing as npt
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 CHUNK_BYTES = 64 * 2**20
-"""Weights held at a time: 10,000 samples × 1,000 resamples are one chunk."""
+"""Size of the weights held in memory at a time: 10,000 samples × 1,000 resamples are one chunk."""
 JACKKNIFE_GROUPS = 500
 _DRAWS_AT_ONCE = 2**20
-_NO_SPREAD = 1e-30  # what rounding leaves of a sum of squares that is zero
+_NO_SPREAD = 1e-30  # sums of squares below this are zero but for rounding
 
 
 def resample_weights(
     samples: int, resamples: int = RESAMPLES, seed: int = 0, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """How often each of ``resamples`` bootstrap resamples drew each sample: [r, N], chunk after chunk.
+    """How often each of ``resamples`` bootstrap resamples drew each sample: [r, N], in chunks.
 
-    The chunks together are the same whatever ``chunk_bytes`` is. Each is the transpose of a C-contiguous array, which
-    is the order in which the metrics read it.
+    The concatenated chunks do not depend on ``chunk_bytes``. Each is the transpose of a C-contiguous array, the order
+    in which the metrics read it.
     """
     random = np.random.default_rng([seed, samples])
     rows = max(1, chunk_bytes // (4 * max(1, samples)))
@@ -41,7 +41,7 @@ def resample_weights(
 
 
 def _draw(random: np.random.Generator, rows: int, samples: int) -> npt.NDArray[np.float32]:
-    """``rows`` resamples, drawn in blocks so that the 64-bit draws never take more than some megabytes."""
+    """``rows`` resamples, drawn in blocks so that the 64-bit draws never take more than a few megabytes."""
     counts = np.empty((samples, rows), dtype=np.float32)
     block = max(1, _DRAWS_AT_ONCE // max(1, samples))
     for start in range(0, rows, block):
@@ -58,15 +58,15 @@ def percentile_interval(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Lower and upper ends [K] of the percentile interval of K × R bootstrap values.
 
-    Resamples in which the metric is not defined (NaN) are left out; the ends are NaN where none is defined.
+    Resamples in which the metric is not defined (NaN) are left out; the ends are NaN where it is defined in none.
     """
     tails = [100 * (1 - confidence) / 2, 100 * (1 + confidence) / 2]
     ends = np.full((2, len(values)), np.nan)
     undefined = np.isnan(values)
-    whole = ~undefined.any(axis=1)
-    if values.shape[1] and whole.any():
-        ends[:, whole] = np.percentile(values[whole], tails, axis=1)
-    for row in np.flatnonzero(~whole & ~undefined.all(axis=1)):
+    defined = ~undefined.any(axis=1)
+    if values.shape[1] and defined.any():
+        ends[:, defined] = np.percentile(values[defined], tails, axis=1)
+    for row in np.flatnonzero(~defined & ~undefined.all(axis=1)):
         ends[:, row] = np.percentile(values[row][~undefined[row]], tails)
     return ends[0], ends[1]
 
@@ -74,10 +74,10 @@ def percentile_interval(
 def jackknife_weights(
     samples: int, groups: int = JACKKNIFE_GROUPS, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Weights that leave samples out, [g, N], chunk after chunk: one sample each, or one of ``groups`` equal groups.
+    """Weights that each leave out one sample, or one of ``groups`` equal groups of samples: [g, N], in chunks.
 
     The skewness that BCa takes from the jackknife is that of a sum over samples, and a sum over groups has the same;
-    so a few hundred groups do for many thousand samples.
+    so a few hundred groups are enough for many thousand samples.
     """
     count = min(samples, groups)
     member = np.arange(samples) % count
@@ -93,7 +93,7 @@ def bca_interval(
     jackknife: npt.NDArray[np.floating[Any]],
     confidence: float = CONFIDENCE,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lower and upper ends [K] of the BCa interval: second-order accurate where the percentile interval is not.
+    """Lower and upper ends [K] of the BCa interval, which is second-order accurate; the percentile interval is not.
 
     Efron & Tibshirani (1993), equations 14.9 to 14.15: percentiles of the bootstrap values at Φ(z0 + (z0 + z) / (1 −
     a (z0 + z))), with the bias z0 = Φ⁻¹ of the share of bootstrap values below the value (equal ones counting half),
@@ -101,12 +101,12 @@ def bca_interval(
 
     Args:
         value: the K values.
-        bootstrap: [K, R], their bootstrap values.
-        jackknife: [K, G], their values without each sample, or group of samples.
+        bootstrap: their bootstrap values [K, R].
+        jackknife: their values without each sample, or group of samples [K, G].
         confidence: of the interval.
 
     Returns:
-        The ends; NaN where a bootstrap value is NaN, and the value itself where all are equal to it.
+        The ends; NaN where a bootstrap value is NaN, and the value itself where all bootstrap values equal it.
     """
     from scipy.special import ndtr, ndtri
 

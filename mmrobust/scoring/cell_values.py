@@ -1,8 +1,8 @@
 """The values of metrics in many cells, under many rows of sample weights at once.
 
 Every figure of a cell is such a value: the metric itself under weights of one, its bootstrap under counts of resamples.
-Two kinds of metric go together: those of counts, cell by cell on every core, and those of a ranking, for which one walk
-down the ranking of a class serves all cells (:mod:`mmrobust.scoring.ranking`).
+Metrics of counts are computed cell by cell, on every core; for metrics of a ranking, one walk down the ranking of a
+class serves all cells (:mod:`mmrobust.scoring.ranking`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
@@ -27,13 +28,13 @@ Keys = Sequence[tuple[int, str]]
 """(table, prompting), as in :class:`mmrobust.scenarios.cell_tables.CellTables`."""
 
 CELLS_AT_ONCE = 32
-"""What one core is given at a time."""
-_OF_SAMPLES = ("accuracy", "samples_f1")
+"""Cells per task of one core."""
+_SAMPLE_MEANS = ("accuracy", "samples_f1")
 
 
 @dataclass(frozen=True)
 class CellValues:
-    """Values of metrics over cells, and what all of them share."""
+    """Computes metrics in the cells of one model. Values are [keys, metrics, R] for weights [R, N]."""
 
     predictions: Predictions
     tables: CellTables
@@ -51,46 +52,33 @@ class CellValues:
     def counted(
         self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance
     ) -> npt.NDArray[np.float64]:
-        """Metrics of counts: their values [keys, metrics, R].
+        """The values of metrics of counts, under weights that are whole numbers.
 
-        Args:
-            keys: the cells, those of nested tables beside each other.
-            metrics: names.
-            weights: [R, N], whole numbers.
-            advance: counts values.
+        Fastest where keys of nested tables are next to each other.
         """
-        functions = list(metrics_of(self.predictions.truth.task, metrics).values())
-        weighted = WeightedTruth(self.targets, weights)
+        functions = metrics_of(self.predictions.truth.task, metrics).values()
+        truth = WeightedTruth(self.targets, weights)
+        values = np.empty((len(keys), len(metrics), len(weights)))
 
-        def values(part: Keys) -> npt.NDArray[np.float64]:
-            found, near = np.empty((len(part), len(metrics), len(weights))), None
-            for row, (table, prompting) in enumerate(part):
+        def compute(start: int) -> npt.NDArray[np.float64]:
+            """Fill in the values of one task's cells."""
+            rows, previous = values[start : start + CELLS_AT_ONCE], None
+            for row, (table, prompting) in zip(rows, keys[start : start + CELLS_AT_ONCE], strict=True):
                 logits = self.predictions.of_table(self.tables, table, prompting)
                 # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
-                outcomes = self.predictions.outcomes(logits, weighted, self.settings, near)
-                found[row] = [function(outcomes) for function in functions]
-                near = outcomes.tally
-            return found
+                outcomes = self.predictions.outcomes(logits, truth, self.settings, previous)
+                row[:] = [function(outcomes) for function in functions]
+                previous = outcomes.tally
+            return rows
 
-        done = [np.empty((0, len(metrics), len(weights)))]
-        if metrics and len(weights):
-            for found in on_every_core(
-                values, [keys[i : i + CELLS_AT_ONCE] for i in range(0, len(keys), CELLS_AT_ONCE)]
-            ):
-                done.append(found)
-                advance(found.size)
-        return np.concatenate(done) if len(done) > 1 else np.empty((len(keys), len(metrics), len(weights)))
+        if values.size:
+            for computed in on_every_core(compute, range(0, len(keys), CELLS_AT_ONCE)):
+                advance(computed.size)
+        return values
 
     def ranked(self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance) -> npt.NDArray[np.float64]:
-        """Metrics of a ranking: their values [keys, metrics, R]; those of the first row of weights in double precision.
-
-        Args:
-            keys: the cells.
-            metrics: names.
-            weights: [R, N].
-            advance: counts values.
-        """
-        found = np.empty((len(keys), len(metrics), len(weights)))
+        """The values of metrics of a ranking; those of the first row of weights in double precision."""
+        values = np.empty((len(keys), len(metrics), len(weights)))
         for prompting in dict.fromkeys(prompting for _, prompting in keys) if metrics else ():
             rows = [row for row, key in enumerate(keys) if key[1] == prompting]
             cells = RankedCells(
@@ -100,8 +88,8 @@ class CellValues:
                 weights,
             )
             for column, name in enumerate(metrics):
-                found[rows, column] = RANKED[name](cells, lambda done: advance(done * len(weights)))
-        return found
+                values[rows, column] = RANKED[name](cells, lambda done: advance(done * len(weights)))
+        return values
 
 
 def resampled_values(
@@ -119,7 +107,7 @@ def resampled_values(
         [keys, R].
 
     Raises:
-        UsageError: no such metric.
+        UsageError: the task has no such metric.
         DataError: a prediction that a cell needs is missing.
     """
     metrics_of(predictions.truth.task, [metric])
@@ -128,17 +116,17 @@ def resampled_values(
     cells = CellValues(predictions, tables, predictions.settings)
     order = sorted(range(len(tables.keys)), key=lambda key: (tables.keys[key][1], tables.keys[key][0]))
     values = np.empty((len(order), len(weights)))
-    of_kind = cells.ranked if metric in RANKED else cells.counted
-    values[order] = of_kind([tables.keys[key] for key in order], [metric], weights, lambda done: None)[:, 0]
+    compute = cells.ranked if metric in RANKED else cells.counted
+    values[order] = compute([tables.keys[key] for key in order], [metric], weights, lambda done: None)[:, 0]
     return values
 
 
 def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
-    """What each sample adds to a metric that is a mean over samples [keys, N]; ``None`` for any other metric.
+    """What each sample contributes to a metric that is a mean over samples [keys, N]; ``None`` for any other metric.
 
-    To the accuracy: whether it is right. To the samples F1: its own.
+    For the accuracy, whether it is predicted correctly; for the samples F1, its own F1.
     """
-    if metric not in _OF_SAMPLES:
+    if metric not in _SAMPLE_MEANS:
         return None
     targets = target_matrix(predictions.truth.labels, predictions.truth.classes)
     shares = np.empty((len(tables.keys), len(targets)), dtype=np.float32)
@@ -147,3 +135,15 @@ def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> 
         hits, both = (predicted & targets).sum(axis=1), predicted.sum(axis=1) + targets.sum(axis=1)
         shares[key] = np.divide(2 * hits, both, out=np.zeros(len(hits)), where=both > 0)
     return shares
+
+
+def mean_over_seeds(tables: CellTables, figures: pd.DataFrame) -> pd.DataFrame:
+    """Average ``figures``, one row per key of ``tables``, over mask seeds.
+
+    Returns:
+        One row per ``scenario``, ``prompting`` and ``missing_rate``, sorted.
+    """
+    by = ["scenario", "prompting", "missing_rate"]
+    cells = pd.DataFrame(tables.cells)[by]
+    by_cell = pd.concat([cells, figures.iloc[tables.of_cell].reset_index(drop=True)], axis=1)
+    return by_cell.groupby(by, sort=True, observed=True).mean().reset_index()

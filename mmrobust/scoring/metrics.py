@@ -30,69 +30,69 @@ Bools = npt.NDArray[np.bool_]
 
 
 ABSENT = ("zero", "skip")
-"""What a class with no positive in predictions and truth does to a macro mean."""
+"""How a class that neither occurs nor is predicted counts in a macro mean."""
 
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What the metrics leave open.
+    """The choices that the definitions of the metrics leave open.
 
     Raises:
-        UsageError: a threshold that is no probability, or another word for ``absent``.
+        UsageError: the threshold is not a probability, or ``f1_absent`` is not in :data:`ABSENT`.
     """
 
     threshold: float = 0.5
     """A class of a multi-label task is predicted where the sigmoid of its logit is not below this."""
-    absent: str = "zero"
+    f1_absent: str = "zero"
     """``zero``: an absent class counts 0 in macro F1 (scikit-learn). ``skip``: it is left out (torchmetrics 0.9)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"--threshold {self.threshold:g}: give a probability between 0 and 1")
-        if self.absent not in ABSENT:
-            raise unknown_name("--f1-absent", self.absent, ABSENT)
+        if self.f1_absent not in ABSENT:
+            raise unknown_name("--f1-absent", self.f1_absent, ABSENT)
 
 
 def metric_settings(provenance: Mapping[str, Any]) -> MetricSettings:
-    """How results count, as their provenance says it; those that say nothing count in the usual way."""
-    said, usual = provenance.get("scoring") or {}, MetricSettings()
-    return MetricSettings(said.get("threshold", usual.threshold), said.get("f1_absent", usual.absent))
+    """The metric settings of results, from their provenance; the defaults where it does not record them."""
+    recorded = provenance.get("scoring") or {}
+    return MetricSettings(**{key: recorded[key] for key in ("threshold", "f1_absent") if key in recorded})
 
 
 @dataclass(frozen=True)
 class WeightedTruth:
-    """The true labels of N samples and R rows of weights on them. Cells of one split share it."""
+    """The true labels of N samples with R rows of weights. The cells of one split share it."""
 
     targets: Bools
     """[N, C]: whether the sample belongs to the class."""
     weights: Floats
     """[R, N], not negative: how often a resample drew the sample. Float32 sums are exact up to 2**24 samples. Fastest
-    where a sample's R weights lie side by side (``weights.T`` is C-contiguous)."""
+    where the R weights of a sample are adjacent in memory (``weights.T`` is C-contiguous)."""
 
     @functools.cached_property
     def actual(self) -> Floats:
-        """[R, C]: weight of the samples that belong to each class."""
+        """[R, C]: total weight of the samples of each class."""
         return self.weights @ self.targets.astype(self.weights.dtype)
 
     @functools.cached_property
     def total(self) -> Floats:
-        """[R]: weight of all samples."""
+        """[R]: total weight of all samples."""
         return np.asarray(self.weights.sum(axis=1, dtype=np.float64))
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What was decided of each sample, and what it weighs together."""
+    """The decisions about each sample, and their weighted counts."""
 
     decisions: Bools
-    """[N, 2 C]: whether each class is predicted and true, and whether it is predicted."""
+    """[N, 2 C]: whether each class is predicted and true, then whether it is predicted."""
     sums: Floats
-    """[R, 2 C]: the weight of each column."""
+    """[R, 2 C]: the total weight of each column."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier said of N samples, beside the truth."""
+    """The logits of N samples with their truth: what a metric is computed from."""
 
     logits: Floats
     """[N, C], finite."""
@@ -100,46 +100,45 @@ class Outcomes:
     several: bool
     """Whether a sample may belong to several classes (multi-label)."""
     settings: MetricSettings = MetricSettings()
-    near: Tally | None = None
-    """Of the same truth, with probably many of the same decisions: counting starts from it.
+    similar: Tally | None = None
+    """A tally over the same truth, probably with many of the same decisions: only what differs is counted again.
 
-    Only where the weights are whole numbers: sums of such are exact, whatever their order.
+    Only for weights that are whole numbers, whose sums are exact in any order.
     """
 
     @functools.cached_property
     def predicted(self) -> Bools:
         """[N, C]: whether the class is predicted.
 
-        Multi-label: sigmoid(logit) ≥ threshold t, that is logit ≥ log(t / (1 − t)). Otherwise the class of the largest
-        logit, and of several that are equal the one of the lowest index.
+        Multi-label: sigmoid(logit) ≥ threshold t, that is logit ≥ log(t / (1 − t)). Otherwise the class with the
+        largest logit; of equal ones, the first.
         """
         if self.several:
             threshold = self.settings.threshold
             return self.logits >= np.float32(np.log(threshold / (1 - threshold)))
-        chosen: Bools = self.logits.argmax(axis=1)[:, None] == np.arange(self.logits.shape[1])
-        return chosen
+        return np.asarray(self.logits.argmax(axis=1)[:, None] == np.arange(self.logits.shape[1]))
 
     @functools.cached_property
     def counts(self) -> tuple[Floats, Floats, Floats]:
-        """Three [R, C]: weight of the true positives, of the predicted and of the actual members of each class."""
+        """Three [R, C]: weight of the true positives, the predicted members and the actual members of each class."""
         classes, sums = self.logits.shape[1], self.tally.sums
         return sums[:, :classes], sums[:, classes:], self.truth.actual
 
     @functools.cached_property
     def tally(self) -> Tally:
-        """The decisions and their weights: one product, or a product of what changed."""
+        """The decisions and their weights: counted in one product, or by the difference from ``similar``."""
         weights = self.truth.weights
         decisions = np.concatenate([self.predicted & self.truth.targets, self.predicted], axis=1)
-        if self.near is not None:
-            changed = np.flatnonzero((decisions != self.near.decisions).any(axis=1))
+        if self.similar is not None:
+            changed = np.flatnonzero((decisions != self.similar.decisions).any(axis=1))
             if len(changed) < len(decisions) / 2:
-                change = decisions[changed].astype(weights.dtype) - self.near.decisions[changed]
-                return Tally(decisions, self.near.sums + weights.T[changed].T @ change)
+                change = decisions[changed].astype(weights.dtype) - self.similar.decisions[changed]
+                return Tally(decisions, self.similar.sums + weights.T[changed].T @ change)
         return Tally(decisions, weights @ decisions.astype(weights.dtype))
 
     @functools.cached_property
     def class_f1(self) -> Floats:
-        """[R, C]: F1 of each class, 2 TP / (predicted + actual); 0 where nothing is predicted and nothing is there."""
+        """[R, C]: F1 of each class, 2 TP / (predicted + actual); 0 where it neither occurs nor is predicted."""
         hits, predicted, actual = self.counts
         return _ratio(2 * hits, predicted + actual)
 
@@ -149,39 +148,39 @@ Metric = Callable[[Outcomes], Floats]
 
 
 def accuracy(outcomes: Outcomes) -> Floats:
-    """Share of the samples whose predicted class is the true one."""
+    """Share of the samples whose predicted class is correct."""
     hits, _, _ = outcomes.counts
     return _ratio(hits.sum(axis=1, dtype=np.float64), outcomes.truth.total)
 
 
 def macro_f1(outcomes: Outcomes) -> Floats:
-    """Mean of the classes' F1. A class with no positive in predictions and truth counts 0, or is skipped.
+    """Mean of the classes' F1. A class that neither occurs nor is predicted counts 0, or is skipped.
 
     Counting it 0 is scikit-learn's ``f1_score(average="macro", labels=range(C), zero_division=0)``: every class of the
     data set counts, so that all cells and resamples average over the same classes. Skipping it is what torchmetrics 0.9
-    does, with which the papers' figures were made.
+    does, which the papers used.
     """
-    if outcomes.settings.absent == "skip":
+    if outcomes.settings.f1_absent == "skip":
         _, predicted, actual = outcomes.counts
-        there = (predicted + actual > 0).sum(axis=1, dtype=np.float64)
-        return _ratio(outcomes.class_f1.sum(axis=1, dtype=np.float64), there)
+        classes = (predicted + actual > 0).sum(axis=1, dtype=np.float64)
+        return _ratio(outcomes.class_f1.sum(axis=1, dtype=np.float64), classes)
     return np.asarray(outcomes.class_f1.mean(axis=1, dtype=np.float64))
 
 
 def micro_f1(outcomes: Outcomes) -> Floats:
     """F1 of all (sample, class) decisions together: 2 ΣTP / (Σpredicted + Σactual)."""
-    hits, predicted, actual = (part.sum(axis=1, dtype=np.float64) for part in outcomes.counts)
+    hits, predicted, actual = (counts.sum(axis=1, dtype=np.float64) for counts in outcomes.counts)
     return _ratio(2 * hits, predicted + actual)
 
 
 def weighted_f1(outcomes: Outcomes) -> Floats:
-    """Mean of the classes' F1, weighted by how many samples truly belong to each; 0 where none does."""
+    """Mean of the classes' F1, weighted by the true number of samples of each; 0 where there are none."""
     actual = outcomes.truth.actual.astype(np.float64)
     return _ratio((outcomes.class_f1 * actual).sum(axis=1), actual.sum(axis=1))
 
 
 def samples_f1(outcomes: Outcomes) -> Floats:
-    """Mean over samples of the F1 between predicted and true classes; a sample with neither counts 0."""
+    """Mean over samples of the F1 of predicted against true classes; a sample with neither counts 0."""
     predicted, targets = outcomes.predicted, outcomes.truth.targets
     hits = (predicted & targets).sum(axis=1)
     f1 = _ratio(2.0 * hits, (predicted.sum(axis=1) + targets.sum(axis=1)).astype(np.float64))
@@ -191,17 +190,17 @@ def samples_f1(outcomes: Outcomes) -> Floats:
 
 def mean_average_precision(outcomes: Outcomes) -> Floats:
     """Macro mean of the classes' average precision: :func:`mmrobust.scoring.ranking.mean_average_precision`."""
-    return np.asarray(ranking.mean_average_precision(_alone(outcomes))[0])
+    return np.asarray(ranking.mean_average_precision(_one_cell(outcomes))[0])
 
 
 def auroc(outcomes: Outcomes) -> Floats:
     """Area under the ROC curve of the second class of two: :func:`mmrobust.scoring.ranking.auroc`."""
-    return np.asarray(ranking.auroc(_alone(outcomes))[0])
+    return np.asarray(ranking.auroc(_one_cell(outcomes))[0])
 
 
-def _alone(outcomes: Outcomes) -> RankedCells:
-    one = np.zeros((1, len(outcomes.logits)), dtype=np.uint8)
-    return RankedCells((outcomes.logits,), one, outcomes.truth.targets, outcomes.truth.weights)
+def _one_cell(outcomes: Outcomes) -> RankedCells:
+    table = np.zeros((1, len(outcomes.logits)), dtype=np.uint8)
+    return RankedCells((outcomes.logits,), table, outcomes.truth.targets, outcomes.truth.weights)
 
 
 _METRICS: dict[str, Metric] = {
@@ -220,14 +219,14 @@ RANKED: dict[str, Callable[[RankedCells, Advance], Floats]] = {
     "map": ranking.mean_average_precision,
     "auroc": ranking.auroc,
 }
-"""The metrics that are computed for many cells at once: their values [T, R]."""
+"""The metrics that are computed for many cells at once; each gives [T, R] values."""
 
 
 def metrics_of(task: str, names: Sequence[str] | None = None) -> dict[str, Metric]:
-    """The metrics of these ``names`` for a ``task``; all of the task's where ``names`` is ``None``.
+    """The metrics of a ``task`` with these ``names``; ``None``: all of them.
 
     Raises:
-        UsageError: no such task, or no such metric for it.
+        UsageError: there is no such task, or it has no such metric.
     """
     if task not in METRICS:
         raise unknown_name("task", task, METRICS)
@@ -239,16 +238,16 @@ def metrics_of(task: str, names: Sequence[str] | None = None) -> dict[str, Metri
 
 
 def target_matrix(labels: Sequence[Sequence[int]], classes: int) -> Bools:
-    """[N, C]: whether each sample belongs to each class, from its list of classes.
+    """[N, C]: whether each sample belongs to each class, from the list of classes of each sample.
 
     Raises:
-        DataError: a label that is no class.
+        DataError: a label is out of range.
     """
     lengths = np.fromiter(map(len, labels), dtype=np.int64, count=len(labels))
     members = np.fromiter((c for label in labels for c in label), dtype=np.int64, count=int(lengths.sum()))
     if members.size and (members.min() < 0 or members.max() >= classes):
         wrong = members[(members < 0) | (members >= classes)][0]
-        raise DataError(f"label {wrong} is no class: there are {classes}, from 0 to {classes - 1}")
+        raise DataError(f"label {wrong} is out of range: there are {classes} classes, 0 to {classes - 1}")
     targets = np.zeros((len(labels), classes), dtype=np.bool_)
     targets[np.repeat(np.arange(len(labels)), lengths), members] = True
     return targets

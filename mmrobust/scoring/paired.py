@@ -1,17 +1,18 @@
-"""Two checkpoints on the same samples: the difference in every cell, and how sure it is.
+"""The paired difference of two checkpoints on the same samples in every cell, with its standard error.
 
-Both are scored in the same bootstrap resamples of the samples, so what makes a sample hard for both cancels out. A
-difference is one of means over mask seeds, under the same missing tables on both sides.
+Both are scored in the same bootstrap resamples of the samples, so what makes a sample hard for both cancels out.
+Differences are between means over mask seeds, under the same missing tables on both sides.
 
-Its standard error, the choice of samples, is the standard deviation of its bootstrap values (Efron & Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 6). For a mean over samples (accuracy) the bootstrap with endlessly many
-resamples is known in closed form, s / √N with s the standard deviation over samples, and is taken: the noise of a
-thousand resamples would make a false alarm likelier. How a difference varies over mask seeds stands beside it, as its
+The standard error, for the choice of samples, is the standard deviation of the bootstrap values (Efron & Tibshirani, An
+Introduction to the Bootstrap, 1993, chapter 6). For a mean over samples (accuracy) the limit of infinitely many
+resamples is known in closed form, s / √N with s the standard deviation over samples, and is used instead: the noise of
+a thousand resamples would make false alarms more likely. The variation over mask seeds is reported separately, as the
 spread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,27 +34,27 @@ PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 
 @dataclass(frozen=True)
 class Pair:
-    """The predictions of two checkpoints on the same samples, in one order, and the cells that both have."""
+    """The predictions of two checkpoints on the same samples in the same order, and the cells that both have."""
 
     baseline: Predictions
     candidate: Predictions
     tables: CellTables
-    """Of the cells, under the ids of the baseline."""
+    """The missing tables of these cells."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The differences of one metric, candidate − baseline, in K cells (means over mask seeds)."""
+    """The differences of one metric, candidate − baseline, in K cells (averaged over mask seeds)."""
 
     frame: pd.DataFrame
     """K rows: ``PAIR_KEYS``, ``metric``, ``seeds``, ``baseline``, ``candidate``, ``difference``, ``error`` (standard,
     over samples) and ``spread`` (standard deviation of the difference over mask seeds; NaN for one)."""
     bootstrap: npt.NDArray[np.float64]
-    """[K, R]: the differences in the resamples."""
+    """[K, R]: the differences in each resample."""
 
 
 def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, theirs: str, ours: str) -> Pair:
-    """The predictions behind the checkpoint ``theirs`` of one results file and ``ours`` of another.
+    """Read the predictions of the checkpoint ``theirs`` of one results file and ``ours`` of another.
 
     Raises:
         DataError: one side has no predictions, or they are of different samples.
@@ -62,16 +63,27 @@ def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, 
 
 
 def make_pair(baseline: Predictions, candidate: Predictions) -> Pair:
-    """Two checkpoints' predictions, sample by sample.
+    """Pair the predictions of two checkpoints, sample by sample.
 
     Raises:
         DataError: they are of different samples, or have no cell in common.
     """
-    ordered = candidate.beside(baseline)
-    shared = set(candidate.cells) & set(baseline.cells)
+    (_, aligned), tables = align([baseline, candidate])
+    return Pair(baseline, aligned, tables)
+
+
+def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], CellTables]:
+    """The predictions with their samples in the order of the first, and the tables of the cells that all of them have.
+
+    Raises:
+        DataError: they are of different samples, or have no cell in common.
+    """
+    first = predictions[0]
+    aligned = [one.aligned_with(first) for one in predictions]
+    shared = set(first.cells).intersection(*(one.cells for one in predictions))
     if not shared:
         raise DataError("the predictions have no cell in common")
-    return Pair(baseline, ordered, baseline.truth.draw(sorted(shared)))
+    return aligned, first.truth.draw(sorted(shared))
 
 
 def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: int = 0) -> Differences:
@@ -79,33 +91,33 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
 
     Args:
         pair: the predictions.
-        metric: of the task.
-        resamples: of the bootstrap; 0 draws none where the standard error is known without.
+        metric: a metric of the task.
+        resamples: bootstrap resamples; with 0, none are drawn for a metric whose standard error has a closed form.
         seed: of the resamples.
 
     Raises:
-        UsageError: no such metric of the task.
-        DataError: a prediction that a cell needs is not there.
+        UsageError: the task has no such metric.
+        DataError: a prediction that a cell needs is missing.
     """
     sides = (pair.baseline, pair.candidate)
     samples = len(pair.baseline.truth.ids)
 
-    def scored(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
+    def values(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
         return tuple(resampled_values(side, pair.tables, metric, weights) for side in sides)
 
     average, frame = seed_means(pair.tables)
-    before, after = (values[:, 0] for values in scored(np.ones((1, samples), dtype=np.float32)))
+    before, after = (of_side[:, 0] for of_side in values(np.ones((1, samples), dtype=np.float32)))
     shares = [sample_shares(side, pair.tables, metric) for side in sides]
     if shares[0] is None or shares[1] is None:
         resamples = resamples or RESAMPLES
-    parts = [np.subtract(*reversed(scored(w))) for w in resample_weights(samples, resamples, seed)]
-    bootstrap = average @ np.concatenate([np.empty((len(before), 0)), *parts], axis=1)
+    chunks = [np.subtract(*reversed(values(weights))) for weights in resample_weights(samples, resamples, seed)]
+    bootstrap = average @ np.concatenate([np.empty((len(before), 0)), *chunks], axis=1)
     if shares[0] is not None and shares[1] is not None:
         error = (average @ (shares[1] - shares[0])).std(axis=1, ddof=1) / np.sqrt(samples)
     else:
         error = np.full(len(bootstrap), np.nan)
-        known = (~np.isnan(bootstrap)).sum(axis=1) > 1  # else not defined: the AUROC of samples of one class
-        error[known] = np.nanstd(bootstrap[known], axis=1, ddof=1)
+        defined = (~np.isnan(bootstrap)).sum(axis=1) > 1  # the AUROC of samples of one class is not
+        error[defined] = np.nanstd(bootstrap[defined], axis=1, ddof=1)
     by_seed = pd.Series((after - before)[pair.tables.of_cell])
     groups = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
     frame = frame.assign(
@@ -120,19 +132,19 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
 
 
 def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
-    """The differences [K, G] without each sample, or group of samples: what a BCa interval needs beside them."""
+    """The differences [K, G] without each sample, or group of samples, as a BCa interval needs them."""
     average, _ = seed_means(pair.tables)
-    parts = []
+    chunks = []
     for weights in jackknife_weights(len(pair.baseline.truth.ids)):
         before, after = (
             resampled_values(side, pair.tables, metric, weights) for side in (pair.baseline, pair.candidate)
         )
-        parts.append(average @ (after - before))
-    return np.concatenate(parts, axis=1)
+        chunks.append(average @ (after - before))
+    return np.concatenate(chunks, axis=1)
 
 
 def seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
-    """The matrix [K, keys] that averages keys over mask seeds, and the K rows that it makes."""
+    """The matrix [K, keys] that averages keys over mask seeds, and the ``PAIR_KEYS`` and ``seeds`` of its K rows."""
     cells = pd.DataFrame(tables.cells)
     groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
     average = np.zeros((groups.ngroups, len(tables.keys)))

@@ -1,4 +1,4 @@
-"""Predictions in memory: the logits of one model on the samples of a split, in every case that was asked for."""
+"""Predictions in memory: the logits of one model on the samples of a split, in every case that was predicted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mmrobust.scoring.truth import Key, Logits, PredictedRows, SplitTruth
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one model, and what scoring knows of the samples and of the model."""
+    """The predictions of one model, with the truth of the samples and the metadata of the model."""
 
     truth: SplitTruth
     logits: Logits
     cells: tuple[Cell, ...] = ()
-    """The cells of the results that these predictions are behind; empty where there are no results."""
+    """The cells of the results made from these predictions; empty where there are no results."""
     promptings: tuple[str, ...] = PROMPTINGS
-    """The promptings that the model tells apart: one where knowing the case makes no difference to it."""
+    """The promptings that the model tells apart: one where its predictions do not depend on prompting."""
     settings: MetricSettings = field(default_factory=MetricSettings)
     """The metric settings of these results."""
     name: str = ""
@@ -36,7 +36,7 @@ class Predictions:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     """The data, as the provenance of results describes them."""
     noise: Mapping[str, Any] | None = None
-    """Profile and seed behind the degraded cases, if there are any."""
+    """Profile and seed of the noise of the degraded cases; ``None`` where there are none."""
 
     @property
     def answered(self) -> tuple[str, ...]:
@@ -50,64 +50,64 @@ class Predictions:
         cases = {case for case, _ in self.logits}
         return sorted((c, p) for c in cases for p in self.answered if (c, self.prompting(p)) in self.logits)
 
-    def prompting(self, asked: str) -> str:
-        """The prompting whose predictions answer for ``asked``."""
-        return asked if asked in self.promptings else self.promptings[0]
+    def prompting(self, requested: str) -> str:
+        """The prompting whose predictions stand for ``requested``."""
+        return requested if requested in self.promptings else self.promptings[0]
 
     def get(self, case: str, prompting: str) -> npt.NDArray[np.float32]:
         """Logits [N, C] in ``case`` under ``prompting``; a row is NaN where the sample was not predicted.
 
-        Where prompting makes no difference to the model, every prompting gets its only predictions.
+        A model that does not depend on prompting gives every prompting the same predictions.
 
         Raises:
             DataError: nothing was predicted there.
         """
-        found = self.logits.get((case, self.prompting(prompting)))
-        if found is None:
+        logits = self.logits.get((case, self.prompting(prompting)))
+        if logits is None:
             raise DataError(f"there is no prediction in case '{case}' under prompting '{prompting}'")
-        return found
+        return logits
 
     def chosen(self, tables: CellTables, key: int) -> npt.NDArray[np.float32]:
-        """The logits [N, C] that the cells of a key take: of each sample, those in the case that the table gives it.
+        """The logits [N, C] of the cells of a key: those of each sample in the case that the table assigns it.
 
         Raises:
             DataError: a prediction is missing.
         """
         number, prompting = tables.keys[key]
-        chosen = self.of_table(tables, number, prompting)
-        if np.isnan(chosen).any():
-            raise DataError(f"there is not a prediction of every sample under prompting '{prompting}'")
-        return chosen
+        logits = self.of_table(tables, number, prompting)
+        if np.isnan(logits).any():
+            raise DataError(f"predictions of some samples under prompting '{prompting}' are missing")
+        return logits
 
     def of_table(self, tables: CellTables, number: int, prompting: str) -> npt.NDArray[np.float32]:
-        """The logits [N, C] of each sample in the case that a table gives it; NaN where a sample was not predicted.
+        """The logits [N, C] of each sample in the case that a table assigns it; NaN where it was not predicted.
 
         Raises:
             DataError: nothing was predicted in one of its cases.
         """
         table = tables.tables[number]
-        chosen = np.empty((len(table), self.truth.classes), dtype=np.float32)
+        logits = np.empty((len(table), self.truth.classes), dtype=np.float32)
         for index in np.flatnonzero(np.bincount(table)):
             rows = table == index
-            chosen[rows] = self.get(tables.cases[index], prompting)[rows]
-        return chosen
+            logits[rows] = self.get(tables.cases[index], prompting)[rows]
+        return logits
 
     def outcomes(
         self,
         logits: npt.NDArray[np.float32],
         weighted: WeightedTruth,
         settings: MetricSettings | None = None,
-        near: Tally | None = None,
+        similar: Tally | None = None,
     ) -> Outcomes:
-        """``logits`` beside the truth: what a metric takes.
+        """What a metric takes: ``logits`` [N, C] with the truth.
 
         Args:
             logits: [N, C].
             weighted: the truth, with weights.
-            settings: of the metrics; ``None``: those of the results that the predictions are behind.
-            near: see :class:`mmrobust.scoring.metrics.Outcomes`.
+            settings: of the metrics; ``None``: those of the results made from the predictions.
+            similar: see :class:`mmrobust.scoring.metrics.Outcomes`.
         """
-        return Outcomes(logits, weighted, self.truth.task == "multi-label", settings or self.settings, near)
+        return Outcomes(logits, weighted, self.truth.task == "multi-label", settings or self.settings, similar)
 
     def predicted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """[N, C]: whether each class is predicted."""
@@ -125,8 +125,8 @@ class Predictions:
         place = {sample: position for position, sample in enumerate(self.truth.ids)}
         absent = [sample for sample in ids if sample not in place]
         if absent or len(ids) != len(place):
-            said = f"sample '{absent[0]}' is not among them" if absent else f"they are of {len(place)}, not {len(ids)}"
-            raise DataError(f"the predictions are of other samples: {said}")
+            why = f"sample '{absent[0]}' is not among them" if absent else f"they are of {len(place)}, not {len(ids)}"
+            raise DataError(f"the predictions are of other samples: {why}")
         order = [place[sample] for sample in ids]
         natural = self.truth.natural
         truth = replace(
@@ -137,11 +137,11 @@ class Predictions:
         )
         return replace(self, truth=truth, logits={key: values[order] for key, values in self.logits.items()})
 
-    def beside(self, other: Predictions) -> Predictions:
+    def aligned_with(self, other: Predictions) -> Predictions:
         """The predictions with the samples in the order of ``other``'s.
 
         Raises:
-            DataError: they are of other samples, or contradict ``other`` about them.
+            DataError: they are of other samples, or disagree with ``other`` about them.
         """
         ordered = self.ordered_as(other.truth.ids)
         for what in ("labels", "natural", "task", "modalities"):
@@ -152,13 +152,13 @@ class Predictions:
 
 
 class LogitMatrices:
-    """(case, prompting) → logits [N, C], filled in row by row; NaN where nothing is known."""
+    """(case, prompting) → logits [N, C], filled in row by row; NaN where nothing was predicted."""
 
     def __init__(self, samples: int, classes: int) -> None:
         self.samples, self.classes = samples, classes
         self.by_key: dict[Key, npt.NDArray[np.float32]] = {}
 
-    def take(self, rows: PredictedRows) -> None:
+    def fill(self, rows: PredictedRows) -> None:
         """Fill in some rows."""
         for key, (positions, values) in rows.items():
             if key not in self.by_key:

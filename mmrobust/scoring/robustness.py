@@ -1,4 +1,4 @@
-"""Robustness figures: what a metric does as the missing rate grows.
+"""Robustness figures: how a metric changes as the missing rate grows.
 
 For one (checkpoint, scenario, prompting, metric) with seed means m(η) at the rates η_1 < … < η_k:
 
@@ -6,15 +6,23 @@ For one (checkpoint, scenario, prompting, metric) with seed means m(η) at the r
   error), its *spread* the standard deviation over seeds (n − 1; not defined for one seed): two different uncertainties;
 - *AUC-η* = ∫ m dη / (η_k − η_1), by the trapezoid rule: the mean height of the curve; m(η_1) where there is one rate;
 - *complete* = m(0), where the rate 0 is among the rates;
-- *relative robustness* = AUC-η / complete: the share of its complete value that the model keeps on average;
+- *relative robustness* = AUC-η / complete: the share of its complete value that the model retains on average;
 - *worst cell*: the smallest value of any (rate, seed);
-- *drop per 10 points* = −0.1 × the least-squares slope of m over η: how much is lost per 10 points of missing rate.
+- *drop per 10 points* = −0.1 × the least-squares slope of m over η: the loss per 10 points of missing rate.
+
+Every ``results`` here has rows as ``RESULTS_SCHEMA``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+
+from mmrobust.cases import CONCAT, SITUATION
+from mmrobust.errors import unknown_name
 
 CURVE_KEYS = ("checkpoint", "dataset", "split", "scenario", "prompting", "metric")
 """What identifies one curve in a results table."""
@@ -23,19 +31,15 @@ CURVE_KEYS = ("checkpoint", "dataset", "split", "scenario", "prompting", "metric
 def curves(results: pd.DataFrame) -> pd.DataFrame:
     """The curves of a results table, averaged over mask seeds.
 
-    Args:
-        results: rows as ``RESULTS_SCHEMA``.
-
     Returns:
         One row per ``CURVE_KEYS`` and ``missing_rate``, sorted by them: ``value``, ``ci_low``, ``ci_high`` (means over
-        seeds, NaN where one of them is), ``spread`` (NaN for one seed), ``seeds`` (how many) and ``n``.
+        seeds, NaN where one of them is), ``spread`` (NaN for one seed), ``seeds`` (number of seeds) and ``n``.
     """
     keys = [*CURVE_KEYS, "missing_rate"]
     measured = ["value", "ci_low", "ci_high"]
     grouped = results.groupby(keys, sort=True, observed=True)
-    means = grouped[measured].mean()
     undefined = results[measured].isna().groupby([results[key] for key in keys], sort=True, observed=True).any()
-    means = means.mask(undefined)
+    means = grouped[measured].mean().mask(undefined)
     means["spread"] = grouped["value"].std(ddof=1).where(means["value"].notna())
     means["seeds"] = grouped["seed"].nunique()
     means["n"] = grouped["n"].max()
@@ -46,8 +50,8 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
     """The robustness figures of every curve of a results table.
 
     Args:
-        results: rows as ``RESULTS_SCHEMA``.
-        curve: their :func:`curves`, where they are known already.
+        results: the results.
+        curve: their :func:`curves`, if already computed.
 
     Returns:
         One row per ``CURVE_KEYS``, sorted by them: ``auc_eta``, ``complete``, ``relative_robustness``, ``worst_value``,
@@ -60,23 +64,106 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
     height = (curve["value"] + grouped["value"].shift()) / 2
     offset = curve["missing_rate"] - grouped["missing_rate"].transform("mean")
     steps = curve[keys].assign(
-        area=(width * height).where(width.notna(), 0.0),
-        product=offset * curve["value"],
-        square=offset**2,
+        area=(width * height).where(width.notna(), 0.0), product=offset * curve["value"], square=offset**2
     )
     sums = steps.groupby(keys, sort=True, observed=True)[["area", "product", "square"]].sum()
-    # A value that is not defined at one rate leaves the whole curve's figures undefined.
+    # A value that is not defined at one rate leaves all figures of the curve undefined.
     sums = sums.where(grouped["value"].count() == grouped["value"].size())
     span = grouped["missing_rate"].max() - grouped["missing_rate"].min()
     figures = pd.DataFrame(index=sums.index)
     figures["auc_eta"] = (sums["area"] / span.where(span > 0)).where(span > 0, grouped["value"].first())
     figures["complete"] = curve[curve["missing_rate"] == 0].set_index(keys)["value"].reindex(sums.index)
-    complete = figures["complete"]
-    figures["relative_robustness"] = figures["auc_eta"] / complete.where(complete != 0)
+    figures["relative_robustness"] = figures["auc_eta"] / figures["complete"].where(figures["complete"] != 0)
     worst = results.dropna(subset=["value"]).sort_values(["value", "missing_rate", "seed"], kind="stable")
     worst = worst.groupby(keys, sort=True, observed=True)[["value", "missing_rate", "seed"]].first()
     worst.columns = pd.Index(["worst_value", "worst_rate", "worst_seed"])
     figures = figures.join(worst)
-    square = sums["square"]
-    figures["drop_per_10_points"] = -0.1 * sums["product"] / square.where(square > 0, np.nan)
+    figures["drop_per_10_points"] = -0.1 * sums["product"] / sums["square"].where(sums["square"] > 0, np.nan)
     return figures.reset_index()
+
+
+def prompting_gap(results: pd.DataFrame) -> pd.DataFrame:
+    """The value of knowing the degradation: situation − concat, at each missing rate.
+
+    Returns:
+        One row per checkpoint, dataset, split, scenario, metric and missing rate that has both promptings, with
+        ``situation``, ``concat`` and ``gap``; positive where telling the model its case helps.
+    """
+    keys = ["checkpoint", "dataset", "split", "scenario", "metric", "missing_rate"]
+    wide = curves(results).pivot_table(index=keys, columns="prompting", values="value", dropna=True, observed=True)
+    if not {SITUATION, CONCAT} <= set(wide.columns):
+        return pd.DataFrame(columns=[*keys, SITUATION, CONCAT, "gap"])
+    both = wide[[SITUATION, CONCAT]].dropna()
+    return both.assign(gap=both[SITUATION] - both[CONCAT]).reset_index().rename_axis(columns=None)
+
+
+def effective_robustness(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """How far a checkpoint's value at a missing rate exceeds what its complete value alone predicts.
+
+    Taori et al., Measuring Robustness to Natural Distribution Shifts in Image Classification, NeurIPS 2020: ρ = m(η) −
+    β(m(0)), where β predicts the value under the shift of a model without any intervention, from its value without
+    the shift. They fit β on the logit scale, where such models lie on a line; one baseline b gives a line of slope 1
+    through its own point: logit β(x) = logit x + logit b(η) − logit b(0). So the baseline's own ρ is 0, and a model
+    that is better by the same amount in every case does not count as more robust. Values of 0 and 1 are moved inside
+    by half a sample.
+
+    Args:
+        results: the results.
+        baseline: name of the checkpoint to compare with.
+
+    Returns:
+        One row per checkpoint (except the baseline), dataset, split, scenario, prompting, metric and missing rate > 0:
+        ``value``, ``expected`` (β), ``effective`` (ρ), and ``gain``: value − the baseline's (Taori's τ).
+
+    Raises:
+        UsageError: the results have no such checkpoint.
+    """
+    names = sorted(set(results["checkpoint"]))
+    if baseline not in names:
+        raise unknown_name("checkpoint of these results", baseline, names)
+    curve = curves(results)
+    keys = ["dataset", "split", "scenario", "prompting", "metric"]
+    inside = 0.5 / curve["n"]
+    clipped = curve["value"].clip(inside, 1 - inside)
+    curve["logit"] = np.log(clipped / (1 - clipped))
+    at_zero = curve[curve["missing_rate"] == 0].set_index(["checkpoint", *keys])["logit"].rename("logit_complete")
+    curve = curve.join(at_zero, on=["checkpoint", *keys], how="inner")
+    is_baseline = curve["checkpoint"] == baseline
+    at = [*keys, "missing_rate"]
+    both = curve[~is_baseline & (curve["missing_rate"] > 0)].merge(
+        curve.loc[is_baseline, [*at, "value", "logit", "logit_complete"]], on=at, suffixes=("", "_baseline")
+    )
+    expected = 1 / (1 + np.exp(-(both["logit_complete"] + both["logit_baseline"] - both["logit_complete_baseline"])))
+    figures = both.assign(
+        expected=expected, effective=both["value"] - expected, gain=both["value"] - both["value_baseline"]
+    )
+    return figures[["checkpoint", *at, "value", "expected", "effective", "gain"]]
+
+
+def train_test_rates(results: pd.DataFrame, checkpoints: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Train rate × test rate: how checkpoints trained at one missing rate do at every other.
+
+    Args:
+        results: the results.
+        checkpoints: name → its entry in the provenance, whose ``training`` holds ``scenario`` and ``missing_rate``.
+
+    Returns:
+        One row per dataset, split, metric, method, head, ``train_scenario``, scenario, prompting, ``train_rate`` and
+        ``missing_rate``, where one method and head was trained under one scenario at two or more rates: ``value``, the
+        mean over the checkpoints trained that way, and ``checkpoints``, their number.
+    """
+    trained = pd.DataFrame(
+        [
+            (name, training["scenario"], float(training["missing_rate"]))
+            for name, entry in checkpoints.items()
+            if (training := entry.get("training") or {}).get("missing_rate") is not None and "scenario" in training
+        ],
+        columns=["checkpoint", "train_scenario", "train_rate"],
+    )
+    methods = results[["checkpoint", "method", "head"]].drop_duplicates("checkpoint")
+    curve = curves(results).merge(methods, on="checkpoint").merge(trained, on="checkpoint")
+    keys = ["dataset", "split", "metric", "method", "head", "train_scenario"]
+    several = curve.groupby(keys, observed=True)["train_rate"].transform("nunique") > 1
+    keys += ["scenario", "prompting", "train_rate", "missing_rate"]
+    grouped = curve[several].groupby(keys, sort=True, observed=True)
+    return grouped.agg(value=("value", "mean"), checkpoints=("checkpoint", "nunique")).reset_index()

@@ -1,6 +1,6 @@
-"""Tests of a difference between two classifiers on the same samples, corrected for asking many times.
+"""Tests of a difference between two classifiers on the same samples, corrected for multiple comparisons.
 
-Everything works on arrays of K questions at once.
+Every function takes arrays of K comparisons at once.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 
 POWER = 0.8
-"""How surely a difference is to be found, for it to count as one that the data could show."""
+"""The power with which a test must detect a difference for it to count as detectable."""
+CORRECTIONS = ("holm", "none")
+"""The corrections for multiple comparisons to choose from."""
 
 
 def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -> Floats:
     """Two-sided p-values [K] of McNemar's test of equal accuracy.
 
-    Of the samples about which the two differ, ``lost`` are right only for the first, ``gained`` only for the second;
-    if both are equally good each is a fair coin. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½), at most 1.
-    Mid-p counts the observed split half, which is less timid and still keeps its level: Fagerland, Lydersen, Laake,
-    The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
+    Of the samples on which the two differ, only the first is right on ``lost`` and only the second on ``gained``; if
+    both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½), at most 1.
+    Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland, Lydersen,
+    Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
 
     Args:
         lost: counts [K].
@@ -40,16 +42,16 @@ def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -
 
 @dataclass(frozen=True)
 class Placements:
-    """Where each sample's score lies among those of the other class: what DeLong's variance is made of."""
+    """The rank of each sample's score among those of the other class, from which DeLong's variance is computed."""
 
     positives: Floats
-    """[P]: the share of negatives that each positive beats, equal ones counting half."""
+    """[P]: the share of negatives that each positive beats, ties counting half."""
     negatives: Floats
     """[Q]: the share of positives that beat each negative."""
 
     @property
     def auroc(self) -> float:
-        """Area under the ROC curve: the mean of either."""
+        """Area under the ROC curve: the mean of either array."""
         return float(self.positives.mean())
 
 
@@ -68,13 +70,13 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
     """Standard error of AUROC(second) − AUROC(first) on the same samples, and the two-sided p-value.
 
     var = s²(D⁺) / P + s²(D⁻) / Q, with D the differences of the placements of positives and of negatives: DeLong,
-    DeLong, Clarke-Pearson, Comparing the areas under two or more correlated ROC curves, Biometrics 44, 1988. It holds
-    for means of placements over mask seeds as well, as those are U-statistics too.
+    DeLong, Clarke-Pearson, Comparing the areas under two or more correlated ROC curves, Biometrics 44, 1988. It also
+    holds for means of placements over mask seeds, which are U-statistics too.
     """
     from scipy.special import ndtr
 
-    parts = (second.positives - first.positives, second.negatives - first.negatives)
-    error = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
+    differences = (second.positives - first.positives, second.negatives - first.negatives)
+    error = float(np.sqrt(sum(of_class.var(ddof=1) / len(of_class) for of_class in differences)))
     difference = second.auroc - first.auroc
     if error == 0:
         return error, float(difference == 0)
@@ -82,31 +84,31 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
 
 
 def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Floats:
-    """p-values [K] of differences with these bootstrap standard errors, by the normal approximation; NaN of a NaN.
+    """p-values [K] of differences with these bootstrap standard errors, by the normal approximation; NaN stays NaN.
 
-    One-sided: how often chance alone would put the difference as low as it is, or lower. A tail taken from the normal
-    curve reaches any depth that a correction over many cells asks for; counting resamples could not go below 1 / R.
+    One-sided: the probability of a difference this low or lower by chance alone. The tail of a normal distribution can
+    be as small as a correction over many cells requires; counting resamples could not go below 1 / R.
     """
     from scipy.special import ndtr
 
-    certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample says the same
+    certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample agrees
     certain[np.isnan(difference) | np.isnan(error)] = np.nan
     z = np.divide(difference, error, out=certain, where=error > 0)
     return np.asarray(np.minimum(2 * ndtr(-np.abs(z)), 1.0) if two_sided else ndtr(z))
 
 
 def holm(p: Floats) -> Floats:
-    """p-values [K] corrected for asking K questions; not cut at 1. A NaN is no question, and stays.
+    """p-values [K] corrected for K comparisons, without the limit at 1. NaN stays NaN and does not count in K.
 
-    Corrected p_(k) = max over j ≤ k of (K − j + 1) p_(j), p_(1) the smallest. Rejecting where it is at most α makes
-    any false rejection at all no likelier than α, however the questions hang together: Holm, A Simple Sequentially
-    Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
+    Corrected p_(k) = max over j ≤ k of (K − j + 1) p_(j), p_(1) the smallest. Rejecting where it is at most α keeps the
+    probability of any false rejection at or below α, whatever the dependence between the comparisons: Holm, A Simple
+    Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
     """
     p = np.asarray(p)
-    asked = int((~np.isnan(p)).sum())
-    order = np.argsort(p, kind="stable")[:asked]  # NaN sorts last
+    count = int((~np.isnan(p)).sum())
+    order = np.argsort(p, kind="stable")[:count]  # NaN sorts last
     corrected = np.full(len(p), np.nan)
-    corrected[order] = np.maximum.accumulate(np.arange(asked, 0, -1) * p[order])
+    corrected[order] = np.maximum.accumulate(np.arange(count, 0, -1) * p[order])
     return corrected
 
 
@@ -122,7 +124,7 @@ def upper_ends(difference: Floats, error: Floats, level: Floats) -> Floats:
 
 
 def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float = POWER) -> Floats:
-    """The smallest true difference [K] that a test with these standard errors would find with this power.
+    """The smallest true difference [K] that a test with these standard errors detects with this power.
 
     (z_{1−α} + z_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
     Behavioral Sciences, 1988; for NLP, Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
@@ -131,6 +133,3 @@ def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float
 
     level = alpha / 2 if two_sided else alpha
     return np.asarray((ndtri(1 - level) + ndtri(power)) * error)
-
-
-CORRECTIONS = ("holm", "none")

@@ -1,12 +1,12 @@
-"""The predictions in a results folder, for whoever writes or reads them. No model, no data set, no torch.
+"""The predictions in a results folder. No model, no data set, no torch.
 
 A shard is a Parquet file ``predictions/{identity}-{first sample}-{content}.parquet`` with predictions of one model on
-one split. Its identity is a hash of everything that decides a logit apart from the case and the prompting, which stand
-in its rows, so shards of several models share a folder and none is ever mistaken for another's. The rest of its name
-says what is in it: the same predictions made again replace themselves.
+one split. Its identity is a hash of everything that determines a logit except the case and the prompting, which are
+columns, so several models can share a folder without confusion. The rest of the name identifies the content: the same
+predictions made again replace the file.
 
-Whoever predicts knows the identity and finds the shards by their names (:class:`PredictionWriter`). Whoever reads knows
-only what results say of a model, and finds the shards by what they say of themselves (:meth:`PredictionStore.behind`).
+A writer knows the identity and finds its shards by name (:class:`mmrobust.scoring.writer.PredictionWriter`). A reader
+knows only the provenance of the results, and finds the shards by their metadata (:meth:`PredictionStore.behind`).
 Logits stay on disk until :meth:`PredictionStore.read`.
 """
 
@@ -35,7 +35,7 @@ from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
-"""What the shards of one model on one split have in common, as they say it."""
+"""The metadata that all shards of one model on one split share."""
 _T = TypeVar("_T")
 
 
@@ -43,15 +43,15 @@ class PredictionStore:
     """The predictions of one model on one split that a results folder holds.
 
     Args:
-        folder: the results folder; the shards lie in ``predictions/`` under it.
-        name: under which the model was evaluated.
+        folder: the results folder; the shards are in its ``predictions/``.
+        name: the name under which the model was evaluated.
         described: the model, as the provenance of results describes it.
         dataset: the data, as the provenance of results describes them.
-        noise: profile and seed behind the degraded cases, if there are any.
-        size: how many samples of the split are asked for, from the first.
-        shards: what its shards say of themselves.
-        results: the results that the predictions are behind; ``None``: there are none.
-        say: told of shards that cannot be read, which are left out; ``None``: such a shard is an error.
+        noise: profile and seed of the noise of the degraded cases, if there are any.
+        size: number of samples, from the start of the split.
+        shards: the headers of its shards.
+        results: the results made from the predictions; ``None``: there are none.
+        say: called with a message for each shard that cannot be read, which is left out; ``None``: raise instead.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PredictionStore:
 
     @classmethod
     def every(cls, folder: Path, headers: Iterable[ShardHeader], say: Say | None = None) -> list[PredictionStore]:
-        """One store for each model that the shards of a folder without results are of, as they themselves say it.
+        """One store for each model in a folder without results, from the metadata of its shards.
 
-        Runs with and without ``--limit`` share predictions; the longest knows the most.
+        Runs with and without ``--limit`` share predictions; the metadata of the largest run is used.
 
         Raises:
-            DataError: those of one model are under several noises.
+            DataError: one model has predictions under several noises.
         """
         groups: dict[tuple[str, ...], list[ShardHeader]] = {}
         for header in headers:
@@ -85,16 +85,17 @@ class PredictionStore:
             groups.setdefault(key, []).append(header)
         stores = []
         for _, shards in sorted(groups.items()):
-            said = max((shard.provenance for shard in shards), key=lambda said: int(said["about"]["n"]))
+            largest = max((shard.provenance for shard in shards), key=lambda provenance: int(provenance["about"]["n"]))
             if len(noises := _noises(shards)) > 1:
                 listed = ", ".join(f"{profile} with seed {seed}" for profile, seed in noises)
                 raise DataError(
-                    f"{folder}: holds predictions of '{said['name']}' under several noises ({listed}), and no results "
-                    "that say which one is meant; run the mmrobust eval that is"
+                    f"{folder}: holds predictions of '{largest['name']}' under several noises ({listed}), and no "
+                    "results to choose between them; run mmrobust eval again with the noise that you mean"
                 )
-            about = {"name": said["name"], "described": said["described"], "dataset": said["about"]}
+            metadata = {"name": largest["name"], "described": largest["described"], "dataset": largest["about"]}
             noise = {"profile": noises[0][0], "seed": noises[0][1]} if noises else None
-            stores.append(cls(folder, **about, noise=noise, size=int(said["about"]["n"]), shards=shards, say=say))
+            size = int(largest["about"]["n"])
+            stores.append(cls(folder, **metadata, noise=noise, size=size, shards=shards, say=say))
         return stores
 
     @classmethod
@@ -106,14 +107,16 @@ class PredictionStore:
         headers: Iterable[ShardHeader] | None = None,
         say: Say | None = None,
     ) -> PredictionStore:
-        """The store behind the results of one model: of the same checkpoint, data, split, dtype, bad samples and noise.
+        """The predictions from which the results of one model were made.
+
+        They are of the same checkpoint, data, split, dtype, bad samples and noise.
 
         Args:
             path: the results file, or its folder.
-            results: what was read from it.
+            results: the results read from it.
             name: of the model in the results.
-            headers: of the folder's shards, if they were read before.
-            say: as for the class.
+            headers: of the shards in the folder, if already read.
+            say: see the class.
 
         Raises:
             DataError: a shard cannot be read.
@@ -122,7 +125,7 @@ class PredictionStore:
         provenance, rows = results.provenance, results.frame[results.frame["checkpoint"] == name]
         described = provenance.get("checkpoints", {}).get(name) or {}
         dataset = provenance.get("dataset") or {}
-        wanted = _identity(
+        identity = _identity(
             {
                 "checkpoint": described.get("fingerprint"),
                 "dataset": dataset.get("fingerprint"),
@@ -130,26 +133,26 @@ class PredictionStore:
                 "dtype": described.get("dtype") or provenance.get("dtype"),
             }
         )
-        there = shard_headers(folder) if headers is None else headers
-        own = [header for header in there if _identity(header.provenance) == wanted]
-        # Positions are of the samples that could be read. The results speak of the last evaluation's; where a model has
-        # but one kind, that is its own.
-        if len({_bad_samples(header.provenance) for header in own}) > 1:
-            own = [header for header in own if _bad_samples(header.provenance) == _bad_samples(provenance)]
-        noise, noises = provenance.get("noise"), _noises(own)
+        headers = shard_headers(folder) if headers is None else headers
+        shards = [header for header in headers if _identity(header.provenance) == identity]
+        # Positions count the samples that could be read. The results record the bad samples of the last evaluation;
+        # where all shards of a model agree, theirs count.
+        if len({_bad_samples(header.provenance) for header in shards}) > 1:
+            shards = [header for header in shards if _bad_samples(header.provenance) == _bad_samples(provenance)]
+        noise, noises = provenance.get("noise"), _noises(shards)
         if not noise and len(noises) == 1:
             noise = {"profile": noises[0][0], "seed": noises[0][1]}
-        asked = (noise["profile"], noise["seed"]) if noise else None
-        own = [header for header in own if _noise(header.provenance) in (None, asked)]
-        said: dict[str, Any] = next((h.provenance["described"] for h in own if "described" in h.provenance), {})
+        of_results = (noise["profile"], noise["seed"]) if noise else None
+        shards = [header for header in shards if _noise(header.provenance) in (None, of_results)]
+        of_shards: dict[str, Any] = next((h.provenance["described"] for h in shards if "described" in h.provenance), {})
         return cls(
             folder,
             name=name,
-            described={**said, **described},
+            described={**of_shards, **described},
             dataset=dataset,
             noise=noise,
             size=int(rows["n"].max()) if len(rows) else int(dataset["n"]),
-            shards=own,
+            shards=shards,
             results=results,
             say=say,
         )
@@ -165,31 +168,31 @@ class PredictionStore:
         return tuple(self.described.get("modalities") or ())
 
     def read(self) -> Predictions:
-        """All predictions.
+        """Read all predictions.
 
         Raises:
-            DataError: a shard cannot be read, or together they do not hold every sample.
+            DataError: a shard cannot be read, or together they do not cover every sample.
         """
-        if self.size > (rows := sum(header.rows for header in self.shards)):  # before room is made for as many
+        if self.size > (rows := sum(header.rows for header in self.shards)):  # before memory for them is allocated
             raise DataError(
                 f"{self.folder}: holds {rows} predictions of '{self.name}', which is evaluated on {self.size} samples; "
-                "run the same mmrobust eval again: it makes those that are missing"
+                "run the same mmrobust eval again to make the missing ones"
             )
         if "task" not in self.dataset:
             raise DataError(f"{self.folder}: its results do not name the task of their data; run mmrobust eval again")
         samples, logits = _Samples(self), LogitMatrices(self.size, len(self.dataset["classes"]))
         places = None if all(header.placed for header in self.shards) else _places_of_schema_1(self)
-        for read in readable(self.paths, read_shard, self._say):
-            if read.logits.shape[1] != logits.classes:
-                raise DataError(f"{read.path}: holds {read.logits.shape[1]} logits of a sample, not {logits.classes}")
-            shard = (read if places is None else read.placed(places)).within(self.size)
-            samples.take(shard)
-            logits.take(dict(shard.by_case()))
+        for shard in readable(self.paths, read_shard, self._say):
+            if shard.logits.shape[1] != logits.classes:
+                raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
+            needed = (shard if places is None else shard.placed(places)).within(self.size)
+            samples.add(needed)
+            logits.fill(dict(needed.by_case()))
         natural = samples.natural if places is None else _most_present(self, logits.by_key)
         return self._predictions(samples.truth(natural), logits)
 
     def _predictions(self, truth: SplitTruth, logits: LogitMatrices) -> Predictions:
-        """``logits`` with what the results say of them."""
+        """``logits`` with the metadata of the results."""
         cells: tuple[Cell, ...] = ()
         if self.results is not None:
             rows = self.results.frame[self.results.frame["checkpoint"] == self.name]
@@ -197,9 +200,10 @@ class PredictionStore:
             given = [scenario for scenario in rows["scenario"].unique() if is_given(scenario)]
             tables = (kept_table(self.folder, s, truth.ids, truth.modalities, truth.natural) for s in given)
             truth = replace(truth, tables=tuple(tables))
-        # Results from before this was recorded have cells under a prompting that nothing was predicted under.
-        unsaid = any(cell.prompting == CONCAT for cell in cells) and all(told != CONCAT for _, told in logits.by_key)
-        depends = self.described.get("depends_on_prompting", not unsaid)
+        # Results from before this was recorded have concat cells without concat predictions.
+        concat_cells = any(cell.prompting == CONCAT for cell in cells)
+        concat_predicted = any(prompting == CONCAT for _, prompting in logits.by_key)
+        depends = self.described.get("depends_on_prompting", concat_predicted or not concat_cells)
         return Predictions(
             truth,
             logits.by_key,
@@ -214,7 +218,7 @@ class PredictionStore:
 
 
 class _Samples:
-    """What shards say of the samples: collected as they are read."""
+    """Ids, labels and natural cases of the samples, collected from shards."""
 
     def __init__(self, store: PredictionStore) -> None:
         self._store, size = store, store.size
@@ -224,35 +228,35 @@ class _Samples:
         self._natural = ["complete"] * size
         self._known = np.zeros(size, dtype=np.bool_)
 
-    def take(self, shard: Shard) -> None:
-        """Learn about the samples of a shard that are new."""
+    def add(self, shard: Shard) -> None:
+        """Add the samples of a shard that are not known yet."""
         assert shard.position is not None
         places, first = np.unique(shard.position, return_index=True)
-        fresh = ~self._known[places]
-        places, rows = places[fresh], pa.array(first[fresh])
+        new = ~self._known[places]
+        places, rows = places[new], pa.array(first[new])
         self._known[places] = True
         natural = ["complete"] * len(places) if shard.natural is None else shard.natural.take(rows).to_pylist()
         ids, labels = shard.id.take(rows).to_pylist(), shard.label.take(rows).to_pylist()
         for place, sample, label, case in zip(places.tolist(), ids, labels, natural, strict=True):
             if label and not 0 <= min(label) <= max(label) < self._classes:
                 raise DataError(
-                    f"{shard.path}: sample '{sample}' is of class {max(label)}, and there are {self._classes}"
+                    f"{shard.path}: sample '{sample}' has class {max(label)}, but there are {self._classes} classes"
                 )
             self._ids[place], self._labels[place], self._natural[place] = sample, tuple(label), case
 
     @property
     def natural(self) -> tuple[Case, ...] | None:
-        """The case of each sample before any scenario; ``None`` where all are complete."""
+        """The natural case of each sample; ``None`` where all are complete."""
         cases = {name: Case.parse(name, self._store.modalities) for name in set(self._natural)}
         return None if set(cases) == {"complete"} else tuple(cases[name] for name in self._natural)
 
     def truth(self, natural: tuple[Case, ...] | None) -> SplitTruth:
-        """The samples, all of which must be known."""
+        """The truth of all samples, with these natural cases."""
         store = self._store
         if not self._known.all():
             raise DataError(
                 f"{store.folder}: holds predictions of {self._known.sum()} of the {store.size} samples that "
-                f"'{store.name}' is evaluated on; run the same mmrobust eval again: it makes those that are missing"
+                f"'{store.name}' is evaluated on; run the same mmrobust eval again to make the missing ones"
             )
         return SplitTruth(
             tuple(self._ids), tuple(self._labels), store.modalities, self._classes, store.dataset["task"], natural
@@ -260,15 +264,15 @@ class _Samples:
 
 
 def read_predictions(folder: Path, results: Results | None = None, say: Say = say_nothing) -> Iterator[Predictions]:
-    """The predictions under ``folder``, model by model: of every one that the results name.
+    """Read the predictions in ``folder``, model by model.
 
     Args:
         folder: a results folder.
-        results: what it holds; ``None``: there are none, and the predictions of every model are read.
-        say: told of shards that cannot be used, which are left out.
+        results: its results, which name the models; ``None``: there are none, so read every model.
+        say: called with a message for each shard that cannot be used, which is left out.
 
     Raises:
-        DataError: there are none, some model has none, or what is there is incomplete.
+        DataError: there are no predictions, or a model has none or not all.
     """
     headers = shard_headers(folder, say)
     if not headers:
@@ -290,7 +294,7 @@ def read_predictions(folder: Path, results: Results | None = None, say: Say = sa
 def predictions_behind(
     path: Path, results: Results, name: str, headers: Iterable[ShardHeader] | None = None
 ) -> Predictions:
-    """The predictions behind the results of one model. Arguments as for :meth:`PredictionStore.behind`.
+    """Read the predictions from which the results of one model were made; see :meth:`PredictionStore.behind`.
 
     Raises:
         DataError: there are none, they cannot be read, or they are of other samples than the results.
@@ -302,22 +306,22 @@ def predictions_behind(
 
 
 def cells_of(rows: pd.DataFrame) -> tuple[Cell, ...]:
-    """The cells that rows of results are of, sorted."""
+    """The cells of some rows of results, sorted."""
     keys = rows[["scenario", "missing_rate", "seed", "prompting"]].drop_duplicates()
     return tuple(sorted(Cell(*key) for key in keys.itertuples(index=False, name=None)))
 
 
 def shard_headers(folder: Path, say: Say | None = None) -> list[ShardHeader]:
-    """What every shard under a results folder says of itself; without ``say``, one that cannot be read is an error."""
+    """The headers of all shards in a results folder; ``say`` as for :func:`readable`."""
     return list(readable((folder / PREDICTIONS_FOLDER).glob("*.parquet"), read_shard_header, say))
 
 
 def readable(paths: Iterable[Path], reader: Callable[[Path], _T], say: Say | None) -> Iterator[_T]:
-    """What ``reader`` makes of each file; ``say`` is told of files that it cannot read, which are left out."""
+    """Read each file. One that cannot be read is left out with a message to ``say``, or raises without ``say``."""
     for path in sorted(paths):
         try:
             yield reader(path)
-        except NewerFormatError:  # not damaged: leaving it out would score a part only
+        except NewerFormatError:  # not damaged: without it, only some of the samples would be scored
             raise
         except DataError as cause:
             if say is None:
@@ -325,54 +329,54 @@ def readable(paths: Iterable[Path], reader: Callable[[Path], _T], say: Say | Non
             say(f"{cause}; it is left out")
 
 
-def _identity(said: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(said.get(key)) for key in _IDENTITY)
+def _identity(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(provenance.get(key)) for key in _IDENTITY)
 
 
-def _bad_samples(said: Mapping[str, Any]) -> str:
-    """What could not be read of the split, as one text; empty where everything could."""
-    bad = said.get("bad_samples") or {}
+def _bad_samples(provenance: Mapping[str, Any]) -> str:
+    """The samples that could not be read, as JSON; empty where there are none."""
+    bad = provenance.get("bad_samples") or {}
     return json.dumps(bad, sort_keys=True) if bad.get("number") else ""
 
 
-def _noise(said: Mapping[str, Any]) -> tuple[Any, Any] | None:
-    """Profile and seed behind the degraded cases of a shard; ``None`` for one of cases without noise."""
-    return (said["noise_profile"], said.get("noise_seed")) if "noise_profile" in said else None
+def _noise(provenance: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """Profile and seed of the noise in a shard; ``None`` for a shard of cases without noise."""
+    return (provenance["noise_profile"], provenance.get("noise_seed")) if "noise_profile" in provenance else None
 
 
 def _noises(shards: Iterable[ShardHeader]) -> list[tuple[Any, Any]]:
     return sorted({noise for shard in shards if (noise := _noise(shard.provenance))})
 
 
-# Schema 1 says neither where a sample stands nor what it lacks by nature.
+# Schema 1 records neither the positions nor the natural cases of the samples.
 
 
 def _refuse_schema_1(headers: Sequence[ShardHeader]) -> None:
     if old := [header for header in headers if not header.placed or "described" not in header.provenance]:
         raise DataError(
-            f"{old[0].path}: predictions of schema 1 do not say all that scoring needs; run the mmrobust eval that "
-            "made them once more: it brings them up to date"
+            f"{old[0].path}: predictions of schema 1 lack metadata that scoring needs; run the mmrobust eval that made "
+            "them once more to bring them up to date"
         )
 
 
 def _places_of_schema_1(store: PredictionStore) -> dict[str, int]:
-    """The samples in the order in which the shards name them.
+    """Sample id → position, in the order in which the shards list the samples.
 
     Raises:
-        DataError: they are of another number than the results.
+        DataError: the number of samples is not that of the results.
     """
     ids = dict.fromkeys(sample for path in store.paths for sample in read_shard(path).id.to_pylist())
     if len(ids) != store.size:
-        said = f"predictions of '{store.name}' are of {len(ids)} samples, its results of {store.size}"
-        raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: {said}")
+        counts = f"predictions of '{store.name}' are of {len(ids)} samples, its results of {store.size}"
+        raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: {counts}")
     return {sample: place for place, sample in enumerate(ids)}
 
 
 def _most_present(store: PredictionStore, logits: Mapping[Key, npt.NDArray[np.float32]]) -> tuple[Case, ...] | None:
-    """The natural case of each sample: of those that it was predicted in, the one in which most is present.
+    """The natural case of each sample: of the cases that it was predicted in, the one with the most modalities.
 
-    That is right wherever some cell left the sample unaffected. Where none did, a cell scored again differs from the
-    results, which whoever pairs predictions checks.
+    That is correct wherever some cell left the sample unaffected. Where none did, a cell scored again differs from the
+    results, which callers that pair predictions check.
     """
     assert store.results is not None  # without results, schema 1 is refused
     rows = store.results.frame[store.results.frame["checkpoint"] == store.name]

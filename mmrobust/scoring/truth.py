@@ -1,4 +1,4 @@
-"""What scoring knows of the samples of a split, and the form in which it takes predictions of them."""
+"""The truth about the samples of a split, and the types of predictions of them."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ Logits = Mapping[Key, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class SplitTruth:
-    """What scoring has to know of the samples of a split: all but their media.
+    """What scoring needs to know about the samples of a split: everything but their media.
 
     Raises:
-        DataError: another number of labels or natural cases than of samples, or no sample at all.
+        DataError: there is no sample, the number of labels or natural cases is not that of the samples, or a
+            single-label sample does not have exactly one class.
     """
 
     ids: tuple[str, ...]
     """Sample ids, in the split's order."""
     labels: tuple[tuple[int, ...], ...]
-    """The class of each sample; the classes, maybe none, where the task is multi-label."""
+    """The class of each sample; in a multi-label task, any number of classes."""
     modalities: tuple[str, ...]
-    """The modalities of the model: they decide what a scenario is."""
+    """The modalities of the model, which scenarios refer to."""
     classes: int
     task: str
     """``single-label``, ``multi-label`` or ``binary``."""
     natural: tuple[Case, ...] | None = None
-    """The case that each sample is in by nature; ``None`` where all are complete."""
+    """The natural case of each sample, before any scenario; ``None`` where all are complete."""
     tables: tuple[GivenTable, ...] = ()
-    """The missing tables that were given, and that no scenario can draw."""
+    """Missing tables from files, which no scenario can draw."""
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -55,10 +56,10 @@ class SplitTruth:
         if self.task != "multi-label":
             for sample, label in zip(self.ids, self.labels, strict=True):
                 if len(label) != 1:
-                    raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task wants one")
+                    raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task needs exactly one")
 
     def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
-        """The missing tables of ``cells`` over these samples: :func:`mmrobust.scenarios.cell_tables.draw_tables`.
+        """Draw the missing tables of ``cells``; see :func:`mmrobust.scenarios.cell_tables.draw_tables`.
 
         Args:
             cells: the cells.
@@ -67,5 +68,5 @@ class SplitTruth:
         return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given))
 
     def draw_grid(self, grid: Grid) -> CellTables:
-        """The missing tables of every cell of ``grid``, sorted."""
+        """Draw the missing tables of every cell of ``grid``, sorted."""
         return self.draw(sorted(grid.cells()), grid.tables)

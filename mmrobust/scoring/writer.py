@@ -1,4 +1,4 @@
-"""The predictions of one model while they are made."""
+"""Writing the predictions of one model into a results folder while they are made."""
 
 from __future__ import annotations
 
@@ -29,26 +29,21 @@ from mmrobust.storage.shards import (
 
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 2**15
-"""Predictions are written when this much time has passed since the last time, or when there are this many: what a
-killed run loses, and how many files a fast one makes."""
+"""Predictions are written after this much time, or this many rows: the first limits what a killed run loses, the
+second the number of files of a fast run."""
 
 
 class PredictionWriter(PredictionStore):
     """A store to which predictions are added while they are made.
 
-    Predictions in degraded cases depend on the noise, all others are valid under any: a shard holds one kind or the
-    other.
+    Predictions in degraded cases depend on the noise, all others are valid under any noise: a shard holds either kind,
+    never both. ``folder``, ``name``, ``described``, ``dataset`` and ``noise`` are those of :class:`PredictionStore`.
 
     Args:
-        folder: the results folder.
         truth: the samples.
-        identity: everything that decides a logit apart from case, prompting and noise (fingerprints of checkpoint and
+        identity: everything that determines a logit except case, prompting and noise (fingerprints of checkpoint and
             data, split, dtype …): plain values.
-        name: as for :class:`PredictionStore`, and so for ``described``, ``dataset`` and ``noise``.
-        described: see ``name``.
-        dataset: see ``name``.
-        noise: see ``name``.
-        say: told of each shard that cannot be used, whose predictions are made again.
+        say: called with a message for each shard that cannot be used, whose predictions are made again.
     """
 
     def __init__(
@@ -65,25 +60,26 @@ class PredictionWriter(PredictionStore):
     ) -> None:
         super().__init__(folder, name=name, described=described, dataset=dataset, noise=noise, size=len(truth.ids))
         self._truth, self._report = truth, say
-        under = {f"noise_{key}": value for key, value in (noise or {}).items()}
-        self._identities: dict[bool, Mapping[str, Any]] = {False: identity, True: {**identity, **under}}
-        self._names = {degraded: fingerprint_settings(said) for degraded, said in self._identities.items()}
-        self._waiting: dict[bool, list[PredictedRows]] = {False: [], True: []}
+        with_noise = {**identity, **{f"noise_{key}": value for key, value in (noise or {}).items()}}
+        # Each of these has one entry for predictions in degraded cases, and one for all others.
+        self._identities: dict[bool, Mapping[str, Any]] = {False: identity, True: with_noise}
+        self._names = {degraded: fingerprint_settings(one) for degraded, one in self._identities.items()}
+        self._pending: dict[bool, list[PredictedRows]] = {False: [], True: []}
         self._flushed = time.monotonic()
         self._ids = pa.array(truth.ids, pa.string())
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at what the folder holds: other processes may have added predictions.
+        """Read which predictions the folder holds: other processes may have added some.
 
         Raises:
             NewerFormatError: a shard was written by a newer mmrobust.
         """
-        self._there: dict[Key, npt.NDArray[np.bool_]] = {}
+        self._stored: dict[Key, npt.NDArray[np.bool_]] = {}
         for path, degraded in self._paths():
             try:
                 shard = self._read(path, degraded)
-            except NewerFormatError:  # good for whoever wrote it
+            except NewerFormatError:  # not damaged: it must not be deleted
                 raise
             except DataError as cause:
                 self._report(f"{cause}; its predictions are made again")
@@ -92,53 +88,53 @@ class PredictionWriter(PredictionStore):
             rows = dict(shard.by_case())
             for key, (positions, _) in rows.items():
                 self._mark(key, positions)
-            # Schema 1: add what scoring alone asks for. Not where --limit leaves samples out: they are kept.
+            # Upgrade schema 1, unless --limit leaves out samples of the shard, which rewriting it would lose.
             if shard.natural is None and len(shard.id) == read_shard_header(path).rows:
                 self._write(path, degraded, [rows])
 
     def missing(self, plan: Plan) -> dict[Key, npt.NDArray[np.int64]]:
         """The part of ``plan`` that has not been predicted yet."""
-        rest = {key: p[~self._there[key][p]] if key in self._there else p for key, p in plan.items()}
+        rest = {key: p[~self._stored[key][p]] if key in self._stored else p for key, p in plan.items()}
         return {key: positions for key, positions in rest.items() if len(positions)}
 
     def add(self, predicted: PredictedRows) -> None:
-        """Take predictions; they are on disk after the next :meth:`flush`, which comes by itself in a while."""
-        for degraded in (False, True):
-            rows = {key: found for key, found in predicted.items() if self._degraded(key[0]) is degraded}
+        """Add predictions. They are on disk after the next :meth:`flush`, which :meth:`add` calls from time to time."""
+        for degraded, pending in self._pending.items():
+            rows = {key: of_key for key, of_key in predicted.items() if self._degraded(key[0]) is degraded}
             if rows:
-                self._waiting[degraded].append(rows)
-        waiting = (rows for several in self._waiting.values() for rows in several)
-        count = sum(len(positions) for rows in waiting for positions, _ in rows.values())
+                pending.append(rows)
+        every = (rows for pending in self._pending.values() for rows in pending)
+        count = sum(len(positions) for rows in every for positions, _ in rows.values())
         if count >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added, one shard for each kind."""
-        for degraded, waiting in self._waiting.items():
-            if waiting:
-                self._write(self._path(waiting, degraded), degraded, waiting)
-                for rows in waiting:
+        """Write what was added, as one shard of each kind."""
+        for degraded, pending in self._pending.items():
+            if pending:
+                self._write(self._path(pending, degraded), degraded, pending)
+                for rows in pending:
                     for key, (positions, _) in rows.items():
                         self._mark(key, positions)
-                waiting.clear()
+                pending.clear()
         self._flushed = time.monotonic()
 
     def read(self) -> Predictions:
-        """All predictions.
+        """Read all predictions.
 
         Raises:
-            DataError: a shard that was good when it was first read has become unreadable.
+            DataError: a shard that was valid when it was first read has become unreadable.
         """
         logits = LogitMatrices(self.size, self._truth.classes)
         for path, degraded in self._paths():
-            logits.take(dict(self._read(path, degraded).by_case()))
+            logits.fill(dict(self._read(path, degraded).by_case()))
         return self._predictions(self._truth, logits)
 
-    def forget(self) -> None:
-        """Remove every shard, so that all predictions are made again."""
+    def clear(self) -> None:
+        """Delete every shard, so that all predictions are made again."""
         for path, _ in self._paths():
             path.unlink()
-        self._there.clear()
+        self._stored.clear()
 
     def _degraded(self, case: str) -> bool:
         return bool(Case.parse(case, self._truth.modalities).degraded)
@@ -147,9 +143,9 @@ class PredictionWriter(PredictionStore):
         shards = self.folder / PREDICTIONS_FOLDER
         return sorted((path, kind) for kind, name in self._names.items() for path in shards.glob(f"{name}-*.parquet"))
 
-    def _path(self, waiting: Sequence[PredictedRows], degraded: bool) -> Path:
+    def _path(self, pending: Sequence[PredictedRows], degraded: bool) -> Path:
         digest, first = new_digest(), len(self._truth.ids)
-        for rows in waiting:
+        for rows in pending:
             for key, (positions, _) in rows.items():
                 digest.update(f"{key}".encode() + positions.tobytes())
                 first = min(first, int(positions.min()))
@@ -157,8 +153,8 @@ class PredictionWriter(PredictionStore):
             self.folder / PREDICTIONS_FOLDER / f"{self._names[degraded]}-{first:07d}-{digest.hexdigest()[:8]}.parquet"
         )
 
-    def _write(self, path: Path, degraded: bool, waiting: Sequence[PredictedRows]) -> None:
-        rows = [(key, p, z) for several in waiting for key, (p, z) in several.items()]
+    def _write(self, path: Path, degraded: bool, pending: Sequence[PredictedRows]) -> None:
+        rows = [(key, p, z) for of_keys in pending for key, (p, z) in of_keys.items()]
         positions = np.concatenate([positions for _, positions, _ in rows])
         logits = np.ascontiguousarray(np.concatenate([values for _, _, values in rows]), dtype=np.float32)
         natural, identity = self._truth.natural, self._identities[degraded]
@@ -176,27 +172,27 @@ class PredictionWriter(PredictionStore):
             },
             schema=PREDICTIONS_SCHEMA,
         )
-        facts = {"name": self.name, "about": self.dataset, "described": self.described}
-        write_shard(path, table, {"identity": self._names[degraded], **facts, **identity})
+        metadata = {"name": self.name, "about": self.dataset, "described": self.described}
+        write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})
 
     def _read(self, path: Path, degraded: bool) -> Shard:
-        """One shard, without samples that the evaluation leaves out.
+        """Read one shard, without samples that the evaluation leaves out.
 
         Raises:
-            DataError: it is torn, or holds other predictions than its name says.
+            DataError: it is damaged, or its content does not match its name.
         """
         shard = read_shard(path)
         if shard.provenance.get("identity") != self._names[degraded]:
-            raise DataError(f"{path}: is of other predictions than its name says")
+            raise DataError(f"{path}: its predictions are not those that its name identifies")
         if shard.position is None:
             shard = shard.placed({sample: position for position, sample in enumerate(self._truth.ids)})
-        # With --limit, samples beyond the first ones may be there; they are of no interest now.
+        # A run without --limit may have stored more samples than this one needs.
         shard = shard.within(len(self._truth.ids))
         if shard.logits.shape[1] != self._truth.classes or not shard.id.equals(
             self._ids.take(pa.array(shard.position))
         ):
-            raise DataError(f"{path}: is of other samples or classes than its name says")
+            raise DataError(f"{path}: its samples or classes are not those that its name identifies")
         return shard
 
     def _mark(self, key: Key, positions: npt.NDArray[np.int64]) -> None:
-        self._there.setdefault(key, np.zeros(len(self._truth.ids), dtype=np.bool_))[positions] = True
+        self._stored.setdefault(key, np.zeros(len(self._truth.ids), dtype=np.bool_))[positions] = True

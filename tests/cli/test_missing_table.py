@@ -104,7 +104,7 @@ def test_eval_names_a_table_that_does_not_fit(
         *("--missing-table", tmp_path / "mmimdb_test.pt"),
     )
     assert (code, out) == (2, "")
-    assert "mmimdb_test.pt: has 7799 codes, the split has 60 samples; a .pt table is of one split, in its order" in err
+    assert "mmimdb_test.pt: has 7799 codes, but the split has 60 samples; a .pt table has one code for each" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -156,7 +156,7 @@ def test_score_refuses(cli: Callable[..., object], grid: Path, tmp_path: Path) -
         ((grid, "--threshold", "2"), "--threshold 2: give a probability between 0 and 1"),
         ((grid, "--f1-absent", "skipp"), "unknown --f1-absent 'skipp': did you mean 'skip'"),
         ((grid, "--resamples", "-1"), "--resamples -1: give a whole number from 0"),
-        ((grid, "--seeds", "0"), "--seeds 0: from 1 to 10,000 mask seeds"),
+        ((grid, "--seeds", "0"), "--seeds 0: give a number of mask seeds from 1 to 10,000"),
         ((grid, "--metric", ""), "--metric: its value is empty; give a value, or leave the flag out"),
         ((grid, "--scenario", " , "), "--scenario: its value is empty"),
         ((grid, "--missing-rate", "1.2"), "missing rate 1.2 is not a share"),
@@ -196,7 +196,7 @@ def test_the_first_schema_is_read_and_told_what_it_lacks(tmp_path: Path) -> None
     assert shard.position is None
     (tmp_path / "predictions").mkdir()
     shutil.copy(HISTORIC / "predictions-1.parquet", tmp_path / "predictions")
-    with pytest.raises(DataError, match=r"predictions of schema 1 do not say .*brings them up to date$"):
+    with pytest.raises(DataError, match=r"predictions of schema 1 lack metadata .*to bring them up to date$"):
         read_predictions(tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_given_missing_tables_are_scored_again_without_their_file(
 
     code, _, err = cli("score", grid, "--scenario", "table:other@00000000")
     assert code == 2
-    assert "keeps no missing table 'table:other@00000000'; give its file to: mmrobust eval CHECKPOINT" in err
+    assert "holds no missing table 'table:other@00000000'; give its file to: mmrobust eval CHECKPOINT" in err
     assert len(err.strip().splitlines()) == 1
     (tmp_path / "grid" / "results.parquet").unlink()
     assert cli("score", grid, "--scenario", given, "--prompting", "situation").code == 0  # a killed evaluation's

@@ -97,7 +97,7 @@ def test_an_evaluation_is_the_one_of_data_that_never_had_them(
     assert cli("data", "missing-table", damaged.folder, *drawn).code == 0
     given = ("--missing-table", table, "--on-bad-sample", "missing")
     contradicted = evaluated(cli, checkpoint, damaged.folder, tmp_path / "given", *given)
-    assert contradicted.code == 2 and "may call it present; take --on-bad-sample skip" in contradicted.err
+    assert contradicted.code == 2 and "may have it as present; use --on-bad-sample skip" in contradicted.err
 
     assert evaluated(cli, checkpoint, damaged.folder, tmp_path / "skip", "--on-bad-sample", "skip").code == 0
     skipped = read_results(tmp_path / "skip")

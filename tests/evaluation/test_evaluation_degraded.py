@@ -271,7 +271,7 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
     assert [path.name for path in (tmp_path / "again" / "missing-tables").iterdir()]
     for kept in (tmp_path / "linear" / "missing-tables").iterdir():
         kept.unlink()
-    with pytest.raises(DataError, match=r"linear: keeps no missing table 'table:half@.*'; give its file to"):
+    with pytest.raises(DataError, match=r"linear: holds no missing table 'table:half@.*'; give its file to"):
         predictions_behind(tmp_path / "linear", results, "linear")
 
 

@@ -162,7 +162,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(trained: Callable[..., Path], digits: Dataset, small_disk: Path, whole: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"disk: cannot be written \(.*No space left.*the same command goes on"):
+    with pytest.raises(DataError, match=r"disk: cannot be written \(.*No space left.*the same command continues"):
         run(trained("mmp", "linear"), digits, small_disk)
     kept = shards_of(small_disk)
     assert 0 < len(kept) < 5
@@ -175,7 +175,7 @@ def test_a_full_disk(trained: Callable[..., Path], digits: Dataset, small_disk: 
 def test_parts_make_the_table_of_the_whole(
     trained: Callable[..., Path], digits: Dataset, tmp_path: Path, whole: pd.DataFrame
 ) -> None:
-    with pytest.raises(Unfinished, match=r"shard 2/2 is done, .* the last one makes the table"):
+    with pytest.raises(Unfinished, match=r"shard 2/2 is done, .* the last one writes the table"):
         run(trained("mmp", "linear"), digits, tmp_path, share=WorkShare(2, 2))
     results = run(trained("mmp", "linear"), digits, tmp_path, share=WorkShare(1, 2))
     pd.testing.assert_frame_equal(results.frame, whole, check_exact=True)
@@ -202,7 +202,7 @@ def test_the_slurm_example(trained: Callable[..., Path], digits: Dataset, tmp_pa
 def test_what_is_overwritten(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
     run(trained("none", "linear"), digits, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in shards_of(tmp_path)}
-    with pytest.raises(UsageError, match=r"results\.parquet is there already, and --overwrite never leaves it"):
+    with pytest.raises(UsageError, match=r"results\.parquet exists, and --overwrite never does not change it"):
         run(trained("none", "linear"), digits, tmp_path, overwrite="never")
     run(trained("none", "linear"), digits, tmp_path, overwrite="always")
     after = {path: path.stat().st_mtime_ns for path in shards_of(tmp_path)}

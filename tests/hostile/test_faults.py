@@ -212,7 +212,7 @@ def test_ctrl_c_once_finishes_the_shard_and_twice_stops_at_once(
     code, printed, said = cli(*command)
     assert (code, printed) == (130, "")
     assert said.splitlines()[0] == "stopping after this shard; Ctrl-C again stops at once"
-    assert said.splitlines()[-1].startswith(f"mmrobust: evaluation stopped; what is predicted is kept in {out}")
+    assert said.splitlines()[-1].startswith(f"mmrobust: evaluation stopped; predictions so far are kept in {out}")
     assert not shards_of(out)
     presses(1)
     assert cli(*command).code == 130
@@ -384,7 +384,7 @@ def test_a_gpu_out_of_memory_and_one_that_vanishes(
         code, printed, said = cli(*command, out)
     assert (code, printed) == (2, "")
     assert only_line(said).startswith("mmrobust: device cpu failed (CUDA error: unspecified launch failure")
-    assert said.rstrip().endswith(f"what is predicted is kept in {out}, the same command goes on")
+    assert said.rstrip().endswith(f"predictions so far are kept in {out}; the same command continues")
     kept = {path: path.stat().st_mtime_ns for path in shards_of(out)}
     assert 0 < len(kept) < 5
     assert cli(*command, out).code == 0

@@ -194,7 +194,7 @@ PREDICTIONS: list[tuple[str, Change, str]] = [
         "cannot be read as predictions",
     ),
     ("a text that is none", no_text("case"), "Invalid UTF8"),
-    ("class 99", column("label", lambda v: [[99]] * len(v)), "is of class 99, and there are 4"),
+    ("class 99", column("label", lambda v: [[99]] * len(v)), "has class 99, but there are 4 classes"),
     ("an identity of numbers", says(lambda s: s.update(identity=3)), "damaged (identity = 3: must be a string)"),
 ]
 

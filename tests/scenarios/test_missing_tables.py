@@ -146,14 +146,14 @@ WRONG = {
     "length": (
         lambda f: saved(f, torch.zeros(49)),
         PAIR,
-        "has 49 codes, the split has 50 samples; a .pt table is of one",
+        "has 49 codes, but the split has 50 samples; a .pt table has one code for each",
     ),
     "code": (lambda f: saved(f, torch.full((50,), 3)), PAIR, "sample 'sample-0' has code 3; codes are 0, 1 and 2"),
     "share": (lambda f: saved(f, torch.full((50,), 0.5)), PAIR, "sample 'sample-0' has code 0.5"),
     "shape": (lambda f: saved(f, torch.zeros(50, 2)), PAIR, "holds a tensor of shape (50, 2), not a vector"),
     "dict": (lambda f: saved(f, {"a": torch.zeros(50)}), PAIR, "holds dict, not a vector with a code for each sample"),
-    "pickle": (lambda f: saved(f, Unwelcome()), PAIR, "cannot be read as a tensor, and no code in a file is run"),
-    "audio": (lambda f: saved(f, torch.zeros(50)), ("audio", "image"), "the papers' codes are for image and text, the"),
+    "pickle": (lambda f: saved(f, Unwelcome()), PAIR, "cannot be read as a tensor; code in a file is never run"),
+    "audio": (lambda f: saved(f, torch.zeros(50)), ("audio", "image"), "a .pt table is for image and text, the"),
     "absent": (
         lambda f: rows(f, {"id": IDS[:-1], "case": ["complete"] * 49}),
         PAIR,
@@ -163,7 +163,7 @@ WRONG = {
     "again": (
         lambda f: rows(f, {"id": [IDS[0]] * 2, "case": ["complete"] * 2}),
         PAIR,
-        "sample 'sample-0' is there twice",
+        "sample 'sample-0' is listed twice",
     ),
     "column": (lambda f: rows(f, {"id": IDS, "state": IDS}), PAIR, "no column 'case'; a missing table has id and case"),
     "columns": (lambda f: rows(f, {"id": IDS, "state": IDS}, "t.parquet"), PAIR, "no column 'case'"),
@@ -222,7 +222,9 @@ def test_gigabytes_of_nothing(tmp_path: Path, name: str) -> None:
 
 
 def test_a_pt_has_no_code_for_noise(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"sample 'a' is in case 'noisy-text', for which .* write .parquet or .csv"):
+    with pytest.raises(
+        UsageError, match=r"sample 'a' is in case 'noisy-text'; a .pt table has .* write .parquet or .csv"
+    ):
         write_missing_table(tmp_path / "t.pt", {"a": "noisy-text"}, {})
     assert list(tmp_path.iterdir()) == []
 

@@ -310,5 +310,5 @@ def test_the_cases_to_tell_apart_come_from_the_training_scenario() -> None:
 
 @pytest.mark.parametrize("seeds", [0, -1, 10_001, 10**9])
 def test_a_number_of_seeds_that_no_grid_has(seeds: int) -> None:
-    with pytest.raises(UsageError, match=rf"--seeds {seeds}: from 1 to 10,000 mask seeds"):
+    with pytest.raises(UsageError, match=rf"--seeds {seeds}: give a number of mask seeds from 1 to 10,000"):
         make_grid(PAIR, None, (0.0,), seeds, ("situation",))

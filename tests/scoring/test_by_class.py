@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from mmrobust.scoring.by_class import broken_first, class_curves
+from mmrobust.scoring.by_class import class_curves, earliest_breaking
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
@@ -38,7 +38,7 @@ def test_a_class_breaks_where_it_has_lost_more_than_ten_points():
         ],
         columns=["scenario", "prompting", "missing_rate", "class", "support", "f1"],
     )
-    table = broken_first(curves)
+    table = earliest_breaking(curves)
     assert table["class"].tolist() == ["early", "late", "holds", "least"]
     assert table["breaks_at"].tolist()[:2] == [0.5, 1.0]
     assert table["breaks_at"].isna().tolist() == [False, False, True, True]

@@ -196,7 +196,7 @@ def test_truth_that_contradicts_itself_is_refused():
         dataclasses.replace(truth, ids=(), labels=())
     with pytest.raises(DataError, match="3 samples, but 2 labels"):
         dataclasses.replace(truth, labels=truth.labels[:2])
-    with pytest.raises(DataError, match="sample 'sample-1' has 2 classes; a single-label task wants one"):
+    with pytest.raises(DataError, match="sample 'sample-1' has 2 classes; a single-label task needs exactly one"):
         dataclasses.replace(truth, labels=((0,), (0, 1), (1,)))
 
 

@@ -107,13 +107,13 @@ def test_absent_classes_are_skipped_where_the_papers_skip_them():
     logits, targets = np.asarray([[1.0, -1, -1], [1, -1, -1]]), np.asarray([[True, False, False], [False, True, False]])
     truth = WeightedTruth(targets, np.ones((1, 2)))
     scikit_learns, papers = (
-        METRICS["multi-label"]["macro_f1"](Outcomes(logits, truth, True, MetricSettings(absent=absent)))[0]
+        METRICS["multi-label"]["macro_f1"](Outcomes(logits, truth, True, MetricSettings(f1_absent=absent)))[0]
         for absent in ("zero", "skip")
     )
     assert scikit_learns == pytest.approx((2 / 3) / 3)
     assert papers == pytest.approx((2 / 3) / 2)
     with pytest.raises(UsageError, match="unknown --f1-absent 'skipped': did you mean 'skip'"):
-        MetricSettings(absent="skipped")
+        MetricSettings(f1_absent="skipped")
 
 
 @pytest.mark.parametrize("metric", RANKED)
@@ -164,5 +164,5 @@ def test_named_metrics_come_in_the_order_they_were_named():
 
 def test_target_matrix():
     assert target_matrix([(0, 2), (), (1,)], 3).astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
-    with pytest.raises(DataError, match="label 3 is no class: there are 3, from 0 to 2"):
+    with pytest.raises(DataError, match="label 3 is out of range: there are 3 classes, 0 to 2"):
         target_matrix([(0,), (3,)], 3)

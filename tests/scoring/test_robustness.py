@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
+from mmrobust.errors import UsageError
+from mmrobust.scoring.robustness import (
+    CURVE_KEYS,
+    curves,
+    effective_robustness,
+    prompting_gap,
+    summarise,
+    train_test_rates,
+)
 
 
 def results(values, checkpoint="mmp", prompting="situation"):
@@ -101,3 +109,72 @@ def test_100_000_rows_take_less_than_a_second():
     summary = summarise(frame)
     assert time.perf_counter() - started < 2  # 0.2 s on two idle cores
     assert len(summary) == len(frame.drop_duplicates(list(CURVE_KEYS)))
+
+
+def curve(checkpoint, values, prompting="situation", width=0.01, **more):
+    """Results of one checkpoint from rate → value, one seed, on 1,000 samples."""
+    frame = pd.DataFrame({"missing_rate": list(values), "value": list(values.values())})
+    about = {
+        "checkpoint": checkpoint,
+        "dataset": "d",
+        "split": "test",
+        "scenario": "missing-text",
+        "seed": 0,
+        "n": 1000,
+    }
+    about |= {"prompting": prompting, "metric": "accuracy", "method": "mmp", "head": "linear", **more}
+    return frame.assign(ci_low=frame["value"] - width, ci_high=frame["value"] + width, **about)
+
+
+def test_what_knowing_the_case_is_worth():
+    frame = pd.concat([curve("a", {0.0: 0.9, 1.0: 0.7}), curve("a", {0.0: 0.9, 1.0: 0.45}, prompting="concat")])
+    assert prompting_gap(frame)["gap"].tolist() == pytest.approx([0.0, 0.25])
+    assert prompting_gap(curve("a", {0.0: 0.9})).empty
+
+
+def test_better_in_all_cases_alike_is_not_more_robust():
+    def logit(p):
+        return np.log(p / (1 - p))
+
+    def shifted(p, by):
+        return 1 / (1 + np.exp(-(logit(p) + by)))
+
+    baseline = curve("base", {0.0: 0.8, 0.5: 0.6, 1.0: 0.4})
+    alike = curve("alike", {0.0: shifted(0.8, 1), 0.5: shifted(0.6, 1), 1.0: shifted(0.4, 1)})
+    robust = curve("robust", {0.0: 0.8, 0.5: 0.65, 1.0: 0.5})
+    table = effective_robustness(pd.concat([baseline, alike, robust]), "base").set_index("checkpoint")
+    assert table.loc["alike", "effective"].tolist() == pytest.approx([0, 0])
+    assert (table.loc["alike", "gain"] > 0.1).all()
+    assert table.loc["robust", "effective"].tolist() == pytest.approx([0.05, 0.1])
+    assert table.loc["robust", "missing_rate"].tolist() == [0.5, 1.0]
+
+
+def test_a_perfect_value_has_an_effective_robustness():
+    frame = pd.concat([curve("base", {0.0: 1.0, 1.0: 0.5}), curve("a", {0.0: 1.0, 1.0: 0.7})])
+    assert effective_robustness(frame, "base")["effective"].tolist() == pytest.approx([0.2])
+
+
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(UsageError, match="unknown checkpoint of these results 'bas': did you mean 'base'"):
+        effective_robustness(curve("base", {0.0: 0.9}), "bas")
+
+
+def test_train_rate_by_test_rate():
+    frame = pd.concat(
+        [
+            curve("m0", {0.0: 0.9, 1.0: 0.3}),
+            curve("m7", {0.0: 0.8, 1.0: 0.6}),
+            curve("n", {0.0: 0.7, 1.0: 0.5}, method="none"),
+        ]
+    )
+    trained = {
+        name: {"training": {"scenario": "missing-text", "missing_rate": r}}
+        for name, r in (("m0", 0), ("m7", 0.7), ("n", 0))
+    }
+    table = train_test_rates(frame, trained)
+    assert table.pivot(index="train_rate", columns="missing_rate", values="value").to_numpy().tolist() == [
+        [0.9, 0.3],
+        [0.8, 0.6],
+    ]
+    assert set(table["method"]) == {"mmp"}  # one rate alone is no map
+    assert train_test_rates(frame, {}).empty

@@ -1,22 +1,61 @@
-"""Standings in the same resamples."""
+"""Standings from results alone, and with intervals from the same resamples."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmrobust.errors import DataError
 from mmrobust.scenarios.grid import Cell, Grid
-from mmrobust.scoring.across import standings
 from mmrobust.scoring.bootstrap import resample_weights
-from mmrobust.scoring.joint import joint_standings
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.standings import joint_standings, standings
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import read_results
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
+
+
+def curve(checkpoint, values, prompting="situation", width=0.01, **more):
+    """Results of one checkpoint from rate → value, one seed, on 1,000 samples."""
+    frame = pd.DataFrame({"missing_rate": list(values), "value": list(values.values())})
+    about = {
+        "checkpoint": checkpoint,
+        "dataset": "d",
+        "split": "test",
+        "scenario": "missing-text",
+        "seed": 0,
+        "n": 1000,
+    }
+    about |= {"prompting": prompting, "metric": "accuracy", "method": "mmp", "head": "linear", **more}
+    return frame.assign(ci_low=frame["value"] - width, ci_high=frame["value"] + width, **about)
+
+
+def test_standings_rank_in_every_cell_and_share_ranks_where_equal():
+    frame = pd.concat(
+        [curve("a", {0.0: 0.9, 1.0: 0.5}), curve("b", {0.0: 0.9, 1.0: 0.7}), curve("c", {0.0: 0.8, 1.0: 0.1})]
+    )
+    table = standings(frame).set_index("checkpoint")
+    assert list(table.index) == ["b", "a", "c"]
+    assert table["mean_rank"].to_dict() == {"b": 1.25, "a": 1.75, "c": 3.0}
+    assert table["wins"].to_dict() == {"b": 3.5 / 4, "a": 2.5 / 4, "c": 0.0}
+    assert table["clear_wins"].to_dict() == {"b": 3, "a": 2, "c": 0}
+    assert table["clear_losses"].to_dict() == {"b": 0, "a": 1, "c": 4}
+
+
+def test_overlapping_intervals_are_no_clear_win():
+    table = standings(pd.concat([curve("a", {0.0: 0.90}, width=0.02), curve("b", {0.0: 0.87}, width=0.02)]))
+    assert table["wins"].tolist() == [1.0, 0.0]
+    assert table["clear_wins"].tolist() == [0, 0]
+
+
+def test_only_cells_that_all_have_count_and_nobody_stands_alone():
+    table = standings(pd.concat([curve("a", {0.0: 0.9, 1.0: 0.5}), curve("b", {0.0: 0.8})]))
+    assert table["cells"].tolist() == [1, 1]
+    assert standings(curve("a", {0.0: 0.9})).empty
 
 
 def model(complete, missing, grid=GRID):
@@ -70,8 +109,6 @@ def test_resamples_are_shared():
 
 
 def test_real_predictions_give_the_standings_of_their_results(tmp_path, evaluate_into):
-    import pandas as pd
-
     for seed, name in enumerate("abc"):
         evaluate_into(tmp_path / name, name=name, seed=seed, task="multi-label", n=120, skill=2 - 0.1 * seed)
     results = {name: read_results(tmp_path / name) for name in "abc"}

@@ -1,0 +1,152 @@
+"""Rank checkpoints against each other: from results alone, or with intervals from their predictions.
+
+Wins and ranks are over cells (scenario, prompting, missing rate), with mask seeds averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mmrobust.runtime.progress import Advance, Progress, no_progress
+from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
+from mmrobust.scoring.cell_values import resampled_values
+from mmrobust.scoring.paired import align, seed_means
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.robustness import curves
+
+GROUP_KEYS = ("dataset", "split", "metric")
+"""Checkpoints are compared within these."""
+SAME = 1e-6
+"""Values at most this far apart are equal: they are the same numbers, summed in another order."""
+_CELL = ["scenario", "prompting", "missing_rate"]
+
+
+def standings(results: pd.DataFrame) -> pd.DataFrame:
+    """Rank checkpoints by their seed means in every cell that all checkpoints of a group have.
+
+    Rank 1 is the best; equal values share the mean of their ranks (Demšar, Statistical Comparisons of Classifiers
+    over Multiple Data Sets, JMLR 7, 2006). A win is *clear* where the two 95 % intervals do not overlap: over the same
+    samples that is a stricter criterion than a paired test.
+
+    Args:
+        results: rows as ``RESULTS_SCHEMA``.
+
+    Returns:
+        One row per ``GROUP_KEYS`` and checkpoint, best mean rank first: ``cells`` (number of cells), ``mean_rank``,
+        ``wins`` (share of its comparisons with a rival in a cell that it wins, ties counting half), ``clear_wins``
+        and ``clear_losses`` (number of clear ones). Groups of one checkpoint are left out.
+    """
+    rows = []
+    for key, group in curves(results).groupby(list(GROUP_KEYS), sort=False, observed=True):
+        tables = {
+            name: group.pivot_table(index=_CELL, columns="checkpoint", values=name, dropna=False, observed=True)
+            for name in ("value", "ci_low", "ci_high")
+        }
+        shared = tables["value"].dropna()
+        cells, checkpoints = shared.shape
+        if checkpoints < 2 or not cells:
+            continue
+        value, low, high = (table.reindex(shared.index).to_numpy().T for table in tables.values())  # [M, K]
+        points, _ = _points(value[..., None])
+        clear = low[:, None] > high  # [M, rival, K]
+        figures = (
+            checkpoints - points[..., 0].mean(axis=1),
+            points.sum(axis=(1, 2)) / (cells * (checkpoints - 1)),
+            clear.sum(axis=(1, 2)),
+            clear.sum(axis=(0, 2)),
+        )
+        rows += [(*key, name, cells, *of_one) for name, *of_one in zip(shared.columns, *figures, strict=True)]
+    columns = [*GROUP_KEYS, "checkpoint", "cells", "mean_rank", "wins", "clear_wins", "clear_losses"]
+    by = [*GROUP_KEYS, "mean_rank", "checkpoint"]
+    return pd.DataFrame(rows, columns=columns).sort_values(by, kind="stable", ignore_index=True)
+
+
+def joint_standings(
+    predictions: Mapping[str, Predictions],
+    metric: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """The standings of two or more checkpoints with intervals, from the same bootstrap resamples of the samples.
+
+    Each resample scores every checkpoint, so what makes a sample hard for all of them cancels out, and the share of
+    wins has an interval of its own (percentile; Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+    13). The interval is for the choice of samples.
+
+    Args:
+        predictions: name → predictions, all on the same samples.
+        metric: a metric of the task.
+        resamples: bootstrap resamples.
+        seed: of the resamples.
+        progress: counts scored resamples.
+
+    Returns:
+        One row per checkpoint, in the order given: ``cells``, ``wins`` (share of its comparisons with a rival in a
+        cell that it wins, ties counting half) with the ends ``wins_low``, ``wins_high`` of its 95 % interval, and
+        ``clear_wins``, ``clear_losses``: in how many of them the 95 % interval of the paired difference lies above
+        zero, or below. With m checkpoints the mean rank is 1 + (m − 1) (1 − wins), and its interval follows.
+
+    Raises:
+        DataError: the predictions are of different samples, have no cell in common, or are incomplete.
+        UsageError: the task has no such metric.
+    """
+    aligned, tables = align([replace(one, name=name) for name, one in predictions.items()])
+    average, _ = seed_means(tables)
+    count, cells, samples = len(aligned), len(average), len(aligned[0].truth.ids)
+
+    def compare(
+        weights: npt.NDArray[np.float32], advance: Advance
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """The share of wins [M, R], and how often each is better than each rival in each cell [M, M, K]."""
+        values = np.empty((count, cells, len(weights)))
+        for row, one in enumerate(aligned):
+            values[row] = average @ resampled_values(one, tables, metric, weights)
+            advance(len(weights))
+        points, better = _points(values)
+        return points.sum(axis=1) / (cells * (count - 1)), better
+
+    better = np.zeros((count, count, cells), dtype=np.int64)
+    resampled = []
+    with progress("standings", count * (resamples + 1)) as advance:
+        wins, _ = compare(np.ones((1, samples), dtype=np.float32), advance)
+        for weights in resample_weights(samples, resamples, seed):
+            wins_of_chunk, better_of_chunk = compare(weights, advance)
+            resampled.append(wins_of_chunk)
+            better += better_of_chunk
+    low, high = percentile_interval(np.concatenate(resampled, axis=1), CONFIDENCE)
+    # The percentile interval of a difference lies above zero where all but the lowest tail of its resamples do.
+    clear = better >= resamples * (1 + CONFIDENCE) / 2
+    return pd.DataFrame(
+        {
+            "checkpoint": list(predictions),
+            "cells": cells,
+            "wins": wins[:, 0],
+            "wins_low": low,
+            "wins_high": high,
+            "clear_wins": clear.sum(axis=(1, 2)),
+            "clear_losses": clear.sum(axis=(0, 2)),
+        }
+    )
+
+
+def _points(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Compare M checkpoints in K cells and R resamples, by their values [M, K, R].
+
+    Returns:
+        The points of each [M, K, R]: one for each rival that it beats, half for each that it equals; and in how many
+        resamples each is better than each rival [M, rival, K].
+    """
+    points, better = np.empty(values.shape), np.empty((len(values), *values.shape[:2]), dtype=np.int64)
+    for row, own in enumerate(values):  # one row at a time: [M, M, K, R] would be gigabytes
+        difference = own - values
+        wins = difference > SAME
+        better[row] = wins.sum(axis=-1)
+        points[row] = wins.sum(axis=0) + 0.5 * ((np.abs(difference) <= SAME).sum(axis=0) - 1)
+    return points, better
