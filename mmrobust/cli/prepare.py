@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,14 +104,11 @@ def prepare(
         "label": label_column,
         "split": split_column,
     }
-    named = [role for role, column in columns.items() if column is not None]
-    settings: dict[str, tuple[str, Any]] = {  # parameter of the preparer → the flag that sets it, its value
+    columns = {role: column for role, column in columns.items() if column is not None}
+    flags: dict[str, tuple[str, Any]] = {  # parameter of a preparer → its flag, and the value given
         "source": ("--source", source),
         "allow_incomplete": ("--allow-incomplete", allow_incomplete or None),
-        "plots": (
-            "--each-plot" if each_plot else "--single-plot",
-            "each" if each_plot else "first" if single_plot else None,
-        ),
+        "plots": ("--each-plot", "each") if each_plot else ("--single-plot", "first" if single_plot else None),
         "test_file": ("--test-file", test_file),
         "name": ("--name", name),
         "task": ("--task", task),
@@ -121,32 +117,34 @@ def prepare(
         "label_csv": ("--label-csv", label_csv),
         "media_root": ("--media-root", media_root),
         "subset": ("--subset", subset),
-        "columns": (f"--{named[0]}-column" if named else "--label-column …", {r: columns[r] for r in named} or None),
+        "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
-    _prepare(data, out, limit, settings)
+    _prepare(data, out, limit, flags)
 
 
-def _prepare(name: str, out: Path, limit: int | None, settings: dict[str, tuple[str, Any]]) -> None:
-    """Call the preparer ``name`` with the settings that were given, where it takes them, and print the result."""
+def _prepare(name: str, out: Path, limit: int | None, flags: dict[str, tuple[str, Any]]) -> None:
+    """Call the preparer ``name`` with the flags that were given, and print the sizes of the splits.
+
+    Raises:
+        UsageError: the preparer does not take one of the flags, or needs a source.
+    """
     from mmrobust.data.prepare import PREPARERS, ManifestColumns
 
     if name not in PREPARERS:
         raise unknown_name("data set", name, PREPARERS)
     preparer = PREPARERS[name]
-    accepted = inspect.signature(preparer.prepare).parameters
-    arguments: dict[str, Any] = {"out": out, "limit": limit, "progress": console.progress_bar}
-    if preparer.source is not None and settings["source"][1] is None:
+    given = {parameter: value for parameter, (_, value) in flags.items() if value is not None}
+    if preparer.source is not None and "source" not in given:
         raise UsageError(f"{name} needs --source: {preparer.source}")
-    for parameter, (flag, value) in settings.items():
-        if value is None:
-            continue
+    accepted = preparer.settings if preparer.source is None else ("source", "allow_incomplete", *preparer.settings)
+    for parameter in given:
         if parameter not in accepted:
-            known = ", ".join(flag for parameter, (flag, _) in settings.items() if parameter in accepted)
-            raise UsageError(f"{name} takes no {flag}; it takes {known or 'only --out and --limit'}")
-        arguments[parameter] = ManifestColumns(**value) if parameter == "columns" else value
-    if "remark" in accepted:
-        arguments["remark"] = console.remark
-    info = preparer.prepare(**arguments)
+            known = ", ".join(flag for parameter, (flag, _) in flags.items() if parameter in accepted)
+            raise UsageError(f"{name} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
+    if "columns" in given:
+        given["columns"] = ManifestColumns(**given["columns"])
+    paths = [given.pop("source"), out] if "source" in given else [out]
+    info = preparer(*paths, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
     for split, samples in info.splits.items():
         console.out().print(f"{split:<10} {samples:>7,} samples   {out}", markup=False)
     for reason, samples in info.left_out.items():

@@ -23,7 +23,7 @@ ROW_GROUP_BYTES = 8 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SampleRow:
     """One sample to write. ``None`` where a modality is naturally missing."""
 
     split: str
@@ -54,7 +54,7 @@ class Fingerprint:
         self._digests = {split: new_digest() for split in SPLITS}
         self._rows = dict.fromkeys(SPLITS, 0)
 
-    def add(self, split: str, row: Row | Sample) -> None:
+    def add(self, split: str, row: SampleRow | Sample) -> None:
         """Take in the next row of ``split``: every field with its length in front, so that no two rows read alike."""
         media = {"image": row.image, "audio": row.audio, "text": None if row.text is None else row.text.encode()}
         for part in [row.id.encode(), repr(row.label).encode(), *(media[m] for m in self._modalities)]:
@@ -86,7 +86,7 @@ class DatasetWriter:
         self.fingerprint = Fingerprint(modalities)
         self._ids: set[str] = set()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SampleRow) -> None:
         """Append ``row`` to its split.
 
         Raises:
@@ -143,7 +143,7 @@ def _writer(folder: Path, modalities: Sequence[str], classes: Sequence[str], tas
         writer.close()
 
 
-def _read_from(source: str, rows: Iterable[Row]) -> Iterator[Row]:
+def _read_from(source: str, rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
     """The rows. Where the source cannot be read, it is that which is said, and not that nothing can be written."""
     try:
         yield from rows
@@ -167,7 +167,7 @@ def check_characters(value: str, what: str) -> str:
 
 def write_dataset(
     folder: Path,
-    rows: Iterable[Row],
+    rows: Iterable[SampleRow],
     *,
     name: str,
     modalities: Sequence[str],

@@ -19,7 +19,7 @@ from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.prepare.manifest import prepare_manifest
 from mmrobust.data.verify import verify
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -214,10 +214,10 @@ def test_the_broken_ones_together_are_counted_and_can_be_left_out(tmp_path: Path
 
 
 def test_in_a_data_set_each_broken_one_is_named_by_verify(tmp_path: Path) -> None:
-    rows = [Row("test", "fine", (0,), image=picture(), audio=recording())]
+    rows = [SampleRow("test", "fine", (0,), image=picture(), audio=recording())]
     for file in BROKEN:
         media = {"audio": file.data} if is_sound(file.name) else {"image": file.data}
-        rows.append(Row("test", file.name, (1,), **media))
+        rows.append(SampleRow("test", file.name, (1,), **media))
     write_dataset(
         tmp_path / "d",
         rows,
@@ -264,9 +264,9 @@ def test_texts_that_are_read(text: str, kept: str | None, tmp_path: Path) -> Non
         ({"label": ""}, "row 2 (line 2): the label is empty"),
         ({"label": None}, "row 2 (line 2): the label is empty"),
         ({"label": {"a": 1}}, "row 2 (line 2): 'label' holds a dict"),
-        ({"id": "in order"}, "row 2 (line 2): id 'in order' is that of row 1 already"),
+        ({"id": "in order"}, "row 2 (line 2): id 'in order' is already that of row 1"),
         ({"id": ""}, "row 2 (line 2): the id is empty"),
-        ({"split": "tset"}, "row 2 (line 2): split 'tset' is none of train, validation, test"),
+        ({"split": "tset"}, "row 2 (line 2): split 'tset' is not one of train, validation, test"),
         ({"image": "gone.png"}, "gone.png cannot be read (No such file or directory)"),
         ({"image": "."}, "cannot be read (Is a directory)"),
         ({"image": "a\x00.png"}, "cannot be read (embedded null byte)"),

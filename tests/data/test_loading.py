@@ -17,7 +17,7 @@ from mmrobust.data import Dataset, batches, loading
 from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.loading import Loader, resolve_workers
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.backbone import Backbone
 
@@ -129,7 +129,7 @@ def damaged(digits: Dataset, tmp_path: Path) -> Dataset:
             image, audio = s.image, s.audio
             if name == "test":
                 image, audio = (b"no picture" if i == 2 else image), (b"no sound" if i == 5 else audio)
-            rows.append(Row(name, s.id, s.label, image=image, audio=audio, text=s.text))
+            rows.append(SampleRow(name, s.id, s.label, image=image, audio=audio, text=s.text))
     about = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
     write_dataset(tmp_path / "damaged", rows, name="digits", modalities=("image", "text", "audio"), **about)
     return Dataset(tmp_path / "damaged")

@@ -12,7 +12,7 @@ import pytest
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.screening import screen
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.storage.results import read_results
@@ -32,7 +32,7 @@ def written(
             bad = name in splits
             media = {"image": image if bad and i == BAD_IMAGE else s.image}
             media["audio"] = audio if bad and i == BAD_AUDIO else s.audio
-            rows.append(Row(name, s.id, s.label, text=s.text, **media))
+            rows.append(SampleRow(name, s.id, s.label, text=s.text, **media))
     write_dataset(folder, rows, name="digits", modalities=("image", "text", "audio"), **ABOUT)
     return Dataset(folder)
 

@@ -155,11 +155,11 @@ def test_naturally_missing_samples_are_evaluated_in_their_true_case(
     import dataclasses
 
     from mmrobust.data.prepare.digits import CLASSES
-    from mmrobust.data.writing import Row, write_dataset
+    from mmrobust.data.writing import SampleRow, write_dataset
 
     prepare_digits(tmp_path / "source", limit=20)
     rows = [
-        Row("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
+        SampleRow("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
         for i, s in enumerate(Dataset(tmp_path / "source").split("test"))
     ]
     common = {"name": "some", "classes": CLASSES, "task": "single-label", "headline_metric": "accuracy"}

@@ -28,7 +28,7 @@ def test_names_that_tell_a_split(name: str, split: str | None) -> None:
 
 def test_one_file_per_split() -> None:
     assert one_per_split(["val.json", "train.json", "README.json"]) == {"validation": "val.json", "train": "train.json"}
-    with pytest.raises(ValueError, match=r"dev\.json and val\.json are both of the split validation"):
+    with pytest.raises(ValueError, match=r"dev\.json and val\.json both name the split validation"):
         one_per_split(["dev.json", "val.json"])
 
 
