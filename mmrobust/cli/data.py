@@ -36,7 +36,7 @@ def info(
 ) -> None:
     """Say what is in a data set: modalities, splits, class balance, naturally missing modalities."""
     from mmrobust.data.dataset import Dataset
-    from mmrobust.data.info import describe
+    from mmrobust.data.inspection import describe
 
     description = describe(Dataset(folder))
     if json:
@@ -53,7 +53,7 @@ def verify(
 ) -> None:
     """Decode every sample of a data set, and name each that cannot be read. Exit code 1 where there is one."""
     from mmrobust.data.dataset import Dataset
-    from mmrobust.data.verify import verify
+    from mmrobust.data.inspection import verify
 
     found = verify(Dataset(folder), console.progress_bar)
     if json:

@@ -26,13 +26,13 @@ def missing_table(
     ] = None,
 ) -> None:
     """Say which sample is in which case under a scenario: what eval and train use, for other programs."""
-    from mmrobust.data.affected import affect
+    from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
     from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
 
     if out is not None:
         check_suffix(out)
-    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
     if out is None:
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))

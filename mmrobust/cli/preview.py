@@ -26,13 +26,13 @@ def preview(
     out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("preview.html"),
 ) -> None:
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
-    from mmrobust.data.affected import affect
+    from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
     from mmrobust.degradations import Noise
     from mmrobust.preview import preview_samples, render
 
     noise = Noise(noise_profile, noise_seed)
-    affected = affect(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
     page = render(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
     console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)

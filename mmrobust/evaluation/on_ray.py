@@ -107,7 +107,7 @@ class _Worker:
         dtype: str,
     ) -> None:
         self._classifier = load_checkpoint(checkpoint, device=device, dtype=dtype, backbone=backbone).classifier
-        self._split, self._size = bad.treated(Dataset(data).split(split)), size
+        self._split, self._size = bad.apply(Dataset(data).split(split)), size
         self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
 

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import SITUATION
-from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.evaluation.plan import plan_predictions
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.runtime.devices import BatchSize
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Progress
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.truth import Plan, PredictedRows, SplitTruth
@@ -73,9 +74,11 @@ def predict_shards(
     """
     processor, modalities = classifier.backbone.processor, classifier.modalities
     # Every sample is read once: nothing need stay in memory.
-    encoded = EncodedSplit(samples.split, processor, modalities, classifier.fill, noise, workers=workers, room=Room(0))
+    encoded = EncodedSplit(
+        samples.split, processor, modalities, classifier.fill, noise, workers=workers, memory=MemoryBudget(0)
+    )
     try:
         with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
             yield from Predictor(classifier, encoded, batch_size).stretches(plan, advance)
     finally:
-        encoded.forget()
+        encoded.release()

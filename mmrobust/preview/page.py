@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from html import escape
 
-from mmrobust.data.affected import AffectedSplit
+from mmrobust.data.affected_split import AffectedSplit
 from mmrobust.degradations import Noise
 from mmrobust.preview.samples import Shown, ShownSample
 

@@ -13,11 +13,9 @@ import soundfile
 from PIL import Image
 
 from mmrobust.cases import Case
-from mmrobust.data.affected import AffectedSplit
+from mmrobust.data.affected_split import AffectedSplit
 from mmrobust.data.dataset import Sample
-from mmrobust.data.decoding import resample
-from mmrobust.data.loading import decode
-from mmrobust.data.recordings import SplitRecordings
+from mmrobust.data.decoding import SplitRecordings, decode, resample
 from mmrobust.degradations import Degradation, Noise, degradation_of
 from mmrobust.runtime.progress import Progress, no_progress
 

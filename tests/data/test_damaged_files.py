@@ -17,8 +17,8 @@ from PIL import Image
 
 from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.inspection import verify
 from mmrobust.data.prepare.manifest import prepare_manifest
-from mmrobust.data.verify import verify
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError
 
@@ -133,9 +133,9 @@ BROKEN = [
     Broken("half.webp", cut(picture(kind="WEBP"), 0.5), "the picture cannot be read"),
     Broken("header only.png", picture()[:20], "picture"),
     Broken("flipped bytes.png", damaged(picture(), 0.5), "the picture cannot be read"),
-    Broken("zeros.jpg", bytes(2000), "is no picture in a format that can be read"),
-    Broken("a web page called.jpg", b"<html><body>404 Not Found</body></html>", "is no picture in a format"),
-    Broken("a recording called.png", recording(), "is no picture in a format that can be read"),
+    Broken("zeros.jpg", bytes(2000), "is not a picture in a format that can be read"),
+    Broken("a web page called.jpg", b"<html><body>404 Not Found</body></html>", "is not a picture in a format"),
+    Broken("a recording called.png", recording(), "is not a picture in a format that can be read"),
     Broken("NaN pixels.tiff", picture(np.full((4, 4), np.nan, dtype=np.float32), "TIFF"), "NaN or infinite pixels"),
     Broken("a bomb.png", bomb(40_000), "the picture"),
     Broken("empty.wav", b"", "the recording is empty (0 bytes)"),

@@ -11,7 +11,7 @@ import pytest
 
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import INFO_FILE, DatasetInfo, choose_modalities, parquet_schema
-from mmrobust.data.info import describe
+from mmrobust.data.inspection import describe
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 

@@ -49,7 +49,7 @@ def test_what_is_found_is_named_and_counted(damaged: Dataset) -> None:
     fewer, bad = screen(split, ("image", "audio"), "skip")
     assert list(bad.found) == [split.ids[BAD_IMAGE], split.ids[BAD_AUDIO]] and len(fewer) == N - 2
     assert bad.summary == f"2 samples cannot be read and were left out, such as '{split.ids[BAD_IMAGE]}'"
-    assert "is no picture" in bad.found[split.ids[BAD_IMAGE]]["image"]
+    assert "is not a picture" in bad.found[split.ids[BAD_IMAGE]]["image"]
     fewer, bad = screen(split, ("image", "text"), "missing")
     assert len(fewer) == N and list(bad.found) == [split.ids[BAD_IMAGE]]
     assert bad.summary.startswith("1 samples cannot be read and count as lacking what cannot be read")

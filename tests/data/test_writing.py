@@ -78,7 +78,7 @@ def test_multi_label_rows(tmp_path: Path) -> None:
         (SampleRow("train", "train-0", (0,), text=""), "sample id 'train-0' is used twice"),
         (SampleRow("test", "train-0", (0,), text=""), "sample id 'train-0' is used twice"),
         (SampleRow("train", "", (0,), text=""), "sample id '' is empty"),
-        (SampleRow("dev", "x", (0,), text=""), "split 'dev' is none of train, validation, test"),
+        (SampleRow("dev", "x", (0,), text=""), "split 'dev' is not one of train, validation, test"),
         (SampleRow("train", "x", (3,), text=""), r"label \[3\] does not fit 3 classes"),
         (SampleRow("train", "x", (-1,), text=""), r"label \[-1\] does not fit"),
         (SampleRow("train", "x", (0, 1), text=""), r"label \[0, 1\] does not fit 3 classes, single-label"),

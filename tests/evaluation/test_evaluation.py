@@ -13,7 +13,7 @@ import pytest
 import mmrobust
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError

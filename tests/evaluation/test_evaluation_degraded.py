@@ -14,9 +14,9 @@ import torch
 import mmrobust
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit, decode
+from mmrobust.data.decoding import SplitRecordings, decode
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES, prepare_digits
-from mmrobust.data.recordings import SplitRecordings
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.degradations import Noise, degradation_of
 from mmrobust.errors import DataError, UsageError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.models.classifier import Classifier

@@ -55,7 +55,7 @@ def list_class_folders(
     pairs = list(find_pairs(source, classes, intake))
     if not any(pair.split for pair in pairs):
         splits = split_by_class({pair.id: pair.label for pair in pairs}, description.name, group)
-        intake.note("no folder tells the split: of each class 63/7/30 % to train, validation and test, by a hash")
+        intake.note("no folder names a split: 63/7/30 % of each class go to train, validation and test, by a hash")
     else:
         stray = next((pair for pair in pairs if not pair.split), None)
         if stray is not None:

@@ -72,7 +72,7 @@ def prepare_hf(
     task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
     for split in loaded:
         if split.lower() not in SPLIT_NAMES:
-            intake.note(f"split '{split}' is left away: it is none of train, validation, test")
+            intake.note(f"split '{split}' is dropped: it is not train, validation or test")
     encoded = {split: _undecoded(data, roles) for split, data in splits.items()}
 
     def read(split: str, row: int) -> Iterator[SampleRow]:

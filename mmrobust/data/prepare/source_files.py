@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.decoding import DECODERS
 from mmrobust.errors import DataError
 
 MAX_FILE_BYTES = 2**30
 """Largest picture, recording or list of samples that is read."""
-
-DECODERS: Mapping[str, Callable[[bytes, str], object]] = {"image": decode_image, "audio": decode_audio}
 
 
 class UnusableSample(DataError):

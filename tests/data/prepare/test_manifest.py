@@ -208,7 +208,7 @@ def fails(source: Path, tmp_path: Path, message: str, kind: type[MmrobustError] 
         (rows(image="", text=""), "row 2 .*: sample 's1' has no image and no text; leave the row out"),
         (rows(image="no.png"), r"row 2 .*: image .*no\.png cannot be read \(No such file"),
         (rows(image="."), r"row 2 .*: image .* cannot be read \(Is a directory"),
-        (rows(image="0.wav"), r"row 2 .*0\.wav: is no picture"),
+        (rows(image="0.wav"), r"row 2 .*0\.wav: is not a picture"),
         (without(rows(), "label"), "no column 'label'|unknown column 'label'"),
         (without(rows(), "image", "text"), "none of the columns image, text, audio; it has id, label, split"),
         ([row | {"image": "", "text": ""} for row in rows()], "the columns image, text and audio are empty throughout"),

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
+from mmrobust.data.decoding import decode
 from mmrobust.data.format import INFO_FILE
-from mmrobust.data.loading import decode
-from mmrobust.data.verify import verify
+from mmrobust.data.inspection import verify
 from mmrobust.errors import DataError
 
 
@@ -50,7 +50,7 @@ def test_samples_that_cannot_be_read(copy: Path) -> None:
     assert fingerprint == (
         "",
         "fingerprint",
-        f"{copy}: its content is not what dataset.json has the fingerprint of; prepare it again",
+        f"{copy}: its content does not match the fingerprint in dataset.json; prepare it again",
     )
 
 
@@ -61,9 +61,9 @@ def test_ids_labels_and_samples_without_anything(copy: Path) -> None:
     rewrite(copy, "test", 4, label=None)
     found = said(copy)
     assert [part for _, part, _ in found] == ["label", "modalities", "id", "label", "fingerprint"]
-    assert "label 10 is none of the 10 classes" in found[0][2]
+    assert "label 10 is not one of the 10 classes" in found[0][2]
     assert "has no image and no text and no audio" in found[1][2]
-    assert "another sample has that id" in found[2][2]
+    assert "another sample has the same id" in found[2][2]
 
 
 def test_changed_bytes_that_still_decode_are_seen(copy: Path) -> None:
