@@ -29,10 +29,10 @@ def preview(
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
     from mmrobust.degradations import Noise
-    from mmrobust.preview import preview_samples, render
+    from mmrobust.preview import preview_samples, render_page
 
     noise = Noise(noise_profile, noise_seed)
     affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
-    page = render(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
+    page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
     console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)
