@@ -1,4 +1,4 @@
-"""``mmrobust data``: its commands; info and verify."""
+"""``mmrobust data``: the group of commands, and ``info`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmrobust.cli import console, missing_table, prepare, preview
 from mmrobust.cli.console import everywhere
 from mmrobust.cli.options import AsJson
 
-app = typer.Typer(help="Make data sets of the canonical form, and look into them.", no_args_is_help=True)
+app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 CLASSES_SHOWN = 20
-"""Rows of the class balance in ``data info``; ``--json`` gives all."""
+"""Classes that ``data info`` prints; ``--json`` has all of them."""
 
 
 @app.callback()
 def _root() -> None:
-    """Make data sets of the canonical form, and look into them."""
+    """Prepare data sets, and inspect them."""
 
 
 app.command("prepare", epilog=prepare.EXAMPLE)(everywhere(prepare.prepare))
@@ -34,7 +34,7 @@ def info(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,
 ) -> None:
-    """Say what is in a data set: modalities, splits, class balance, naturally missing modalities."""
+    """Describe a data set: modalities, splits, class balance, naturally missing modalities."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.inspection import describe
 
@@ -51,7 +51,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
     json: AsJson = False,
 ) -> None:
-    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 where there is one."""
+    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 if there is one."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.inspection import verify
 

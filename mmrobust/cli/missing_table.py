@@ -16,16 +16,19 @@ EXAMPLE = "Try: mmrobust data missing-table data/digits --scenario missing-both 
 
 def missing_table(
     folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
-    scenario: Annotated[str, typer.Option(help="Which, as for eval: missing-both, noisy-image:blur@3 …")],
-    missing_rate: Annotated[float, typer.Option(help="Share of the samples that are affected, 0 to 1.")],
+    scenario: Annotated[str, typer.Option(help="The scenario, as for eval: missing-both, noisy-image:blur@3 …")],
+    missing_rate: Annotated[float, typer.Option(help="Share of the samples to affect, 0 to 1.")],
     seed: Annotated[int, typer.Option(help="The mask seed.")] = 0,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
-    modalities: Annotated[list[str] | None, typer.Option(help="Of the model, where the data set has more.")] = None,
+    modalities: Annotated[
+        list[str] | None, typer.Option(help="Modalities of the model, if the data set has more.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .parquet, .csv or .pt (the papers' codes); else CSV is printed.")
+        Path | None,
+        typer.Option(help="A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]"),
     ] = None,
 ) -> None:
-    """Say which sample is in which case under a scenario: what eval and train use, for other programs."""
+    """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
     from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table

@@ -12,8 +12,15 @@ from mmrobust.errors import UsageError, unknown_name
 
 EXAMPLE = "Try: mmrobust data prepare digits --out data/digits"
 
-_TABLE = "Your own data (manifest, cav-mae-json, mmp-arrow, hf)"
-_RELEASE = "Releases"
+
+def _release(description: str, *names: str) -> Any:
+    """An option of a preparer of a release."""
+    return typer.Option(*names, help=description, rich_help_panel="Releases")
+
+
+def _own(description: str) -> Any:
+    """An option of a preparer of the user's own data."""
+    return typer.Option(help=description, rich_help_panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
 
 
 def prepare(
@@ -22,74 +29,42 @@ def prepare(
     source: Annotated[
         Path | None, typer.Option(help="The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Keep the first N samples of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
     allow_incomplete: Annotated[
         bool,
         typer.Option(
-            "--allow-incomplete", help="Leave out samples with a file that is not there or cannot be read, name each."
+            "--allow-incomplete", help="Leave out samples with a file that is missing or unreadable, and name each."
         ),
     ] = False,
-    single_plot: Annotated[
-        bool,
-        typer.Option("--single-plot", help="mmimdb: of several plots only the first.", rich_help_panel=_RELEASE),
-    ] = False,
+    single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[
-        bool,
-        typer.Option(
-            "--each-plot", help="mmimdb: a sample for each plot, as MMP's loader has it.", rich_help_panel=_RELEASE
-        ),
+        bool, _release("mmimdb: make a sample of each plot of a film, like MMP's loader.", "--each-plot")
     ] = False,
     test_file: Annotated[
-        str | None,
-        typer.Option(help="hateful-memes: the test split. \\[default: test_seen.jsonl]", rich_help_panel=_RELEASE),
+        str | None, _release("hateful-memes: the file of the test split. \\[default: test_seen.jsonl]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the data set is called.", rich_help_panel=_TABLE)] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="single-label, multi-label or binary. \\[default: by the labels]", rich_help_panel=_TABLE),
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="The headline metric. \\[default: by the task]", rich_help_panel=_TABLE)
-    ] = None,
-    licence: Annotated[str | None, typer.Option(help="The data's licence.", rich_help_panel=_TABLE)] = None,
-    label_csv: Annotated[
-        Path | None,
-        typer.Option(help="cav-mae-json: the classes. \\[default: the CSV beside the lists]", rich_help_panel=_TABLE),
-    ] = None,
-    media_root: Annotated[
-        Path | None,
-        typer.Option(help="cav-mae-json: where paths start. \\[default: the lists' folder]", rich_help_panel=_TABLE),
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option(help="hf: the configuration of a repository.", rich_help_panel=_TABLE)
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="Column of the ids. \\[default: id]", rich_help_panel=_TABLE)
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of the pictures. \\[default: image]", rich_help_panel=_TABLE)
-    ] = None,
-    audio_column: Annotated[
-        str | None, typer.Option(help="Column of the recordings. \\[default: audio]", rich_help_panel=_TABLE)
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the texts. \\[default: text]", rich_help_panel=_TABLE)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the labels. \\[default: label]", rich_help_panel=_TABLE)
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Column of the splits. \\[default: split]", rich_help_panel=_TABLE)
-    ] = None,
+    name: Annotated[str | None, _own("What the data set is called.")] = None,
+    task: Annotated[str | None, _own("single-label, multi-label or binary. \\[default: by the labels]")] = None,
+    metric: Annotated[str | None, _own("The headline metric. \\[default: by the task]")] = None,
+    licence: Annotated[str | None, _own("The data's licence.")] = None,
+    label_csv: Annotated[Path | None, _own("cav-mae-json: the classes. \\[default: the CSV beside the lists]")] = None,
+    media_root: Annotated[Path | None, _own("cav-mae-json: where paths start. \\[default: the lists' folder]")] = None,
+    subset: Annotated[str | None, _own("hf: the configuration of a repository.")] = None,
+    id_column: Annotated[str | None, _own("Column of the ids. \\[default: id]")] = None,
+    image_column: Annotated[str | None, _own("Column of the pictures. \\[default: image]")] = None,
+    audio_column: Annotated[str | None, _own("Column of the recordings. \\[default: audio]")] = None,
+    text_column: Annotated[str | None, _own("Column of the texts. \\[default: text]")] = None,
+    label_column: Annotated[str | None, _own("Column of the labels. \\[default: label]")] = None,
+    split_column: Annotated[str | None, _own("Column of the splits. \\[default: split]")] = None,
 ) -> None:
-    """Make a data set folder from raw data: the one form that every other command reads.
+    """Make a data set folder from raw data, in the form that every other command reads.
 
     [bold]digits[/]: embedded, no download; image + text + audio.
     [bold]mmimdb[/], [bold]food101[/], [bold]hateful-memes[/]: image + text, as released.
     [bold]urbansound8k-av[/], [bold]cifar10-av[/], [bold]av-mnist[/], [bold]av-digits[/]: audio + image.
     [bold]manifest[/]: your own data, a table of paths, texts, labels and splits.
     [bold]mmp-arrow[/]: the arrow files of MMP's and DCP's make_arrow.py.
-    [bold]cav-mae-json[/]: lists as CAV-MAE and Prompt the Missing keep them.
+    [bold]cav-mae-json[/]: lists in the JSON of CAV-MAE and Prompt the Missing.
     [bold]hf[/]: a folder or repository id that Hugging Face's datasets opens.
 
         mmrobust data prepare manifest --source pets/manifest.csv --out data/pets

@@ -72,7 +72,8 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
                         f"{origin}: the picture has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"
                     )
                 image.load()
-                return _upright(_rgb(image), _orientation(image))
+                turn = _UPRIGHT.get(_orientation(image))
+                return _rgb(image) if turn is None else _rgb(image).transpose(turn)
     except DataError:
         raise
     except UnidentifiedImageError as cause:
@@ -104,11 +105,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # broken EXIF data do not affect the pixels
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int]:

@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset, Sample, Split
 from mmrobust.data.decoding import DECODERS
 from mmrobust.data.format import INFO_FILE
 from mmrobust.data.writing import Fingerprint
 from mmrobust.errors import DataError
 from mmrobust.runtime.progress import Progress, no_progress
+
+DESCRIBED = (
+    *("name", "folder", "modalities", "task", "classes", "headline_metric", "licence", "source", "fingerprint"),
+    *("format_version", "left_out", "notes", "files", "splits"),
+)
+"""The keys of a description, in order."""
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -28,23 +35,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     Raises:
         DataError: a split is empty or disagrees with ``dataset.json``.
     """
-    info = dataset.info
-    return {
-        "name": info.name,
+    facts = {
+        **plain(dataset.info),
         "folder": str(dataset.folder),
-        "modalities": list(info.modalities),
-        "task": info.task,
-        "classes": list(info.classes),
-        "headline_metric": info.headline_metric,
-        "licence": info.licence,
-        "source": info.source,
-        "fingerprint": info.fingerprint,
-        "format_version": info.format_version,
-        "left_out": info.left_out,
-        "notes": list(info.notes),
-        "files": info.files,
         "splits": {name: _describe_split(dataset.split(name)) for name in dataset.splits},
     }
+    return {key: facts[key] for key in DESCRIBED}
 
 
 def _describe_split(split: Split) -> dict[str, Any]:

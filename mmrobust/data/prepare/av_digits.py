@@ -24,7 +24,7 @@ import numpy.typing as npt
 from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import read_media
+from mmrobust.data.prepare.source_files import check_folder, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 from mmrobust.storage.files import check_file
@@ -110,8 +110,7 @@ def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
 def _pairs(source: Path) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of ``pairs.csv``, each with its place for messages."""
     file = source / PAIRS_FILE
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder that holds {PAIRS_FILE}")
+    check_folder(source, f"the folder that holds {PAIRS_FILE}")
     if not file.is_file():
         raise DataError(f"{file}: no such file; --source names the folder that holds it")
     for row, (where, pair) in enumerate(open_table(file, needed=COLUMNS).rows(), start=1):

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from mmrobust.data.prepare.av_digits import read_idx
 from mmrobust.data.prepare.digits import encode_picture
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import SkipSample, read_media
+from mmrobust.data.prepare.source_files import SkipSample, check_folder, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 
@@ -62,7 +62,6 @@ def prepare_av_mnist(source: Path, intake: Intake) -> Listing:
     Raises:
         DataError: MNIST or the recordings are missing, or a file is broken.
     """
-    del intake
     idx, recordings = _find(source)
     images = {part: read_idx(files["images"], dimensions=3) for part, files in idx.items()}
     labels = {part: read_idx(files["labels"], dimensions=1) for part, files in idx.items()}
@@ -91,8 +90,7 @@ def prepare_av_mnist(source: Path, intake: Intake) -> Listing:
 
 def _find(source: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
     """Find MNIST's idx files (part of MNIST → kind → file) and the recordings (name → file)."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder with MNIST's files and the recordings")
+    check_folder(source, "the folder with MNIST's files and the recordings")
     idx: defaultdict[str, dict[str, Path]] = defaultdict(dict)
     recordings: dict[str, Path] = {}
     for folder, inner, names in os.walk(source):

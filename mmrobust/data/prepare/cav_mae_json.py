@@ -115,12 +115,8 @@ def find_lists(source: Path) -> dict[str, Path]:
         DataError: two lists of one split.
     """
     files = sorted(source.glob("*.json")) if source.is_dir() else [source] if source.suffix == ".json" else []
-    try:
-        names = one_per_split([file.name for file in files])
-    except ValueError as cause:
-        raise DataError(f"{source}: {cause}") from None
     folder = source if source.is_dir() else source.parent
-    return {split: folder / name for split, name in names.items()}
+    return {split: folder / name for split, name in one_per_split(source, [file.name for file in files]).items()}
 
 
 def find_path(path: str, root: Path) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrobust.data.prepare.preparer import Description, Intake, Listing
-from mmrobust.data.prepare.source_files import UnusableSample, read_media
+from mmrobust.data.prepare.source_files import UnusableSample, check_folder, read_media
 from mmrobust.data.prepare.splits import SPLIT_NAMES, split_by_class
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
@@ -104,8 +104,7 @@ def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator
 
 def _find(source: Path, classes: Sequence[str], endings: Sequence[str]) -> dict[Key, dict[str, Path]]:
     """Find the files below ``source`` that lie in a class's folder and have one of the ``endings``, by name."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder of the release")
+    check_folder(source, "the folder of the release")
     found: dict[Key, dict[str, Path]] = {}
     for folder, inner, names in os.walk(source):
         inner[:] = sorted(name for name in inner if name != "__MACOSX" and not name.startswith("."))

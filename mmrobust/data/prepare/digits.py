@@ -182,7 +182,6 @@ def prepare_digits(intake: Intake) -> Listing:
     """List the samples of the embedded data set ``digits``."""
     from sklearn.datasets import load_digits
 
-    del intake
     raw = load_digits()
     pictures = np.rint(np.asarray(raw.images) * 255 / 16).astype(np.uint8)  # [1797, 8, 8], given as 0 to 16
     digits = [str(label) for label in raw.target]

@@ -17,7 +17,7 @@ The source is the folder with ``split.json`` (or the one above it), in either la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listi
     intake.record_hash(root / "split.json")
 
     def read(split: str, film: str) -> Iterator[SampleRow]:
-        annotation = _read_annotation(labels / f"{film}.json", {"genres": list, "plot": list})
+        annotation = _read_annotation(labels / f"{film}.json")
         label = tuple(label for label, genre in enumerate(CLASSES) if genre in annotation["genres"])
         image = read_media("image", images / f"{film}.jpeg")
         for sample_id, text in texts_of(film, annotation["plot"], plots):
@@ -103,14 +103,14 @@ def texts_of(film: str, plots: Sequence[object], choice: str) -> Iterator[tuple[
             yield (film if number == 1 else f"{film}-{number}"), text
 
 
-def _read_annotation(file: Path, fields: Mapping[str, type]) -> dict[str, Any]:
-    """The JSON object in ``file``, which must have these ``fields`` of these types."""
+def _read_annotation(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``, with its lists ``genres`` and ``plot``."""
     try:
         annotation = read_json(file, "annotation of a sample")
     except DataError as cause:
         state = "unreadable" if file.is_file() else "not there"
         raise UnusableSample(str(cause), f"annotation {state}") from cause
-    for name, kind in fields.items():
-        if not isinstance(annotation.get(name), kind):
-            raise UnusableSample(f"{file}: has no {kind.__name__} '{name}'", "annotation unreadable")
+    for name in ("genres", "plot"):
+        if not isinstance(annotation.get(name), list):
+            raise UnusableSample(f"{file}: has no list '{name}'", "annotation unreadable")
     return annotation

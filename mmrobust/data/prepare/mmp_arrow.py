@@ -25,7 +25,7 @@ import pyarrow as pa
 from mmrobust.data.prepare import food101, hateful_memes, mmimdb
 from mmrobust.data.prepare.mmimdb import check_plots, texts_of
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import check_media
+from mmrobust.data.prepare.source_files import check_folder, check_media
 from mmrobust.data.prepare.splits import one_per_split
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
@@ -112,17 +112,13 @@ def prepare_mmp_arrow(
 
 def _find_files(source: Path) -> tuple[str, dict[str, Path]]:
     """Find the data set that the arrow files in ``source`` belong to, and its file for each split."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder with the arrow files")
+    check_folder(source, "the folder with the arrow files")
     stems = [file.stem for file in sorted(source.glob("*.arrow"))]
     kinds = sorted({stem.rpartition("_")[0] for stem in stems} - {""})
     if len(kinds) != 1:
         found = f"those of {' and '.join(kinds)}" if kinds else "none named {data set}_{split}.arrow"
         raise DataError(f"{source}: expected the arrow files of one data set, found {found}")
-    try:
-        names = one_per_split([stem.rpartition("_")[2] for stem in stems])
-    except ValueError as cause:
-        raise DataError(f"{source}: {cause}") from None
+    names = one_per_split(source, [stem.rpartition("_")[2] for stem in stems])
     if not names:
         raise DataError(f"{source}: no arrow file's name ends in train, dev (or val) or test")
     return kinds[0], {split: source / f"{kinds[0]}_{name}.arrow" for split, name in names.items()}

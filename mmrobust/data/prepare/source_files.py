@@ -23,14 +23,19 @@ class SkipSample(Exception):  # not an error: it never leaves this package
     """A sample that is incomplete in the source itself, and that the papers leave out too; says what is missing."""
 
 
+def check_folder(source: Path, what: str) -> None:
+    """Raise ``DataError`` where there is no folder ``source``; ``what`` says what ``--source`` should name."""
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; --source names {what}")
+
+
 def find_root(source: Path, marker: str, *inner: str) -> Path:
     """The folder that holds the file ``marker``: ``source``, or one of its folders ``inner``, as archives unpack.
 
     Raises:
         DataError: there is no such folder, or none of them holds the file.
     """
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder that holds {marker}")
+    check_folder(source, f"the folder that holds {marker}")
     for root in (source, *(source / name for name in inner)):
         if (root / marker).is_file():
             return root

@@ -65,17 +65,17 @@ def split_by_class(
     return splits
 
 
-def one_per_split(names: Sequence[str]) -> dict[str, str]:
+def one_per_split(source: Path, names: Sequence[str]) -> dict[str, str]:
     """Split → the one of ``names`` that names it (:func:`split_in`); other names are left out.
 
     Raises:
-        ValueError: two of them name the same split.
+        DataError: two of them name the same split; the message begins with ``source``.
     """
     found: dict[str, str] = {}
     for name in names:
         split = split_in(name)
         if split in found:
-            raise ValueError(f"{found[split]} and {name} both name the split {split}; move one of them away")
+            raise DataError(f"{source}: {found[split]} and {name} both name the split {split}; move one of them away")
         if split is not None:
             found[split] = name
     return found
