@@ -1,18 +1,26 @@
-"""``mmrobust data``: the group of commands, and ``info`` and ``verify``."""
+"""``mmrobust data``: prepare, inspect and preview data sets."""
 
 from __future__ import annotations
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmrobust.cli import console, missing_table, prepare, preview
+from mmrobust.cli import console, prepare
 from mmrobust.cli.console import everywhere
-from mmrobust.cli.options import AsJson
+from mmrobust.cli.options import AsJson, listed
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
+ScenarioName = Annotated[str, typer.Option(help="The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
+MissingRate = Annotated[float, typer.Option(help="Share of the samples to affect, 0 to 1.")]
+Seed = Annotated[int, typer.Option(help="The mask seed.")]
+SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
+Modalities = Annotated[list[str] | None, typer.Option(help="Modalities of the model, if the data set has more.")]
 
 CLASSES_SHOWN = 20
 """Classes that ``data info`` prints; ``--json`` has all of them."""
@@ -24,16 +32,72 @@ def _root() -> None:
 
 
 app.command("prepare", epilog=prepare.EXAMPLE)(everywhere(prepare.prepare))
-app.command("missing-table", epilog=missing_table.EXAMPLE)(everywhere(missing_table.missing_table))
-app.command("preview", epilog=preview.EXAMPLE)(everywhere(preview.preview))
+
+
+@app.command(
+    epilog="Try: mmrobust data missing-table data/digits --scenario missing-both --missing-rate 0.7 --out table.csv"
+)
+@everywhere
+def missing_table(
+    folder: Folder,
+    scenario: ScenarioName,
+    missing_rate: MissingRate,
+    seed: Seed = 0,
+    split: SplitName = "test",
+    modalities: Modalities = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]"),
+    ] = None,
+) -> None:
+    """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
+    from mmrobust.data.affected_split import apply_scenario
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
+
+    if out is not None:
+        check_suffix(out)
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    if out is None:
+        write_csv(sys.stdout, affected.table)
+        console.remark(str(affected))
+    else:
+        write_missing_table(out, affected.table, affected.provenance)
+        console.out().print(f"{out}: {affected}", markup=False)
+
+
+@app.command(epilog="Try: mmrobust data preview data/digits --scenario noisy-image:blur@3 --out blur.html")
+@everywhere
+def preview(
+    folder: Folder,
+    scenario: ScenarioName,
+    missing_rate: MissingRate = 1.0,
+    seed: Seed = 0,
+    split: SplitName = "test",
+    modalities: Modalities = None,
+    samples: Annotated[int, typer.Option(min=1, max=24, help="How many samples to show.")] = 8,
+    noise_profile: Annotated[
+        str, typer.Option(help="The noise of noisy-* scenarios that name no corruption.")
+    ] = "default",
+    noise_seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("preview.html"),
+) -> None:
+    """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
+    from mmrobust.data.affected_split import apply_scenario
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.degradations import Noise
+    from mmrobust.preview import preview_samples, render_page
+
+    noise = Noise(noise_profile, noise_seed)
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
+    console.write(out, page, silent=True)
+    console.out().print(f"{out}: {affected}", markup=False)
 
 
 @app.command(epilog="Try: mmrobust data info data/digits")
 @everywhere
-def info(
-    folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
-    json: AsJson = False,
-) -> None:
+def info(folder: Folder, json: AsJson = False) -> None:
     """Describe a data set: modalities, splits, class balance, naturally missing modalities."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.inspection import describe
@@ -47,10 +111,7 @@ def info(
 
 @app.command(epilog="Try: mmrobust data verify data/digits")
 @everywhere
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
-    json: AsJson = False,
-) -> None:
+def verify(folder: Folder, json: AsJson = False) -> None:
     """Decode every sample of a data set, and name each that cannot be read. Exit code 1 if there is one."""
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.inspection import verify

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmrobust.data.format import choose_task
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
 from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, read_media
 from mmrobust.data.prepare.splits import one_per_split
@@ -32,32 +31,22 @@ MIDDLE_FRAME = 5
 """Of the ten that CAV-MAE extracts from a video."""
 
 
-@preparer(source="the folder with train.json, test.json and the label CSV")
+@preparer(
+    source="the folder with train.json, test.json and the label CSV",
+    overrides=("name", "task", "headline_metric", "licence"),
+)
 def prepare_cav_mae_json(
-    source: Path,
-    intake: Intake,
-    *,
-    name: str | None = None,
-    task: str | None = None,
-    headline_metric: str | None = None,
-    licence: str = "unknown",
-    label_csv: Path | None = None,
-    media_root: Path | None = None,
+    source: Path, intake: Intake, *, label_csv: Path | None = None, media_root: Path | None = None
 ) -> Listing:
     """List the samples of CAV-MAE's JSON lists.
 
     Args:
         source: a list, or the folder with the lists of the splits.
         intake: reads the samples.
-        name: what the data set is called; default: the folder's name.
-        task: default: multi-label where any sample has several labels, single-label elsewhere.
-        headline_metric: default: the usual one of the task.
-        licence: for ``dataset.json``.
         label_csv: the classes; default: the one CSV of that form beside the lists.
         media_root: the folder that relative paths start from; default: the lists' folder.
 
     Raises:
-        UsageError: the metric does not fit the task.
         DataError: a list or CSV has another form, a label is not a class, or a file is missing or broken.
     """
     files = find_lists(source)
@@ -74,7 +63,6 @@ def prepare_cav_mae_json(
         for split, entries in lists.items()
     }
     several = any(len(numbers) != 1 for split in numbered.values() for numbers in split)
-    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
     for file in files.values():
         intake.record_hash(file)
     root = media_root or folder
@@ -97,13 +85,12 @@ def prepare_cav_mae_json(
         for row, (entry, numbers) in enumerate(zip(entries, numbered[split], strict=True), start=1)
     )
     description = Description(
-        name=name or folder.resolve().name,
+        name=folder.resolve().name,
         modalities=("audio", "image"),
         classes=classes,
-        licence=licence,
+        licence="unknown",
         source=str(source),
-        task=task,
-        headline_metric=headline_metric,
+        task="multi-label" if several else "single-label",
     )
     return Listing(description, read, samples, sum(map(len, lists.values())))
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.class_folders import list_class_folders
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
 
@@ -34,6 +33,4 @@ def prepare_cifar10_av(source: Path, intake: Intake) -> Listing:
     Raises:
         DataError: the source does not have that form, or a file is missing or broken.
     """
-    if find_lists(source):
-        return prepare_cav_mae_json.list_samples(source, intake, name=DESCRIPTION.name, licence=DESCRIPTION.licence)
     return list_class_folders(source, intake, DESCRIPTION)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.preparer import Description, Intake, Listing
 from mmrobust.data.prepare.source_files import UnusableSample, check_folder, read_media
 from mmrobust.data.prepare.splits import SPLIT_NAMES, split_by_class
@@ -40,10 +41,10 @@ class Pair:
 def list_class_folders(
     source: Path, intake: Intake, description: Description, group: Callable[[str], str] = lambda sample_id: sample_id
 ) -> Listing:
-    """List the pairs that lie below the folder ``source``.
+    """List the pairs that lie below the folder ``source``, or those of its lists in CAV-MAE's JSON.
 
     Args:
-        source: the folder to search, at any depth.
+        source: the folder to search, at any depth; or one with lists in CAV-MAE's JSON, or such a list.
         intake: reads the pairs.
         description: of the data set. A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``.
         group: sample id → group that must stay in one split, where the folders name no splits.
@@ -51,6 +52,9 @@ def list_class_folders(
     Raises:
         DataError: there is no such folder, it holds nothing of the classes, or two files would be the same sample.
     """
+    if find_lists(source):
+        listing = prepare_cav_mae_json.list_samples(source, intake)
+        return listing.described(name=description.name, licence=description.licence)
     classes = description.classes
     pairs = list(find_pairs(source, classes, intake))
     if not any(pair.split for pair in pairs):

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.data.format import choose_task
 from mmrobust.data.prepare.entries import ManifestColumns, order_modalities, sort_classes
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
 from mmrobust.data.prepare.source_files import SkipSample, check_media, read_media
@@ -29,17 +28,12 @@ if TYPE_CHECKING:
     from datasets import Dataset as HfDataset
 
 
-@preparer(source="a folder or repository id that Hugging Face's datasets opens")
+@preparer(
+    source="a folder or repository id that Hugging Face's datasets opens",
+    overrides=("name", "task", "headline_metric", "licence"),
+)
 def prepare_hf(
-    source: Path,
-    intake: Intake,
-    *,
-    subset: str | None = None,
-    name: str | None = None,
-    columns: ManifestColumns | None = None,
-    task: str | None = None,
-    headline_metric: str | None = None,
-    licence: str | None = None,
+    source: Path, intake: Intake, *, subset: str | None = None, columns: ManifestColumns | None = None
 ) -> Listing:
     """List the samples of a data set of Hugging Face's ``datasets``.
 
@@ -47,14 +41,10 @@ def prepare_hf(
         source: a folder, or a repository id on the Hub.
         intake: reads the samples.
         subset: the configuration of the repository.
-        name: default: the last part of the source.
         columns: the names of its columns.
-        task: default: multi-label where labels are lists, single-label elsewhere.
-        headline_metric: default: the usual one of the task.
-        licence: default: the one that the data set names.
 
     Raises:
-        UsageError: ``datasets`` is not installed, or the metric does not fit the task.
+        UsageError: ``datasets`` is not installed.
         DataError: it cannot be opened, or has no label, no modality or no split with a known name.
     """
     loaded = _load(source, subset)
@@ -69,7 +59,6 @@ def prepare_hf(
     classes, number, several = _classes(splits, roles["label"])
     if len(classes) < 2:
         raise DataError(f"{source}: column '{roles['label']}' has fewer than two classes")
-    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
     for split in loaded:
         if split.lower() not in SPLIT_NAMES:
             intake.note(f"split '{split}' is dropped: it is not train, validation or test")
@@ -98,13 +87,12 @@ def prepare_hf(
         )
 
     description = Description(
-        name=name or source.name,
+        name=source.name,
         modalities=order_modalities({"image", "text", "audio"} & roles.keys()),
         classes=classes,
-        licence=licence or first.info.license or "unknown",
+        licence=first.info.license or "unknown",
         source=f"datasets: {source}{f' ({subset})' if subset else ''}",
-        task=task,
-        headline_metric=headline_metric,
+        task="multi-label" if several else "single-label",
     )
     samples = ((split, row) for split, data in encoded.items() for row in range(len(data)))
     return Listing(description, read, samples, sum(map(len, encoded.values())))

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmrobust.data.format import SPLITS, choose_task
+from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.entries import (
     Entry,
     ManifestColumns,
@@ -36,32 +36,23 @@ from mmrobust.errors import DataError, UsageError
 from mmrobust.storage.text_tables import open_table
 
 
-@preparer(source="a CSV, JSONL or Parquet file of paths, texts, labels and splits")
+@preparer(
+    source="a CSV, JSONL or Parquet file of paths, texts, labels and splits",
+    overrides=("name", "headline_metric", "licence", "source"),
+)
 def prepare_manifest(
-    source: Path,
-    intake: Intake,
-    *,
-    name: str | None = None,
-    columns: ManifestColumns | None = None,
-    task: str | None = None,
-    headline_metric: str | None = None,
-    licence: str = "unknown",
-    described_as: str | None = None,
+    source: Path, intake: Intake, *, columns: ManifestColumns | None = None, task: str | None = None
 ) -> Listing:
     """List the samples of a manifest.
 
     Args:
         source: the manifest, ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
         intake: reads the samples.
-        name: what the data set is called; default: the manifest's name, or that of its folder.
         columns: the names of the manifest's columns.
-        task: ``single-label``, ``multi-label`` or ``binary``.
-        headline_metric: default: the usual one of the task.
-        licence: for ``dataset.json``.
-        described_as: where the data come from, for ``dataset.json``; default: the manifest's path.
+        task: ``single-label``, ``multi-label`` or ``binary``; default: by the labels.
 
     Raises:
-        UsageError: the task is unknown or does not fit the classes, or the metric does not fit the task.
+        UsageError: the task does not fit the classes.
         DataError: the manifest cannot be read, or a row of it is invalid; names file and row.
     """
     columns = columns or ManifestColumns()
@@ -69,7 +60,7 @@ def prepare_manifest(
     present = find_columns(source, table.columns, columns)
     found = survey(source, table, present, columns)
 
-    task, headline_metric = choose_task(task, headline_metric, found.usual_task)
+    task = task or found.usual_task
     names = (name for label, where in found.labels.items() for name in split_labels(label, task, where))
     classes = sort_classes(set(names))
     index = {name: label for label, name in enumerate(classes)}
@@ -98,13 +89,12 @@ def prepare_manifest(
         )
 
     description = Description(
-        name=name or (source.stem if source.stem != "manifest" else source.resolve().parent.name or source.stem),
+        name=source.stem if source.stem != "manifest" else source.resolve().parent.name or source.stem,
         modalities=found.modalities,
         classes=classes,
-        licence=licence,
-        source=described_as or str(source),
+        licence="unknown",
+        source=str(source),
         task=task,
-        headline_metric=headline_metric,
     )
     samples = ((found.split(entry), entry) for entry in entries(table, present))
     return Listing(description, read, samples, found.rows)

@@ -17,6 +17,7 @@ those of the data set. The file is mapped, never loaded, and pictures are read f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +45,13 @@ MAX_CLASSES = 100_000
 """A larger label is not a class: a list of so many names would only fill the memory."""
 
 
-@preparer(source="the folder with the arrow files of MMP's make_arrow.py")
-def prepare_mmp_arrow(
-    source: Path,
-    intake: Intake,
-    *,
-    name: str | None = None,
-    task: str | None = None,
-    licence: str | None = None,
-    plots: str = "all",
-) -> Listing:
+@preparer(source="the folder with the arrow files of MMP's make_arrow.py", overrides=("name", "task", "licence"))
+def prepare_mmp_arrow(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
     """List the samples of MMP's arrow files.
 
     Args:
         source: the folder with the files of one data set.
         intake: reads the samples.
-        name: default: the data set's.
-        task: default: the data set's; for an unknown one, multi-label where a label is a list.
-        licence: default: the data set's.
         plots: what becomes of several texts of a sample, one of :data:`mmrobust.data.prepare.mmimdb.PLOTS`.
 
     Raises:
@@ -75,7 +65,7 @@ def prepare_mmp_arrow(
     if known is None:
         listed_labels = all(pa.types.is_list(table.schema.field("label").type) for table in tables.values())
         usual_task = "multi-label" if listed_labels else "single-label"
-        known = Description(kind, (), (), licence="unknown", source="", task=usual_task)
+        known = Description(kind, ("image", "text"), (), licence="unknown", source="", task=usual_task)
     classes = known.classes or _classes(tables, files)
     total = sum(batch.num_rows for split, table in tables.items() for batch in _batches(table, files[split]))
 
@@ -98,16 +88,8 @@ def prepare_mmp_arrow(
                     yield split, batch, index, row
                     row += 1
 
-    description = Description(
-        name=name or known.name,
-        modalities=("image", "text"),
-        classes=classes,
-        licence=licence or known.licence,
-        source=f"arrow files of make_arrow.py: {', '.join(file.name for file in files.values())}",
-        task=task or known.task,
-        sizes=known.sizes,
-    )
-    return Listing(description, read, samples(), total)
+    made_from = f"arrow files of make_arrow.py: {', '.join(file.name for file in files.values())}"
+    return Listing(replace(known, classes=classes, source=made_from), read, samples(), total)
 
 
 def _find_files(source: Path) -> tuple[str, dict[str, Path]]:

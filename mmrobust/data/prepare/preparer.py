@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class Listing:
     """For each sample its split, followed by whatever else ``read`` takes."""
     total: int
     """Number of samples, for the progress bar."""
+
+    def described(self, **changes: Any) -> Listing:
+        """The same samples, with changes to their description."""
+        return replace(self, description=replace(self.description, **changes))
 
 
 class Intake:
@@ -155,14 +159,16 @@ class Preparer:
         list_samples: called with the source (unless the data are embedded), the :class:`Intake` and the preparer's own
             settings, which are keyword-only.
         source: what ``--source`` names; ``None`` where the data are embedded.
+        overrides: names of fields of the :class:`Description` that the user may set.
     """
 
-    def __init__(self, list_samples: Callable[..., Listing], source: str | None) -> None:
+    def __init__(self, list_samples: Callable[..., Listing], source: str | None, overrides: Sequence[str] = ()) -> None:
         functools.update_wrapper(self, list_samples)
-        self.list_samples, self.source = list_samples, source
+        self.list_samples, self.source, self._overrides = list_samples, source, tuple(overrides)
         parameters = inspect.signature(list_samples).parameters.values()
-        self.settings = tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-        """Names of the preparer's own settings."""
+        own = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.settings = (*self._overrides, *own)
+        """Names of the settings that this preparer takes."""
 
     def __call__(
         self,
@@ -182,7 +188,7 @@ class Preparer:
             progress: advanced once per sample.
             remark: called with a line for each choice made in the user's place, each size that differs from the
                 release's, and each sample left out because it is unusable.
-            settings: the preparer's own.
+            settings: those of this preparer, see :attr:`settings`.
 
         Raises:
             UsageError: the folder to make holds files already, or a setting is invalid.
@@ -193,7 +199,9 @@ class Preparer:
         if settings.get("task") is not None:  # refuse an unknown one before anything is read
             choose_task(settings["task"], settings.get("headline_metric"), settings["task"])
         intake = Intake(limit, allow_incomplete, progress, remark)
+        overrides = {name: settings.pop(name, None) for name in self._overrides}
         listing = self.list_samples(*source, intake, **settings)
+        listing = listing.described(**{name: value for name, value in overrides.items() if value})
         about = listing.description
         task, headline_metric = choose_task(about.task, about.headline_metric, about.task)
         return write_dataset(
@@ -210,6 +218,6 @@ class Preparer:
         )
 
 
-def preparer(source: str | None) -> Callable[[Callable[..., Listing]], Preparer]:
-    """Decorate a function that lists samples: see :class:`Preparer` for what it takes."""
-    return functools.partial(Preparer, source=source)
+def preparer(source: str | None, overrides: Sequence[str] = ()) -> Callable[[Callable[..., Listing]], Preparer]:
+    """Decorate a function that lists samples, to make it a :class:`Preparer`."""
+    return functools.partial(Preparer, source=source, overrides=overrides)

@@ -237,7 +237,8 @@ def test_broken_media_are_named_and_nothing_is_written(media: Path, tmp_path: Pa
 def test_files_that_are_no_manifest(media: Path, tmp_path: Path) -> None:
     fails(media / "none.csv", tmp_path, r"none\.csv: no such file; name the manifest, a CSV")
     fails(media, tmp_path, "is a folder; name the manifest itself")
-    fails(media / "0.png", tmp_path, r"0\.png: its format is unknown; the name must end in \.csv, \.tsv, \.jsonl, \.parquet")
+    unknown = r"0\.png: its format is unknown; the name must end in \.csv, \.tsv, \.jsonl, \.parquet"
+    fails(media / "0.png", tmp_path, unknown)
     for name, content, message in (
         ("empty.csv", b"", "is empty; the first line must name the columns"),
         ("header.csv", b"text,label\n", "has no rows"),
