@@ -81,7 +81,7 @@ class Split:
         self.dataset, self.info, self.name = dataset, dataset.info, name
         self.files = sorted(dataset.folder.glob(f"{name}-*.parquet"))
         self._files = [_open(file, self.info) for file in self.files]
-        self._groups = [  # (file, row group, first row of the split, rows)
+        self._groups = [  # (file, row group, number of rows)
             (file, group, file.metadata.row_group(group).num_rows)
             for file in self._files
             for group in range(file.metadata.num_row_groups)
@@ -268,11 +268,7 @@ class Split:
 
 
 def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
-    """Open ``file``, and check its columns against ``info``.
-
-    Raises:
-        DataError: it is not Parquet, or its columns or their types are wrong.
-    """
+    """Open ``file``, and check that it is Parquet with the columns and types that ``info`` demands."""
     expected = parquet_schema(info.modalities, info.classes, info.task)
     # Not memory-mapped: pages that were read once would keep counting as memory.
     opened = open_parquet(file, "split of a data set", "prepare the data set again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -159,10 +159,10 @@ class EncodedSplit:
         return sum(self.fills[modality].nbytes for modalities in request.values() for modality in modalities)
 
     def _uncached(self, request: Request) -> Request:
-        rest = {
-            p: [m for m in self.modalities if m in some and (p, m) not in self._cache] for p, some in request.items()
-        }
-        return {position: modalities for position, modalities in rest.items() if modalities}
+        def missing(position: int, some: Collection[str]) -> list[str]:
+            return [m for m in self.modalities if m in some and (position, m) not in self._cache]
+
+        return {position: rest for position, some in request.items() if (rest := missing(position, some))}
 
     def _add_to_cache(self, key: tuple[int, str], tensor: Tensor) -> None:
         if key not in self._cache and self._memory.take(tensor.nbytes):

@@ -38,7 +38,7 @@ GREY = 127
 
 def gaussian(picture: Picture, severity: int, draws: Draws) -> Picture:
     """White noise with a standard deviation of 0.08 to 0.38 of the range."""
-    pixels = _pixels(picture)
+    pixels = np.asarray(picture, dtype=np.float64)
     return _picture(pixels + 255 * GAUSSIAN_STD[severity - 1] * _grains(draws.normal, pixels.shape))
 
 
@@ -92,7 +92,7 @@ def jpeg(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 def brightness(picture: Picture, severity: int, draws: Draws) -> Picture:
     """The value in HSV raised by 0.1 to 0.5. Hue and saturation stay, so the three channels scale together."""
-    pixels = _pixels(picture)
+    pixels = np.asarray(picture, dtype=np.float64)
     value = pixels.max(axis=2, keepdims=True)
     raised = np.minimum(value + 255 * BRIGHTNESS[severity - 1], 255)
     return _picture(np.where(value > 0, pixels * raised / np.maximum(value, 1), raised))
@@ -100,7 +100,7 @@ def brightness(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 def contrast(picture: Picture, severity: int, draws: Draws) -> Picture:
     """Each channel moved towards its mean: 0.4 to 0.05 of the difference remains."""
-    pixels = _pixels(picture)
+    pixels = np.asarray(picture, dtype=np.float64)
     means = np.asarray(picture).sum(axis=(0, 1), dtype=np.int64) / (pixels.shape[0] * pixels.shape[1])
     return _picture((pixels - means) * CONTRAST[severity - 1] + means)
 
@@ -117,11 +117,6 @@ def occlusion(picture: Picture, severity: int, draws: Draws) -> Picture:
 def black(picture: Picture, severity: int, draws: Draws) -> Picture:
     """All black, at any severity: a covered lens."""
     return Image.new("RGB", picture.size)
-
-
-def _pixels(picture: Picture) -> npt.NDArray[np.float64]:
-    """The picture as [H, W, 3] in 0 … 255."""
-    return np.asarray(picture, dtype=np.float64)
 
 
 def _picture(pixels: npt.NDArray[np.float64]) -> Picture:

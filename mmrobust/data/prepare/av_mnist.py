@@ -129,7 +129,10 @@ def _pair(
     pairs: dict[str, Picture] = {}
     for digit in range(10):
         pools = {
-            part: sorted(((part, int(number)) for number in np.flatnonzero(numbers == digit)), key=_picture_hash)
+            part: sorted(
+                ((part, int(number)) for number in np.flatnonzero(numbers == digit)),
+                key=lambda picture: _hash(f"{picture[0]}/{picture[1]}"),
+            )
             for part, numbers in labels.items()
         }
         mine = sorted((name for name in recordings if int(name[0]) == digit), key=_hash)
@@ -144,8 +147,3 @@ def _pair(
 
 def _hash(name: str) -> bytes:
     return hashlib.blake2b(f"av-mnist/{name}".encode()).digest()
-
-
-def _picture_hash(picture: Picture) -> bytes:
-    """The hash by which pictures are ordered."""
-    return _hash(f"{picture[0]}/{picture[1]}")

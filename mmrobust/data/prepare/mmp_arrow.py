@@ -107,11 +107,7 @@ def _find_files(source: Path) -> tuple[str, dict[str, Path]]:
 
 
 def _open(file: Path) -> pa.RecordBatchFileReader:
-    """Map ``file``, and check that it has the necessary columns.
-
-    Raises:
-        DataError: it is not an arrow file, or a column is missing.
-    """
+    """Map ``file``, and check that it is an arrow file with the necessary columns."""
     check_file(file, "arrow file")
     with reading(file, "make it again", "an Arrow file"):
         table = pa.ipc.open_file(pa.memory_map(str(file), "r"))
@@ -122,11 +118,7 @@ def _open(file: Path) -> pa.RecordBatchFileReader:
 
 
 def _batches(table: pa.RecordBatchFileReader, file: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of ``table``, each validated, because Arrow trusts the content of a mapped file.
-
-    Raises:
-        DataError: a batch is damaged.
-    """
+    """The batches of ``table``, each validated, because Arrow trusts the content of a mapped file."""
     for number in range(table.num_record_batches):
         with reading(file, "make it again", "an Arrow file"):
             batch = table.get_batch(number)
@@ -141,11 +133,7 @@ def _columns(table: pa.RecordBatchFileReader, file: Path, *names: str) -> Iterat
 
 
 def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str, Path]) -> tuple[str, ...]:
-    """Name classes that have no names: after their pictures (``apple_pie_0.jpg``), or else by their numbers.
-
-    Raises:
-        DataError: a label is not the number of a class.
-    """
+    """Name classes that have no names: after their pictures (``apple_pie_0.jpg``), or else by their numbers."""
     names: dict[int, str] = {}
     count = 2
     for split, table in tables.items():
