@@ -182,7 +182,7 @@ def decode(sample: Sample, modality: str) -> Any:
     origin = f"sample '{sample.id}' of {sample.origin}"
     media = getattr(sample, modality)
     if media is None:
-        raise DataError(f"{origin}: its {modality} holds no bytes, a path alone; prepare the data set again")
+        raise DataError(f"{origin}: its {modality} has a path but no bytes; prepare the data set again")
     return DECODERS[modality](media, origin)
 
 

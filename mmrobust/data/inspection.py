@@ -140,7 +140,7 @@ def _faults(split: Split, position: int, sample: Sample, ids: set[str]) -> list[
             if media is not None:
                 decode(media, origin)
             elif part in split.info.modalities and split.presence[part][position]:
-                found.append((part, f"{origin}: its {part} holds no bytes, a path alone"))
+                found.append((part, f"{origin}: its {part} has a path but no bytes"))
         except DataError as error:
             found.append((part, str(error)))
     return [Fault(split.name, sample.id or "", part, message) for part, message in found]

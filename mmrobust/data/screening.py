@@ -36,7 +36,7 @@ class BadSamples:
         """One line for people; empty where there are no bad samples."""
         if not self.found:
             return ""
-        treated = "were left out" if self.policy == SKIP else "count as lacking what cannot be read"
+        treated = "were left out" if self.policy == SKIP else "count as missing what cannot be read"
         return f"{len(self.found)} samples cannot be read and {treated}, such as '{next(iter(self.found))}'"
 
     def apply(self, split: Split) -> Split:

@@ -94,7 +94,7 @@ def test_a_data_set_of_format_1_is_verified_as_it_was_written(copy: Path) -> Non
 
 
 def test_what_other_programs_write(copy: Path) -> None:
-    """No id, and media that are a path alone: both within the types of the format."""
+    """No id, and media that have only a path: both within the types of the format."""
     file = copy / "test-00000-of-00001.parquet"
     schema = pq.read_schema(file)
     rows = pq.read_table(file).to_pylist()
@@ -106,7 +106,7 @@ def test_what_other_programs_write(copy: Path) -> None:
     assert nameless[:2] == ("test", "id")
     assert nameless[2].endswith("(test, row 0): has no id")
     assert path[:2] == ("test", "image")
-    assert path[2].endswith("its image holds no bytes, a path alone")
+    assert path[2].endswith("its image has a path but no bytes")
     split = Dataset(copy).split("test")
-    with pytest.raises(DataError, match="its image holds no bytes, a path alone; prepare the data set again"):
+    with pytest.raises(DataError, match="its image has a path but no bytes; prepare the data set again"):
         decode(split.read([1])[0], "image")

@@ -52,7 +52,7 @@ def test_what_is_found_is_named_and_counted(damaged: Dataset) -> None:
     assert "is not a picture" in bad.found[split.ids[BAD_IMAGE]]["image"]
     fewer, bad = screen(split, ("image", "text"), "missing")
     assert len(fewer) == N and list(bad.found) == [split.ids[BAD_IMAGE]]
-    assert bad.summary.startswith("1 samples cannot be read and count as lacking what cannot be read")
+    assert bad.summary.startswith("1 samples cannot be read and count as missing what cannot be read")
     assert not screen(split, ("image",), "skip", limit=2)[1].found
     with pytest.raises(UsageError, match=r"unknown --on-bad-sample 'skipp': did you mean 'skip'"):
         screen(split, ("image",), "skipp")
@@ -75,7 +75,7 @@ def test_an_evaluation_is_the_one_of_data_that_never_had_them(
 
     null = written(tmp_path / "null", digits, None, None, ("test",))
     missing = evaluated(cli, checkpoint, damaged.folder, tmp_path / "missing", "--on-bad-sample", "missing")
-    assert missing.code == 0 and "2 samples cannot be read and count as lacking" in missing.err
+    assert missing.code == 0 and "2 samples cannot be read and count as missing" in missing.err
     assert evaluated(cli, checkpoint, null.folder, tmp_path / "null-out").code == 0
     ours, theirs = read_results(tmp_path / "missing"), read_results(tmp_path / "null-out")
     assert ours.frame.equals(theirs.frame) and set(ours.frame.n_naturally_missing) == {2}
