@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import Case
-from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.data.buckets import buckets
+from mmrobust.data.encoded_split import EncodedSplit, group_by_length
+from mmrobust.runtime.memory import MemoryBudget
 
 BATCH = 32
 
@@ -30,12 +30,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         split = measuring.image_text_data(Path(folder) / "data", asked.samples).split("test")
         processor = classifier.backbone.processor
-        encoded = EncodedSplit(split, processor, classifier.modalities, classifier.fill, room=Room(2**40))
+        encoded = EncodedSplit(split, processor, classifier.modalities, classifier.fill, memory=MemoryBudget(2**40))
         samples = encoded.samples(range(len(split)), Case.complete(classifier.modalities))
 
         def collated(padded: int) -> list[dict[str, Tensor]]:
             lengths = [processor.length(sample) for sample in samples] if not padded else [()] * len(samples)
-            batches = [processor.collate([samples[i] for i in rows]) for rows in buckets(lengths, BATCH)]
+            batches = [processor.collate([samples[i] for i in rows]) for rows in group_by_length(lengths, BATCH)]
             for batch in batches:
                 for name in ("input_ids", "attention_mask"):
                     batch[name] = F.pad(batch[name], (0, max(0, padded - batch[name].shape[1])))

@@ -28,7 +28,7 @@ def make_data(folder: Path, samples: int) -> None:
     """A data set of noise and words; pictures as large as photographs that were made smaller."""
     from PIL import Image
 
-    from mmrobust.data.writing import Row, write_dataset
+    from mmrobust.data.writing import SampleRow, write_dataset
 
     draws = np.random.default_rng(0)
     words = [f"word{i}" for i in range(500)]
@@ -40,7 +40,7 @@ def make_data(folder: Path, samples: int) -> None:
                 Image.fromarray(draws.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(picture, "jpeg")
                 text = " ".join(draws.choice(words, 30))
                 label = (int(draws.integers(0, 23)),)
-                yield Row(split, f"{split}-{i}", label, image=picture.getvalue(), image_path="x.jpg", text=text)
+                yield SampleRow(split, f"{split}-{i}", label, image=picture.getvalue(), image_path="x.jpg", text=text)
 
     write_dataset(
         folder,

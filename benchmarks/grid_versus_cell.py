@@ -24,11 +24,12 @@ from torch.nn import functional as F  # noqa: N812
 
 import mmrobust
 from mmrobust.cases import Case
-from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.selection import select_samples
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
 from mmrobust.scenarios.scenario import Scenario, scenario_names
@@ -92,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = measuring.image_text_data(Path(folder) / "data", asked.samples)
         split, processor = data.split("test"), classifier.backbone.processor
-        encoded = EncodedSplit(split, processor, classifier.modalities, classifier.fill, room=Room(2**40))
+        encoded = EncodedSplit(split, processor, classifier.modalities, classifier.fill, memory=MemoryBudget(2**40))
         scenarios = scenario_names(classifier.modalities)
 
         scenario = Scenario.parse("missing-both", classifier.modalities)

@@ -19,7 +19,7 @@ from transformers import ViltConfig, ViltImageProcessorPil, ViltModel
 
 from mmrobust.cases import missing_cases
 from mmrobust.data.dataset import Dataset
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.tiny import BERT_ENDS, train_tokenizer
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
@@ -101,7 +101,7 @@ def image_text_data(folder: Path, samples: int) -> Dataset:
         Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(file, "JPEG")
         words = draws.choice(WORDS, draws.integers(TEXT_TOKENS[0] - 2, TEXT_TOKENS[1] - 1))
         label = (int(draws.integers(len(CLASSES))),)
-        rows.append(Row("test", f"s{index}", label, image=file.getvalue(), text=" ".join(words)))
+        rows.append(SampleRow("test", f"s{index}", label, image=file.getvalue(), text=" ".join(words)))
     about = {"task": "single-label", "headline_metric": "accuracy", "licence": "", "source": "made at random"}
     write_dataset(folder, rows, name="made", modalities=("image", "text"), classes=CLASSES, **about)
     return Dataset(folder)

@@ -20,18 +20,18 @@ import measuring
 
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import SPLITS
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 
 
 def copied(data: Dataset, folder: Path, times: int) -> Path:
     """The data set with every sample so many times, under ids of their own."""
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[SampleRow]:
         for name in SPLITS:
             for index in range(times):
                 for sample in data.split(name):
                     media = {"image": sample.image, "audio": sample.audio}
-                    yield Row(name, f"{sample.id}-{index}", sample.label, **media)
+                    yield SampleRow(name, f"{sample.id}-{index}", sample.label, **media)
 
     info = data.info
     about = {"task": info.task, "headline_metric": info.headline_metric, "licence": info.licence, "source": info.source}

@@ -16,11 +16,12 @@ import numpy as np
 from measuring import seconds
 
 from mmrobust.cases import PROMPTINGS
-from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.dataset import Dataset
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.models.backbones.tiny import TINY, make_tiny
 from mmrobust.models.prediction.predictor import Predictor
+from mmrobust.runtime.memory import MemoryBudget
 
 BATCH = 32
 PAIRS = (
@@ -48,7 +49,11 @@ def main() -> None:
             backbone = make_tiny(name, family.modalities, data.split("train"), 0)
             classifier = measuring.classifier_on(backbone, method, head)
             encoded = EncodedSplit(
-                data.split("test"), backbone.processor, classifier.modalities, classifier.fill, room=Room(2**40)
+                data.split("test"),
+                backbone.processor,
+                classifier.modalities,
+                classifier.fill,
+                memory=MemoryBudget(2**40),
             )
             everyone = np.arange(len(encoded.split))
             plan = {(case, prompting): everyone for case in classifier.cases for prompting in PROMPTINGS}

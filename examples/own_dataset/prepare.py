@@ -16,7 +16,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from mmrobust.data.decoding import decode_image
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 
 
 def split_of(name: str) -> str:
@@ -25,7 +25,7 @@ def split_of(name: str) -> str:
     return {8: "validation", 9: "test"}.get(tenth, "train")
 
 
-def rows(archive: Path, annotations: dict[str, dict[str, str | None]], classes: list[str]) -> Iterator[Row]:
+def rows(archive: Path, annotations: dict[str, dict[str, str | None]], classes: list[str]) -> Iterator[SampleRow]:
     """Every sample, read when it is asked for."""
     with ZipFile(archive) as file:
         there = set(file.namelist())
@@ -33,7 +33,7 @@ def rows(archive: Path, annotations: dict[str, dict[str, str | None]], classes: 
             picture = file.read(f"{name}.png") if f"{name}.png" in there else None
             if picture is not None:
                 decode_image(picture, f"{archive}: {name}.png")  # a broken one is found now, and named
-            yield Row(
+            yield SampleRow(
                 split=split_of(name),
                 id=name,
                 label=(classes.index(str(about["label"])),),

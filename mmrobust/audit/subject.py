@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmrobust.cases import CONCAT, SITUATION, Case
-from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Dataset
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.errors import DataError, UsageError
 from mmrobust.evaluation.evaluate import check_fits
 from mmrobust.models.checkpoint import Checkpoint

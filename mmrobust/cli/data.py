@@ -1,42 +1,106 @@
-"""``mmrobust data``: its commands; info and verify."""
+"""``mmrobust data``: prepare, inspect and preview data sets."""
 
 from __future__ import annotations
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmrobust.cli import console, missing_table, prepare, preview
+from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson
+from mmrobust.cli.options import AsJson, listed
 
-app = typer.Typer(help="Make data sets of the canonical form, and look into them.", no_args_is_help=True)
+app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
+ScenarioName = Annotated[str, typer.Option(help="The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
+MissingRate = Annotated[float, typer.Option(help="Share of the samples to affect, 0 to 1.")]
+Seed = Annotated[int, typer.Option(help="The mask seed.")]
+SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
+Modalities = Annotated[list[str] | None, typer.Option(help="Modalities of the model, if the data set has more.")]
 
 CLASSES_SHOWN = 20
-"""Rows of the class balance in ``data info``; ``--json`` gives all."""
+"""Classes that ``data info`` prints; ``--json`` has all of them."""
 
 
 @app.callback()
 def _root() -> None:
-    """Make data sets of the canonical form, and look into them."""
+    """Prepare data sets, and inspect them."""
 
 
 app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepare))
-app.command("missing-table", epilog=missing_table.EXAMPLE)(with_common_options(missing_table.missing_table))
-app.command("preview", epilog=preview.EXAMPLE)(with_common_options(preview.preview))
+
+
+@app.command(
+    epilog="Try: mmrobust data missing-table data/digits --scenario missing-both --missing-rate 0.7 --out table.csv"
+)
+@with_common_options
+def missing_table(
+    folder: Folder,
+    scenario: ScenarioName,
+    missing_rate: MissingRate,
+    seed: Seed = 0,
+    split: SplitName = "test",
+    modalities: Modalities = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]"),
+    ] = None,
+) -> None:
+    """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
+    from mmrobust.data.affected_split import apply_scenario
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
+
+    if out is not None:
+        check_suffix(out)
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    if out is None:
+        write_csv(sys.stdout, affected.table)
+        console.remark(str(affected))
+    else:
+        write_missing_table(out, affected.table, affected.provenance)
+        console.out().print(f"{out}: {affected}", markup=False)
+
+
+@app.command(epilog="Try: mmrobust data preview data/digits --scenario noisy-image:blur@3 --out blur.html")
+@with_common_options
+def preview(
+    folder: Folder,
+    scenario: ScenarioName,
+    missing_rate: MissingRate = 1.0,
+    seed: Seed = 0,
+    split: SplitName = "test",
+    modalities: Modalities = None,
+    samples: Annotated[int, typer.Option(min=1, max=24, help="How many samples to show.")] = 8,
+    noise_profile: Annotated[
+        str, typer.Option(help="The noise of noisy-* scenarios that name no corruption.")
+    ] = "default",
+    noise_seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("preview.html"),
+) -> None:
+    """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
+    from mmrobust.data.affected_split import apply_scenario
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.degradations import Noise
+    from mmrobust.preview import preview_samples, render_page
+
+    noise = Noise(noise_profile, noise_seed)
+    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
+    console.write(out, page, silent=True)
+    console.out().print(f"{out}: {affected}", markup=False)
 
 
 @app.command(epilog="Try: mmrobust data info data/digits")
 @with_common_options
-def info(
-    folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
-    json: AsJson = False,
-) -> None:
-    """Say what is in a data set: modalities, splits, class balance, naturally missing modalities."""
+def info(folder: Folder, json: AsJson = False) -> None:
+    """Describe a data set: modalities, splits, class balance, naturally missing modalities."""
     from mmrobust.data.dataset import Dataset
-    from mmrobust.data.info import describe
+    from mmrobust.data.inspection import describe
 
     description = describe(Dataset(folder))
     if json:
@@ -47,13 +111,10 @@ def info(
 
 @app.command(epilog="Try: mmrobust data verify data/digits")
 @with_common_options
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")],
-    json: AsJson = False,
-) -> None:
-    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 where there is one."""
+def verify(folder: Folder, json: AsJson = False) -> None:
+    """Decode every sample of a data set, and name each that cannot be read. Exit code 1 if there is one."""
     from mmrobust.data.dataset import Dataset
-    from mmrobust.data.verify import verify
+    from mmrobust.data.inspection import verify
 
     found = verify(Dataset(folder), console.progress_bar)
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,15 @@ from mmrobust.errors import UsageError, unknown_name
 
 EXAMPLE = "Try: mmrobust data prepare digits --out data/digits"
 
-_TABLE = "Your own data (manifest, cav-mae-json, mmp-arrow, hf)"
-_RELEASE = "Releases"
+
+def _release(description: str, *names: str) -> Any:
+    """An option of a preparer of a release."""
+    return typer.Option(*names, help=description, rich_help_panel="Releases")
+
+
+def _own(description: str) -> Any:
+    """An option of a preparer of the user's own data."""
+    return typer.Option(help=description, rich_help_panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
 
 
 def prepare(
@@ -23,74 +29,42 @@ def prepare(
     source: Annotated[
         Path | None, typer.Option(help="The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Keep the first N samples of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
     allow_incomplete: Annotated[
         bool,
         typer.Option(
-            "--allow-incomplete", help="Leave out samples with a file that is not there or cannot be read, name each."
+            "--allow-incomplete", help="Leave out samples with a file that is missing or unreadable, and name each."
         ),
     ] = False,
-    single_plot: Annotated[
-        bool,
-        typer.Option("--single-plot", help="mmimdb: of several plots only the first.", rich_help_panel=_RELEASE),
-    ] = False,
+    single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[
-        bool,
-        typer.Option(
-            "--each-plot", help="mmimdb: a sample for each plot, as MMP's loader has it.", rich_help_panel=_RELEASE
-        ),
+        bool, _release("mmimdb: make a sample of each plot of a film, like MMP's loader.", "--each-plot")
     ] = False,
     test_file: Annotated[
-        str | None,
-        typer.Option(help="hateful-memes: the test split. \\[default: test_seen.jsonl]", rich_help_panel=_RELEASE),
+        str | None, _release("hateful-memes: the file of the test split. \\[default: test_seen.jsonl]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the data set is called.", rich_help_panel=_TABLE)] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="single-label, multi-label or binary. \\[default: by the labels]", rich_help_panel=_TABLE),
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="The headline metric. \\[default: by the task]", rich_help_panel=_TABLE)
-    ] = None,
-    licence: Annotated[str | None, typer.Option(help="The data's licence.", rich_help_panel=_TABLE)] = None,
-    label_csv: Annotated[
-        Path | None,
-        typer.Option(help="cav-mae-json: the classes. \\[default: the CSV beside the lists]", rich_help_panel=_TABLE),
-    ] = None,
-    media_root: Annotated[
-        Path | None,
-        typer.Option(help="cav-mae-json: where paths start. \\[default: the lists' folder]", rich_help_panel=_TABLE),
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option(help="hf: the configuration of a repository.", rich_help_panel=_TABLE)
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="Column of the ids. \\[default: id]", rich_help_panel=_TABLE)
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of the pictures. \\[default: image]", rich_help_panel=_TABLE)
-    ] = None,
-    audio_column: Annotated[
-        str | None, typer.Option(help="Column of the recordings. \\[default: audio]", rich_help_panel=_TABLE)
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the texts. \\[default: text]", rich_help_panel=_TABLE)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the labels. \\[default: label]", rich_help_panel=_TABLE)
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Column of the splits. \\[default: split]", rich_help_panel=_TABLE)
-    ] = None,
+    name: Annotated[str | None, _own("What the data set is called.")] = None,
+    task: Annotated[str | None, _own("single-label, multi-label or binary. \\[default: by the labels]")] = None,
+    metric: Annotated[str | None, _own("The headline metric. \\[default: by the task]")] = None,
+    licence: Annotated[str | None, _own("The data's licence.")] = None,
+    label_csv: Annotated[Path | None, _own("cav-mae-json: the classes. \\[default: the CSV beside the lists]")] = None,
+    media_root: Annotated[Path | None, _own("cav-mae-json: where paths start. \\[default: the lists' folder]")] = None,
+    subset: Annotated[str | None, _own("hf: the configuration of a repository.")] = None,
+    id_column: Annotated[str | None, _own("Column of the ids. \\[default: id]")] = None,
+    image_column: Annotated[str | None, _own("Column of the pictures. \\[default: image]")] = None,
+    audio_column: Annotated[str | None, _own("Column of the recordings. \\[default: audio]")] = None,
+    text_column: Annotated[str | None, _own("Column of the texts. \\[default: text]")] = None,
+    label_column: Annotated[str | None, _own("Column of the labels. \\[default: label]")] = None,
+    split_column: Annotated[str | None, _own("Column of the splits. \\[default: split]")] = None,
 ) -> None:
-    """Make a data set folder from raw data: the one form that every other command reads.
+    """Make a data set folder from raw data, in the form that every other command reads.
 
     [bold]digits[/]: embedded, no download; image + text + audio.
     [bold]mmimdb[/], [bold]food101[/], [bold]hateful-memes[/]: image + text, as released.
     [bold]urbansound8k-av[/], [bold]cifar10-av[/], [bold]av-mnist[/], [bold]av-digits[/]: audio + image.
     [bold]manifest[/]: your own data, a table of paths, texts, labels and splits.
     [bold]mmp-arrow[/]: the arrow files of MMP's and DCP's make_arrow.py.
-    [bold]cav-mae-json[/]: lists as CAV-MAE and Prompt the Missing keep them.
+    [bold]cav-mae-json[/]: lists in the JSON of CAV-MAE and Prompt the Missing.
     [bold]hf[/]: a folder or repository id that Hugging Face's datasets opens.
 
         mmrobust data prepare manifest --source pets/manifest.csv --out data/pets
@@ -105,14 +79,11 @@ def prepare(
         "label": label_column,
         "split": split_column,
     }
-    named = [role for role, column in columns.items() if column is not None]
-    settings: dict[str, tuple[str, Any]] = {  # parameter of the preparer → the flag that sets it, its value
+    columns = {role: column for role, column in columns.items() if column is not None}
+    flags: dict[str, tuple[str, Any]] = {  # parameter of a preparer → its flag, and the value given
         "source": ("--source", source),
         "allow_incomplete": ("--allow-incomplete", allow_incomplete or None),
-        "plots": (
-            "--each-plot" if each_plot else "--single-plot",
-            "each" if each_plot else "first" if single_plot else None,
-        ),
+        "plots": ("--each-plot", "each") if each_plot else ("--single-plot", "first" if single_plot else None),
         "test_file": ("--test-file", test_file),
         "name": ("--name", name),
         "task": ("--task", task),
@@ -121,32 +92,34 @@ def prepare(
         "label_csv": ("--label-csv", label_csv),
         "media_root": ("--media-root", media_root),
         "subset": ("--subset", subset),
-        "columns": (f"--{named[0]}-column" if named else "--label-column …", {r: columns[r] for r in named} or None),
+        "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
-    _prepare(data, out, limit, settings)
+    _prepare(data, out, limit, flags)
 
 
-def _prepare(name: str, out: Path, limit: int | None, settings: dict[str, tuple[str, Any]]) -> None:
-    """Call the preparer ``name`` with the settings that were given, where it takes them, and print the result."""
+def _prepare(name: str, out: Path, limit: int | None, flags: dict[str, tuple[str, Any]]) -> None:
+    """Call the preparer ``name`` with the flags that were given, and print the sizes of the splits.
+
+    Raises:
+        UsageError: the preparer does not take one of the flags, or needs a source.
+    """
     from mmrobust.data.prepare import PREPARERS, ManifestColumns
 
     if name not in PREPARERS:
         raise unknown_name("data set", name, PREPARERS)
     preparer = PREPARERS[name]
-    accepted = inspect.signature(preparer.prepare).parameters
-    arguments: dict[str, Any] = {"out": out, "limit": limit, "progress": console.progress_bar}
-    if preparer.source is not None and settings["source"][1] is None:
+    given = {parameter: value for parameter, (_, value) in flags.items() if value is not None}
+    if preparer.source is not None and "source" not in given:
         raise UsageError(f"{name} needs --source: {preparer.source}")
-    for parameter, (flag, value) in settings.items():
-        if value is None:
-            continue
+    accepted = preparer.settings if preparer.source is None else ("source", "allow_incomplete", *preparer.settings)
+    for parameter in given:
         if parameter not in accepted:
-            known = ", ".join(flag for parameter, (flag, _) in settings.items() if parameter in accepted)
-            raise UsageError(f"{name} takes no {flag}; it takes {known or 'only --out and --limit'}")
-        arguments[parameter] = ManifestColumns(**value) if parameter == "columns" else value
-    if "remark" in accepted:
-        arguments["remark"] = console.remark
-    info = preparer.prepare(**arguments)
+            known = ", ".join(flag for parameter, (flag, _) in flags.items() if parameter in accepted)
+            raise UsageError(f"{name} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
+    if "columns" in given:
+        given["columns"] = ManifestColumns(**given["columns"])
+    paths = [given.pop("source"), out] if "source" in given else [out]
+    info = preparer(*paths, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
     for split, samples in info.splits.items():
         console.out().print(f"{split:<10} {samples:>7,} samples   {out}", markup=False)
     for reason, samples in info.left_out.items():

@@ -26,15 +26,15 @@ from mmrobust.errors import DataError, unknown_name
 from mmrobust.storage.parquet import checked, open_parquet, reading
 
 Positions = npt.NDArray[np.int64]
-"""Places of samples in a split, counted from 0."""
+"""Positions of samples in a split, counted from 0."""
 
 ROW_GROUPS_BYTES = 16 * 2**20
-"""How much of a split stays in memory as it lies in the file: the row groups that were read last."""
+"""Memory for the row groups of a split that were read last, as stored in the file."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row as it lies in the file: media still encoded, ``None`` where a modality is naturally missing."""
+    """One row of a split: media still encoded, ``None`` where a modality is naturally missing."""
 
     id: str
     label: tuple[int, ...]
@@ -43,14 +43,14 @@ class Sample:
     audio: bytes | None = field(default=None, repr=False)
     text: str | None = None
     origin: str = ""
-    """Where it lies (file, row), for messages."""
+    """Folder, split and row, for messages."""
 
 
 class Dataset:
     """A canonical data set on disk.
 
     Raises:
-        DataError: the folder is none.
+        DataError: the folder is not a data set.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,7 +62,7 @@ class Dataset:
 
         Raises:
             UsageError: no such split.
-            DataError: it is empty, or its files do not agree with ``dataset.json``.
+            DataError: it is empty, or its files disagree with ``dataset.json``.
         """
         if name not in self.info.splits:
             raise unknown_name(f"split of {self.folder}", name, self.info.splits)
@@ -70,18 +70,18 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that are there."""
+        """The names of the splits."""
         return tuple(self.info.splits)
 
 
 class Split:
-    """One split: ids, labels and natural cases in memory, media read from Parquet row groups as they are asked for."""
+    """One split: ids, labels and natural cases in memory; media are read from Parquet row groups when asked for."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset, self.info, self.name = dataset, dataset.info, name
         self.files = sorted(dataset.folder.glob(f"{name}-*.parquet"))
         self._files = [_open(file, self.info) for file in self.files]
-        self._groups = [  # (file, row group, first row of the split, rows)
+        self._groups = [  # (file, row group, number of rows)
             (file, group, file.metadata.row_group(group).num_rows)
             for file in self._files
             for group in range(file.metadata.num_row_groups)
@@ -94,7 +94,7 @@ class Split:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
         self._recent: OrderedDict[int, pa.Table] = OrderedDict()
         self._rows = np.arange(rows)  # position → row of the files
-        self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → whether it is, of each row of the files
+        self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → for each row of the files
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -105,12 +105,9 @@ class Split:
         column = self._column("id")["id"]
         ids: list[str] = column.to_pylist()
         if column.null_count or len(set(ids)) < len(ids):
-            twice = (
-                "a sample has no id"
-                if column.null_count
-                else f"id '{Counter(ids).most_common(1)[0][0]}' is there twice"
-            )
-            raise DataError(f"{self.dataset.folder}: split '{self.name}': {twice}; prepare the data set again")
+            repeated = f"id '{Counter(ids).most_common(1)[0][0]}' appears twice"
+            problem = "a sample has no id" if column.null_count else repeated
+            raise DataError(f"{self.dataset.folder}: split '{self.name}': {problem}; prepare the data set again")
         return tuple(ids[row] for row in self._rows.tolist())
 
     @functools.cached_property
@@ -128,20 +125,20 @@ class Split:
 
     @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Modality → whether each sample has it [N]. Reads no media: null counts, then paths, say enough."""
+        """Modality → whether each sample has it [N]. Reads null counts and paths, no media."""
         return {modality: self._present(modality)[self._rows] for modality in self.info.modalities}
 
     @functools.cached_property
     def sample_bytes(self) -> float:
-        """How large a sample is in the files, on average."""
+        """Average size of a sample in the files."""
         sizes = [file.metadata.row_group(group).total_byte_size for file, group, _ in self._groups]
         return float(max(1, sum(sizes)) / int(self._starts[-1]))
 
     def natural_cases(self, modalities: Sequence[str]) -> tuple[Case, ...] | None:
-        """The case each sample is in by nature, for a model of these modalities; ``None`` where all are complete.
+        """The natural case of each sample for a model of these modalities; ``None`` where all are complete.
 
         Raises:
-            DataError: a sample that has none of the modalities, named.
+            DataError: a sample has none of the modalities; names it.
         """
         present = np.stack([self.presence[m] for m in modalities])
         if present.all():
@@ -155,39 +152,39 @@ class Split:
         )
 
     def without(self, positions: Collection[int]) -> Split:
-        """The split as if the samples at these positions were not there.
+        """The split without the samples at these positions.
 
         Raises:
-            DataError: nothing is left.
+            DataError: no sample is left.
         """
         if len(positions) == len(self):
             raise DataError(f"{self.dataset.folder}: no sample of split '{self.name}' can be used")
         chosen = copy.copy(self)
         chosen._rows = np.delete(self._rows, sorted(positions))
-        return chosen._anew()
+        return chosen._reset()
 
-    def lacking(self, unusable: Mapping[str, Collection[int]]) -> Split:
-        """The split as if the samples at these positions lacked the modality by nature: modality → positions."""
+    def with_missing(self, unusable: Mapping[str, Collection[int]]) -> Split:
+        """The split with further naturally missing modalities: modality → positions of the samples."""
         chosen = copy.copy(self)
         for modality, positions in unusable.items():
             flags = np.array(self._unusable.get(modality, np.zeros(int(self._starts[-1]), dtype=bool)))
             flags[self._rows[sorted(positions)]] = True
             chosen._unusable = {**chosen._unusable, modality: flags}
-        return chosen._anew()
+        return chosen._reset()
 
-    def forget(self) -> None:
-        """Drop the media that are kept in memory, where they will not be asked for again soon."""
+    def release(self) -> None:
+        """Drop the row groups in memory, when the split will not be needed for a while."""
         self._recent.clear()
 
-    def _anew(self) -> Split:
-        """Itself, with nothing remembered of what was copied."""
+    def _reset(self) -> Split:
+        """Clear what was computed for the split that this one was copied from."""
         for name in ("ids", "labels", "presence"):
             self.__dict__.pop(name, None)
         self._recent = OrderedDict()
         return self
 
     def read(self, positions: Sequence[int] | Positions) -> list[Sample]:
-        """The samples at these positions, in that order. However they lie, each row group is read once.
+        """The samples at these positions, in that order. Each row group is read once, whatever the order.
 
         Raises:
             DataError: a part of the file is damaged.
@@ -205,7 +202,7 @@ class Split:
 
     @property
     def row_groups(self) -> int:
-        """How many row groups the split's files have."""
+        """Number of row groups in the split's files."""
         return len(self._groups)
 
     def rows_of_group(self, group: int) -> range:
@@ -214,7 +211,7 @@ class Split:
         return range(first, last)
 
     def read_row_group(self, group: int) -> Iterator[Sample]:
-        """The samples of row group ``group``, which is kept in memory no longer than they are asked for.
+        """The samples of row group ``group``, which is not kept in memory afterwards.
 
         Raises:
             DataError: its part of the file is damaged.
@@ -223,7 +220,7 @@ class Split:
         return (self._sample(table, row - int(self._starts[group]), row) for row in rows)
 
     def _sample(self, table: pa.Table, index: int, row: int) -> Sample:
-        """The sample in ``row`` of the files, ``index`` in the ``table`` of its row group."""
+        """The sample in ``row`` of the files, which is row ``index`` in the ``table`` of its row group."""
         values: dict[str, Any] = {
             name: None if name in self._unusable and self._unusable[name][row] else table[name][index].as_py()
             for name in table.column_names
@@ -237,7 +234,7 @@ class Split:
         )
 
     def _row_group(self, index: int) -> pa.Table:
-        """A row group, from those that were read last, or from the file."""
+        """A row group, from memory or from the file."""
         if index in self._recent:
             self._recent.move_to_end(index)
             return self._recent[index]
@@ -248,18 +245,14 @@ class Split:
         return table
 
     def _table(self, index: int) -> pa.Table:
-        """A row group, from the file."""
+        """Read a row group from the file."""
         file, group, _ = self._groups[index]
         first, last = self._starts[index], self._starts[index + 1] - 1
         with reading(f"{self.dataset.folder} ({self.name}, rows {first} to {last})"):
             return checked(file.read_row_group(group))
 
     def _column(self, name: str) -> pa.Table:
-        """One column of the whole split, as a table.
-
-        Raises:
-            DataError: a part of a file is damaged.
-        """
+        """Read one column of the whole split, as a table."""
         with reading(f"{self.dataset.folder} ({self.name}, column {name})"):
             return checked(pa.concat_tables(file.read(columns=[name]) for file in self._files))
 
@@ -275,19 +268,15 @@ class Split:
 
 
 def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
-    """``file`` opened, after a look at its columns.
-
-    Raises:
-        DataError: no Parquet, or other columns or types than ``info`` asks for.
-    """
+    """Open ``file``, and check that it is Parquet with the columns and types that ``info`` demands."""
     expected = parquet_schema(info.modalities, info.classes, info.task)
-    # Not mapped: what was read once would count as memory for ever.
+    # Not memory-mapped: pages that were read once would keep counting as memory.
     opened = open_parquet(file, "split of a data set", "prepare the data set again")
     names = opened.schema_arrow.names
     for column in expected:
         if names.count(column.name) != 1:
-            said = "no" if column.name not in names else "more than one"
-            raise DataError(f"{file}: {said} column '{column.name}'; a data set has {', '.join(expected.names)}")
+            found = "no" if column.name not in names else "more than one"
+            raise DataError(f"{file}: {found} column '{column.name}'; a data set has {', '.join(expected.names)}")
         kind = opened.schema_arrow.field(column.name).type
         if kind != column.type:
             raise DataError(f"{file}: column '{column.name}' is {kind}, not {column.type}")
@@ -295,5 +284,5 @@ def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
 
 
 def _members(label: Any) -> tuple[Any, ...]:
-    """The class, or the classes, that a cell of the column ``label`` holds."""
+    """The class, or the classes, in a cell of the column ``label``."""
     return tuple(label) if isinstance(label, list) else (label,)

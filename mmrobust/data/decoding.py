@@ -1,13 +1,16 @@
-"""Decoding: encoded media, as they lie in a data set, into pictures and waveforms.
+"""Decoding: from the encoded media of a data set to pictures and waveforms.
 
-Every failure is one :class:`DataError` that names where the bytes came from, whatever the library underneath says.
+Every failure is one :class:`DataError` that names where the bytes came from, whatever the library underneath raises.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +19,21 @@ from PIL import Image, UnidentifiedImageError
 
 from mmrobust.errors import DataError
 
-MAX_PIXELS = 100_000_000
-"""A larger picture is taken for damage or an attack, not decoded: it would fill the memory of a worker."""
+if TYPE_CHECKING:
+    from mmrobust.data.dataset import Sample, Split
 
-MOST_SECONDS = 3600
-"""A longer recording is taken for damage or an attack as well: its filter bank would fill the memory."""
-MOST_SAMPLES = 100_000_000
-"""Of all channels together."""
+MAX_PIXELS = 100_000_000
+"""A larger picture is refused as damage or an attack: decoding it would fill the memory of a worker."""
+
+MAX_SECONDS = 3600
+"""A longer recording is refused for the same reason: its filter bank would fill the memory."""
+MAX_AUDIO_SAMPLES = 100_000_000
+"""Limit for all channels together."""
 RATES = (1_000, 1_000_000)
-"""Hz, the least and the most. Beyond them, resampling turns a small file into gigabytes."""
+"""Lowest and highest sampling rate in Hz. Beyond them, resampling turns a small file into gigabytes."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DIB")
-"""Formats that pictures may have, by Pillow's names. It knows more, among them EPS, which it gives to Ghostscript."""
+"""Formats that pictures may have, by Pillow's names. Pillow reads more, such as EPS, which it hands to Ghostscript."""
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation → what turns the stored picture upright
@@ -44,21 +50,20 @@ _UPRIGHT = {  # EXIF orientation → what turns the stored picture upright
 def decode_image(data: bytes, origin: str) -> Image.Image:
     """Decode the picture in ``data``, upright, in mode RGB.
 
-    Transparency is composited over white, 16-bit greys are scaled to 8 bit, palettes and CMYK are converted, EXIF
-    rotation is applied; of an animation, the first frame counts.
+    Transparency is composited over white, 16-bit greys are scaled to 8 bit, palettes and CMYK are converted, and EXIF
+    rotation is applied. Of an animation, the first frame is taken.
 
     Args:
         data: an encoded picture, in one of :data:`FORMATS`.
         origin: where the bytes lie (sample, file), for the message.
 
     Raises:
-        DataError: the bytes are empty, truncated or broken, no picture, or one of over :data:`MAX_PIXELS`.
-
+        DataError: the bytes are empty, truncated, broken or not a picture, or it has over :data:`MAX_PIXELS`.
     """
     if not data:
         raise DataError(f"{origin}: the picture is empty (0 bytes)")
     try:
-        # Pillow warns of odd EXIF data, palettes and sizes; each is handled here, or raised as an error below.
+        # Pillow warns of odd EXIF data, palettes and sizes. All are handled here, or raised as an error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -67,14 +72,13 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
                         f"{origin}: the picture has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"
                     )
                 image.load()
-                return _upright(_rgb(image), _orientation(image))
+                turn = _UPRIGHT.get(_orientation(image))
+                return _rgb(image) if turn is None else _rgb(image).transpose(turn)
     except DataError:
         raise
     except UnidentifiedImageError as cause:
-        raise DataError(f"{origin}: is no picture in a format that can be read") from cause
-    except (
-        Exception
-    ) as cause:  # a broken file makes Pillow's decoders raise nearly anything: SyntaxError, struct.error …
+        raise DataError(f"{origin}: is not a picture in a format that can be read") from cause
+    except Exception as cause:  # on broken files Pillow's decoders raise nearly anything: SyntaxError, struct.error …
         raise DataError(f"{origin}: the picture cannot be read ({_reason(cause)})") from cause
 
 
@@ -96,22 +100,17 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1 (upright) where there is none."""
+    """The EXIF orientation; 1 (upright) where there is none."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # broken EXIF data say nothing about the pixels
+    except Exception:  # broken EXIF data do not affect the pixels
         return 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
 def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int]:
-    """Decode the recording in ``data``: mono (the mean of the channels), at its own rate.
+    """Decode the recording in ``data`` to mono (the mean of the channels), at its own rate.
 
-    Of a file cut off in the middle, what is there is read: headers of streamed recordings often promise more.
+    A file cut off in the middle is read as far as it goes: headers of streamed recordings often promise more.
 
     Args:
         data: an encoded recording, in any format that libsndfile reads (WAV, FLAC, OGG, MP3 …).
@@ -121,26 +120,25 @@ def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int
         The samples [n] in −1 … 1 (n ≥ 1), and the rate in Hz.
 
     Raises:
-        DataError: the bytes are no recording, or one without samples, with samples that are not finite, of an absurd
-            rate, or of over an hour.
-
+        DataError: the bytes are not a recording, or it has no samples, samples that are not finite, a rate outside
+            :data:`RATES`, or a length of over an hour.
     """
     if not data:
         raise DataError(f"{origin}: the recording is empty (0 bytes)")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate = int(sound.samplerate)
-            most = min(MOST_SECONDS * rate, MOST_SAMPLES // max(1, sound.channels))
-            # Not as many as the header promises: it may promise anything.
+            most = min(MAX_SECONDS * rate, MAX_AUDIO_SAMPLES // max(1, sound.channels))
+            # Never trust the number of samples in the header.
             channels = sound.read(most + 1, dtype="float32", always_2d=True)  # [n, channels]
-    except Exception as cause:  # LibsndfileError mostly, but headers that lie raise others
+    except Exception as cause:  # mostly LibsndfileError, but wrong headers raise others
         raise DataError(f"{origin}: the recording cannot be read ({_reason(cause)})") from cause
     if not channels.size:
         raise DataError(f"{origin}: the recording is empty (0 samples)")
     if not RATES[0] <= rate <= RATES[1]:
         raise DataError(f"{origin}: the recording's rate is {rate:,} Hz, not from {RATES[0]:,} to {RATES[1]:,}")
     if len(channels) > most:
-        raise DataError(f"{origin}: the recording is longer than an hour, or than {MOST_SAMPLES:,} samples")
+        raise DataError(f"{origin}: the recording is longer than an hour, or than {MAX_AUDIO_SAMPLES:,} samples")
     waveform: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(waveform).all():
         raise DataError(f"{origin}: the recording holds NaN or infinite samples")
@@ -148,11 +146,10 @@ def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int
 
 
 def resample(waveform: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:
-    """``waveform`` [n] of ``rate`` Hz at ``target_rate`` Hz [⌈n · target_rate / rate⌉], by a polyphase filter.
+    """Resample ``waveform`` [n] from ``rate`` to ``target_rate`` Hz [⌈n · target_rate / rate⌉], by a polyphase filter.
 
     Raises:
-        ValueError: a rate that is not positive.
-
+        ValueError: a rate is not positive.
     """
     if rate <= 0 or target_rate <= 0:
         raise ValueError(f"rates of {rate} Hz and {target_rate} Hz: both must be positive")
@@ -166,7 +163,54 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, target_rate: int) -> 
 
 
 def _reason(cause: Exception) -> str:
-    """Repeat what a decoder said, without the address of the buffer that it read from."""
-    said = str(cause).split("<_io.BytesIO")[0].strip(" :")
-    said = said.removeprefix("Error opening").strip(" :") if said.startswith("Error opening") else said
-    return said or type(cause).__name__
+    """The message of a decoder, without the address of the buffer that it read from."""
+    message = str(cause).split("<_io.BytesIO")[0].strip(" :")
+    return message.removeprefix("Error opening").strip(" :") or type(cause).__name__
+
+
+DECODERS: Mapping[str, Callable[[bytes, str], Any]] = {"image": decode_image, "audio": decode_audio}
+
+
+def decode(sample: Sample, modality: str) -> Any:
+    """Decode one modality of a sample to what a processor takes: ``PIL.Image``, ``str`` or (waveform, rate in Hz).
+
+    Raises:
+        DataError: it cannot be decoded; names the sample.
+    """
+    if modality == "text":
+        return sample.text
+    origin = f"sample '{sample.id}' of {sample.origin}"
+    media = getattr(sample, modality)
+    if media is None:
+        raise DataError(f"{origin}: its {modality} has a path but no bytes; prepare the data set again")
+    return DECODERS[modality](media, origin)
+
+
+class SplitRecordings:
+    """The recordings of a split, of which babble is made: see :class:`mmrobust.degradations.keys.Recordings`.
+
+    They are those of the whole split, so that a shard of it, or its first samples alone, draw the same ones.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    @functools.cached_property
+    def _position(self) -> dict[str, int]:
+        present = self._split.presence.get("audio", np.zeros(0, dtype=np.bool_))
+        return {self._split.ids[position]: int(position) for position in np.flatnonzero(present)}
+
+    @functools.cached_property
+    def ids(self) -> Sequence[str]:
+        """The ids of the samples that have a recording, sorted."""
+        return sorted(self._position)
+
+    def read(self, sample_id: str, rate: int) -> npt.NDArray[np.float32]:
+        """The waveform [n] of a sample, n ≥ 1, at ``rate`` Hz.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        (sample,) = self._split.read([self._position[sample_id]])
+        waveform, own_rate = decode(sample, "audio")
+        return resample(waveform, own_rate, rate)

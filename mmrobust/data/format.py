@@ -1,4 +1,4 @@
-"""What a canonical data set says of itself: ``dataset.json``, and the schema of its Parquet files."""
+"""The format of a canonical data set: ``dataset.json``, and the schema of its Parquet files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mmrobust.storage.files import read_json
 from mmrobust.storage.tasks import TASK_METRICS, TASKS
 
 FORMAT_VERSION = 2
-"""2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; a folder of format 1 is read as before."""
+"""Format 2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``. Folders of format 1 are still read."""
 INFO_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What ``dataset.json`` says.
+    """The content of ``dataset.json``.
 
     Raises:
-        DataError: a field that contradicts the format.
+        DataError: a field contradicts the format.
     """
 
     name: str
@@ -36,17 +36,17 @@ class DatasetInfo:
     task: str
     headline_metric: str
     splits: dict[str, int]
-    """Rows of each split."""
+    """Number of rows of each split."""
     fingerprint: str
     """Hash over every id, label and byte of every split."""
     licence: str = "unknown"
     source: str = "unknown"
     left_out: dict[str, int] = field(default_factory=dict)
-    """Why samples of the source were left out when it was prepared, and how many."""
+    """Reason → number of samples of the source that were left out when it was prepared."""
     notes: tuple[str, ...] = ()
-    """What a reader of results on this data set should know: sizes other than the release's, choices that were made."""
+    """What readers of results on this data set should know: sizes other than the release's, choices that were made."""
     files: dict[str, str] = field(default_factory=dict)
-    """The annotation files that decided what is in it, each with its SHA-256."""
+    """The annotation files that it was made from, each with its SHA-256."""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -71,10 +71,10 @@ class DatasetInfo:
 
     @classmethod
     def read(cls, folder: Path) -> DatasetInfo:
-        """The ``dataset.json`` of ``folder``.
+        """Read the ``dataset.json`` of ``folder``.
 
         Raises:
-            DataError: no such folder or file, or one that is not of this format.
+            DataError: there is no such folder or file, or it does not have this format.
         """
         if not folder.is_dir():
             raise DataError(
@@ -115,10 +115,14 @@ def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str)
 
 
 def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The modalities a model is to use on this data set: the wanted ones, else the data set's two, else image + text.
+    """The modalities that a model uses on this data set.
+
+    Args:
+        info: the data set.
+        wanted: modalities that were asked for; ``None``: the data set's, or image and text where it has more than two.
 
     Raises:
-        UsageError: a wanted modality that the data set does not have.
+        UsageError: the data set does not have one that was asked for, or one is named twice.
     """
     if wanted is None:
         return info.modalities if len(info.modalities) <= 2 else ("image", "text")
@@ -131,10 +135,10 @@ def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[
 
 
 def choose_task(task: str | None, headline_metric: str | None, usual: str) -> tuple[str, str]:
-    """The task, by default the ``usual`` one, and its headline metric, by default the task's.
+    """The task (default: the ``usual`` one) and its headline metric (default: the first of the task's metrics).
 
     Raises:
-        UsageError: an unknown task, or a metric that is none of the task's.
+        UsageError: the task is unknown, or the metric is not one of the task's.
     """
     task = task or usual
     if task not in TASKS:

@@ -1,7 +1,7 @@
-"""From Parquet to a backbone's tensors, ahead of whoever needs them: read in windows, decoded in worker processes.
+"""Loading: from Parquet to a backbone's tensors, ahead of use, read in windows and decoded in worker processes.
 
-What is asked for decides what comes out, and in which order; neither the number of workers nor the size of anything
-here changes a bit of it.
+The requests alone decide what comes out, and in which order: neither the number of workers nor any size here changes a
+single bit of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.data.dataset import Sample, Split
-from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.decoding import decode
 from mmrobust.errors import DataError, MmrobustError, UsageError
 from mmrobust.runtime.machine import available_cores
 from mmrobust.runtime.workers import WorkerLost, Workers
@@ -25,35 +25,36 @@ if TYPE_CHECKING:
 
     from mmrobust.data.processor import Processor
 
-Wanted = Mapping[int, Collection[str]]
-"""Position of a sample → the modalities of it that are wanted."""
+Request = Mapping[int, Collection[str]]
+"""Position of a sample → the modalities of it to load."""
 Encoded = dict[tuple[int, str], "Tensor"]
 """(position, modality) → tensor."""
 
-_Value = npt.NDArray[Any] | MmrobustError
-_Found = dict[tuple[int, str], _Value]
-_Pairs = Sequence[tuple[Sample, Sequence[str]]]
+_Task = Sequence[tuple[Sample, Sequence[str]]]
+"""Samples, each with the modalities to encode."""
+_Result = npt.NDArray[Any] | MmrobustError
+"""An encoded modality of a sample, or why it cannot be encoded."""
 
-PIECE_SAMPLES = 32
-"""What one worker is given at a time."""
+CHUNK_SAMPLES = 32
+"""Samples that a worker is given at a time."""
+CHUNKS_AHEAD = 2
+"""Chunks that are ready or in progress for each worker."""
 WINDOW_BYTES = 16 * 2**20
-"""Samples, as they lie in the file, that are read at a time: in random order, every row group once for all of them."""
-PIECES_AHEAD = 2
-"""How many pieces lie ready or in work for each worker."""
+"""Bytes of samples, as stored in the file, that are read at a time. Within a window each row group is read once."""
 FEW_SAMPLES = 2048
-"""Splits of fewer are decoded before worker processes have started."""
-MOST_WORKERS = 8
+"""A smaller split is decoded before worker processes would have started."""
+MAX_WORKERS = 8
 
 _processor: Processor | None = None
-"""In a worker process: what encodes."""
+"""The processor of a worker process."""
 
 
-class _Piece(NamedTuple):
-    """A part of what is wanted."""
+class _Chunk(NamedTuple):
+    """Part of a request."""
 
-    wanted: Wanted
+    request: Request
     last: bool
-    """Whether the request that it is of ends with it."""
+    """Whether it is the last part."""
 
 
 class Loader:
@@ -61,34 +62,34 @@ class Loader:
 
     Args:
         split: the samples.
-        processor: the backbone's; without one, samples can only be checked.
-        workers: processes that decode; 0: this one does.
+        processor: the backbone's; ``None``: samples can only be checked.
+        workers: number of processes that decode; 0: this process does.
     """
 
     def __init__(self, split: Split, processor: Processor | None, workers: int = 0) -> None:
         self.split, self.processor, self.workers = split, processor, workers
-        self._pool: Workers[_Pairs, list[_Value]] | None = None
+        self._pool: Workers[_Task, list[_Result]] | None = None
 
-    def load(self, requests: Iterable[Wanted]) -> Iterator[Encoded]:
-        """The tensors of each request, request by request. With workers, of the next ones too.
+    def load(self, requests: Iterable[Request]) -> Iterator[Encoded]:
+        """Yield the tensors of each request. Workers meanwhile load those of the next ones.
 
         Raises:
-            DataError: a sample that cannot be read or decoded, named; or a worker was killed.
+            DataError: a sample cannot be read or decoded (names it), or a worker was killed.
         """
         import torch
 
-        for found in self._requests(requests):
+        for results in self._results(requests):
             encoded = {}
-            for key, value in found.items():
-                if isinstance(value, MmrobustError):
-                    raise value
-                encoded[key] = torch.from_numpy(value)
+            for key, result in results.items():
+                if isinstance(result, MmrobustError):
+                    raise result
+                encoded[key] = torch.from_numpy(result)
             yield encoded
 
-    def check(self, requests: Iterable[Wanted]) -> Iterator[dict[tuple[int, str], MmrobustError]]:
-        """What of each request cannot be decoded, and why: (position, modality) → error."""
-        for found in self._requests(requests):
-            yield {key: value for key, value in found.items() if isinstance(value, MmrobustError)}
+    def check(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], MmrobustError]]:
+        """Yield what cannot be decoded of each request: (position, modality) → error."""
+        for results in self._results(requests):
+            yield {key: result for key, result in results.items() if isinstance(result, MmrobustError)}
 
     def close(self) -> None:
         """End the workers."""
@@ -96,131 +97,107 @@ class Loader:
             self._pool.close()
             self._pool = None
 
-    def _read(self, pieces: Iterable[_Piece]) -> Iterator[tuple[_Piece, list[Sample]]]:
-        """Each piece with its samples, read a window at a time."""
-        most, window, size = max(1, int(WINDOW_BYTES / self.split.sample_bytes)), list[_Piece](), 0
-        for piece in pieces:
-            if window and size + len(piece.wanted) > most:
-                yield from self._window(window)
-                window, size = [], 0
-            window.append(piece)
-            size += len(piece.wanted)
-        yield from self._window(window)
-
-    def _window(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, list[Sample]]]:
-        positions = sorted({position for piece in pieces for position in piece.wanted})
-        samples = dict(zip(positions, self.split.read(positions), strict=True))
-        return ((piece, [samples[position] for position in piece.wanted]) for piece in pieces)
-
-    def _requests(self, requests: Iterable[Wanted]) -> Iterator[_Found]:
-        """What becomes of all that is wanted, request by request."""
-        found: _Found = {}
-        for piece, values in self._worked(self._read(_pieces(requests))):
-            keys = ((position, modality) for position, modalities in piece.wanted.items() for modality in modalities)
-            found |= zip(keys, values, strict=True)
-            if piece.last:
+    def _results(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], _Result]]:
+        """Yield the results of each request: (position, modality) → result."""
+        found: dict[tuple[int, str], _Result] = {}
+        for chunk, results in self._encoded(self._tasks(_chunks(requests))):
+            keys = ((position, modality) for position, modalities in chunk.request.items() for modality in modalities)
+            found |= zip(keys, results, strict=True)
+            if chunk.last:
                 yield found
                 found = {}
 
-    def _worked(self, pieces: Iterator[tuple[_Piece, list[Sample]]]) -> Iterator[tuple[_Piece, list[_Value]]]:
-        """Each piece with what becomes of it, in this process or in the workers."""
+    def _tasks(self, chunks: Iterable[_Chunk]) -> Iterator[tuple[_Chunk, _Task]]:
+        """Read the samples of the chunks, a window at a time."""
+        most, window, size = max(1, int(WINDOW_BYTES / self.split.sample_bytes)), list[_Chunk](), 0
+        for chunk in chunks:
+            if window and size + len(chunk.request) > most:
+                yield from self._read_window(window)
+                window, size = [], 0
+            window.append(chunk)
+            size += len(chunk.request)
+        yield from self._read_window(window)
+
+    def _read_window(self, chunks: Sequence[_Chunk]) -> Iterator[tuple[_Chunk, _Task]]:
+        positions = sorted({position for chunk in chunks for position in chunk.request})
+        samples = dict(zip(positions, self.split.read(positions), strict=True))
+        return ((chunk, [(samples[p], tuple(some)) for p, some in chunk.request.items()]) for chunk in chunks)
+
+    def _encoded(self, tasks: Iterator[tuple[_Chunk, _Task]]) -> Iterator[tuple[_Chunk, list[_Result]]]:
+        """Carry out the tasks in order, in this process or in the workers."""
         if not self.workers:
-            yield from ((piece, encode(self.processor, _pairs(piece, samples))) for piece, samples in pieces)
+            yield from ((chunk, _encode(self.processor, task)) for chunk, task in tasks)
             return
-        pool = self._workers()
-        waiting: deque[tuple[_Piece, int]] = deque()
+        if self._pool is None:
+            self._pool = Workers(_encode_in_worker, self.workers, functools.partial(_start_worker, self.processor))
+        waiting: deque[tuple[_Chunk, int]] = deque()
         try:
             while True:
-                while len(waiting) < PIECES_AHEAD * self.workers and (following := next(pieces, None)) is not None:
-                    piece, samples = following
-                    waiting.append((piece, pool.give(_pairs(piece, samples))))
+                while len(waiting) < CHUNKS_AHEAD * self.workers and (following := next(tasks, None)) is not None:
+                    chunk, task = following
+                    waiting.append((chunk, self._pool.submit(task)))
                 if not waiting:
                     return
-                piece, number = waiting.popleft()
-                yield piece, pool.result(number)
+                chunk, number = waiting.popleft()
+                yield chunk, self._pool.result(number)
         except WorkerLost as cause:
             waiting.clear()
             self.close()
             raise DataError(
-                f"{self.split.dataset.folder}: a worker that decodes samples was killed, perhaps for want of memory; "
-                "the same command with fewer --workers goes on"
+                f"{self.split.dataset.folder}: a worker that decodes samples was killed, perhaps for lack of memory; "
+                "run the same command with fewer --workers to go on"
             ) from cause
         finally:
             for _, number in waiting:
-                pool.forget(number)
-
-    def _workers(self) -> Workers[_Pairs, list[_Value]]:
-        if self._pool is None:
-            self._pool = Workers(_encode_in_worker, self.workers, functools.partial(_start_worker, self.processor))
-        return self._pool
+                self._pool.discard(number)
 
 
 def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
-    """How many processes decode. ``auto``: none where few samples are read, or where the model needs the CPU itself.
+    """The number of worker processes. ``auto``: none for few samples, or where the model itself needs the CPU.
 
     Raises:
-        UsageError: no whole number.
+        UsageError: ``text`` is neither ``auto`` nor a whole number.
     """
     if text == "auto":
-        return 0 if samples < FEW_SAMPLES or on_cpu else min(MOST_WORKERS, max(1, available_cores() - 1))
+        return 0 if samples < FEW_SAMPLES or on_cpu else min(MAX_WORKERS, max(1, available_cores() - 1))
     if not text.isdecimal():
         raise UsageError(f"--workers {text}: give a whole number, 0 for none, or auto")
     return int(text)
 
 
-def encode(processor: Processor | None, wanted: Sequence[tuple[Sample, Sequence[str]]]) -> list[_Value]:
-    """The wanted modalities of each sample, one after the other: encoded, or what is wrong with it.
+def _chunks(requests: Iterable[Request]) -> Iterator[_Chunk]:
+    for request in requests:
+        positions = sorted(request)
+        starts = range(0, max(1, len(positions)), CHUNK_SAMPLES)
+        for start in starts:
+            part = positions[start : start + CHUNK_SAMPLES]
+            yield _Chunk({position: request[position] for position in part}, last=start == starts[-1])
 
-    Args:
-        processor: what encodes; ``None``: nothing does, it is only seen whether they can be decoded.
-        wanted: samples and their modalities.
-    """
-    return [_encode_one(processor, sample, modality) for sample, modalities in wanted for modality in modalities]
+
+def _encode(processor: Processor | None, task: _Task) -> list[_Result]:
+    """Encode the modalities of the samples in order; without a processor, only check that they can be decoded."""
+    return [_encode_one(processor, sample, modality) for sample, modalities in task for modality in modalities]
 
 
-def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _Value:
+def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _Result:
     try:
         raw = decode(sample, modality)
         return np.empty(0) if processor is None else np.asarray(processor.encode(modality, raw).numpy())
     except MmrobustError as error:
         return error
-    except Exception as cause:  # a decoded input of a shape that the library's processor did not expect
+    except Exception as cause:  # the library's processor did not expect an input of this shape
         reason = " ".join(str(cause).split())[:160] or type(cause).__name__
         return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
 
 
-def decode(sample: Sample, modality: str) -> Any:
-    """One modality of a sample as a processor takes it: ``PIL.Image``, ``str`` or (waveform, rate in Hz)."""
-    origin = f"sample '{sample.id}' of {sample.origin}"
-    if modality == "text":
-        return sample.text
-    media = sample.image if modality == "image" else sample.audio
-    if media is None:
-        raise DataError(f"{origin}: its {modality} holds no bytes, a path alone; prepare the data set again")
-    return decode_image(media, origin) if modality == "image" else decode_audio(media, origin)
-
-
-def _pieces(requests: Iterable[Wanted]) -> Iterator[_Piece]:
-    for wanted in requests:
-        positions = sorted(wanted)
-        starts = range(0, max(1, len(positions)), PIECE_SAMPLES)
-        for start in starts:
-            part = positions[start : start + PIECE_SAMPLES]
-            yield _Piece({position: wanted[position] for position in part}, last=start == starts[-1])
-
-
-def _pairs(piece: _Piece, samples: Sequence[Sample]) -> _Pairs:
-    return [(sample, tuple(piece.wanted[position])) for position, sample in zip(piece.wanted, samples, strict=True)]
-
-
 def _start_worker(processor: Processor | None) -> None:
-    """What a worker process begins with: it shares the machine with the others, one thread each."""
+    """Set up a worker process: it keeps the processor, and uses one thread, since the workers share the machine."""
     import torch
 
-    global _processor  # noqa: PLW0603 (what workers are handed once, not with every piece)
+    global _processor  # noqa: PLW0603 (sent to a worker once, not with every task)
     _processor = processor
     torch.set_num_threads(1)
 
 
-def _encode_in_worker(wanted: _Pairs) -> list[_Value]:
-    return encode(_processor, wanted)
+def _encode_in_worker(task: _Task) -> list[_Result]:
+    return _encode(_processor, task)

@@ -1,7 +1,7 @@
-"""Samples that cannot be decoded: refused by default, or found first and then treated as the user wants.
+"""Samples that cannot be decoded: an error by default, or found beforehand and treated as the user wants.
 
-They are found before anything else is decided, in one pass over the split. So the missing tables, the cases and the
-counts are those of a data set that never had these samples, or that lacks what cannot be read.
+They are found before anything else happens, in one pass over the split. So missing tables, cases and counts are those
+of a data set without these samples, or in which the unreadable modalities are missing.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from mmrobust.errors import unknown_name
 from mmrobust.runtime.progress import Progress, no_progress
 
 ERROR, MISSING, SKIP = ON_BAD_SAMPLE = ("error", "missing", "skip")
-"""``error``: the first one ends the run. ``missing``: what cannot be read counts as missing by nature. ``skip``: the
-sample is left out."""
-SAMPLES = 256
-"""How many are looked at at a time."""
+"""``error``: the first one ends the run. ``missing``: a modality that cannot be read counts as naturally missing.
+``skip``: the sample is left out."""
+SAMPLES_AT_ONCE = 256
+"""Samples that are checked at a time."""
 
 
 @dataclass(frozen=True)
 class BadSamples:
-    """What was found in a split, and what became of it: a part of the provenance."""
+    """The samples of a split that cannot be decoded, and how they are treated. Part of the provenance."""
 
     policy: str = ERROR
     found: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Sample id → modality → what is wrong."""
+    """Sample id → modality → error message."""
 
     @property
     def summary(self) -> str:
-        """A line for people; empty where there are none."""
+        """One line for people; empty where there are no bad samples."""
         if not self.found:
             return ""
-        treated = "were left out" if self.policy == SKIP else "count as lacking what cannot be read"
+        treated = "were left out" if self.policy == SKIP else "count as missing what cannot be read"
         return f"{len(self.found)} samples cannot be read and {treated}, such as '{next(iter(self.found))}'"
 
-    def treated(self, split: Split) -> Split:
-        """``split`` as the policy has it.
+    def apply(self, split: Split) -> Split:
+        """Apply the policy to ``split``.
 
         Raises:
-            DataError: nothing is left.
+            DataError: no sample is left.
         """
         if not self.found:
             return split
@@ -54,18 +54,18 @@ class BadSamples:
         for sample, problems in self.found.items():
             for modality in problems:
                 unusable.setdefault(modality, []).append(position[sample])
-        return split.lacking(unusable)
+        return split.with_missing(unusable)
 
     def describe(self) -> dict[str, Any]:
-        """Policy, number, and each of them, in values that JSON can hold."""
+        """Policy, number and every bad sample, in values that JSON can hold."""
         return {"number": len(self.found), "summary": self.summary, **dataclasses.asdict(self)}
 
 
 def check_policy(policy: str) -> str:
-    """``policy`` itself, where it is one.
+    """Return ``policy``.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not one of :data:`ON_BAD_SAMPLE`.
     """
     if policy not in ON_BAD_SAMPLE:
         raise unknown_name("--on-bad-sample", policy, ON_BAD_SAMPLE)
@@ -81,19 +81,22 @@ def screen(
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> tuple[Split, BadSamples]:
-    """The split without its bad samples, or without what of them cannot be read.
+    """Find the bad samples of ``split``, and apply the policy to them.
 
     Args:
         split: the samples.
-        modalities: those that will be looked at.
-        policy: one of :data:`ON_BAD_SAMPLE`; ``error`` looks at nothing yet.
-        limit: only so many samples will be looked at, from the first.
-        workers: processes that decode.
-        progress: shows how far it is.
+        modalities: the modalities that will be read.
+        policy: one of :data:`ON_BAD_SAMPLE`; with ``error`` nothing is checked yet.
+        limit: check only the first ``limit`` samples.
+        workers: number of processes that decode.
+        progress: advanced by the number of samples checked.
+
+    Returns:
+        The split after the policy, and the bad samples.
 
     Raises:
-        UsageError: an unknown policy.
-        DataError: nothing is left; or, where it counts as missing, a sample is left with nothing at all.
+        UsageError: the policy is unknown.
+        DataError: no sample is left, or, with ``missing``, a sample has no modality left.
     """
     if check_policy(policy) == ERROR:
         return split, BadSamples()
@@ -101,20 +104,20 @@ def screen(
     size = min(len(split), limit or len(split))
     presence = {modality: split.presence[modality] for modality in modalities}
     requests = (
-        {p: [m for m in modalities if presence[m][p]] for p in range(start, min(start + SAMPLES, size))}
-        for start in range(0, size, SAMPLES)
+        {p: [m for m in modalities if presence[m][p]] for p in range(start, min(start + SAMPLES_AT_ONCE, size))}
+        for start in range(0, size, SAMPLES_AT_ONCE)
     )
     loader = Loader(split, None, workers)
     try:
         with progress("look for bad samples", size) as advance:
-            for start, problems in zip(range(0, size, SAMPLES), loader.check(requests), strict=True):
+            for start, problems in zip(range(0, size, SAMPLES_AT_ONCE), loader.check(requests), strict=True):
                 for (position, modality), problem in problems.items():
                     found.setdefault(split.ids[position], {})[modality] = str(problem)
-                advance(min(SAMPLES, size - start))
+                advance(min(SAMPLES_AT_ONCE, size - start))
     finally:
         loader.close()
     bad = BadSamples(policy, found)
-    treated = bad.treated(split)
+    screened = bad.apply(split)
     if found and policy == MISSING:
-        treated.natural_cases(modalities)  # a sample that now has nothing at all is an error here, not in the middle
-    return treated, bad
+        screened.natural_cases(modalities)  # report a sample without any modality now, not halfway through the work
+    return screened, bad

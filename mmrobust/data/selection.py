@@ -1,4 +1,4 @@
-"""The samples that an evaluation looks at: a split or the first samples of it, without those that cannot be read."""
+"""The samples that an evaluation uses: a split or its first N samples, without those that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ and after whatever interruption, they form the same batches, and so give the sam
 
 @dataclass(frozen=True)
 class SelectedSamples:
-    """The first samples of a split."""
+    """The first ``size`` samples of a split."""
 
     split: Split
     size: int
-    """How many."""
     bad: BadSamples = field(default_factory=BadSamples)
-    """Which samples of the split could not be read, and what was done about them."""
+    """The samples of the split that could not be read, and how they were treated."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -33,21 +32,21 @@ class SelectedSamples:
     def screened(
         self, modalities: Sequence[str], on_bad_sample: str, workers: int = 0, progress: Progress = no_progress
     ) -> SelectedSamples:
-        """The selection after a look at its samples: see :func:`mmrobust.data.screening.screen`.
+        """The selection after :func:`mmrobust.data.screening.screen`.
 
         Raises:
-            MmrobustError: as for :func:`mmrobust.data.screening.screen`.
+            MmrobustError: as there.
         """
         split, bad = screen(self.split, modalities, on_bad_sample, limit=self.size, workers=workers, progress=progress)
         return SelectedSamples(split, self.size - (len(self.split) - len(split)), bad)
 
 
 def select_samples(dataset: Dataset, split: str, limit: int | None = None) -> SelectedSamples:
-    """The first ``limit`` samples of a split; all of them where that is ``None``.
+    """Select the first ``limit`` samples of a split, or all of them.
 
     Raises:
-        UsageError: no such split, or a limit below one.
-        DataError: an empty split.
+        UsageError: there is no such split, or the limit is below one.
+        DataError: the split is empty.
     """
     chosen = dataset.split(split)
     if limit is not None and limit < 1:

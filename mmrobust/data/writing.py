@@ -1,10 +1,10 @@
-"""Writing a canonical data set: rows go in, a folder appears when all of them are there."""
+"""Writing a canonical data set: a folder that appears when all of its samples are written."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from mmrobust.storage.fingerprints import new_digest
 
 ROW_GROUP_ROWS = 256
 ROW_GROUP_BYTES = 8 * 2**20
-"""A row group is closed at whichever comes first, so that reading one stays cheap whatever the media."""
+"""A row group ends at whichever limit is reached first, so that reading one is cheap for any media."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SampleRow:
     """One sample to write. ``None`` where a modality is naturally missing."""
 
     split: str
@@ -31,7 +31,7 @@ class Row:
     label: tuple[int, ...]
     image: bytes | None = None
     image_path: str = ""
-    """The name under which the picture was found (kept for people; the bytes are what counts)."""
+    """Where the picture was found; for people, since only the bytes are read."""
     audio: bytes | None = None
     audio_path: str = ""
     text: str | None = None
@@ -39,7 +39,7 @@ class Row:
 
 @dataclasses.dataclass
 class Record:
-    """What is written down while preparing, for ``dataset.json``: see the fields of the same names of `DatasetInfo`."""
+    """What is recorded while preparing: the fields of the same names of :class:`DatasetInfo`."""
 
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -47,15 +47,15 @@ class Record:
 
 
 class Fingerprint:
-    """The hash of a data set: over every id, label and byte of every split, in the splits' own order."""
+    """The hash of a data set: over every id, label and byte of every split, in order."""
 
     def __init__(self, modalities: Sequence[str]) -> None:
         self._modalities = tuple(modalities)
         self._digests = {split: new_digest() for split in SPLITS}
         self._rows = dict.fromkeys(SPLITS, 0)
 
-    def add(self, split: str, row: Row | Sample) -> None:
-        """Take in the next row of ``split``: every field with its length in front, so that no two rows read alike."""
+    def add(self, split: str, row: SampleRow | Sample) -> None:
+        """Hash the next row of ``split``, each field preceded by its length, so that no two rows hash alike."""
         media = {"image": row.image, "audio": row.audio, "text": None if row.text is None else row.text.encode()}
         for part in [row.id.encode(), repr(row.label).encode(), *(media[m] for m in self._modalities)]:
             self._digests[split].update(b"-" if part is None else b"%d:" % len(part) + part)
@@ -63,7 +63,7 @@ class Fingerprint:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows of each split that has any."""
+        """Number of rows of each split that has any."""
         return {split: rows for split, rows in self._rows.items() if rows}
 
     def hexdigest(self) -> str:
@@ -86,15 +86,16 @@ class DatasetWriter:
         self.fingerprint = Fingerprint(modalities)
         self._ids: set[str] = set()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SampleRow) -> None:
         """Append ``row`` to its split.
 
         Raises:
-            DataError: an id that was there before, an unknown split, a label that is no class, or a text that is none.
+            DataError: its id is empty or used already, its split is unknown, its label is not a class, or a text cannot
+                be encoded as UTF-8.
         """
         check_characters(row.id, "a sample's id")
         if row.split not in SPLITS:
-            raise DataError(f"sample '{row.id}': split '{row.split}' is none of {', '.join(SPLITS)}")
+            raise DataError(f"sample '{row.id}': split '{row.split}' is not one of {', '.join(SPLITS)}")
         if not row.id or row.id in self._ids:
             raise DataError(f"sample id '{row.id}' is {'used twice' if row.id else 'empty'}; ids must be unique")
         if any(not 0 <= label < self._classes for label in row.label) or (
@@ -103,15 +104,14 @@ class DatasetWriter:
             raise DataError(
                 f"sample '{row.id}': label {list(row.label)} does not fit {self._classes} classes, {self._task}"
             )
-        for said, what in ((row.text, "text"), (row.image_path, "image's path"), (row.audio_path, "audio's path")):
-            check_characters(said or "", f"sample '{row.id}': its {what}")
+        for value, what in ((row.text, "text"), (row.image_path, "image's path"), (row.audio_path, "audio's path")):
+            check_characters(value or "", f"sample '{row.id}': its {what}")
         self._ids.add(row.id)
-        value: dict[str, Any] = {"id": row.id, "text": row.text}
-        value["label"] = list(row.label) if self._task == "multi-label" else row.label[0]
-        value["image"] = None if row.image is None else {"bytes": row.image, "path": row.image_path}
-        value["audio"] = None if row.audio is None else {"bytes": row.audio, "path": row.audio_path}
-        value = {name: value[name] for name in self._schema.names}
-        self._pending[row.split].append(value)
+        cells: dict[str, Any] = {"id": row.id, "text": row.text}
+        cells["label"] = list(row.label) if self._task == "multi-label" else row.label[0]
+        cells["image"] = None if row.image is None else {"bytes": row.image, "path": row.image_path}
+        cells["audio"] = None if row.audio is None else {"bytes": row.audio, "path": row.audio_path}
+        self._pending[row.split].append({name: cells[name] for name in self._schema.names})
         self._pending_bytes[row.split] += sum(len(x) for x in (row.image, row.audio, row.text) if x is not None)
         self.fingerprint.add(row.split, row)
         if len(self._pending[row.split]) >= ROW_GROUP_ROWS or self._pending_bytes[row.split] >= ROW_GROUP_BYTES:
@@ -134,17 +134,8 @@ class DatasetWriter:
             file.close()
 
 
-@contextmanager
-def _writer(folder: Path, modalities: Sequence[str], classes: Sequence[str], task: str) -> Iterator[DatasetWriter]:
-    writer = DatasetWriter(folder, modalities, classes, task)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def _read_from(source: str, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows. Where the source cannot be read, it is that which is said, and not that nothing can be written."""
+def _read_from(source: str, rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
+    """The rows. An error while reading ``source`` is reported as such, not as one of writing."""
     try:
         yield from rows
     except OSError as cause:
@@ -152,7 +143,7 @@ def _read_from(source: str, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def check_characters(value: str, what: str) -> str:
-    """``value`` itself, where it can be written as UTF-8: no lone surrogate, as odd JSON and file names bring along.
+    """Return ``value``, if it can be written as UTF-8: a lone surrogate, as in odd JSON and file names, cannot.
 
     Raises:
         DataError: it cannot; ``what`` names it.
@@ -160,14 +151,14 @@ def check_characters(value: str, what: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as cause:
-        said = value.encode("ascii", "backslashreplace").decode()[:80]
-        raise DataError(f"{what} holds half a character (a lone surrogate): '{said}'; mend the source") from cause
+        shown = value.encode("ascii", "backslashreplace").decode()[:80]
+        raise DataError(f"{what} holds half a character (a lone surrogate): '{shown}'; fix the source") from cause
     return value
 
 
 def write_dataset(
     folder: Path,
-    rows: Iterable[Row],
+    rows: Iterable[SampleRow],
     *,
     name: str,
     modalities: Sequence[str],
@@ -180,17 +171,17 @@ def write_dataset(
 ) -> DatasetInfo:
     """Write ``rows`` as the canonical data set ``folder``, which appears only when all of them are written.
 
-    Rows may come in any order of splits; within a split their order is kept. Memory does not grow with their number,
-    but for their ids. What is in ``record`` when the last row is written goes into ``dataset.json``.
+    Splits may be mixed; within a split, the order of the rows is kept. Only ids are held in memory. The ``record``, as
+    it is when the last row is written, goes into ``dataset.json``.
 
     Raises:
-        UsageError: ``folder`` holds something already.
-        DataError: a row that does not fit (see :meth:`DatasetWriter.add`), or no row at all.
+        UsageError: ``folder`` holds files already.
+        DataError: a row is invalid (see :meth:`DatasetWriter.add`), or there are no rows.
     """
     for value in (name, source, licence, *classes):
         check_characters(value, "a name, a class or the source")
     with writing(folder, "nothing of it is kept"), atomic_folder(folder, "data set") as partial:
-        with _writer(partial, modalities, classes, task) as writer:
+        with closing(DatasetWriter(partial, modalities, classes, task)) as writer:
             for row in _read_from(source, rows):
                 writer.add(row)
         written = writer.fingerprint

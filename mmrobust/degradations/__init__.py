@@ -1,11 +1,11 @@
 """Degradations: noise that is a pure function of (sample id, modality, degradation, severity, seed).
 
-Two kinds. *Common corruptions* have a name and a severity from 1 to 5 and act on decoded media (a picture, a waveform,
-a string), before the backbone's processor: one function each, and one line in :data:`CORRUPTIONS`. A *noise profile*
-draws one of its kinds for each sample; it is what a case that names no corruption is under. ``default`` is what Prompt
-the Missing's paper describes (audio shifted and masked along time, images under one of four kinds), and texts under one
-of the common corruptions. ``released`` is what its released code does: it shifts and masks the MEL axis and always
-blacks the image. Both act on the processor's tensors, except on texts.
+There are two kinds. *Common corruptions* have a name and a severity from 1 to 5 and act on decoded media (a picture, a
+waveform, a string), before the backbone's processor: one function each, and one line in :data:`CORRUPTIONS`. A *noise
+profile* draws one of its kinds of noise for each sample, where a case names no corruption. ``default`` is what Prompt
+the Missing's paper describes (audio shifted and masked along time, images with one of four kinds), with one of the
+common corruptions for texts. ``released`` is what its released code does: it shifts and masks the MEL axis and always
+blacks the image. Both act on the processor's tensors, except for texts.
 """
 
 from __future__ import annotations
@@ -29,50 +29,28 @@ SEVERITIES = (1, 2, 3, 4, 5)
 FULL, MILD = 5, 1
 """The severities of a noise profile where one modality is noisy, and where several are."""
 
-CORRUPTIONS: Mapping[str, Mapping[str, str]] = {
-    "image": {
-        "gaussian": "mmrobust.degradations.image:gaussian",
-        "shot": "mmrobust.degradations.image:shot",
-        "impulse": "mmrobust.degradations.image:impulse",
-        "blur": "mmrobust.degradations.image:blur",
-        "pixelate": "mmrobust.degradations.image:pixelate",
-        "jpeg": "mmrobust.degradations.image:jpeg",
-        "brightness": "mmrobust.degradations.image:brightness",
-        "contrast": "mmrobust.degradations.image:contrast",
-        "occlusion": "mmrobust.degradations.image:occlusion",
-        "black": "mmrobust.degradations.image:black",
-    },
-    "audio": {
-        "gaussian": "mmrobust.degradations.audio:gaussian",
-        "babble": "mmrobust.degradations.audio:babble",
-        "time-shift": "mmrobust.degradations.audio:time_shift",
-        "time-mask": "mmrobust.degradations.audio:time_mask",
-        "clipping": "mmrobust.degradations.audio:clipping",
-        "band-pass": "mmrobust.degradations.audio:band_pass",
-        "silence": "mmrobust.degradations.audio:silence",
-    },
-    "text": {
-        "character-slips": "mmrobust.degradations.text:character_slips",
-        "word-drop": "mmrobust.degradations.text:word_drop",
-        "truncation": "mmrobust.degradations.text:truncation",
-        "ocr": "mmrobust.degradations.text:ocr",
-        "empty": "mmrobust.degradations.text:empty",
-    },
-}
-"""Modality → name → function of (picture, recording or text; severity; draws) → the same, degraded."""
 
-ENCODED: Mapping[str, str] = {
-    "audio-gaussian": "mmrobust.degradations.ptm:audio_gaussian",
-    "time-shift": "mmrobust.degradations.ptm:time_shift",
-    "time-mask": "mmrobust.degradations.ptm:time_mask",
-    "mel-shift": "mmrobust.degradations.ptm:mel_shift",
-    "mel-mask": "mmrobust.degradations.ptm:mel_mask",
-    "image-gaussian": "mmrobust.degradations.ptm:image_gaussian",
-    "box-blur": "mmrobust.degradations.ptm:box_blur",
-    "pixelate": "mmrobust.degradations.ptm:pixelate",
-    "black": "mmrobust.degradations.ptm:black",
+def _functions(module: str, *names: str) -> dict[str, str]:
+    """Name of a degradation → its function, which has the same name in ``module``."""
+    return {name: f"mmrobust.degradations.{module}:{name.replace('-', '_')}" for name in names}
+
+
+CORRUPTIONS: Mapping[str, Mapping[str, str]] = {
+    "image": _functions(
+        "image",
+        *("gaussian", "shot", "impulse", "blur", "pixelate", "jpeg", "brightness", "contrast", "occlusion", "black"),
+    ),
+    "audio": _functions("audio", "gaussian", "babble", "time-shift", "time-mask", "clipping", "band-pass", "silence"),
+    "text": _functions("text", "character-slips", "word-drop", "truncation", "ocr", "empty"),
 }
-"""Name → function of (encoded input, severity, draws) → degraded input of the same shape."""
+"""Modality → name → function of (picture, recording or text; severity; draws) that returns it degraded."""
+
+ENCODED: Mapping[str, str] = _functions(
+    "ptm",
+    *("audio-gaussian", "time-shift", "time-mask", "mel-shift", "mel-mask"),
+    *("image-gaussian", "box-blur", "pixelate", "black"),
+)
+"""Name → function of (encoded input, severity, draws) that returns a degraded input of the same shape."""
 
 PROFILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     DEFAULT: {
@@ -82,15 +60,16 @@ PROFILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     RELEASED: {"audio": ("audio-gaussian", "mel-shift", "mel-mask"), "image": ("black",)},
 }
-"""Profile → modality → kinds, one of them drawn for each sample: of :data:`ENCODED`, or common corruptions of texts."""
+"""Profile → modality → kinds of noise, of which one is drawn for each sample: of :data:`ENCODED`, or corruptions of
+texts."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Which noise: what, beside the sample and its case, decides a degraded input.
+    """The settings that decide a degraded input, besides the sample and its case.
 
     Raises:
-        UsageError: an unknown profile.
+        UsageError: the profile is unknown.
     """
 
     profile: str = DEFAULT
@@ -103,22 +82,22 @@ class Noise:
 
 @dataclass(frozen=True)
 class Degradation:
-    """What becomes of one modality of one sample: a function of its own, of the medium or of the encoded input."""
+    """What is done to one modality of one sample, on the decoded medium or on the encoded input."""
 
     modality: str
     name: str
     severity: int
     draws: Draws
     encoded: bool
-    """Whether it acts on the processor's tensor, and not on the decoded medium."""
+    """Whether it acts on the processor's tensor instead of the decoded medium."""
 
     def on_medium(self, medium: Any) -> Any:
-        """The decoded ``medium``, degraded: a picture (RGB), a recording (waveform float32 [n], rate) or a text."""
+        """Degrade the decoded ``medium``: a picture (RGB), a recording (waveform float32 [n], rate) or a text."""
         function = look_up(CORRUPTIONS[self.modality], self.name, f"corruption of {self.modality}")
         return function(medium, self.severity, self.draws)
 
     def on_tensor(self, tensor: Tensor) -> Tensor:
-        """A filter bank [frames, mel] or image [3, H, W], degraded: a new tensor of the same shape, type and device."""
+        """Degrade a filter bank [frames, mel] or image [3, H, W], as a new tensor of the same type and device."""
         import torch
 
         values: Any = tensor.detach().to("cpu", torch.float32).numpy()
@@ -129,17 +108,17 @@ class Degradation:
 def degradation_of(
     case: Case, modality: str, sample_id: str, noise: Noise, recordings: Recordings | None = None
 ) -> Degradation:
-    """What becomes of the ``modality`` of a sample in ``case``, which calls it degraded; to be applied once.
+    """What ``case`` does to a ``modality`` of a sample that it calls degraded. To be applied once.
 
     Args:
-        case: of the sample.
-        modality: one of those it calls degraded.
+        case: the case of the sample.
+        modality: one that the case calls degraded.
         sample_id: id of the sample.
-        noise: profile, where the case names no corruption, and seed.
-        recordings: those of the whole split, which babble is made of.
+        noise: the seed, and the profile where the case names no corruption.
+        recordings: recordings of the whole split, of which babble is made.
 
     Raises:
-        UsageError: a corruption or severity that does not exist, or a modality that the profile has no noise for.
+        UsageError: a corruption or severity does not exist, or the profile has no noise for the modality.
     """
     check_noise(case)
     name, severity = case.corruption(modality)
@@ -157,7 +136,7 @@ def degradation_of(
 
 
 def check_profile(cases: Iterable[Case], noise: Noise) -> None:
-    """Raise where one of the ``cases`` leaves to the noise profile what it has no noise for.
+    """Check that the noise profile has noise for every modality for which the ``cases`` need it.
 
     Raises:
         UsageError: it has none for a modality.
@@ -167,21 +146,21 @@ def check_profile(cases: Iterable[Case], noise: Noise) -> None:
             if case.corruption(modality)[0] is None and modality not in PROFILES[noise.profile]:
                 raise UsageError(
                     f"noise profile {noise.profile} has {' and '.join(PROFILES[noise.profile])}, but no noise for "
-                    f"{modality}, as case '{case.name}' wants it; --noise-profile {DEFAULT} has all"
+                    f"{modality}, as case '{case.name}' needs it; --noise-profile {DEFAULT} has all"
                 )
 
 
 def check_noise(case: Case) -> None:
-    """Raise where a case speaks of noise that there is not.
+    """Check that the corruptions and severities that ``case`` names exist.
 
     Raises:
-        UsageError: a corruption or severity that does not exist; the message names the known ones.
+        UsageError: one does not exist; the message names the known ones.
     """
     for modality in case.degraded:
         name, severity = case.corruption(modality)
         if name is not None and name not in CORRUPTIONS[modality]:
             raise unknown_name(f"corruption of {modality}", name, CORRUPTIONS[modality])
         if severity not in (*SEVERITIES, None) or (severity is None and name is not None):
-            said = "no severity" if severity is None else f"severity {severity}"
+            found = "no severity" if severity is None else f"severity {severity}"
             example = f"noisy-{modality}{':' + name if name else ''}@3"
-            raise UsageError(f"'{case.name}' has {said}: give one from 1 to 5, as in {example}")
+            raise UsageError(f"'{case.name}' has {found}: give one from 1 to 5, as in {example}")

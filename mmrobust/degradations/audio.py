@@ -1,7 +1,7 @@
-"""Common corruptions of recordings: noise and babble at a signal-to-noise ratio, and what microphones and lines do.
+"""Common corruptions of recordings: noise and babble at a signal-to-noise ratio, and faults of microphones and lines.
 
 The ratios are Aurora-2's (Hirsch & Pearce 2000): 20, 15, 10, 5 and 0 dB. A recording is (waveform float32 [n], rate in
-Hz); sums are in float64, and no value is clipped that the corruption does not clip.
+Hz). Sums are in float64, and values are only clipped by the corruption that clips.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ Recording = tuple[npt.NDArray[np.float32], int]
 
 SNR_DB = (20, 15, 10, 5, 0)
 NOISE_LEVEL = (0.1, 0.1778279410038923, 0.31622776601683794, 0.5623413251903491, 1.0)
-"""10^(-dB / 20) of the ratios, written out: a power may round otherwise elsewhere."""
+"""10^(-dB / 20) of the ratios, written out because powers round differently across platforms."""
 BABBLERS = 4
+"""Number of recordings that babble is made of."""
 SHIFTED = (0.1, 0.2, 0.3, 0.4, 0.5)
 MASKED = (0.1, 0.2, 0.3, 0.4, 0.5)
 CLIPPED = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -32,9 +33,9 @@ def gaussian(recording: Recording, severity: int, draws: Draws) -> Recording:
 
 
 def babble(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """Four other recordings of the split at once, each as loud as the others, at 20 to 0 dB together.
+    """Four other recordings of the split, equally loud, at 20 to 0 dB together.
 
-    Each is repeated from a drawn place in it. Which ones they are depends on the ids of the whole split.
+    Each is repeated from a random place in it. Which recordings they are depends on the ids of the whole split.
     """
     waveform, rate = recording
     voices = np.zeros(len(waveform), dtype=np.float64)
@@ -47,14 +48,14 @@ def babble(recording: Recording, severity: int, draws: Draws) -> Recording:
 
 
 def time_shift(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """Rolled along time, earlier or later, by 10 to 50 % of its length."""
+    """Rolled along time, in either direction, by 10 to 50 % of its length."""
     waveform, rate = recording
     by = round(len(waveform) * SHIFTED[severity - 1])
     return np.roll(waveform, by if draws.happens(0.5) else -by), rate
 
 
 def time_mask(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """One silent stretch of 10 to 50 % of its length (SpecAugment's, Park et al. 2019, on the waveform)."""
+    """Silence over 10 to 50 % of its length, in one piece (SpecAugment, Park et al. 2019, on the waveform)."""
     waveform, rate = recording
     width = round(len(waveform) * MASKED[severity - 1])
     start = draws.between(0, len(waveform) - width)
@@ -64,8 +65,7 @@ def time_mask(recording: Recording, severity: int, draws: Draws) -> Recording:
 
 
 def clipping(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """Cut off at the level that the loudest 2 to 40 % of the samples pass."""
-    del draws
+    """Clipped at the level that the loudest 2 to 40 % of the samples exceed."""
     waveform, rate = recording
     loud = np.sort(np.abs(waveform))
     level = loud[int((len(loud) - 1) * (1 - CLIPPED[severity - 1]))]
@@ -73,8 +73,7 @@ def clipping(recording: Recording, severity: int, draws: Draws) -> Recording:
 
 
 def band_pass(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """Nothing below 100 to 500 Hz and nothing above 7,000 to 2,000 Hz is left."""
-    del draws
+    """Only frequencies from 100–500 Hz up to 7,000–2,000 Hz."""
     waveform, rate = recording
     low, high = BAND_HZ[severity - 1]
     spectrum = np.fft.rfft(waveform.astype(np.float64))
@@ -84,14 +83,13 @@ def band_pass(recording: Recording, severity: int, draws: Draws) -> Recording:
 
 
 def silence(recording: Recording, severity: int, draws: Draws) -> Recording:
-    """Nothing at all, whatever the severity: a dead microphone."""
-    del severity, draws
+    """Silence, at any severity: a dead microphone."""
     waveform, rate = recording
     return np.zeros_like(waveform), rate
 
 
 def _at_ratio(waveform: npt.NDArray[np.float32], noise: Wave, severity: int) -> npt.NDArray[np.float32]:
-    """``waveform`` + ``noise`` at the severity's ratio of powers; a silent one stays silent."""
+    """``waveform`` + ``noise`` at the severity's signal-to-noise ratio; silence stays silence."""
     signal, level = waveform.astype(np.float64), _loudness(noise)
     if not level:
         return waveform

@@ -1,8 +1,9 @@
 """Common corruptions of pictures: Hendrycks & Dietterich's ImageNet-C (ICLR 2019), and occlusion and black.
 
-Strengths are those of ``imagenet_c/corruptions.py`` of their release, made for pictures of 224 pixels; sizes in pixels
+Strengths are those of ``imagenet_c/corruptions.py`` of their release, made for pictures of 224 pixels. Sizes in pixels
 (noise grains, blur, cells) grow with the picture's short side, so that a severity means the same to a model, which
-scales every picture to one size. Whole numbers and float64, rounded to 8 bit: what is last in a float64 cannot show.
+scales every picture to one size. Computed in whole numbers and float64 and rounded to 8 bit, so that rounding errors of
+float64 have no effect.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from mmrobust.degradations.keys import Draws
 Picture = Image.Image
 
 SIDE = 224
-"""The picture size, in pixels, that ImageNet-C's strengths are for."""
+"""The picture size, in pixels, for which ImageNet-C's strengths are made."""
 GAUSSIAN_STD = (0.08, 0.12, 0.18, 0.26, 0.38)
 SHOT_PHOTONS = (60, 25, 12, 5, 3)
-"""Photons that make a pixel white: the fewer, the noisier."""
+"""Number of photons for a white pixel: the fewer, the noisier."""
 IMPULSE_SHARE = (0.03, 0.06, 0.09, 0.17, 0.27)
 BLUR_SIGMA = (1, 2, 3, 4, 6)
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
@@ -36,13 +37,13 @@ GREY = 127
 
 
 def gaussian(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """White noise of a standard deviation of 0.08 to 0.38 of the range."""
-    pixels = _pixels(picture)
+    """White noise with a standard deviation of 0.08 to 0.38 of the range."""
+    pixels = np.asarray(picture, dtype=np.float64)
     return _picture(pixels + 255 * GAUSSIAN_STD[severity - 1] * _grains(draws.normal, pixels.shape))
 
 
 def shot(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Photon noise: each value a Poisson draw around itself, of 60 to 3 photons for white."""
+    """Photon noise: each value is drawn from a Poisson distribution, with 60 to 3 photons for white."""
     pixels, photons = np.asarray(picture), SHOT_PHOTONS[severity - 1]
     words = _grains(draws.words, pixels.shape).ravel()
     values = pixels.ravel()
@@ -57,7 +58,7 @@ def shot(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 
 def impulse(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Salt and pepper: 3 to 27 % of the values of each channel are all or nothing."""
+    """Salt and pepper: 3 to 27 % of the values of each channel become 0 or 255."""
     pixels = np.array(picture)
     words, share = _grains(draws.words, pixels.shape), IMPULSE_SHARE[severity - 1]
     pixels[words < int(share * 2**32)] = 255
@@ -66,14 +67,12 @@ def impulse(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 
 def blur(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Gaussian blur of σ 1 to 6 pixels at 224: three boxes, in Pillow's fixed-point arithmetic."""
-    del draws
+    """Gaussian blur with σ of 1 to 6 pixels at 224: three box blurs, in Pillow's fixed-point arithmetic."""
     return picture.filter(ImageFilter.GaussianBlur(BLUR_SIGMA[severity - 1] * min(picture.size) / SIDE))
 
 
 def pixelate(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Cells: the picture at 0.6 to 0.25 of its size (of 224, where it is larger), and back."""
-    del draws
+    """Pixelation: the picture scaled to 0.6 to 0.25 of its size (of 224, where it is larger), and back."""
     short = min(picture.size)
     scale = PIXELATE[severity - 1] * min(short, SIDE) / short
     width, height = (max(1, int(side * scale)) for side in picture.size)
@@ -81,11 +80,10 @@ def pixelate(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 
 def jpeg(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """JPEG of quality 25 to 7, at the picture's own size.
+    """JPEG compression of quality 25 to 7, at the picture's own size.
 
-    The one corruption whose last bit depends on a library beside Pillow: another libjpeg may round otherwise.
+    The only corruption that depends on a library besides Pillow: another libjpeg may round differently.
     """
-    del draws
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY[severity - 1])
     with Image.open(io.BytesIO(buffer.getvalue())) as compressed:
@@ -93,24 +91,22 @@ def jpeg(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 
 def brightness(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """The value of HSV raised by 0.1 to 0.5: hue and saturation stay, so the three channels scale together."""
-    del draws
-    pixels = _pixels(picture)
+    """The value in HSV raised by 0.1 to 0.5. Hue and saturation stay, so the three channels scale together."""
+    pixels = np.asarray(picture, dtype=np.float64)
     value = pixels.max(axis=2, keepdims=True)
     raised = np.minimum(value + 255 * BRIGHTNESS[severity - 1], 255)
     return _picture(np.where(value > 0, pixels * raised / np.maximum(value, 1), raised))
 
 
 def contrast(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Each channel drawn to its mean: 0.4 to 0.05 of the differences stay."""
-    del draws
-    pixels = _pixels(picture)
+    """Each channel moved towards its mean: 0.4 to 0.05 of the difference remains."""
+    pixels = np.asarray(picture, dtype=np.float64)
     means = np.asarray(picture).sum(axis=(0, 1), dtype=np.int64) / (pixels.shape[0] * pixels.shape[1])
     return _picture((pixels - means) * CONTRAST[severity - 1] + means)
 
 
 def occlusion(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """A grey rectangle of the picture's proportions over 10 to 50 % of it (Cutout, DeVries & Taylor 2017)."""
+    """A grey rectangle of the picture's proportions over 10 to 50 % of its area (Cutout, DeVries & Taylor 2017)."""
     occluded = picture.copy()
     width, height = (max(1, round(side * math.sqrt(OCCLUDED[severity - 1]))) for side in picture.size)
     left, top = draws.between(0, picture.width - width), draws.between(0, picture.height - height)
@@ -119,14 +115,8 @@ def occlusion(picture: Picture, severity: int, draws: Draws) -> Picture:
 
 
 def black(picture: Picture, severity: int, draws: Draws) -> Picture:
-    """Nothing but black, whatever the severity: a covered lens."""
-    del severity, draws
+    """All black, at any severity: a covered lens."""
     return Image.new("RGB", picture.size)
-
-
-def _pixels(picture: Picture) -> npt.NDArray[np.float64]:
-    """The picture as [H, W, 3] in 0 … 255."""
-    return np.asarray(picture, dtype=np.float64)
 
 
 def _picture(pixels: npt.NDArray[np.float64]) -> Picture:
@@ -134,7 +124,7 @@ def _picture(pixels: npt.NDArray[np.float64]) -> Picture:
 
 
 def _grains(draw: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Draws [H, W, 3], the same over grains of as many pixels as a pixel of a 224-pixel picture is here."""
+    """Draws [H, W, 3], equal within grains: squares as large as a pixel of a 224-pixel picture is in this picture."""
     height, width, channels = shape
     grain = max(1, round(min(height, width) / SIDE))
     drawn = draw((-(-height // grain), -(-width // grain), channels))
@@ -142,7 +132,7 @@ def _grains(draw: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _poisson(mean: float) -> npt.NDArray[np.uint64]:
-    """Where in [0, 2³²) a Poisson draw of this ``mean`` goes from one count to the next."""
+    """The thresholds in [0, 2³²) at which a Poisson draw with this ``mean`` goes from one count to the next."""
     share = total = math.exp(-mean)
     thresholds = [total]
     while total < 1 - 2**-33 and len(thresholds) < 256:

@@ -1,8 +1,8 @@
 """Keyed draws: every random number of a degradation comes from blake2b of its key, the same on every machine.
 
 A key names the seed, the degradation, the modality and the sample, so a sample is degraded alike in any order, batch,
-worker or shard. Draws are raw words of a bit generator, whose stream NumPy promises for good, turned into integers and
-float64 here: never a library's distribution, whose stream changes with the library.
+worker or shard. Draws are raw words of a bit generator, whose stream NumPy guarantees for all versions, turned into
+integers and float64 here. The distributions of a library are not used: their streams change with its version.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mmrobust.errors import DataError
 
 
 class Recordings(Protocol):
-    """The recordings of a WHOLE split, whatever of it is loaded: what babble is made of."""
+    """The recordings of a WHOLE split, however much of it is loaded. Babble is made of them."""
 
     @property
     def ids(self) -> Sequence[str]:
         """The ids of the samples that have a recording, sorted."""
 
     def read(self, sample_id: str, rate: int) -> npt.NDArray[np.float32]:
-        """That sample's waveform [n], n ≥ 1, at ``rate`` Hz.
+        """The waveform [n] of a sample, n ≥ 1, at ``rate`` Hz.
 
         Raises:
             DataError: it cannot be read.
@@ -33,16 +33,15 @@ class Recordings(Protocol):
 
 
 class Draws:
-    """A stream of draws that depends on its key alone.
+    """A stream of random draws that depends only on its key.
 
     Args:
         key: what the stream depends on.
-        sample_id: the sample it is for; its own recording is never drawn.
-        recordings: those of its split, where a degradation may need them.
+        sample_id: the sample that is degraded; its own recording is never drawn.
+        recordings: recordings of its split, for degradations that need them.
     """
 
     def __init__(self, key: str, sample_id: str = "", recordings: Recordings | None = None) -> None:
-        # NumPy promises the raw stream of a seeded bit generator for good, unlike that of its distributions.
         self._bits = np.random.PCG64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "big"))
         self._sample_id, self._recordings = sample_id, recordings
 
@@ -51,27 +50,27 @@ class Draws:
         return low + int(self._bits.random_raw()) % (high - low + 1)
 
     def happens(self, share: float) -> bool:
-        """Draw whether something happens that does so in a ``share`` of all draws."""
+        """Draw whether an event of probability ``share`` happens."""
         return int(self._bits.random_raw()) < share * 2**64
 
     def words(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-        """Whole numbers, equally likely in [0, 2³²)."""
+        """Whole numbers, uniform in [0, 2³²)."""
         words = np.asarray(self._bits.random_raw(int(np.prod(shape))), dtype=np.uint64)
         return (words >> np.uint64(32)).reshape(shape)
 
     def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        """White noise of mean 0 and variance 1: sums of eight bytes, near enough to a normal distribution."""
+        """White noise of mean 0 and variance 1: sums of eight bytes, close enough to a normal distribution."""
         words = np.asarray(self._bits.random_raw(int(np.prod(shape))), dtype="<u8")
         sums = words.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64) - 8 * 255 // 2
         return np.asarray(sums / np.sqrt(8 * (256**2 - 1) / 12), dtype=np.float64).reshape(shape)
 
     def others(self, count: int, rate: int) -> list[npt.NDArray[np.float32]]:
-        """Draw ``count`` different recordings of other samples, at ``rate`` Hz, or as many as there are.
+        """Draw ``count`` different recordings of other samples, at ``rate`` Hz, or all where there are fewer.
 
-        One that cannot be read is passed over: what is wrong with it is said where it is itself read.
+        A recording that cannot be read is skipped: the error is reported where the sample itself is read.
 
         Raises:
-            DataError: there is no other that can be read.
+            DataError: there is no other recording that can be read.
         """
         recordings = self._recordings
         left = [] if recordings is None else [i for i in recordings.ids if i != self._sample_id]

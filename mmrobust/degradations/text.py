@@ -1,4 +1,4 @@
-"""Common corruptions of texts: what typing, scanning and cutting do.
+"""Common corruptions of texts: errors of typing and scanning, and missing words.
 
 The kinds are those of Belinkov & Bisk (ICLR 2018: swaps, keyboard slips), Wei & Zou (EDA, 2019: random deletion of
 words) and Qiu et al. (arXiv 2212.08044: OCR); the strengths are ours. An empty text stays empty.
@@ -10,7 +10,7 @@ from mmrobust.degradations.keys import Draws
 
 SLIPS = (0.02, 0.05, 0.1, 0.15, 0.25)
 DROPPED = (0.1, 0.2, 0.3, 0.4, 0.5)
-KEPT = (0.8, 0.6, 0.4, 0.2, 0.1)
+REMAINING = (0.8, 0.6, 0.4, 0.2, 0.1)
 CONFUSED = (0.1, 0.2, 0.3, 0.5, 0.8)
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -24,7 +24,7 @@ NEIGHBOURS = {
     for row, keys in enumerate(_ROWS)
     for column, key in enumerate(keys)
 }
-"""Letter → the letters beside it on a QWERTY keyboard."""
+"""Letter → the letters next to it on a QWERTY keyboard."""
 
 CONFUSIONS = {
     "rn": "m", "cl": "d", "vv": "w", "ri": "n", "li": "h", "m": "rn", "w": "vv", "d": "cl", "h": "li",
@@ -32,11 +32,11 @@ CONFUSIONS = {
     "8": "B", "B": "8", "6": "b", "b": "6", "9": "g", "g": "9", "2": "Z", "Z": "2", "z": "2", "c": "e",
     "e": "c", "n": "u", "u": "n", "a": "o", "t": "f", "f": "t", "E": "F", "D": "O", "G": "C", "C": "G",
 }  # fmt: skip
-"""What a scanner takes for what. Pairs of letters come first."""
+"""What a scanner confuses. Pairs of letters are matched first."""
 
 
 def character_slips(text: str, severity: int, draws: Draws) -> str:
-    """2 to 25 % of the characters: swapped with the next, left out, doubled, or the key beside it hit."""
+    """2 to 25 % of the characters swapped with the next, left out, doubled, or replaced by the key next to it."""
     out, position = [], 0
     while position < len(text):
         character = text[position]
@@ -73,12 +73,11 @@ def word_drop(text: str, severity: int, draws: Draws) -> str:
 
 def truncation(text: str, severity: int, draws: Draws) -> str:
     """The first 80 to 10 % of the characters, at least one."""
-    del draws
-    return text[: max(1, round(len(text) * KEPT[severity - 1]))]
+    return text[: max(1, round(len(text) * REMAINING[severity - 1]))]
 
 
 def ocr(text: str, severity: int, draws: Draws) -> str:
-    """10 to 80 % of what a scanner confuses confused: ``rn`` and ``m``, ``O`` and ``0``, ``l`` and ``1``."""
+    """10 to 80 % of the characters that scanners confuse replaced: ``rn`` by ``m``, ``O`` by ``0``, ``l`` by ``1``."""
     out, position = [], 0
     while position < len(text):
         found = next((s for s in (text[position : position + 2], text[position]) if s in CONFUSIONS), None)
@@ -92,6 +91,5 @@ def ocr(text: str, severity: int, draws: Draws) -> str:
 
 
 def empty(text: str, severity: int, draws: Draws) -> str:
-    """Nothing at all, whatever the severity; unlike a missing text, the model is not told."""
-    del text, severity, draws
+    """An empty text, at any severity. Unlike with a missing text, the model is not told that it is missing."""
     return ""

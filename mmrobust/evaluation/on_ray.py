@@ -104,7 +104,7 @@ class _Worker:
         device: str,
     ) -> None:
         self._model = load(device)
-        self._split, self._size = bad.treated(Dataset(data).split(split)), size
+        self._split, self._size = bad.apply(Dataset(data).split(split)), size
         self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
 

@@ -64,7 +64,7 @@ def refuse_other_measurement(candidate: Results, ours: str, baseline: Results, t
     after, before = candidate.provenance, baseline.provenance
     _same_data(after, before)
     ours_scored, theirs_scored = metric_settings(after), metric_settings(before)
-    for field, name in (("threshold", "the threshold"), ("absent", "the treatment of absent classes")):
+    for field, name in (("threshold", "the threshold"), ("f1_absent", "the treatment of absent classes")):
         own, other = getattr(ours_scored, field), getattr(theirs_scored, field)
         if own != other:
             raise _differs(name, own, other, "; score both in the same way")

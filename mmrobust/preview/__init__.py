@@ -1,6 +1,6 @@
-"""A gallery: samples before and after a scenario, as one HTML page that needs no other file."""
+"""A gallery of samples before and after a scenario, as one self-contained HTML page."""
 
-from mmrobust.preview.page import render
-from mmrobust.preview.samples import ShownSample, preview_samples
+from mmrobust.preview.before_after import PreviewSample, preview_samples
+from mmrobust.preview.page import render_page
 
-__all__ = ["ShownSample", "preview_samples", "render"]
+__all__ = ["PreviewSample", "preview_samples", "render_page"]

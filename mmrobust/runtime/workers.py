@@ -1,7 +1,7 @@
-"""Worker processes, each at the end of a pipe of its own.
+"""Worker processes, each with a pipe of its own.
 
-With a pipe that all share, as in :mod:`concurrent.futures`, a worker that is killed while it writes leaves half a
-message and a lock that nobody opens: everyone waits for ever. Here the end of its pipe says that it is gone.
+With one pipe for all, as in :mod:`concurrent.futures`, a worker that is killed while it writes leaves half a message
+and a lock that is never released: everyone waits forever. Here the end of its pipe shows that it is gone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class WorkerLost(Exception):
 
 
 class Workers(Generic[Task, Result]):
-    """Processes that do one thing to whatever they are given, in turn.
+    """Processes that carry out tasks, each in turn.
 
     Args:
-        work: what they do, importable by name; an exception of its ends the worker.
-        count: how many processes.
+        work: carries out a task; importable by name. An exception ends the worker.
+        count: number of processes.
         setup: called first in every worker.
     """
 
@@ -39,51 +39,51 @@ class Workers(Generic[Task, Result]):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, work, setup), daemon=True)
             process.start()
-            theirs.close()  # the worker's copy alone keeps the pipe open
+            theirs.close()  # only the worker's copy keeps the pipe open
             self._pipes.append(ours)
             self.processes.append(process)
-        self._given = 0
+        self._submitted = 0
         self._results: dict[int, Result] = {}
-        self._unwanted: set[int] = set()
+        self._discarded: set[int] = set()
 
-    def give(self, task: Task) -> int:
-        """Hand ``task`` to the worker whose turn it is; returns the number to ask for its result with.
+    def submit(self, task: Task) -> int:
+        """Send ``task`` to the worker whose turn it is; returns the number by which to ask for its :meth:`result`.
 
         Raises:
             WorkerLost: it is gone.
         """
-        number = self._given
+        number = self._submitted
         try:
             self._pipes[number % len(self._pipes)].send((number, task))
         except OSError as cause:
             raise WorkerLost from cause
-        self._given += 1
+        self._submitted += 1
         return number
 
     def result(self, number: int) -> Result:
-        """The result of the task of this number, waited for. Each can be asked for once.
+        """Wait for the result of the task with this number. Each can be asked for once.
 
         Raises:
-            WorkerLost: the worker that had it is gone.
+            WorkerLost: the worker that had the task is gone.
         """
         while number not in self._results:
             try:
                 done, result = self._pipes[number % len(self._pipes)].recv()
             except (EOFError, OSError) as cause:
                 raise WorkerLost from cause
-            if done in self._unwanted:
-                self._unwanted.remove(done)
+            if done in self._discarded:
+                self._discarded.remove(done)
             else:
                 self._results[done] = result
         return self._results.pop(number)
 
-    def forget(self, number: int) -> None:
-        """Nobody will ask for the result of this number."""
+    def discard(self, number: int) -> None:
+        """Drop the result of the task with this number, now or when it arrives."""
         if self._results.pop(number, None) is None:
-            self._unwanted.add(number)
+            self._discarded.add(number)
 
     def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers, whatever they are doing."""
         for pipe, process in zip(self._pipes, self.processes, strict=True):
             pipe.close()
             process.terminate()
@@ -91,10 +91,10 @@ class Workers(Generic[Task, Result]):
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], setup: Callable[[], object]) -> None:
-    """The life of a worker: until nobody is at the other end of its pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one decides
+    """Carry out tasks until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the main one decides
     setup()
-    # A thread sends, so that the next task is taken in meanwhile: two that both only send would wait for ever.
+    # A thread sends, so that the next task can be received meanwhile: if both ends only sent, they would wait forever.
     with ThreadPoolExecutor(1) as sender:
         while True:
             try:

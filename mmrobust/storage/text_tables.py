@@ -1,4 +1,4 @@
-"""Tables as people write them: CSV, TSV, JSONL, Parquet. Read row by row, with the place of each for messages."""
+"""Reading tables row by row: CSV, TSV, JSONL and Parquet, with the place of each row for messages."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Any
 from mmrobust.errors import DataError
 
 MAX_CELL_CHARACTERS = 2**26
-"""Longest cell of a CSV, and longest line of it; Python's own limit is 131,072, less than some texts have."""
+"""Longest cell or line of a CSV. Python's own limit, 131,072, is less than some texts have."""
 CHARACTERS_AT_ONCE = 2**20
-
+"""Characters that are read at a time."""
 BATCH_ROWS = 256
-"""Rows of a Parquet table in memory at a time."""
+"""Rows of a Parquet table that are read at a time."""
 
 Cells = dict[str, Any]
 Rows = Iterator[tuple[str, Cells]]
-"""Of each row where it stands, for messages, and its cells by column."""
+"""For each row its place, for messages, and its cells by column."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be read again and again, and is never in memory as a whole."""
+    """A table that can be read repeatedly, and is never held in memory."""
 
     columns: list[str]
     rows: Callable[[], Rows]
-    """Reads it from the start. A row that cannot be read raises a ``DataError`` when it is reached."""
+    """Reads the rows from the start. An invalid row raises a ``DataError`` when it is reached."""
 
 
 def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest") -> Table:
-    """Open a table by its ending; ``what`` it is, for messages.
+    """Open a table, in the format that its name ends in; messages call it ``what``.
 
     Raises:
-        DataError: no such file, an unknown ending, or one that cannot be read; the message names the line. Or a column
-            that is ``needed`` is not there.
+        DataError: the file is missing or cannot be read (the message names the line), its ending is unknown, or it
+            lacks a ``needed`` column.
     """
     if source.is_dir():
         raise DataError(f"{source}: is a folder; name the {what} itself, a CSV, TSV, JSONL or Parquet file")
@@ -46,7 +46,7 @@ def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest")
         raise DataError(f"{source}: no such file; name the {what}, a CSV, TSV, JSONL or Parquet file")
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
-        raise DataError(f"{source}: ends in none of {', '.join(_READERS)}, so its format is not known")
+        raise DataError(f"{source}: its format is unknown; the name must end in {', '.join(_READERS)}")
     table = reader(source, what)
     for column in needed:
         if column not in table.columns:
@@ -55,14 +55,14 @@ def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest")
 
 
 def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Each row of a CSV file that is not blank: the number of its last line, and its fields.
+    """Yield each row of a CSV file that is not blank: the number of its last line, and its fields.
 
     Raises:
-        DataError: not UTF-8, or not CSV; the message names the line.
+        DataError: the file is not UTF-8 or not CSV; the message names the line.
     """
     reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
     while True:
-        # The limit belongs to the whole process, so it is raised only while a row is read.
+        # The limit is global to the process, so it is raised only while a row is read.
         previous = csv.field_size_limit(MAX_CELL_CHARACTERS)
         try:
             fields = next(reader, None)
@@ -80,10 +80,10 @@ def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, l
 
 
 def json_lines(source: Path) -> Rows:
-    """Where each line of a JSONL file stands, and the object in it.
+    """Yield the place of each line of a JSONL file, for messages, and the object in it.
 
     Raises:
-        DataError: not UTF-8, or a line that is no JSON object; the message names it.
+        DataError: the file is not UTF-8, or a line is not a JSON object; the message names it.
     """
     row = 0
     try:
@@ -95,19 +95,19 @@ def json_lines(source: Path) -> Rows:
             try:
                 cells = json.loads(text)
             except (ValueError, RecursionError) as cause:
-                raise DataError(f"{where}: is no JSON ({cause})") from cause
+                raise DataError(f"{where}: is not JSON ({cause})") from cause
             if not isinstance(cells, dict):
-                raise DataError(f"{where}: is no JSON object; each line is one, with a key per column")
+                raise DataError(f"{where}: is not a JSON object; each line must be one, with a key per column")
             yield where, cells
     except UnicodeDecodeError as cause:
         raise _no_utf8(source, cause) from None
 
 
 def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
-    """The lines of a file, which is open only while some are read: whoever stops halfway leaves nothing open.
+    """Yield the lines of a file, which is open only while lines are read: a reader may stop halfway.
 
     Raises:
-        DataError: a line that is too long: one without an end would fill the memory.
+        DataError: a line is too long. One without an end would fill the memory.
     """
     number = place = 0
     while True:
@@ -132,14 +132,13 @@ def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
 
 
 def _open_delimited(source: Path, what: str, delimiter: str) -> Table:
-    del what
     first = next(delimited_lines(source, delimiter), None)
     if first is None:
-        raise DataError(f"{source}: is empty; the first line names the columns")
+        raise DataError(f"{source}: is empty; the first line must name the columns")
     header = [column.strip() for column in first[1]]
     twice = [column for i, column in enumerate(header) if column in header[:i]]
     if twice:
-        raise DataError(f"{source}: column '{twice[0]}' is there twice")
+        raise DataError(f"{source}: column '{twice[0]}' appears twice")
 
     def rows() -> Rows:
         lines = delimited_lines(source, delimiter)
@@ -154,10 +153,9 @@ def _open_delimited(source: Path, what: str, delimiter: str) -> Table:
 
 
 def _open_jsonl(source: Path, what: str) -> Table:
-    del what
     columns = dict.fromkeys(column for _, cells in json_lines(source) for column in cells)
     if not columns:
-        raise DataError(f"{source}: is empty; each line is one JSON object")
+        raise DataError(f"{source}: is empty; each line must be a JSON object")
     return Table(list(columns), functools.partial(json_lines, source))
 
 

@@ -103,7 +103,7 @@ class Run:
         source = LiveSource(self.classifier, split.encoded)
         case, positions = next(iter(self.groups[0].items()))
         validate(source, split, self.config.headline_metric, [{case: positions[:1]}])
-        split.encoded.forget()
+        split.encoded.release()
 
     def fit(self) -> Progressed:
         """Train to the last epoch, or until patience is lost; the classifier ends with the weights of the best one.

@@ -24,18 +24,19 @@ from torch import Tensor
 
 from mmrobust.cases import SITUATION, Case
 from mmrobust.configuration import plain
-from mmrobust.data.batches import EncodedSplit, input_key
 from mmrobust.data.dataset import Positions
+from mmrobust.data.encoded_split import EncodedSplit, input_key
 from mmrobust.degradations import Noise
 from mmrobust.models.backbone import Begun, Features
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.machine import free_memory
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Advance
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.training.batching import Batch
 from mmrobust.training.caching import Cache
-from mmrobust.training.rows import SHARED, MemoryBudget, RowTable
+from mmrobust.training.rows import SHARED, RowTable
 from mmrobust.training.sources import STRETCH, LiveSource, Wanted
 
 FILL_BATCH = 64
@@ -95,13 +96,13 @@ class FrozenSource(LiveSource):
         self.classifier.train(False)
         starts = range(0, len(self.encoded.split), STRETCH)
         # Each sample is asked for in one stretch only, and the training will not ask for it again: none is kept.
-        for start in self.encoded.ahead(starts, lambda start: self._unread(asked, start), keep=False):
+        for start in self.encoded.prefetch(starts, lambda start: self._unread(asked, start), cache=False):
             for case, noise, positions in asked:
                 within = _within(positions, start)
                 for part in self._keepable(case, noise):
                     self._fill(part, case, noise, within)
                 advance(len(within))
-        self.encoded.forget()
+        self.encoded.release()
         for table in self._tables.values():
             table.finish(self._lasting)
         self.classifier.train(training)
@@ -144,7 +145,7 @@ class FrozenSource(LiveSource):
                 if self._must_read(self._parse(name), positions, noise):
                     yield name, positions
 
-        yield from self.encoded.ahead(steps, unread)
+        yield from self.encoded.prefetch(steps, unread)
 
     def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
         """See :meth:`LiveSource.batches`; what is kept need not be read to learn its length."""

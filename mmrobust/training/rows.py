@@ -26,6 +26,7 @@ from torch import Tensor
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.storage.files import atomic_file
 
 SHARED = -1
@@ -35,20 +36,6 @@ NO_MARK = -1
 
 DISK_LEFT = 0.1
 """Share of the disk that is never taken."""
-
-
-@dataclass
-class MemoryBudget:
-    """How much memory the tables of one training may still take, together."""
-
-    left: int
-
-    def take(self, size: int) -> bool:
-        """Whether there are ``size`` bytes left; if so they are taken."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from mmrobust.configuration import from_mapping, plain
-from mmrobust.data.batches import EncodedSplit, Room
 from mmrobust.data.dataset import Dataset, Split
+from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import choose_modalities
 from mmrobust.data.screening import screen
 from mmrobust.degradations import Noise, check_profile
@@ -21,6 +21,7 @@ from mmrobust.models.backbones.tiny import make_tiny
 from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.grid import check_rate
 from mmrobust.scenarios.scenario import Scenario, training_cases
@@ -96,13 +97,13 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
-    room = Room()
+    memory = MemoryBudget(CACHE_BYTES)
     head_taken = method.keeps_head and take_head(classifier, config, settings.backbone)
 
     def under_table(name: str) -> TrainingSplit:
         split = splits[name]
         encoded = EncodedSplit(
-            split, backbone.processor, backbone.modalities, settings.fill, noise, workers=workers, room=room
+            split, backbone.processor, backbone.modalities, settings.fill, noise, workers=workers, memory=memory
         )
         targets, nobody = multi_hot(split.labels, len(dataset.info.classes)), np.empty(0, dtype=object)
         return TrainingSplit(encoded, nobody, targets, scenario, settings.missing_rate).drawn(settings.seed)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from mmrobust.cases import SITUATION, Case
-from mmrobust.data.batches import EncodedSplit
-from mmrobust.data.buckets import buckets
 from mmrobust.data.dataset import Positions
+from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.degradations import Noise
 from mmrobust.models.backbone import Begun, Features
 from mmrobust.models.classifier import Classifier
@@ -48,17 +47,17 @@ class LiveSource:
     def ahead(self, steps: Iterable[Batch], noise: Noise) -> Iterator[Batch]:
         """The ``steps``, each when what it asks :meth:`features` for has been read."""
         del noise
-        yield from self.encoded.ahead(steps, dict.items)
+        yield from self.encoded.prefetch(steps, dict.items)
 
     def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
         """``positions`` in batches for evaluation, samples of like length together, each when it has been read."""
         stretches = [positions[start : start + STRETCH] for start in range(0, len(positions), STRETCH)]
-        for stretch in self.encoded.ahead(stretches, lambda some: [(case.name, some)]):
+        for stretch in self.encoded.prefetch(stretches, lambda some: [(case.name, some)]):
             yield from self._by_length(case, stretch, size)
 
     def _by_length(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
-        lengths = self.encoded.lengths(self.encoded.wanted([(case.name, positions)]))
-        yield from (positions[rows] for rows in buckets(lengths, size))
+        lengths = self.encoded.lengths(self.encoded.request([(case.name, positions)]))
+        yield from (positions[rows] for rows in group_by_length(lengths, size))
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
         """Features of the samples at ``positions`` in ``case``, as the head takes them."""

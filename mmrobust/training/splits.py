@@ -10,8 +10,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from mmrobust.cases import Case
-from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.dataset import Positions
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.scenario import Scenario
 

@@ -21,7 +21,7 @@ from mmrobust.audit.audit import Audit, audit_subject
 from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Features
 from mmrobust.models.classifier import Classifier

@@ -16,7 +16,7 @@ import torch
 
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import read_missing_table
@@ -200,7 +200,7 @@ def test_a_gallery_of_what_acts_on_tensors_and_of_what_is_missing(
 
 def test_a_gallery_escapes_texts_and_shows_what_is_missing_by_nature(cli: Cli, digits: Dataset, tmp_path: Path) -> None:
     rows = [
-        Row(
+        SampleRow(
             "test", f"<b>{i}", s.label, image=None if i == 1 else s.image, image_path="x", text="a < b & <script> " * 99
         )
         for i, s in enumerate(digits.split("test").read(range(4)))

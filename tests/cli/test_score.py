@@ -129,10 +129,10 @@ def test_naturally_missing_samples_stay_so(
     cli: Callable[..., object], trained: Callable[..., Path], digits: Dataset, tmp_path: Path
 ) -> None:
     from mmrobust.data.prepare.digits import CLASSES
-    from mmrobust.data.writing import Row, write_dataset
+    from mmrobust.data.writing import SampleRow, write_dataset
 
     rows = [
-        Row("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
+        SampleRow("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
         for i, s in zip(range(20), digits.split("test"), strict=False)
     ]
     common = {"name": "some", "classes": CLASSES, "task": "single-label", "headline_metric": "accuracy"}

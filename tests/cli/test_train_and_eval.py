@@ -73,12 +73,12 @@ def test_eval_refuses(
     out = tmp_path / "out"
     vilt, cavmae = trained("none", "linear"), trained("none", "linear", ("audio", "image"))
     from mmrobust.data.prepare.digits import CLASSES
-    from mmrobust.data.writing import Row, write_dataset
+    from mmrobust.data.writing import SampleRow, write_dataset
 
     other = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
-    rows = [Row("test", s.id, s.label, image=s.image, image_path="x", text=s.text) for s in digits.split("test")]
+    rows = [SampleRow("test", s.id, s.label, image=s.image, image_path="x", text=s.text) for s in digits.split("test")]
     write_dataset(tmp_path / "it", rows, name="it", modalities=("image", "text"), **other)
-    cut = [Row("test", s.id, s.label, image=(s.image or b"")[:60], text=s.text) for s in digits.split("test")]
+    cut = [SampleRow("test", s.id, s.label, image=(s.image or b"")[:60], text=s.text) for s in digits.split("test")]
     write_dataset(tmp_path / "cut", cut, name="cut", modalities=("image", "text"), **other)
     cases = [
         ((tmp_path / "none", "--data", digits.folder), "no such checkpoint folder"),

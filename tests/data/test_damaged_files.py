@@ -17,9 +17,9 @@ from PIL import Image
 
 from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.inspection import verify
 from mmrobust.data.prepare.manifest import prepare_manifest
-from mmrobust.data.verify import verify
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -133,9 +133,9 @@ BROKEN = [
     Broken("half.webp", cut(picture(kind="WEBP"), 0.5), "the picture cannot be read"),
     Broken("header only.png", picture()[:20], "picture"),
     Broken("flipped bytes.png", damaged(picture(), 0.5), "the picture cannot be read"),
-    Broken("zeros.jpg", bytes(2000), "is no picture in a format that can be read"),
-    Broken("a web page called.jpg", b"<html><body>404 Not Found</body></html>", "is no picture in a format"),
-    Broken("a recording called.png", recording(), "is no picture in a format that can be read"),
+    Broken("zeros.jpg", bytes(2000), "is not a picture in a format that can be read"),
+    Broken("a web page called.jpg", b"<html><body>404 Not Found</body></html>", "is not a picture in a format"),
+    Broken("a recording called.png", recording(), "is not a picture in a format that can be read"),
     Broken("NaN pixels.tiff", picture(np.full((4, 4), np.nan, dtype=np.float32), "TIFF"), "NaN or infinite pixels"),
     Broken("a bomb.png", bomb(40_000), "the picture"),
     Broken("empty.wav", b"", "the recording is empty (0 bytes)"),
@@ -214,10 +214,10 @@ def test_the_broken_ones_together_are_counted_and_can_be_left_out(tmp_path: Path
 
 
 def test_in_a_data_set_each_broken_one_is_named_by_verify(tmp_path: Path) -> None:
-    rows = [Row("test", "fine", (0,), image=picture(), audio=recording())]
+    rows = [SampleRow("test", "fine", (0,), image=picture(), audio=recording())]
     for file in BROKEN:
         media = {"audio": file.data} if is_sound(file.name) else {"image": file.data}
-        rows.append(Row("test", file.name, (1,), **media))
+        rows.append(SampleRow("test", file.name, (1,), **media))
     write_dataset(
         tmp_path / "d",
         rows,
@@ -264,9 +264,9 @@ def test_texts_that_are_read(text: str, kept: str | None, tmp_path: Path) -> Non
         ({"label": ""}, "row 2 (line 2): the label is empty"),
         ({"label": None}, "row 2 (line 2): the label is empty"),
         ({"label": {"a": 1}}, "row 2 (line 2): 'label' holds a dict"),
-        ({"id": "in order"}, "row 2 (line 2): id 'in order' is that of row 1 already"),
+        ({"id": "in order"}, "row 2 (line 2): id 'in order' is already that of row 1"),
         ({"id": ""}, "row 2 (line 2): the id is empty"),
-        ({"split": "tset"}, "row 2 (line 2): split 'tset' is none of train, validation, test"),
+        ({"split": "tset"}, "row 2 (line 2): split 'tset' is not one of train, validation, test"),
         ({"image": "gone.png"}, "gone.png cannot be read (No such file or directory)"),
         ({"image": "."}, "cannot be read (Is a directory)"),
         ({"image": "a\x00.png"}, "cannot be read (embedded null byte)"),

@@ -11,17 +11,19 @@ import pytest
 
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import INFO_FILE, DatasetInfo, choose_modalities, parquet_schema
-from mmrobust.data.info import describe
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.inspection import describe
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Six samples of image and text; one has no image, one no text."""
-    rows = [Row("train", f"t{i}", (i % 2,), image=b"png", image_path=f"{i}.png", text=f"text {i}") for i in range(3)]
-    rows += [Row("test", "a", (0,), text="only text"), Row("test", "b", (1,), image=b"only image")]
-    rows += [Row("test", "c", (1,), image=b"", text="")]  # empty is not missing
+    rows = [
+        SampleRow("train", f"t{i}", (i % 2,), image=b"png", image_path=f"{i}.png", text=f"text {i}") for i in range(3)
+    ]
+    rows += [SampleRow("test", "a", (0,), text="only text"), SampleRow("test", "b", (1,), image=b"only image")]
+    rows += [SampleRow("test", "c", (1,), image=b"", text="")]  # empty is not missing
     folder = tmp_path / "small"
     write_dataset(
         folder,

@@ -122,7 +122,7 @@ def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest
     ghostscript.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # what it found before
-    with pytest.raises(DataError, match="is no picture in a format that can be read"):
+    with pytest.raises(DataError, match="is not a picture in a format that can be read"):
         decode_image(encoded(colour(), "EPS"), "s")
     assert not proof.exists()
 
@@ -139,7 +139,7 @@ def test_every_truncation_is_an_error_or_a_picture(kind: str) -> None:
     ("data", "message"),
     [
         (b"", "a.png: the picture is empty"),
-        (b"not a picture", "a.png: is no picture in a format that can be read"),
+        (b"not a picture", "a.png: is not a picture in a format that can be read"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "a.png: "),
     ],
 )

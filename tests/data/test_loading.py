@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from mmrobust.cases import Case
-from mmrobust.data import Dataset, batches, loading
-from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data import Dataset, encoded_split, loading
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.loading import Loader, resolve_workers
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.backbone import Backbone
+from mmrobust.runtime.memory import MemoryBudget
 
 MODALITIES = ("audio", "image")
 
@@ -40,7 +41,7 @@ def test_workers_and_windows_change_nothing(digits: Dataset, processor: Any, mon
     expected = list(Loader(split, processor).load(requests))
     assert [set(part) for part in expected] == [{(p, m) for p in r for m in r[p]} for r in requests]
     monkeypatch.setattr(loading, "WINDOW_BYTES", 1)
-    monkeypatch.setattr(loading, "PIECE_SAMPLES", 4)
+    monkeypatch.setattr(loading, "CHUNK_SAMPLES", 4)
     for workers in (0, 2):
         loader = Loader(split, processor, workers)
         again = list(loader.load(requests))
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_one_line(digits: Dataset, processor: Any) -> None:
     assert loader._pool is not None
     for process in loader._pool.processes:
         os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match=r"a worker that decodes samples was killed.* fewer --workers goes on"):
+    with pytest.raises(DataError, match=r"a worker that decodes samples was killed.* with fewer --workers to go on"):
         list(parts)
     loader.close()
 
@@ -74,16 +75,16 @@ def test_each_row_group_is_read_once_for_a_window(digits: Dataset, monkeypatch: 
 def test_steps_come_when_their_samples_are_there_and_in_order(
     digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "HELD_BYTES", 5 * 80_000)
+    monkeypatch.setattr(encoded_split, "PREFETCH_BYTES", 5 * 80_000)
     split = digits.split("test")
-    encoded = EncodedSplit(split, processor, MODALITIES, "ones", room=Room(300_000))
+    encoded = EncodedSplit(split, processor, MODALITIES, "ones", memory=MemoryBudget(300_000))
     plain = EncodedSplit(split, processor, MODALITIES, "ones")
     steps = [{"complete": np.array([7, 2]), "missing-audio": np.array([9])}, {"complete": np.array([2, 30])}] * 6
     seen = []
     for _ in range(2):
-        for step in encoded.ahead(steps, dict.items):
+        for step in encoded.prefetch(steps, dict.items):
             seen.append(step)
-            known = {**encoded._held, **encoded._kept}
+            known = {**encoded._prefetched, **encoded._cache}
             assert {(p, m) for c, ps in step.items() for p in ps for m in Case.parse(c, MODALITIES).present} <= set(
                 known
             )
@@ -93,16 +94,16 @@ def test_steps_come_when_their_samples_are_there_and_in_order(
                     encoded.samples(positions, state), plain.samples(positions, state), strict=True
                 ):
                     assert same(ours, theirs)
-        assert not encoded._held and 0 < sum(t.nbytes for t in encoded._kept.values()) <= 300_000
+        assert not encoded._prefetched and 0 < sum(t.nbytes for t in encoded._cache.values()) <= 300_000
     assert seen == steps * 2
-    encoded.forget()
-    assert not encoded._kept and encoded._room.left == 300_000
+    encoded.release()
+    assert not encoded._cache and encoded._memory.left == 300_000
 
 
 def test_how_many_workers() -> None:
     assert resolve_workers("3", 10, on_cpu=True) == 3
     assert resolve_workers("auto", 100, on_cpu=False) == resolve_workers("auto", 10**6, on_cpu=True) == 0
-    assert 1 <= resolve_workers("auto", 10**6, on_cpu=False) <= loading.MOST_WORKERS
+    assert 1 <= resolve_workers("auto", 10**6, on_cpu=False) <= loading.MAX_WORKERS
     with pytest.raises(UsageError, match="--workers many: give a whole number, 0 for none, or auto"):
         resolve_workers("many", 10, on_cpu=True)
 
@@ -129,7 +130,7 @@ def damaged(digits: Dataset, tmp_path: Path) -> Dataset:
             image, audio = s.image, s.audio
             if name == "test":
                 image, audio = (b"no picture" if i == 2 else image), (b"no sound" if i == 5 else audio)
-            rows.append(Row(name, s.id, s.label, image=image, audio=audio, text=s.text))
+            rows.append(SampleRow(name, s.id, s.label, image=image, audio=audio, text=s.text))
     about = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
     write_dataset(tmp_path / "damaged", rows, name="digits", modalities=("image", "text", "audio"), **about)
     return Dataset(tmp_path / "damaged")
@@ -141,7 +142,7 @@ def test_a_split_as_if_samples_were_not_there_or_lacked_a_modality(damaged: Data
     assert fewer.ids == tuple(split.ids[i] for i in range(12) if i not in (2, 5)) and len(fewer) == 10
     assert [s.id for s in fewer] == list(fewer.ids) == [s.id for s in fewer.read(range(10))]
     assert fewer.labels == tuple(split.labels[i] for i in range(12) if i not in (2, 5))
-    lacking = split.lacking({"image": [2]})
+    lacking = split.with_missing({"image": [2]})
     assert not lacking.presence["image"][2] and lacking.presence["image"].sum() == 11
     assert lacking.read([2])[0].image is None and lacking.read([2])[0].audio is not None
     both = lacking.without([0])

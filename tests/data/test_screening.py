@@ -12,7 +12,7 @@ import pytest
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.screening import screen
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.storage.results import read_results
@@ -32,7 +32,7 @@ def written(
             bad = name in splits
             media = {"image": image if bad and i == BAD_IMAGE else s.image}
             media["audio"] = audio if bad and i == BAD_AUDIO else s.audio
-            rows.append(Row(name, s.id, s.label, text=s.text, **media))
+            rows.append(SampleRow(name, s.id, s.label, text=s.text, **media))
     write_dataset(folder, rows, name="digits", modalities=("image", "text", "audio"), **ABOUT)
     return Dataset(folder)
 
@@ -49,10 +49,10 @@ def test_what_is_found_is_named_and_counted(damaged: Dataset) -> None:
     fewer, bad = screen(split, ("image", "audio"), "skip")
     assert list(bad.found) == [split.ids[BAD_IMAGE], split.ids[BAD_AUDIO]] and len(fewer) == N - 2
     assert bad.summary == f"2 samples cannot be read and were left out, such as '{split.ids[BAD_IMAGE]}'"
-    assert "is no picture" in bad.found[split.ids[BAD_IMAGE]]["image"]
+    assert "is not a picture" in bad.found[split.ids[BAD_IMAGE]]["image"]
     fewer, bad = screen(split, ("image", "text"), "missing")
     assert len(fewer) == N and list(bad.found) == [split.ids[BAD_IMAGE]]
-    assert bad.summary.startswith("1 samples cannot be read and count as lacking what cannot be read")
+    assert bad.summary.startswith("1 samples cannot be read and count as missing what cannot be read")
     assert not screen(split, ("image",), "skip", limit=2)[1].found
     with pytest.raises(UsageError, match=r"unknown --on-bad-sample 'skipp': did you mean 'skip'"):
         screen(split, ("image",), "skipp")
@@ -75,7 +75,7 @@ def test_an_evaluation_is_the_one_of_data_that_never_had_them(
 
     null = written(tmp_path / "null", digits, None, None, ("test",))
     missing = evaluated(cli, checkpoint, damaged.folder, tmp_path / "missing", "--on-bad-sample", "missing")
-    assert missing.code == 0 and "2 samples cannot be read and count as lacking" in missing.err
+    assert missing.code == 0 and "2 samples cannot be read and count as missing" in missing.err
     assert evaluated(cli, checkpoint, null.folder, tmp_path / "null-out").code == 0
     ours, theirs = read_results(tmp_path / "missing"), read_results(tmp_path / "null-out")
     assert ours.frame.equals(theirs.frame) and set(ours.frame.n_naturally_missing) == {2}

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import decode
+from mmrobust.data.decoding import SplitRecordings, decode
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.data.recordings import SplitRecordings
 from mmrobust.degradations import CORRUPTIONS, SEVERITIES, Noise, check_noise, degradation_of
 from mmrobust.degradations.keys import Draws
 from mmrobust.errors import DataError, UsageError
@@ -83,8 +82,8 @@ import hashlib, json, sys
 import numpy as np
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import decode
-from mmrobust.data.recordings import SplitRecordings
+from mmrobust.data.decoding import decode
+from mmrobust.data.decoding import SplitRecordings
 from mmrobust.degradations import CORRUPTIONS, Noise, degradation_of
 
 folder, shard, of = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.degradations import ENCODED, PROFILES, Degradation, Noise, degradation_of
 from mmrobust.degradations.keys import Draws
 from mmrobust.errors import UsageError

@@ -13,7 +13,7 @@ import pytest
 import mmrobust
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError
@@ -155,11 +155,11 @@ def test_naturally_missing_samples_are_evaluated_in_their_true_case(
     import dataclasses
 
     from mmrobust.data.prepare.digits import CLASSES
-    from mmrobust.data.writing import Row, write_dataset
+    from mmrobust.data.writing import SampleRow, write_dataset
 
     prepare_digits(tmp_path / "source", limit=20)
     rows = [
-        Row("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
+        SampleRow("test", s.id, s.label, image=s.image, image_path="x", text=None if i < 5 else s.text)
         for i, s in enumerate(Dataset(tmp_path / "source").split("test"))
     ]
     common = {"name": "some", "classes": CLASSES, "task": "single-label", "headline_metric": "accuracy"}

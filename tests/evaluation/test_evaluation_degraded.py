@@ -14,10 +14,10 @@ import torch
 import mmrobust
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit, decode
+from mmrobust.data.decoding import SplitRecordings, decode
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES, prepare_digits
-from mmrobust.data.recordings import SplitRecordings
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.degradations import Noise, degradation_of
 from mmrobust.errors import DataError, UsageError
 from mmrobust.evaluation.evaluate import evaluate_models, given_tables
@@ -178,7 +178,7 @@ def natural(folder: Path, lacking: int) -> Dataset:
     """Digits, of whose test split the first samples have no text."""
     prepare_digits(folder / "source", limit=20)
     rows = [
-        Row("test", s.id, s.label, image=s.image, image_path="x", text=None if i < lacking else s.text)
+        SampleRow("test", s.id, s.label, image=s.image, image_path="x", text=None if i < lacking else s.text)
         for i, s in enumerate(Dataset(folder / "source").split("test"))
     ]
     common = {"name": "some", "classes": CLASSES, "task": "single-label", "headline_metric": "accuracy"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.errors import UsageError
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
 
@@ -69,7 +69,7 @@ def some(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for i, sample in enumerate(digits.split("test").read(range(N))):
         media = {"image": sample.image, "audio": sample.audio, "text": f"{sample.text} " * (1 + 3 * (i % 4))}
         media |= {LACKS[i]: None} if i in LACKS else {}
-        rows.append(Row("test", sample.id, sample.label, **media))
+        rows.append(SampleRow("test", sample.id, sample.label, **media))
     common = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
     write_dataset(folder, rows, name="some", modalities=("image", "text", "audio"), **common)
     return Dataset(folder)

@@ -222,7 +222,7 @@ def test_predictions(cli: Cli, evaluate_into: Any, tmp_path: Path, change: Chang
 
 
 DATA: list[tuple[str, Change, str]] = [
-    ("an id twice", column("id", lambda ids: [*ids[:-1], ids[0]]), "is there twice; prepare the data set again"),
+    ("an id twice", column("id", lambda ids: [*ids[:-1], ids[0]]), "appears twice; prepare the data set again"),
     ("no id", column("id", first(None)), "a sample has no id"),
     ("class 99", column("label", first(99)), "row 0): label [99]; classes count from 0 to 9"),
     ("no class", column("label", first(None)), "row 0): label [None]; classes count from 0 to 9"),

@@ -12,7 +12,8 @@ import torch
 import mmrobust
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit, decode
+from mmrobust.data.decoding import decode
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.errors import UsageError
 from mmrobust.models.classifier import Classifier
 

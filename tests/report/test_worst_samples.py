@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, NotComparableError
 from mmrobust.report.worst_samples import MOST, find_worst_samples
 from mmrobust.scenarios.grid import Grid
@@ -80,7 +80,7 @@ def test_results_without_predictions_are_named(grid, digits, tmp_path):
 
 def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
     rows = [
-        Row("test", sample.id, (0,), image=sample.image, image_path="x", text=sample.text)
+        SampleRow("test", sample.id, (0,), image=sample.image, image_path="x", text=sample.text)
         for sample in digits.split("test").read(range(3))
     ]
     common = {"name": "several", "classes": ["a", "b"], "task": "multi-label", "headline_metric": "macro_f1"}

@@ -16,11 +16,11 @@ MUCH = 10_000_000
 def test_results_come_by_number_and_what_nobody_wants_is_left_out() -> None:
     workers = Workers(bytes, 2, int)
     try:
-        numbers = [workers.give(size) for size in (3, MUCH, 1, 2, MUCH, 5)]
-        workers.forget(numbers[2])
+        numbers = [workers.submit(size) for size in (3, MUCH, 1, 2, MUCH, 5)]
+        workers.discard(numbers[2])
         assert [len(workers.result(numbers[i])) for i in (5, 0, 4, 3, 1)] == [5, 3, MUCH, 2, MUCH]
-        workers.forget(workers.give(7))
-        assert workers.result(workers.give(1)) == b"\0"
+        workers.discard(workers.submit(7))
+        assert workers.result(workers.submit(1)) == b"\0"
     finally:
         workers.close()
     assert not any(process.is_alive() for process in workers.processes)
@@ -28,7 +28,7 @@ def test_results_come_by_number_and_what_nobody_wants_is_left_out() -> None:
 
 def test_a_worker_that_is_killed_while_it_writes_is_noticed() -> None:
     workers = Workers(bytes, 2, int)
-    lost, kept = workers.give(MUCH), workers.give(4)
+    lost, kept = workers.submit(MUCH), workers.submit(4)
     assert workers._pipes[0].poll(60)  # it has begun, and cannot end: nobody reads
     assert workers.processes[0].pid is not None
     os.kill(workers.processes[0].pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from mmrobust.cases import Case, noisy_cases
 from mmrobust.data import Dataset
-from mmrobust.data.batches import EncodedSplit
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError, UsageError
 from mmrobust.training.batching import epoch_batches, share_of, validation_groups

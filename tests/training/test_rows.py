@@ -14,7 +14,8 @@ import torch
 
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
-from mmrobust.training.rows import MemoryBudget, RowTable
+from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.training.rows import RowTable
 
 ROWS = TokenSequence(torch.randn(8, 4, 32), None, (("image", 4),))
 

@@ -6,84 +6,69 @@ The AV-MNIST recipe of the missing-modality literature, on free data: recordings
 - ``pairs.csv``: columns id, audio (path of a WAV, relative to the folder), mnist_index, label, split;
 - ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, as MNIST is released;
 - the recordings that ``pairs.csv`` names.
+
+The data set holds the WAVs byte for byte, and the pictures as BMP.
 """
 
 from __future__ import annotations
 
-import functools
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.format import SPLITS, DatasetInfo
+from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.digits import encode_picture
-from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import check_folder, read_media
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import check_file, refuse_to_overwrite
+from mmrobust.storage.files import check_file
 from mmrobust.storage.text_tables import open_table
 
-CLASSES = tuple("0123456789")
-LICENCE = "audio: Free Spoken Digit Dataset, CC BY-SA 4.0; images: MNIST (LeCun, Cortes, Burges)"
-SOURCE = "Free Spoken Digit Dataset and the MNIST test set, paired by class"
-
+DESCRIPTION = Description(
+    name="av-digits",
+    modalities=("audio", "image"),
+    classes=tuple("0123456789"),
+    licence="audio: Free Spoken Digit Dataset, CC BY-SA 4.0; images: MNIST (LeCun, Cortes, Burges)",
+    source="Free Spoken Digit Dataset and the MNIST test set, paired by class",
+)
 PAIRS_FILE = "pairs.csv"
 IMAGES_FILE = "t10k-images-idx3-ubyte.gz"
 LABELS_FILE = "t10k-labels-idx1-ubyte.gz"
 COLUMNS = ("id", "audio", "mnist_index", "label", "split")
 
 _IDX_UNSIGNED_BYTE = 0x08
-MOST_BYTES = 2**28
-"""MNIST's largest part has 47 million, unpacked."""
+MAX_BYTES = 2**28
+"""Largest idx file, unpacked; MNIST's largest has 47 million bytes."""
 
 
-def prepare_av_digits(
-    source: Path,
-    out: Path,
-    *,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the data set ``av-digits`` to the folder ``out``: the WAVs byte for byte, the pictures as BMP.
-
-    Args:
-        source: the folder that holds ``pairs.csv``, the recordings and the two MNIST files.
-        out: the folder to make.
-        limit: keep the first ``limit`` pairs of each split.
-        allow_incomplete: leave out pairs whose recording is not there or cannot be decoded.
-        progress: told of each pair.
-        remark: told of each pair that is left out.
+@preparer(source="the folder with pairs.csv, the recordings and MNIST's t10k files")
+def prepare_av_digits(source: Path, intake: Intake) -> Listing:
+    """List the pairs of ``av-digits`` in the folder ``source``.
 
     Raises:
-        UsageError: ``out`` holds something already.
-        DataError: a file is not there or broken, or a label of ``pairs.csv`` is not that of the picture.
-
+        DataError: a file is missing or broken, or a label of ``pairs.csv`` is not that of the picture.
     """
-    refuse_to_overwrite(out, "data set")
     total = sum(1 for _ in _pairs(source))  # read twice, and never held in memory
     images = read_idx(source / IMAGES_FILE, dimensions=3)
     labels = read_idx(source / LABELS_FILE, dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{source}: {IMAGES_FILE} has {len(images)} pictures, {LABELS_FILE} {len(labels)} labels")
-    intake = Intake("av-digits", limit=limit, allow_incomplete=allow_incomplete, progress=progress, remark=remark)
-    intake.keep_hash(source / PAIRS_FILE)
+    intake.record_hash(source / PAIRS_FILE)
 
-    def read(pair: dict[str, str], where: str) -> Sequence[Row]:
+    def read(split: str, pair: dict[str, str], where: str) -> Iterator[SampleRow]:
         index, label = _number(pair, "mnist_index", where), _number(pair, "label", where)
         if not 0 <= index < len(images):
-            raise DataError(f"{where}: mnist_index {index} is none of the {len(images)} pictures")
+            raise DataError(f"{where}: mnist_index {index} is outside the {len(images)} pictures")
         if label != labels[index]:
             raise DataError(f"{where}: label {label}, but {LABELS_FILE} says that picture {index} is {labels[index]}")
-        row = Row(
-            split=pair["split"],
+        yield SampleRow(
+            split=split,
             id=pair["id"],
             label=(label,),
             audio=read_media("audio", source / pair["audio"], where),
@@ -91,42 +76,30 @@ def prepare_av_digits(
             image=encode_picture(images[index]),
             image_path=f"mnist-{index:05d}.bmp",
         )
-        return (row,)
 
-    return write_dataset(
-        out,
-        intake.rows(((pair["split"], functools.partial(read, pair, where)) for pair, where in _pairs(source)), total),
-        name="av-digits",
-        modalities=("audio", "image"),
-        classes=CLASSES,
-        task="single-label",
-        headline_metric="accuracy",
-        licence=LICENCE,
-        source=SOURCE,
-        record=intake.record,
-    )
+    samples = ((pair["split"], pair, where) for pair, where in _pairs(source))
+    return Listing(DESCRIPTION, read, samples, total)
 
 
 def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read the array in an idx file of unsigned bytes, the format of MNIST; gzipped where its name ends in ``.gz``.
+    """Read an idx file of unsigned bytes, the format of MNIST; it is unpacked where its name ends in ``.gz``.
 
     Raises:
-        DataError: no such file, or none of that format and number of ``dimensions``.
-
+        DataError: the file is missing, or does not have this format and number of ``dimensions``.
     """
     if not file.exists():
         raise DataError(f"{file}: no such file; --source names the folder that holds it")
     check_file(file, "idx file")
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
+            content = opened.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as cause:
         raise DataError(f"{file}: cannot be unpacked ({cause}); download it again") from cause
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{file}: holds more than {MOST_BYTES:,} bytes, more than any part of MNIST")
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{file}: holds more than {MAX_BYTES:,} bytes, more than any part of MNIST")
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)) or len(content) < header:
-        raise DataError(f"{file}: is no idx file of unsigned bytes in {dimensions} dimensions")
+        raise DataError(f"{file}: is not an idx file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     values = np.frombuffer(content, dtype=np.uint8, offset=header)
     if values.size != int(np.prod(shape, dtype=np.int64)):
@@ -135,15 +108,14 @@ def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
 
 
 def _pairs(source: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """The rows of ``pairs.csv``, all columns there, and where each stands."""
+    """The rows of ``pairs.csv``, each with its place for messages."""
     file = source / PAIRS_FILE
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder that holds {PAIRS_FILE}")
+    check_folder(source, f"the folder that holds {PAIRS_FILE}")
     if not file.is_file():
         raise DataError(f"{file}: no such file; --source names the folder that holds it")
     for row, (where, pair) in enumerate(open_table(file, needed=COLUMNS).rows(), start=1):
         if pair["split"] not in SPLITS:
-            raise DataError(f"{where}: split '{pair['split']}' is none of {', '.join(SPLITS)}")
+            raise DataError(f"{where}: split '{pair['split']}' is not one of {', '.join(SPLITS)}")
         yield pair, f"{file}, row {row} ('{pair['id']}')"
 
 
@@ -151,4 +123,4 @@ def _number(pair: dict[str, str], column: str, where: str) -> int:
     try:
         return int(pair[column])
     except ValueError:
-        raise DataError(f"{where}: {column} '{pair[column]}' is no whole number") from None
+        raise DataError(f"{where}: {column} '{pair[column]}' is not a whole number") from None

@@ -9,43 +9,44 @@ CC BY-SA 4.0; AudioMNIST MIT. The source is a folder with, at any depth::
     t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz
     recordings/0_george_0.wav …                                 {digit}_{speaker}_{number}.wav
 
-There is no official list of pairs, nor a size to check. As the Free Spoken Digit Dataset has it, recordings numbered 0
-to 4 are the test split; a tenth of the others is for validation. Test recordings get pictures of MNIST's test set, the
-others of its training set (of what is left of the test set, where that is all there is). Within a class, recordings and
-pictures are paired in the order of a hash, so that the pairs are the same everywhere, and no picture is used twice.
+There is no official list of pairs, nor an official size. As in the Free Spoken Digit Dataset, recordings numbered 0 to
+4 are the test split; a tenth of the others is for validation. Test recordings are paired with pictures of MNIST's test
+set, the others with pictures of its training set (where only the test set is available, with the rest of that). Within
+a class, recordings and pictures are paired in the order of a hash, so that the pairs are the same everywhere; no
+picture is used twice. The data set holds the WAVs byte for byte, and the pictures as BMP.
 
 The AV-MNIST of Vielzeuf et al. and MultiBench (``image/train_data.npy``, ``audio/train_data.npy``) has spectrograms in
-place of recordings, which no backbone here takes; it is refused.
+place of recordings. No backbone here takes them, so it is refused.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare.av_digits import read_idx
 from mmrobust.data.prepare.digits import encode_picture
-from mmrobust.data.prepare.intake import Gap, Intake, Remark, no_remark, read_media
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import SkipSample, check_folder, read_media
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import refuse_to_overwrite
 
-CLASSES = tuple("0123456789")
-LICENCE = "images: MNIST, CC BY-SA 3.0; audio: Free Spoken Digit Dataset, CC BY-SA 4.0, or AudioMNIST, MIT"
-SOURCE = "MNIST and recordings of spoken digits, paired by class"
-
+DESCRIPTION = Description(
+    name="av-mnist",
+    modalities=("audio", "image"),
+    classes=tuple("0123456789"),
+    licence="images: MNIST, CC BY-SA 3.0; audio: Free Spoken Digit Dataset, CC BY-SA 4.0, or AudioMNIST, MIT",
+    source="MNIST and recordings of spoken digits, paired by class",
+)
 TEST_RECORDINGS = range(5)
-"""The numbers of the recordings of a speaker and digit that are for test."""
+"""Numbers, within a speaker and digit, of the recordings for test."""
 
 _RECORDING = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 _IDX = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
@@ -54,30 +55,13 @@ Picture = tuple[str, int]
 """The part of MNIST that a picture is in, and its number there."""
 
 
-def prepare_av_mnist(
-    source: Path,
-    out: Path,
-    *,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the data set ``av-mnist`` to the folder ``out``: the WAVs byte for byte, the pictures as BMP.
-
-    Args:
-        source: the folder with MNIST's idx files and the recordings.
-        out: the folder to make.
-        limit: keep the first ``limit`` pairs of each split.
-        allow_incomplete: leave out recordings that cannot be decoded.
-        progress: told of each pair.
-        remark: told of each recording that is left out.
+@preparer(source="the folder with MNIST's idx files and recordings of spoken digits")
+def prepare_av_mnist(source: Path, intake: Intake) -> Listing:
+    """List the recordings below the folder ``source``, each paired with a picture of MNIST.
 
     Raises:
-        UsageError: ``out`` holds something already.
-        DataError: the source lacks MNIST or recordings, or a file is broken.
+        DataError: MNIST or the recordings are missing, or a file is broken.
     """
-    refuse_to_overwrite(out, "data set")
     idx, recordings = _find(source)
     images = {part: read_idx(files["images"], dimensions=3) for part, files in idx.items()}
     labels = {part: read_idx(files["labels"], dimensions=1) for part, files in idx.items()}
@@ -86,14 +70,13 @@ def prepare_av_mnist(
             raise DataError(f"{source}: {part} has {len(images[part])} pictures and {len(labels[part])} labels")
     splits = _split(recordings)
     pictures = _pair(recordings, splits, labels)
-    intake = Intake("av-mnist", limit=limit, allow_incomplete=allow_incomplete, progress=progress, remark=remark)
 
-    def read(name: str) -> Sequence[Row]:
+    def read(split: str, name: str) -> Iterator[SampleRow]:
         if name not in pictures:
-            raise Gap("no picture of MNIST left for the recording")
+            raise SkipSample("no picture of MNIST left for the recording")
         part, number = pictures[name]
-        row = Row(
-            split=splits[name],
+        yield SampleRow(
+            split=split,
             id=name,
             label=(int(name[0]),),
             audio=read_media("audio", recordings[name]),
@@ -101,26 +84,13 @@ def prepare_av_mnist(
             image=encode_picture(images[part][number]),
             image_path=f"{part}-{number:05d}.bmp",
         )
-        return (row,)
 
-    return write_dataset(
-        out,
-        intake.rows(((splits[name], functools.partial(read, name)) for name in sorted(recordings)), len(recordings)),
-        name="av-mnist",
-        modalities=("audio", "image"),
-        classes=CLASSES,
-        task="single-label",
-        headline_metric="accuracy",
-        licence=LICENCE,
-        source=SOURCE,
-        record=intake.record,
-    )
+    return Listing(DESCRIPTION, read, ((splits[name], name) for name in sorted(recordings)), len(recordings))
 
 
 def _find(source: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
-    """Part of MNIST → its idx files by kind; and the recordings by name."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder with MNIST's files and the recordings")
+    """Find MNIST's idx files (part of MNIST → kind → file) and the recordings (name → file)."""
+    check_folder(source, "the folder with MNIST's files and the recordings")
     idx: defaultdict[str, dict[str, Path]] = defaultdict(dict)
     recordings: dict[str, Path] = {}
     for folder, inner, names in os.walk(source):
@@ -134,8 +104,8 @@ def _find(source: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
     whole = {part: files for part, files in idx.items() if len(files) == 2}
     if not recordings and (source / "audio" / "train_data.npy").is_file():
         raise DataError(
-            f"{source}: holds the AV-MNIST of spectrograms (audio/train_data.npy), which no backbone here takes; "
-            "give MNIST's idx files and recordings, for instance of the Free Spoken Digit Dataset"
+            f"{source}: is the AV-MNIST of spectrograms (audio/train_data.npy), which no backbone here takes; "
+            "give MNIST's idx files and recordings, such as those of the Free Spoken Digit Dataset"
         )
     if not whole:
         raise DataError(f"{source}: holds no t10k-images-idx3-ubyte.gz with its labels, nor MNIST's training files")
@@ -145,7 +115,7 @@ def _find(source: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
 
 
 def _split(recordings: dict[str, Path]) -> dict[str, str]:
-    """Recording → split."""
+    """Assign each recording its split."""
     test = {name for name in recordings if int(name.rpartition("_")[2]) in TEST_RECORDINGS}
     others = sorted(recordings.keys() - test, key=_hash)
     validation = set(others[: len(others) // 10])
@@ -155,16 +125,19 @@ def _split(recordings: dict[str, Path]) -> dict[str, str]:
 def _pair(
     recordings: dict[str, Path], splits: dict[str, str], labels: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, Picture]:
-    """Recording → picture of the same digit, none used twice; as many as there are pictures."""
+    """Pair recordings with pictures of the same digit, each used once, as long as there are pictures."""
     pairs: dict[str, Picture] = {}
     for digit in range(10):
         pools = {
-            part: sorted(((part, int(number)) for number in np.flatnonzero(numbers == digit)), key=_picture_hash)
+            part: sorted(
+                ((part, int(number)) for number in np.flatnonzero(numbers == digit)),
+                key=lambda picture: _hash(f"{picture[0]}/{picture[1]}"),
+            )
             for part, numbers in labels.items()
         }
         mine = sorted((name for name in recordings if int(name[0]) == digit), key=_hash)
-        for wanted, test in (("t10k", True), ("train", False)):
-            pool = pools.get(wanted) or next(iter(pools.values()))
+        for preferred, test in (("t10k", True), ("train", False)):
+            pool = pools.get(preferred) or next(iter(pools.values()))
             chosen = [name for name in mine if (splits[name] == "test") == test]
             taken = pool[: len(chosen)]
             pairs.update(zip(chosen, taken, strict=False))
@@ -174,8 +147,3 @@ def _pair(
 
 def _hash(name: str) -> bytes:
     return hashlib.blake2b(f"av-mnist/{name}".encode()).digest()
-
-
-def _picture_hash(picture: Picture) -> bytes:
-    """What pictures are ranked by."""
-    return _hash(f"{picture[0]}/{picture[1]}")

@@ -1,30 +1,29 @@
-"""The preparer ``cav-mae-json``: lists of recordings and pictures as CAV-MAE and Prompt the Missing keep them.
+"""The preparer ``cav-mae-json``: lists of recordings and pictures in the JSON of CAV-MAE and Prompt the Missing.
 
 A list is ``{"data": [{"id": …, "wav": path, "img_path": path, "labels": "dog_bark"}, …]}`` (Prompt the Missing), or
 with ``video_id`` and ``video_path`` for ``id`` and ``img_path`` (CAV-MAE): the picture is then the frame
-``video_path/frame_5/VIDEO_ID.jpg``, or the last one before that exists, as CAV-MAE evaluates. Several labels are joined
-by commas. The label CSV (columns index, mid, display_name) numbers the classes; a label is a ``mid`` or a display name.
+``video_path/frame_5/VIDEO_ID.jpg``, or the last existing one before it, as in CAV-MAE's evaluation. Several labels are
+joined by commas. The label CSV (columns index, mid, display_name) numbers the classes; a label is a ``mid`` or a
+display name.
 
-The source is one list, or a folder with several, whose names tell the splits (``train.json``, ``val.json``,
-``test.json``, ``eval.json``). The label CSV lies beside them, unless ``--label-csv`` names it. Paths are taken as they
-are, or relative to the list's folder (or ``--media-root``). Of a path of another machine, the longest end that exists
-there counts.
+The source is one list, or a folder with several, named after the splits (``train.json``, ``val.json``, ``test.json``,
+``eval.json``). The label CSV lies beside them, unless ``--label-csv`` names it. Paths are absolute, or relative to the
+list's folder (or to ``--media-root``). A path of another machine is resolved below that folder, by its longest end that
+exists there.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmrobust.data.format import DatasetInfo, choose_task
-from mmrobust.data.prepare.intake import MOST_BYTES, Intake, Listed, Remark, no_remark, read_media
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, read_media
 from mmrobust.data.prepare.splits import one_per_split
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, unknown_name
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import is_file, read_json, refuse_to_overwrite
+from mmrobust.storage.files import is_file, read_json
 from mmrobust.storage.text_tables import open_table
 
 LABEL_COLUMNS = ("index", "mid", "display_name")
@@ -32,48 +31,28 @@ MIDDLE_FRAME = 5
 """Of the ten that CAV-MAE extracts from a video."""
 
 
+@preparer(
+    source="the folder with train.json, test.json and the label CSV",
+    overrides=("name", "task", "headline_metric", "licence"),
+)
 def prepare_cav_mae_json(
-    source: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    task: str | None = None,
-    headline_metric: str | None = None,
-    licence: str = "unknown",
-    label_csv: Path | None = None,
-    media_root: Path | None = None,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the samples that CAV-MAE's JSON lists name to the folder ``out``.
+    source: Path, intake: Intake, *, label_csv: Path | None = None, media_root: Path | None = None
+) -> Listing:
+    """List the samples of CAV-MAE's JSON lists.
 
     Args:
         source: a list, or the folder with the lists of the splits.
-        out: the folder to make.
-        name: what the data set is called; default: the folder's name.
-        task: default: multi-label where any sample has several labels, single-label elsewhere.
-        headline_metric: default: the usual one of the task.
-        licence: for ``dataset.json``.
+        intake: reads the samples.
         label_csv: the classes; default: the one CSV of that form beside the lists.
-        media_root: the folder that relative paths start from.
-        limit: keep the first ``limit`` samples of each split.
-        allow_incomplete: leave out samples whose files are not there or cannot be decoded.
-        progress: told of each sample.
-        remark: told of each sample that is left out.
+        media_root: the folder that relative paths start from; default: the lists' folder.
 
     Raises:
-        UsageError: an unknown task or metric, or ``out`` holds something already.
-        DataError: a list or CSV of another form, a label that is no class, a file that is not there or broken.
+        DataError: a list or CSV has another form, a label is not a class, or a file is missing or broken.
     """
-    refuse_to_overwrite(out, "data set")
-    if task is not None:  # an unknown one is found before anything is read
-        choose_task(task, headline_metric, task)
     files = find_lists(source)
     if not files:
         raise DataError(
-            f"{source}: no list of CAV-MAE's form whose name tells its split (train.json, test.json); "
+            f"{source}: no list in CAV-MAE's JSON whose name tells its split (train.json, test.json); "
             '--source names one, or their folder; a list is {"data": [{"id", "wav", "img_path", "labels"}, …]}'
         )
     folder = source if source.is_dir() else source.parent
@@ -84,22 +63,13 @@ def prepare_cav_mae_json(
         for split, entries in lists.items()
     }
     several = any(len(numbers) != 1 for split in numbered.values() for numbers in split)
-    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
-
-    intake = Intake(
-        name or folder.resolve().name,
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
     for file in files.values():
-        intake.keep_hash(file)
+        intake.record_hash(file)
     root = media_root or folder
 
-    def read(split: str, entry: Mapping[str, Any], numbers: tuple[int, ...], where: str) -> Sequence[Row]:
-        sound, picture = entry.get("wav"), _picture(entry, root)
-        row = Row(
+    def read(split: str, entry: Mapping[str, Any], numbers: tuple[int, ...], row: int) -> Iterator[SampleRow]:
+        sound, picture, where = entry.get("wav"), _picture(entry, root), f"{files[split]}, entry {row}"
+        yield SampleRow(
             split=split,
             id=str(entry.get("id") or entry.get("video_id") or ""),
             label=numbers,
@@ -108,46 +78,38 @@ def prepare_cav_mae_json(
             image=read_media("image", find_path(picture, root), where) if picture else None,
             image_path=picture or "",
         )
-        return (row,)
 
-    def listed() -> Iterator[Listed]:
-        for split, entries in lists.items():
-            for row, (entry, numbers) in enumerate(zip(entries, numbered[split], strict=True), start=1):
-                yield split, functools.partial(read, split, entry, numbers, f"{files[split]}, entry {row}")
-
-    return write_dataset(
-        out,
-        intake.rows(listed(), sum(map(len, lists.values()))),
-        name=intake.name,
+    samples = (
+        (split, entry, numbers, row)
+        for split, entries in lists.items()
+        for row, (entry, numbers) in enumerate(zip(entries, numbered[split], strict=True), start=1)
+    )
+    description = Description(
+        name=folder.resolve().name,
         modalities=("audio", "image"),
         classes=classes,
-        task=task,
-        headline_metric=headline_metric,
-        licence=licence,
+        licence="unknown",
         source=str(source),
-        record=intake.record,
+        task="multi-label" if several else "single-label",
     )
+    return Listing(description, read, samples, sum(map(len, lists.values())))
 
 
 def find_lists(source: Path) -> dict[str, Path]:
-    """Split → the list of CAV-MAE's form, for the file ``source`` or those in that folder; empty where there is none.
+    """Split → list in CAV-MAE's JSON, for the file ``source`` or those in that folder; empty where there is none.
 
     Raises:
         DataError: two lists of one split.
     """
     files = sorted(source.glob("*.json")) if source.is_dir() else [source] if source.suffix == ".json" else []
-    try:
-        names = one_per_split([file.name for file in files])
-    except ValueError as cause:
-        raise DataError(f"{source}: {cause}") from None
     folder = source if source.is_dir() else source.parent
-    return {split: folder / name for split, name in names.items()}
+    return {split: folder / name for split, name in one_per_split(source, [file.name for file in files]).items()}
 
 
 def find_path(path: str, root: Path) -> Path:
-    """Where the file lies that a list calls ``path``: there, or below ``root`` at the longest end of it that exists.
+    """Find the file that a list calls ``path``: at that path, or below ``root`` at the longest end of it that exists.
 
-    Where none does, the path as the list has it (below ``root``), for the message.
+    Where none does, returns the path as the list has it, below ``root``, for the message.
     """
     parts = PurePosixPath(path).parts
     if PurePosixPath(path).is_absolute():
@@ -159,7 +121,7 @@ def find_path(path: str, root: Path) -> Path:
 
 
 def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
-    """The path of the picture: as it stands there, or the frame that CAV-MAE evaluates on."""
+    """The path of the picture: the entry's own, or that of the frame that CAV-MAE evaluates on."""
     if entry.get("img_path"):
         return str(entry["img_path"])
     if not entry.get("video_path"):
@@ -172,28 +134,30 @@ def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
 
 
 def _read_list(file: Path) -> list[dict[str, Any]]:
-    entries = read_json(file, "list of recordings and pictures", most_bytes=MOST_BYTES).get("data")
+    entries = read_json(file, "list of recordings and pictures", most_bytes=MAX_FILE_BYTES).get("data")
     if not isinstance(entries, list):
         raise DataError(f"{file}: has no list 'data'")
     for row, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not isinstance(entry.get("labels"), str):
-            raise DataError(f"{file}, entry {row}: is no object with 'labels', 'wav' and 'img_path' (or 'video_path')")
+            raise DataError(
+                f"{file}, entry {row}: is not an object with 'labels', 'wav' and 'img_path' (or 'video_path')"
+            )
         for key in ("wav", "img_path", "video_path"):
             if not isinstance(entry.get(key, ""), str | None):
-                raise DataError(f"{file}, entry {row}: '{key}' is {entry[key]!r:.60}, no path")
+                raise DataError(f"{file}, entry {row}: '{key}' is {entry[key]!r:.60}, not a path")
     return entries
 
 
 def _find_label_csv(folder: Path) -> Path:
     found = [file for file in sorted(folder.glob("*.csv")) if set(LABEL_COLUMNS) <= set(_columns(file))]
     if len(found) != 1:
-        said = "holds no CSV" if not found else f"{found[0].name} and {found[1].name} are both CSVs"
-        raise DataError(f"{folder}: {said} with the columns {', '.join(LABEL_COLUMNS)}; name it with --label-csv")
+        problem = "holds no CSV" if not found else f"{found[0].name} and {found[1].name} are both CSVs"
+        raise DataError(f"{folder}: {problem} with the columns {', '.join(LABEL_COLUMNS)}; name it with --label-csv")
     return found[0]
 
 
 def _columns(file: Path) -> Sequence[str]:
-    """The columns of a CSV; none of one that is something else."""
+    """The columns of a CSV; none where the file is not one."""
     try:
         return open_table(file).columns
     except DataError:
@@ -201,12 +165,12 @@ def _columns(file: Path) -> Sequence[str]:
 
 
 def _read_labels(file: Path) -> tuple[dict[str, int], tuple[str, ...]]:
-    """What a list may call each class → its number, and the classes' names in order."""
+    """Read (each name that a list may use for a class → its number, the classes' names in order)."""
     numbers: dict[str, int] = {}
     names: dict[int, str] = {}
     for where, cells in open_table(file, needed=LABEL_COLUMNS, what="label CSV").rows():
         if not str(cells["index"]).strip().isdecimal():
-            raise DataError(f"{where}: index '{cells['index']}' is no whole number")
+            raise DataError(f"{where}: index '{cells['index']}' is not a whole number")
         number = int(cells["index"])
         names[number] = cells["display_name"]
         numbers[cells["display_name"]] = numbers[cells["mid"]] = number

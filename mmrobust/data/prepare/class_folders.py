@@ -1,83 +1,77 @@
-"""Audio-visual releases that lie in folders: recordings and pictures, each in the folder of its class.
+"""Audio-visual releases whose recordings and pictures lie in folders named after their classes.
 
-How the folders above are called does not matter (``Dataset_v3_sound`` and ``Dataset_v3_vision``, ``audio_dataset``,
+The names of the folders above do not matter (``Dataset_v3_sound`` and ``Dataset_v3_vision``, ``audio_dataset``,
 ``train/visual`` …): a file belongs to the class that its folder is named after, and a recording to the picture of the
-same name in the same class. A folder on the way that is called train, val or test gives the split.
+same name in the same class. Where one of the folders above is called train, val or test, it gives the split.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmrobust.data.format import DatasetInfo
-from mmrobust.data.prepare.intake import Intake, Unusable, read_media
+from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
+from mmrobust.data.prepare.preparer import Description, Intake, Listing
+from mmrobust.data.prepare.source_files import UnusableSample, check_folder, read_media
 from mmrobust.data.prepare.splits import SPLIT_NAMES, split_by_class
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 Key = tuple[str, str]
-"""The split that the folders tell (empty: none), and the class."""
+"""The split that the folders name (empty: none), and the class."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A recording and its picture; ``None`` for the one that is not there."""
+    """A recording and its picture; the one that is missing is ``None``."""
 
     id: str
     label: str
     split: str
-    """Empty where the folders tell none."""
+    """Empty where the folders name none."""
     sound: Path | None
     picture: Path | None
 
 
-def write_class_folders(
-    source: Path,
-    out: Path,
-    classes: Sequence[str],
-    intake: Intake,
-    *,
-    licence: str,
-    described_as: str,
-    group: Callable[[str], str],
-) -> DatasetInfo:
-    """Write the pairs that lie below ``source`` to the folder ``out``.
+def list_class_folders(
+    source: Path, intake: Intake, description: Description, group: Callable[[str], str] = lambda sample_id: sample_id
+) -> Listing:
+    """List the pairs that lie below the folder ``source``, or those of its lists in CAV-MAE's JSON.
 
     Args:
-        source: the folder to look in, at any depth.
-        out: the folder to make.
-        classes: names of the class folders (``dog bark`` and ``dog-bark`` are ``dog_bark``).
-        intake: takes the samples in.
-        licence: for ``dataset.json``.
-        described_as: the source, for ``dataset.json``.
-        group: sample id → what must stay in one split, where the folders tell none.
+        source: the folder to search, at any depth; or one with lists in CAV-MAE's JSON, or such a list.
+        intake: reads the pairs.
+        description: of the data set. A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``.
+        group: sample id → group that must stay in one split, where the folders name no splits.
 
     Raises:
-        DataError: no such folder, nothing in it, or files of which two would be the same sample.
+        DataError: there is no such folder, it holds nothing of the classes, or two files would be the same sample.
     """
+    if find_lists(source):
+        listing = prepare_cav_mae_json.list_samples(source, intake)
+        return listing.described(name=description.name, licence=description.licence)
+    classes = description.classes
     pairs = list(find_pairs(source, classes, intake))
     if not any(pair.split for pair in pairs):
-        splits = split_by_class({pair.id: pair.label for pair in pairs}, intake.name, group)
-        intake.note("no folder tells the split: of each class 63/7/30 % to train, validation and test, by a hash")
+        splits = split_by_class({pair.id: pair.label for pair in pairs}, description.name, group)
+        intake.note("no folder names a split: 63/7/30 % of each class go to train, validation and test, by a hash")
     else:
         stray = next((pair for pair in pairs if not pair.split), None)
         if stray is not None:
             raise DataError(f"{stray.sound or stray.picture}: lies in no split's folder, but others do")
         splits = {pair.id: pair.split for pair in pairs}
 
-    def read(pair: Pair) -> Sequence[Row]:
+    def read(split: str, pair: Pair) -> Iterator[SampleRow]:
         if pair.sound is None or pair.picture is None:
-            there, lacking = (pair.sound, "picture") if pair.picture is None else (pair.picture, "recording")
-            raise Unusable(f"{there}: no {lacking} of that name in class {pair.label}", f"no {lacking}")
-        row = Row(
-            split=splits[pair.id],
+            found, missing = (pair.sound, "picture") if pair.picture is None else (pair.picture, "recording")
+            raise UnusableSample(f"{found}: no {missing} of that name in class {pair.label}", f"no {missing}")
+        yield SampleRow(
+            split=split,
             id=pair.id,
             label=(classes.index(pair.label),),
             audio=read_media("audio", pair.sound),
@@ -85,27 +79,15 @@ def write_class_folders(
             image=read_media("image", pair.picture),
             image_path=pair.picture.name,
         )
-        return (row,)
 
-    return write_dataset(
-        out,
-        intake.rows(((splits[pair.id], functools.partial(read, pair)) for pair in pairs), len(pairs)),
-        name=intake.name,
-        modalities=("audio", "image"),
-        classes=classes,
-        task="single-label",
-        headline_metric="accuracy",
-        licence=licence,
-        source=described_as,
-        record=intake.record,
-    )
+    return Listing(description, read, ((splits[pair.id], pair) for pair in pairs), len(pairs))
 
 
 def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator[Pair]:
-    """The pairs below ``source``, class by class, in the order of their names.
+    """Find the pairs below ``source``, class by class, in the order of their names.
 
-    Where no recording of a class bears a picture's name, the two are paired in the order of their names: in these sets
-    any picture of the class goes with any of its recordings. That is noted.
+    Where no recording of a class has the name of a picture, both are paired in the order of their names, and a note
+    says so: in these data sets any picture of a class goes with any of its recordings.
     """
     sounds, pictures = _find(source, classes, SOUNDS), _find(source, classes, PICTURES)
     for what, found in (("recordings", sounds), ("pictures", pictures)):
@@ -125,9 +107,8 @@ def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator
 
 
 def _find(source: Path, classes: Sequence[str], endings: Sequence[str]) -> dict[Key, dict[str, Path]]:
-    """The files below ``source`` that lie in a class's folder and have one of the ``endings``, by name."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder of the release")
+    """Find the files below ``source`` that lie in a class's folder and have one of the ``endings``, by name."""
+    check_folder(source, "the folder of the release")
     found: dict[Key, dict[str, Path]] = {}
     for folder, inner, names in os.walk(source):
         inner[:] = sorted(name for name in inner if name != "__MACOSX" and not name.startswith("."))

@@ -4,13 +4,13 @@ Needs no download, has three modalities, and is small enough for a demonstration
 
 - ``image``: the 1,797 real 8×8 handwritten digits that scikit-learn ships (UCI, Optical Recognition of Handwritten
   Digits), as grey pictures.
-- ``text``: the number as a word of one of five languages in a short phrase, with spelling slips. Of about every tenth
-  nothing can be told: it says that the writing is illegible, or is garbled beyond recognition.
-- ``audio``: the key's tone on a telephone (DTMF, a pair of frequencies) in noise, 8 kHz WAV of 0.2 to 0.3 s. About
-  every tenth tone is drowned.
+- ``text``: the number as a word of one of five languages in a short phrase, with spelling slips. About one in ten does
+  not reveal the digit: it says that the writing is illegible, or is garbled beyond recognition.
+- ``audio``: the key's tone on a telephone (DTMF, a pair of frequencies) in noise, 8 kHz WAV of 0.2 to 0.3 s. About one
+  tone in ten is replaced by noise.
 
-So text alone and audio alone decide about nine samples in ten, independently of each other, and the image nearly all:
-a model that loses the image has something to fall back on, and something to lose.
+So text alone and audio alone suffice for about nine samples in ten, independently of each other, and the image for
+nearly all: a model that loses the image has something to fall back on, and something to lose.
 
 Text and audio are pure functions of (sample id, digit), drawn from blake2b: the same on every machine, in any order,
 with any limit.
@@ -22,24 +22,24 @@ import hashlib
 import io
 import wave
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmrobust.data.format import DatasetInfo
-from mmrobust.data.writing import Row, write_dataset
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import refuse_to_overwrite
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.writing import SampleRow
 
 CLASSES = tuple("0123456789")
-LICENCE = (
-    "images: UCI Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak), CC BY 4.0; "
-    "texts and tones: made by mmrobust, CC0"
+DESCRIPTION = Description(
+    name="digits",
+    modalities=("image", "text", "audio"),
+    classes=CLASSES,
+    licence="images: UCI Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak), CC BY 4.0; "
+    "texts and tones: made by mmrobust, CC0",
+    source="sklearn.datasets.load_digits, with texts and tones drawn by mmrobust",
 )
-SOURCE = "sklearn.datasets.load_digits, with texts and tones drawn by mmrobust"
 
 TRAIN_SHARE, VALIDATION_SHARE = 0.7, 0.1
 
@@ -54,7 +54,7 @@ NUMBER_WORDS = {
     "es": ("cero", "uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve"),
     "it": ("zero", "uno", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove"),
 }
-PHRASES = {  # no phrase holds a number word of any of the languages
+PHRASES = {  # no phrase contains a number word of any of the languages
     "en": ("{}", "the digit {}", "this is {}", "looks like {}", "number {}", "{}, I think"),
     "de": ("{}", "die Ziffer {}", "das ist {}", "sieht aus wie {}", "Nummer {}", "{}, glaube ich"),
     "fr": ("{}", "le chiffre {}", "c'est {}", "on dirait {}", "le numéro {}", "{}, je crois"),
@@ -73,7 +73,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 RATE = 8000
 SILENT_TONE_SHARE = 0.11
 TONE_SNR_DB = (-6.0, 12.0)
-"""Power of the tone over the power of the noise, in the part where it sounds."""
+"""Range of the power of the tone over the power of the noise, while the tone sounds."""
 NOISE_RMS = 0.05
 _ROW_HZ = (697, 770, 852, 941)
 _COLUMN_HZ = (1209, 1336, 1477)
@@ -88,7 +88,7 @@ T = TypeVar("T")
 
 
 class _Draws:
-    """A stream of draws that depends on its key alone."""
+    """A stream of random draws that depends only on its key."""
 
     def __init__(self, key: str) -> None:
         self._key, self._blocks = key, 0
@@ -110,9 +110,9 @@ class _Draws:
         return options[int(self.unit() * len(options))]
 
     def noise(self, size: int) -> npt.NDArray[np.float64]:
-        """White noise [size] of mean 0 and variance 1: sums of four bytes, near enough to a normal distribution.
+        """White noise [size] of mean 0 and variance 1: sums of four bytes, close enough to a normal distribution.
 
-        Integers until the last division, where a normal generator's stream changes with its library.
+        Only the last division is not in integers: the stream of a normal generator changes with its library.
         """
         drawn = np.frombuffer(self.take(4 * size), dtype=np.uint8).reshape(size, 4)
         sums = drawn.sum(axis=1, dtype=np.int64) - 510
@@ -128,7 +128,7 @@ def digit_text(sample_id: str, digit: str) -> str:
     if fate < SILENT_TEXT_SHARE / 2:
         return draws.choice(SILENT_PHRASES[language])
     if fate < SILENT_TEXT_SHARE:
-        # A length of its own: that of the word would tell something.
+        # Of another length than the word, which would give the digit away.
         word = "".join(draws.choice(_LETTERS) for _ in range(3 + int(draws.unit() * 4)))
     elif draws.unit() < SLIP_SHARE:
         word = _slip(word, draws)
@@ -136,11 +136,11 @@ def digit_text(sample_id: str, digit: str) -> str:
 
 
 def _slip(word: str, draws: _Draws) -> str:
-    """``word`` with one slip of the pen: a letter doubled, dropped or changed, or two swapped."""
+    """``word`` with one spelling slip: a letter doubled, dropped or changed, or two swapped."""
     at = int(draws.unit() * len(word))
     before, letter, after = word[:at], word[at], word[at + 1 :]
     slips = [before + letter + letter + after]
-    if len(word) >= 4:  # of a shorter word too little would be left
+    if len(word) >= 4:  # too little would be left of a shorter word
         swapped = before + after[:1] + letter + after[1:] if after else before[:-1] + letter + before[-1:]
         slips += [before + after, before + draws.choice(_LETTERS) + after, swapped]
     return draws.choice(slips)
@@ -156,7 +156,7 @@ def digit_tone(sample_id: str, digit: str) -> npt.NDArray[np.float64]:
     seconds = np.arange(stop - start) / RATE
     tone = np.zeros(size)
     for hertz in KEY_HZ[digit]:
-        detune, phase = 1 + 0.03 * (draws.unit() - 0.5), 2 * np.pi * draws.unit()  # ±1.5 %: what a telephone may
+        detune, phase = 1 + 0.03 * (draws.unit() - 0.5), 2 * np.pi * draws.unit()  # ±1.5 %: a telephone's tolerance
         tone[start:stop] += np.sin(2 * np.pi * hertz * detune * seconds + phase)  # of power ½
     level = 0.5 + draws.unit()
     if draws.unit() < SILENT_TONE_SHARE:
@@ -177,64 +177,36 @@ def assign_splits(sample_ids: Sequence[str], digits: Sequence[str]) -> list[str]
     return splits
 
 
-def prepare_digits(out: Path, *, limit: int | None = None, progress: Progress = no_progress) -> DatasetInfo:
-    """Write the embedded data set ``digits`` to the folder ``out``.
-
-    Args:
-        out: the folder to make.
-        limit: keep the first ``limit`` samples of each split.
-        progress: told of each sample.
-
-    Raises:
-        UsageError: ``out`` holds something already.
-
-    """
-    refuse_to_overwrite(out, "data set")
-    return write_dataset(
-        out,
-        _rows(limit, progress),
-        name="digits",
-        modalities=("image", "text", "audio"),
-        classes=CLASSES,
-        task="single-label",
-        headline_metric="accuracy",
-        licence=LICENCE,
-        source=SOURCE,
-    )
-
-
-def _rows(limit: int | None, progress: Progress) -> Iterator[Row]:
+@preparer(source=None)
+def prepare_digits(intake: Intake) -> Listing:
+    """List the samples of the embedded data set ``digits``."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     pictures = np.rint(np.asarray(raw.images) * 255 / 16).astype(np.uint8)  # [1797, 8, 8], given as 0 to 16
     digits = [str(label) for label in raw.target]
     sample_ids = [f"digit-{i:04d}" for i in range(len(digits))]
-    written: dict[str, int] = {}
-    with progress("digits", len(digits)) as advance:
-        for sample_id, digit, split, picture in zip(
-            sample_ids, digits, assign_splits(sample_ids, digits), pictures, strict=True
-        ):
-            advance(1)
-            if limit is not None and written.get(split, 0) >= limit:
-                continue
-            written[split] = written.get(split, 0) + 1
-            yield Row(
-                split=split,
-                id=sample_id,
-                label=(int(digit),),
-                image=encode_picture(picture),
-                image_path=f"{sample_id}.bmp",
-                text=digit_text(sample_id, digit),
-                audio=encode_wav(digit_tone(sample_id, digit), RATE),
-                audio_path=f"{sample_id}.wav",
-            )
+
+    def read(split: str, sample_id: str, digit: str, picture: npt.NDArray[np.uint8]) -> Iterator[SampleRow]:
+        yield SampleRow(
+            split=split,
+            id=sample_id,
+            label=(int(digit),),
+            image=encode_picture(picture),
+            image_path=f"{sample_id}.bmp",
+            text=digit_text(sample_id, digit),
+            audio=encode_wav(digit_tone(sample_id, digit), RATE),
+            audio_path=f"{sample_id}.wav",
+        )
+
+    samples = zip(assign_splits(sample_ids, digits), sample_ids, digits, pictures, strict=True)
+    return Listing(DESCRIPTION, read, samples, len(digits))
 
 
 def encode_picture(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Encode the grey picture ``pixels`` [height, width] as a BMP.
 
-    Uncompressed, so that the bytes, and the fingerprint of the data set, do not depend on a version of zlib.
+    Uncompressed, so that the bytes, and with them the data set's fingerprint, do not depend on the version of zlib.
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="BMP")

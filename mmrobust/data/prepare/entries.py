@@ -1,4 +1,4 @@
-"""The rows of a manifest: its columns, its cells, and what a first reading of all of them tells."""
+"""The rows of a manifest: finding its columns, reading its cells, and a first pass that learns classes and splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABEL_SEPARATOR = "|"
 
 @dataclass(frozen=True)
 class ManifestColumns:
-    """Under which name a manifest has each column."""
+    """The name of each column in a manifest."""
 
     id: str = "id"
     image: str = "image"
@@ -33,14 +33,14 @@ class ManifestColumns:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a manifest, checked as far as it can be without its files."""
+    """One row of a manifest, checked as far as possible without opening its files."""
 
     where: str
     """File and row, for messages."""
     id: str
     label: str
     split: str | None
-    """``None``: the manifest has no such column."""
+    """``None``: the manifest has no column of splits."""
     image: str | None
     audio: str | None
     text: str | None
@@ -48,19 +48,20 @@ class Entry:
 
 @dataclass
 class Survey:
-    """What a first reading of a manifest tells. It holds no texts and no media, so that it stays small."""
+    """What a first pass over a manifest finds. It holds no texts and no media, so that it stays small."""
 
     rows: int = 0
     modalities: tuple[str, ...] = ()
-    """Those that any row has."""
+    """The modalities that at least one row has."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Each distinct label cell, and where it stands first."""
+    """Each distinct label cell → the place of its first row, for messages."""
     ranks: tuple[int, int] | None = None
-    """Hashes of ids below the first go to test, below the second to validation; ``None``: there is a split column."""
+    """Ids whose hash is below the first go to test, below the second to validation; ``None``: there is a split
+    column."""
 
     @property
     def usual_task(self) -> str:
-        """The task that the labels speak for."""
+        """The task that the labels suggest."""
         return "multi-label" if any(LABEL_SEPARATOR in label for label in self.labels) else "single-label"
 
     def split(self, entry: Entry) -> str:
@@ -73,10 +74,10 @@ class Survey:
 
 
 def find_columns(source: Path, header: list[str], columns: ManifestColumns) -> dict[str, str]:
-    """Role → column name, for the columns that are there. One that was asked for by another name must be.
+    """Map each role to the name of its column, for the columns that the manifest has.
 
     Raises:
-        DataError: no label, no modality, or a column that was asked for is not there.
+        DataError: there is no label or no modality, or a column named by the user is missing.
     """
     found = {}
     for role in dataclasses.fields(columns):
@@ -94,10 +95,10 @@ def find_columns(source: Path, header: list[str], columns: ManifestColumns) -> d
 
 
 def entries(table: Table, present: Mapping[str, str]) -> Iterator[Entry]:
-    """The rows of ``table``, read from the start, with the columns ``present`` (role → name).
+    """Read the rows of ``table`` from the start, with the columns ``present`` (role → name).
 
     Raises:
-        DataError: a row that does not fit, when it is reached.
+        DataError: a row is invalid; raised when it is reached.
     """
     return (_entry(row, where, cells, present) for row, (where, cells) in enumerate(table.rows(), start=1))
 
@@ -108,10 +109,10 @@ def _entry(row: int, where: str, cells: Mapping[str, Any], present: Mapping[str,
     if label is None:
         raise DataError(f"{where}: the label is empty; every sample needs one")
     if "split" in present and (split or "").lower() not in SPLIT_NAMES:
-        raise DataError(f"{where}: split '{split or ''}' is none of {', '.join(SPLITS)} (or val, valid, dev)")
+        raise DataError(f"{where}: split '{split or ''}' is not one of {', '.join(SPLITS)} (or val, valid, dev)")
     sample_id = values.get("id") if "id" in present else f"row-{row:06d}"
     if sample_id is None:
-        raise DataError(f"{where}: the id is empty; every sample needs one, or none has an id column")
+        raise DataError(f"{where}: the id is empty; fill it in, or leave out the column of ids")
     return Entry(
         where=where,
         id=sample_id,
@@ -124,13 +125,13 @@ def _entry(row: int, where: str, cells: Mapping[str, Any], present: Mapping[str,
 
 
 def _cell(where: str, role: str, column: str, value: Any) -> str | None:
-    """Read a cell as text; ``None`` where it is empty: null, NaN or blank."""
+    """A cell as text; ``None`` where it is empty (null, NaN or blank)."""
     if role == "label" and isinstance(value, list) and all(isinstance(part, (str, int)) for part in value):
-        return LABEL_SEPARATOR.join(str(part) for part in value) or None  # the labels of a sample, as JSON has them
+        return LABEL_SEPARATOR.join(str(part) for part in value) or None  # several labels, in JSON
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # how a column of integers with an empty cell arrives from a data frame
+        return str(int(value))  # pandas turns a column of integers with an empty cell into floats
     if isinstance(value, (str, int, float)):
         return str(value).strip() or None
     raise DataError(f"{where}: '{column}' holds a {type(value).__name__}, not text, a number or a path")
@@ -140,33 +141,32 @@ def survey(source: Path, table: Table, present: Mapping[str, str], columns: Mani
     """Read all rows of ``table`` once.
 
     Raises:
-        DataError: no rows, a row that does not fit, an id that is there twice, or no modality; names file and row.
+        DataError: there are no rows or no modalities, a row is invalid, or an id appears twice; names file and row.
     """
     found, first_row, hashes = Survey(), dict[str, int](), array("Q")
-    seen, bare = set[str](), None
+    seen, empty_row = set[str](), None
     for entry in entries(table, present):
         found.rows += 1
         if entry.id in first_row:
-            raise DataError(f"{entry.where}: id '{entry.id}' is that of row {first_row[entry.id]} already")
+            raise DataError(f"{entry.where}: id '{entry.id}' is already that of row {first_row[entry.id]}")
         first_row[entry.id] = found.rows
         found.labels.setdefault(entry.label, entry.where)
         has = {modality for modality in ("image", "text", "audio") if getattr(entry, modality) is not None}
         seen |= has
-        if not has and bare is None:
-            bare = entry
+        if not has and empty_row is None:
+            empty_row = entry
         if entry.split is None:
             hashes.append(_hash(entry.id))
     if not found.rows:
-        raise DataError(f"{source}: has no rows; one row per sample is expected")
+        raise DataError(f"{source}: has no rows; give one row per sample")
     if not seen:
         raise DataError(
             f"{source}: the columns {columns.image}, {columns.text} and {columns.audio} are empty throughout"
         )
     found.modalities = order_modalities(seen)
-    if bare is not None:
-        raise DataError(
-            f"{bare.where}: sample '{bare.id}' has no {' and no '.join(found.modalities)}; leave the row out"
-        )
+    if empty_row is not None:
+        nothing = f"sample '{empty_row.id}' has no {' and no '.join(found.modalities)}"
+        raise DataError(f"{empty_row.where}: {nothing}; leave the row out")
     if hashes:
         ranked, tenth = sorted(hashes), found.rows // 10
         found.ranks = (ranked[tenth], ranked[2 * tenth])
@@ -181,15 +181,15 @@ def order_modalities(found: set[str]) -> tuple[str, ...]:
 
 
 def _hash(sample_id: str) -> int:
-    """What samples are ranked by where nothing else splits them: the first 64 bits of a hash of the id."""
+    """The first 64 bits of a hash of the id, by which samples are split where the manifest does not split them."""
     return int.from_bytes(hashlib.blake2b(f"manifest/split/{sample_id}".encode()).digest()[:8], "big")
 
 
 def split_labels(label: str, task: str, where: str) -> tuple[str, ...]:
-    """Split the classes off the cell ``label``, each once.
+    """Split the cell ``label`` into the names of its classes, each once.
 
     Raises:
-        DataError: an empty part; the message begins with ``where``.
+        DataError: a part is empty; the message begins with ``where``.
     """
     if task != "multi-label":
         return (label,)
@@ -197,3 +197,11 @@ def split_labels(label: str, task: str, where: str) -> tuple[str, ...]:
     if "" in labels:
         raise DataError(f"{where}: label '{label}' has an empty part")
     return labels
+
+
+def sort_classes(classes: set[str]) -> tuple[str, ...]:
+    """Sort the names of classes: as numbers where all of them are whole numbers, as text otherwise."""
+    try:
+        return tuple(sorted(classes, key=lambda name: (int(name), name)))
+    except ValueError:
+        return tuple(sorted(classes))

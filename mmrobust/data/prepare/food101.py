@@ -11,101 +11,68 @@ Terms: gathered from web searches, for research; pictures and titles are their o
         or texts/train_titles.csv and texts/test_titles.csv (no header: picture, title, class)
 
 The splits list 61,142 / 6,846 / 22,716 pictures; those for validation lie in ``images/train``. A picture without a
-title is left out and counted, as MMP does (16 of the training split in the release).
+title is left out and counted, as in MMP (16 in the training split of the release).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.format import DatasetInfo
-from mmrobust.data.prepare.annotations import find_root, read_splits
-from mmrobust.data.prepare.intake import MOST_BYTES, Gap, Intake, Remark, no_remark, read_media
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, SkipSample, find_root, read_media
+from mmrobust.data.prepare.splits import read_splits
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import read_json, refuse_to_overwrite
+from mmrobust.storage.files import read_json
 from mmrobust.storage.text_tables import delimited_lines
 
-SIZES = {"train": 61_142, "validation": 6_846, "test": 22_716}
-LICENCE = "no licence given: pictures and titles are their owners', for research only (Wang et al., 2015)"
-SOURCE = "UPMC Food-101, https://visiir.isir.upmc.fr/explore; splits and classes of missing_aware_prompts"
+DESCRIPTION = Description(
+    name="food101",
+    modalities=("image", "text"),
+    classes=(),  # those of class_idx.json
+    licence="no licence given: pictures and titles are their owners', for research only (Wang et al., 2015)",
+    source="UPMC Food-101, https://visiir.isir.upmc.fr/explore; splits and classes of missing_aware_prompts",
+    sizes={"train": 61_142, "validation": 6_846, "test": 22_716},
+)
 MMP_FILES = "it is in MMP's repository, YiLunLee/missing_aware_prompts, under datasets/Food101"
 
 
-def prepare_food101(
-    source: Path,
-    out: Path,
-    *,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the data set ``food101`` to the folder ``out``.
-
-    Args:
-        source: the folder with ``images``, the titles, ``class_idx.json`` and ``split.json``.
-        out: the folder to make.
-        limit: keep the first ``limit`` samples of each split.
-        allow_incomplete: leave out samples whose picture is not there or cannot be decoded.
-        progress: told of each sample.
-        remark: told of sizes that are not the release's, and of each sample that is left out.
+@preparer(source="the folder with images, titles, class_idx.json and split.json")
+def prepare_food101(source: Path, intake: Intake) -> Listing:
+    """List the pictures of UPMC Food-101 in the folder ``source``, or one folder below it.
 
     Raises:
-        UsageError: ``out`` holds something already.
-        DataError: a file is not there or broken, or a class that is none.
+        DataError: a file is missing or broken, or names an unknown class.
     """
-    refuse_to_overwrite(out, "data set")
     root = find_root(source, "split.json", "Food101", "food101") if source.is_dir() else source
     splits = read_splits(root / "split.json")
     classes = _read_classes(root / "class_idx.json")
     titles = _read_titles(root)
-    intake = Intake(
-        "food101",
-        sizes=SIZES,
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
     for name in ("split.json", "class_idx.json"):
-        intake.keep_hash(root / name)
+        intake.record_hash(root / name)
 
-    def read(split: str, picture: str) -> Sequence[Row]:
+    def read(split: str, picture: str) -> Iterator[SampleRow]:
         dish = picture.rpartition("_")[0]
         if dish not in classes:
-            raise DataError(f"{root / 'split.json'}: '{picture}' is of no class of class_idx.json")
+            raise DataError(f"{root / 'split.json'}: '{picture}' belongs to no class of class_idx.json")
         if picture not in titles:
-            raise Gap("no text")
-        row = Row(
+            raise SkipSample("no text")
+        file = root / "images" / ("test" if split == "test" else "train") / dish / picture
+        yield SampleRow(
             split=split,
             id=Path(picture).stem,
             label=(classes[dish],),
-            image=read_media("image", root / "images" / ("test" if split == "test" else "train") / dish / picture),
+            image=read_media("image", file),
             image_path=picture,
             text=titles[picture],
         )
-        return (row,)
 
-    return write_dataset(
-        out,
-        intake.rows(
-            ((split, functools.partial(read, split, name)) for split, names in splits.items() for name in names),
-            sum(map(len, splits.values())),
-        ),
-        name="food101",
-        modalities=("image", "text"),
-        classes=sorted(classes, key=lambda dish: classes[dish]),
-        task="single-label",
-        headline_metric="accuracy",
-        licence=LICENCE,
-        source=SOURCE,
-        record=intake.record,
-    )
+    description = replace(DESCRIPTION, classes=sorted(classes, key=lambda dish: classes[dish]))
+    samples = ((split, picture) for split, pictures in splits.items() for picture in pictures)
+    return Listing(description, read, samples, sum(map(len, splits.values())))
 
 
 def _read_classes(file: Path) -> dict[str, int]:
@@ -118,9 +85,9 @@ def _read_classes(file: Path) -> dict[str, int]:
 
 
 def _read_titles(root: Path) -> dict[str, str]:
-    """Picture → title, from ``text.json`` or the CSV files; blank titles are none."""
+    """Picture → title, from ``text.json`` or the CSV files, without blank titles."""
     if (root / "text.json").is_file():
-        titles = read_json(root / "text.json", "titles of the pictures", most_bytes=MOST_BYTES)
+        titles = read_json(root / "text.json", "titles of the pictures", most_bytes=MAX_FILE_BYTES)
         return {picture: title for picture, title in titles.items() if isinstance(title, str) and title.strip()}
     files = [root / "texts" / f"{split}_titles.csv" for split in ("train", "test")]
     if not all(file.is_file() for file in files):

@@ -8,31 +8,35 @@ redistribution, and the terms of Getty Images, whose pictures the memes are made
     dev.jsonl or dev_seen.jsonl             500
     test_seen.jsonl, test_unseen.jsonl      1,000, 2,000; or test.jsonl
 
-or one with a folder ``data`` that holds them. A line is an object with ``id``, ``img`` (``img/01235.png``), ``text``
+or one with a folder ``data`` that holds them. Each line is an object with ``id``, ``img`` (``img/01235.png``), ``text``
 and ``label`` (1: hateful).
 
 Test splits differ between releases: ``test.jsonl`` of the first one has no labels, and papers report on
-``test_seen`` or ``test_unseen`` without always saying which. So ``dataset.json`` says which file was used, and has its
-hash. By default that is the first with labels of ``test_seen.jsonl``, ``test.jsonl``, ``test_unseen.jsonl``.
+``test_seen`` or ``test_unseen`` without always saying which. So ``dataset.json`` names the file that was used and its
+hash. By default this is the first of ``test_seen.jsonl``, ``test.jsonl`` and ``test_unseen.jsonl`` that has labels.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.format import DatasetInfo
-from mmrobust.data.prepare.annotations import find_root
-from mmrobust.data.prepare.intake import Intake, Listed, Remark, no_remark, read_media
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import find_root, read_media
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import refuse_to_overwrite
 from mmrobust.storage.text_tables import json_lines
 
-CLASSES = ("not hateful", "hateful")
+DESCRIPTION = Description(
+    name="hateful-memes",
+    modalities=("image", "text"),
+    classes=("not hateful", "hateful"),
+    task="binary",
+    licence="Hateful Memes Dataset License Agreement (Meta AI): research only, no redistribution",
+    source="the Hateful Memes Challenge, https://hatefulmemeschallenge.com",
+)
 DEV_FILES = ("dev_seen.jsonl", "dev.jsonl")
 TEST_FILES = ("test_seen.jsonl", "test.jsonl", "test_unseen.jsonl")
 FILE_SIZES = {
@@ -43,57 +47,33 @@ FILE_SIZES = {
     "test_seen.jsonl": 1_000,
     "test_unseen.jsonl": 2_000,
 }
-LICENCE = "Hateful Memes Dataset License Agreement (Meta AI): research only, no redistribution"
-SOURCE = "the Hateful Memes Challenge, https://hatefulmemeschallenge.com"
 
 
-def prepare_hateful_memes(
-    source: Path,
-    out: Path,
-    *,
-    test_file: str | None = None,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the data set ``hateful-memes`` to the folder ``out``.
+@preparer(source="the folder with img and train.jsonl")
+def prepare_hateful_memes(source: Path, intake: Intake, *, test_file: str | None = None) -> Listing:
+    """List the memes of the Hateful Memes Challenge.
 
     Args:
         source: the folder with ``img`` and the JSONL files, or the one above it.
-        out: the folder to make.
+        intake: reads the memes.
         test_file: the file of the test split; default: the first of :data:`TEST_FILES` that has labels.
-        limit: keep the first ``limit`` memes of each split.
-        allow_incomplete: leave out memes whose picture is not there or cannot be decoded.
-        progress: told of each meme.
-        remark: told which test file is used, of sizes that are not the release's, of each meme that is left out.
 
     Raises:
-        UsageError: ``out`` holds something already.
-        DataError: a file is not there or broken, or a line without a label.
+        DataError: a file is missing or broken, or a line has no label.
     """
-    refuse_to_overwrite(out, "data set")
     root = find_root(source, "train.jsonl", "data", "hateful_memes")
     files = {"train": root / "train.jsonl", "validation": _dev_file(root), "test": _test_file(root, test_file)}
-    intake = Intake(
-        "hateful-memes",
-        sizes={split: FILE_SIZES[file.name] for split, file in files.items() if file.name in FILE_SIZES},
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
     for file in files.values():
-        intake.keep_hash(file)
+        intake.record_hash(file)
     intake.note(f"the test split is {files['test'].name}")
 
-    def read(split: str, meme: dict[str, Any], where: str) -> Sequence[Row]:
+    def read(split: str, meme: dict[str, Any], where: str) -> Iterator[SampleRow]:
         for key in ("img", "text"):
             if not isinstance(meme.get(key), str):
                 raise DataError(f"{where}: has no '{key}'")
         if meme.get("label") not in (0, 1):
             raise DataError(f"{where}: label {meme.get('label')!r} is neither 0 nor 1")
-        row = Row(
+        yield SampleRow(
             split=split,
             id=Path(meme["img"]).stem,  # the number of the meme, as its file is named: 01235
             label=(int(meme["label"]),),
@@ -101,25 +81,11 @@ def prepare_hateful_memes(
             image_path=meme["img"],
             text=meme["text"].strip() or None,
         )
-        return (row,)
 
-    def listed() -> Iterator[Listed]:
-        for split, file in files.items():
-            for where, meme in json_lines(file):
-                yield split, functools.partial(read, split, meme, where)
-
-    return write_dataset(
-        out,
-        intake.rows(listed(), sum(1 for file in files.values() for _ in json_lines(file))),
-        name="hateful-memes",
-        modalities=("image", "text"),
-        classes=CLASSES,
-        task="binary",
-        headline_metric="auroc",
-        licence=LICENCE,
-        source=SOURCE,
-        record=intake.record,
-    )
+    sizes = {split: FILE_SIZES[file.name] for split, file in files.items() if file.name in FILE_SIZES}
+    samples = ((split, meme, where) for split, file in files.items() for where, meme in json_lines(file))
+    total = sum(1 for file in files.values() for _ in json_lines(file))
+    return Listing(replace(DESCRIPTION, sizes=sizes), read, samples, total)
 
 
 def _dev_file(root: Path) -> Path:
@@ -129,16 +95,18 @@ def _dev_file(root: Path) -> Path:
     raise DataError(f"{root}: holds neither {' nor '.join(DEV_FILES)}")
 
 
-def _test_file(root: Path, wanted: str | None) -> Path:
-    """The file of the test split: the wanted one, or the first of the release's that has labels."""
-    there = [name for name in TEST_FILES if (root / name).is_file()]
-    if wanted is not None:
-        if not (root / wanted).is_file():
-            raise DataError(f"{root / wanted}: no such file; --test-file names one of: {', '.join(there) or 'none'}")
-        there = [wanted]
-    for name in there:
+def _test_file(root: Path, asked: str | None) -> Path:
+    """The file of the test split: the one asked for, or the first of the release's files that has labels."""
+    found = [name for name in TEST_FILES if (root / name).is_file()]
+    if asked is not None:
+        if not (root / asked).is_file():
+            raise DataError(f"{root / asked}: no such file; --test-file names one of: {', '.join(found) or 'none'}")
+        found = [asked]
+    for name in found:
         if all("label" in meme for _, meme in json_lines(root / name)):
             return root / name
-    if there:
-        raise DataError(f"{root / there[0]}: has no labels, as it was first released; --test-file names one that has")
+    if found:
+        raise DataError(
+            f"{root / found[0]}: has no labels, as it was first released; --test-file names one that has them"
+        )
     raise DataError(f"{root}: holds none of {', '.join(TEST_FILES)}")

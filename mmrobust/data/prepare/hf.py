@@ -1,74 +1,52 @@
 """The preparer ``hf``: a data set that Hugging Face's ``datasets`` opens, where that is installed (extra ``hf``).
 
-The source is a folder (of Parquet files, an ImageFolder, what ``save_to_disk`` wrote, …) or a repository id on the Hub,
-``--subset`` one of its configurations. Terms of use are those of the data set; the licence that it names is kept.
+The source is a folder (of Parquet files, an ImageFolder, one written by ``save_to_disk`` …) or a repository id on the
+Hub, with ``--subset`` naming one of its configurations. Terms of use are those of the data set, whose licence is
+recorded.
 
 Columns are found by their features (``Image``, ``Audio``, ``ClassLabel``) or usual names (id, text, label, labels), and
-can be named as those of a manifest are. A label is a ``ClassLabel``, a number or a text, or a list of these: then the
-task is multi-label. Splits are those whose names tell one of ours; others are left away, and noted. A label of −1, as
-some test splits on the Hub have it in place of a withheld one, leaves the sample out.
+can be named like those of a manifest. A label is a ``ClassLabel``, a number or a text, or a list of these: then the
+task is multi-label. Splits whose names are not those of ours are dropped, with a note. A sample with the label −1,
+which some test splits on the Hub have in place of a withheld one, is left out.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.data.format import DatasetInfo, choose_task
-from mmrobust.data.prepare.entries import ManifestColumns, order_modalities
-from mmrobust.data.prepare.intake import Gap, Intake, Listed, Remark, check_media, no_remark, read_media
-from mmrobust.data.prepare.manifest import sorted_classes
+from mmrobust.data.prepare.entries import ManifestColumns, order_modalities, sort_classes
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import SkipSample, check_media, read_media
 from mmrobust.data.prepare.splits import SPLIT_NAMES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, unknown_name
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import refuse_to_overwrite
 from mmrobust.storage.parquet import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset as HfDataset
 
 
+@preparer(
+    source="a folder or repository id that Hugging Face's datasets opens",
+    overrides=("name", "task", "headline_metric", "licence"),
+)
 def prepare_hf(
-    source: Path,
-    out: Path,
-    *,
-    subset: str | None = None,
-    name: str | None = None,
-    columns: ManifestColumns | None = None,
-    task: str | None = None,
-    headline_metric: str | None = None,
-    licence: str | None = None,
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write a data set of Hugging Face's ``datasets`` to the folder ``out``.
+    source: Path, intake: Intake, *, subset: str | None = None, columns: ManifestColumns | None = None
+) -> Listing:
+    """List the samples of a data set of Hugging Face's ``datasets``.
 
     Args:
         source: a folder, or a repository id on the Hub.
-        out: the folder to make.
+        intake: reads the samples.
         subset: the configuration of the repository.
-        name: default: the last part of the source.
         columns: the names of its columns.
-        task: default: multi-label where labels are lists, single-label elsewhere.
-        headline_metric: default: the usual one of the task.
-        licence: default: what the data set names.
-        limit: keep the first ``limit`` samples of each split.
-        allow_incomplete: leave out samples with media that cannot be decoded.
-        progress: told of each sample.
-        remark: told of splits that are left away, and of each sample that is left out.
 
     Raises:
-        UsageError: ``datasets`` is not installed, an unknown task or metric, or ``out`` holds something already.
-        DataError: it cannot be opened, or has no label, no modality or no split that can be told.
+        UsageError: ``datasets`` is not installed.
+        DataError: it cannot be opened, or has no label, no modality or no split with a known name.
     """
-    refuse_to_overwrite(out, "data set")
-    if task is not None:  # an unknown one is found before anything is read
-        choose_task(task, headline_metric, task)
     loaded = _load(source, subset)
     splits: dict[str, HfDataset] = {}
     for called, data in loaded.items():
@@ -81,32 +59,25 @@ def prepare_hf(
     classes, number, several = _classes(splits, roles["label"])
     if len(classes) < 2:
         raise DataError(f"{source}: column '{roles['label']}' has fewer than two classes")
-    task, headline_metric = choose_task(task, headline_metric, "multi-label" if several else "single-label")
-
-    intake = Intake(
-        name or source.name,
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
     for split in loaded:
         if split.lower() not in SPLIT_NAMES:
-            intake.note(f"split '{split}' is left away: it is none of train, validation, test")
+            intake.note(f"split '{split}' is dropped: it is not train, validation or test")
     encoded = {split: _undecoded(data, roles) for split, data in splits.items()}
 
-    def read(split: str, row: int) -> Sequence[Row]:
+    def read(split: str, row: int) -> Iterator[SampleRow]:
         found = encoded[split][row]
         cells = {role: found[column] for role, column in roles.items()}
         labels = cells["label"] if isinstance(cells["label"], list) else [cells["label"]]
         if any(label is None or label == -1 for label in labels):
-            raise Gap("no label")
+            raise SkipSample("no label")
         where = f"{source} ({split}, row {row})"
         image, audio = (_media(modality, cells.get(modality), where) for modality in ("image", "audio"))
+        if "id" in cells and cells["id"] is None:
+            raise DataError(f"{where}: has no id")
         text = cells.get("text")
-        made = Row(
+        yield SampleRow(
             split=split,
-            id=_id(cells["id"], where) if "id" in cells else f"{split}-{row:06d}",
+            id=str(cells["id"]) if "id" in cells else f"{split}-{row:06d}",
             label=tuple(sorted({number(label) for label in labels})),
             image=image,
             image_path=_path(cells.get("image")),
@@ -114,25 +85,17 @@ def prepare_hf(
             audio_path=_path(cells.get("audio")),
             text=text if isinstance(text, str) and text.strip() else None,
         )
-        return (made,)
 
-    def listed() -> Iterator[Listed]:
-        for split, data in encoded.items():
-            for row in range(len(data)):
-                yield split, functools.partial(read, split, row)
-
-    return write_dataset(
-        out,
-        intake.rows(listed(), sum(map(len, encoded.values()))),
-        name=intake.name,
+    description = Description(
+        name=source.name,
         modalities=order_modalities({"image", "text", "audio"} & roles.keys()),
         classes=classes,
-        task=task,
-        headline_metric=headline_metric,
-        licence=licence or first.info.license or "unknown",
+        licence=first.info.license or "unknown",
         source=f"datasets: {source}{f' ({subset})' if subset else ''}",
-        record=intake.record,
+        task="multi-label" if several else "single-label",
     )
+    samples = ((split, row) for split, data in encoded.items() for row in range(len(data)))
+    return Listing(description, read, samples, sum(map(len, encoded.values())))
 
 
 def _load(source: Path, subset: str | None) -> Mapping[str, HfDataset]:
@@ -154,7 +117,7 @@ def _load(source: Path, subset: str | None) -> Mapping[str, HfDataset]:
 
 
 def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str, str]:
-    """Role → column: the one that was asked for, the one of the role's usual name, or the only one of its feature."""
+    """Find the column of each role: the one the user named, the one of the usual name, or the only one of its kind."""
     import datasets
 
     kinds = {"image": datasets.Image, "audio": datasets.Audio, "label": datasets.ClassLabel}
@@ -182,7 +145,7 @@ def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str,
 
 
 def _classes(splits: Mapping[str, HfDataset], column: str) -> tuple[tuple[str, ...], Callable[[Any], int], bool]:
-    """The classes of the label column, what turns a label into its number, and whether a sample has several."""
+    """The classes of the label column, the function from label to class number, and whether samples have several."""
     import datasets
 
     feature = next(iter(splits.values())).features[column]
@@ -193,13 +156,13 @@ def _classes(splits: Mapping[str, HfDataset], column: str) -> tuple[tuple[str, .
         return tuple(inner.names), int, several
     values = (value for data in splits.values() for value in data[column])
     flat = (part for value in values for part in (value if several else [value]))
-    classes = sorted_classes({str(label) for label in flat if label is not None and label != -1})
+    classes = sort_classes({str(label) for label in flat if label is not None and label != -1})
     numbers = {name: number for number, name in enumerate(classes)}
     return classes, lambda label: numbers[str(label)], several
 
 
 def _undecoded(data: HfDataset, roles: Mapping[str, str]) -> HfDataset:
-    """``data`` with only the columns of ``roles``, media as they are encoded."""
+    """``data`` with only the columns of ``roles``, media left encoded."""
     import datasets
 
     data = data.select_columns(list(dict.fromkeys(roles.values())))
@@ -210,24 +173,13 @@ def _undecoded(data: HfDataset, roles: Mapping[str, str]) -> HfDataset:
 
 
 def _media(modality: str, cell: Mapping[str, Any] | None, where: str) -> bytes | None:
-    """The bytes of a picture or recording, checked; ``None`` where it is missing by nature."""
+    """The bytes of a picture or recording, checked; ``None`` where it is naturally missing."""
     if cell is None or (cell["bytes"] is None and not cell["path"]):
         return None
     if cell["bytes"] is None:
         return read_media(modality, Path(cell["path"]), where)
     check_media(modality, cell["bytes"], where)
     return bytes(cell["bytes"])
-
-
-def _id(cell: Any, where: str) -> str:
-    """The id of a sample.
-
-    Raises:
-        DataError: it has none.
-    """
-    if cell is None:
-        raise DataError(f"{where}: has no id")
-    return str(cell)
 
 
 def _path(cell: Mapping[str, Any] | None) -> str:

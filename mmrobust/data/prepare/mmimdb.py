@@ -1,8 +1,8 @@
 """The data set ``mmimdb``: film posters and plot summaries, 23 genres, multi-label (Arevalo et al., GMU, 2017).
 
 Where to get it: https://github.com/johnarevalo/gmu-mmimdb names the archive ``mmimdb.tar.gz`` (8 GB; a mirror is at
-https://archive.org/details/mmimdb). ``split.json`` is in it. Terms: the archive carries no licence; posters and plots
-are their owners', gathered from IMDb and MovieLens for research. Nothing of it may be redistributed.
+https://archive.org/details/mmimdb). It contains ``split.json``. Terms: the archive carries no licence; posters and
+plots belong to their owners, and were gathered from IMDb and MovieLens for research. Nothing may be redistributed.
 
 The source is the folder with ``split.json`` (or the one above it), in either layout::
 
@@ -12,23 +12,21 @@ The source is the folder with ``split.json`` (or the one above it), in either la
                                                 as MMP and DCP have it
 
 ``split.json`` gives the ids of ``train``, ``dev`` and ``test`` (15,552 / 2,608 / 7,799 films); a label file has
-``genres`` (a list) and ``plot`` (a list of summaries). Genres that are none of the 23 are left away, as the papers do.
+``genres`` (a list) and ``plot`` (a list of summaries). Genres other than the 23 are dropped, as in the papers.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from mmrobust.data.format import DatasetInfo
-from mmrobust.data.prepare.annotations import find_root, read_annotation, read_splits
-from mmrobust.data.prepare.intake import Intake, Remark, no_remark, read_media
-from mmrobust.data.prepare.plots import PLOTS, texts_of
-from mmrobust.data.writing import Row, write_dataset
-from mmrobust.errors import unknown_name
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import refuse_to_overwrite
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import UnusableSample, find_root, read_media
+from mmrobust.data.prepare.splits import read_splits
+from mmrobust.data.writing import SampleRow
+from mmrobust.errors import DataError, unknown_name
+from mmrobust.storage.files import read_json
 
 CLASSES = (
     *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror", "Documentary", "Mystery"),
@@ -37,76 +35,82 @@ CLASSES = (
 )
 """By frequency, which is the order of the labels in MMP's arrow files and of the outputs of its checkpoints."""
 
-SIZES = {"train": 15_552, "validation": 2_608, "test": 7_799}
-LICENCE = "no licence given: posters and plots are their owners', for research only (Arevalo et al., 2017)"
-SOURCE = "MM-IMDb, https://github.com/johnarevalo/gmu-mmimdb"
+DESCRIPTION = Description(
+    name="mmimdb",
+    modalities=("image", "text"),
+    classes=CLASSES,
+    task="multi-label",
+    licence="no licence given: posters and plots are their owners', for research only (Arevalo et al., 2017)",
+    source="MM-IMDb, https://github.com/johnarevalo/gmu-mmimdb",
+    sizes={"train": 15_552, "validation": 2_608, "test": 7_799},
+)
+
+PLOTS = ("all", "first", "each")
+"""What becomes of a film with several plots. ``all``: one sample, whose text is all plots, joined. ``first``: one
+sample, whose text is the first plot (``--single-plot``). ``each``: one sample per plot, with the film's picture and
+labels, as MMP's loader makes of its arrow files (``--each-plot``)."""
 
 
-def prepare_mmimdb(
-    source: Path,
-    out: Path,
-    *,
-    plots: str = "all",
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the data set ``mmimdb`` to the folder ``out``.
+@preparer(source="the folder with split.json, the posters and the labels")
+def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
+    """List the films of MM-IMDb.
 
     Args:
         source: the folder with ``split.json``, or the one above it.
-        out: the folder to make.
-        plots: what becomes of several plots, see :data:`mmrobust.data.prepare.plots.PLOTS`.
-        limit: keep the first ``limit`` films of each split.
-        allow_incomplete: leave out films whose poster or label file is not there or cannot be read.
-        progress: told of each film.
-        remark: told of sizes that are not the release's, and of each film that is left out.
+        intake: reads the films.
+        plots: one of :data:`PLOTS`.
 
     Raises:
-        UsageError: ``out`` holds something already, or an unknown choice of plots.
-        DataError: a file is not there or broken.
+        UsageError: ``plots`` is none of them.
+        DataError: a file is missing or broken.
     """
-    refuse_to_overwrite(out, "data set")
-    if plots not in PLOTS:
-        raise unknown_name("choice of plots", plots, PLOTS)
+    check_plots(plots)
     root = find_root(source, "split.json", "mmimdb")
     splits = read_splits(root / "split.json")
     flat = (root / "dataset").is_dir()
     images, labels = (root / "dataset", root / "dataset") if flat else (root / "images", root / "labels")
-    intake = Intake(
-        "mmimdb",
-        sizes=SIZES,
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
-    intake.keep_hash(root / "split.json")
+    intake.record_hash(root / "split.json")
 
-    def read(split: str, film: str) -> Sequence[Row]:
-        annotation = read_annotation(labels / f"{film}.json", {"genres": list, "plot": list})
-        row = functools.partial(
-            Row,
-            split=split,
-            label=tuple(label for label, genre in enumerate(CLASSES) if genre in annotation["genres"]),
-            image=read_media("image", images / f"{film}.jpeg"),
-            image_path=f"{film}.jpeg",
-        )
-        return [row(id=sample_id, text=text) for sample_id, text in texts_of(film, annotation["plot"], plots)]
+    def read(split: str, film: str) -> Iterator[SampleRow]:
+        annotation = _read_annotation(labels / f"{film}.json")
+        label = tuple(label for label, genre in enumerate(CLASSES) if genre in annotation["genres"])
+        image = read_media("image", images / f"{film}.jpeg")
+        for sample_id, text in texts_of(film, annotation["plot"], plots):
+            yield SampleRow(split, sample_id, label, image=image, image_path=f"{film}.jpeg", text=text)
 
-    return write_dataset(
-        out,
-        intake.rows(
-            ((split, functools.partial(read, split, film)) for split, films in splits.items() for film in films),
-            sum(map(len, splits.values())),
-        ),
-        name="mmimdb",
-        modalities=("image", "text"),
-        classes=CLASSES,
-        task="multi-label",
-        headline_metric="macro_f1",
-        licence=LICENCE,
-        source=SOURCE,
-        record=intake.record,
-    )
+    samples = ((split, film) for split, films in splits.items() for film in films)
+    return Listing(DESCRIPTION, read, samples, sum(map(len, splits.values())))
+
+
+def check_plots(plots: str) -> None:
+    """Raise ``UsageError`` where ``plots`` is none of :data:`PLOTS`."""
+    if plots not in PLOTS:
+        raise unknown_name("choice of plots", plots, PLOTS)
+
+
+def texts_of(film: str, plots: Sequence[object], choice: str) -> Iterator[tuple[str, str | None]]:
+    """The samples that a film becomes: (id, text) pairs. The first has the film's id.
+
+    A film without any plot becomes one sample, whose text is naturally missing.
+    """
+    texts = [plot for plot in plots if isinstance(plot, str) and plot.strip()]
+    if not texts:
+        yield film, None
+    elif choice == "all":
+        yield film, " ".join(texts)
+    else:
+        for number, text in enumerate(texts[:1] if choice == "first" else texts, start=1):
+            yield (film if number == 1 else f"{film}-{number}"), text
+
+
+def _read_annotation(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``, with its lists ``genres`` and ``plot``."""
+    try:
+        annotation = read_json(file, "annotation of a sample")
+    except DataError as cause:
+        state = "unreadable" if file.is_file() else "not there"
+        raise UnusableSample(str(cause), f"annotation {state}") from cause
+    for name in ("genres", "plot"):
+        if not isinstance(annotation.get(name), list):
+            raise UnusableSample(f"{file}: has no list '{name}'", "annotation unreadable")
+    return annotation

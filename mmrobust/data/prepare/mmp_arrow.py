@@ -1,4 +1,4 @@
-"""The preparer ``mmp-arrow``: the arrow files that ``make_arrow.py`` of MMP's and DCP's repositories writes.
+"""The preparer ``mmp-arrow``: the arrow files written by ``make_arrow.py`` of MMP's and DCP's repositories.
 
 The source is a folder with the files of one data set, named ``{data set}_{split}.arrow``:
 
@@ -9,174 +9,105 @@ The source is a folder with the files of one data set, named ``{data set}_{split
 - ``hatememes_train.arrow``, ``hatememes_dev.arrow``, ``hatememes_test.arrow``: image, text, label, split. They carry no
   ids: samples are numbered in the file's order, ``test-00000``.
 
-Files of other data sets in that form are read too; their classes are then called by their numbers. A film's several
-plots are treated as in :mod:`mmrobust.data.prepare.plots`; ``each`` is what MMP's own loader makes of them. Terms of
-use are those of the data set. Pictures are read from the file one at a time; it is mapped, never loaded.
+Files of other data sets in that form are read too; their classes are then named by their numbers. For a film with
+several plots see :data:`mmrobust.data.prepare.mmimdb.PLOTS`; ``each`` is what MMP's own loader does. Terms of use are
+those of the data set. The file is mapped, never loaded, and pictures are read from it one at a time.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from mmrobust.data.format import DatasetInfo
 from mmrobust.data.prepare import food101, hateful_memes, mmimdb
-from mmrobust.data.prepare.intake import Intake, Listed, Remark, check_media, no_remark
-from mmrobust.data.prepare.plots import PLOTS, texts_of
+from mmrobust.data.prepare.mmimdb import check_plots, texts_of
+from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
+from mmrobust.data.prepare.source_files import check_folder, check_media
 from mmrobust.data.prepare.splits import one_per_split
-from mmrobust.data.writing import Row, write_dataset
-from mmrobust.errors import DataError, unknown_name
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import check_file, refuse_to_overwrite
+from mmrobust.data.writing import SampleRow
+from mmrobust.errors import DataError
+from mmrobust.storage.files import check_file
 from mmrobust.storage.parquet import reading
-from mmrobust.storage.tasks import TASK_METRICS
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the arrow files of a known data set do not carry."""
-
-    name: str
-    task: str
-    licence: str
-    classes: tuple[str, ...] = ()
-    """Empty: a class is called as the pictures of it are, ``apple_pie_0.jpg``."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-
 
 KNOWN = {
-    "mmimdb": Known("mmimdb", "multi-label", mmimdb.LICENCE, mmimdb.CLASSES, mmimdb.SIZES),
-    "food101": Known("food101", "single-label", food101.LICENCE, sizes=food101.SIZES),
-    "hatememes": Known("hateful-memes", "binary", hateful_memes.LICENCE, hateful_memes.CLASSES),
+    "mmimdb": mmimdb.DESCRIPTION,
+    "food101": food101.DESCRIPTION,
+    "hatememes": hateful_memes.DESCRIPTION,
 }
-"""By the beginning of the files' names."""
+"""Beginning of the files' names → what the arrow files do not say about the data set."""
 
 TEXT_COLUMNS = ("plots", "text")
-MOST_CLASSES = 100_000
-"""A label beyond is no class: a list of so many names would only fill the memory."""
+MAX_CLASSES = 100_000
+"""A larger label is not a class: a list of so many names would only fill the memory."""
 
 
-def prepare_mmp_arrow(
-    source: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    task: str | None = None,
-    licence: str | None = None,
-    plots: str = "all",
-    limit: int | None = None,
-    allow_incomplete: bool = False,
-    progress: Progress = no_progress,
-    remark: Remark = no_remark,
-) -> DatasetInfo:
-    """Write the samples of MMP's arrow files to the folder ``out``.
+@preparer(source="the folder with the arrow files of MMP's make_arrow.py", overrides=("name", "task", "licence"))
+def prepare_mmp_arrow(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
+    """List the samples of MMP's arrow files.
 
     Args:
         source: the folder with the files of one data set.
-        out: the folder to make.
-        name: default: the data set's.
-        task: default: the data set's; of an unknown one, multi-label where a label is a list.
-        licence: default: the data set's.
-        plots: what becomes of several texts of a sample, see :data:`mmrobust.data.prepare.plots.PLOTS`.
-        limit: keep the first ``limit`` pictures of each split.
-        allow_incomplete: leave out samples whose picture cannot be decoded.
-        progress: told of each picture.
-        remark: told of sizes that are not the release's, and of each sample that is left out.
+        intake: reads the samples.
+        plots: what becomes of several texts of a sample, one of :data:`mmrobust.data.prepare.mmimdb.PLOTS`.
 
     Raises:
-        UsageError: an unknown choice of plots or task, or ``out`` holds something already.
-        DataError: no such files, of several data sets, or of another form.
+        UsageError: ``plots`` is none of them.
+        DataError: there are no such files, or they belong to several data sets or have another form.
     """
-    refuse_to_overwrite(out, "data set")
-    if plots not in PLOTS:
-        raise unknown_name("choice of plots", plots, PLOTS)
-    if task is not None and task not in TASK_METRICS:
-        raise unknown_name("task", task, TASK_METRICS)
+    check_plots(plots)
     kind, files = _find_files(source)
     tables = {split: _open(file) for split, file in files.items()}
-    listed_labels = all(pa.types.is_list(table.schema.field("label").type) for table in tables.values())
-    usual = Known(kind, "multi-label" if listed_labels else "single-label", "unknown")
-    known = KNOWN.get(kind, usual)
-    task = task or known.task
+    known = KNOWN.get(kind)
+    if known is None:
+        listed_labels = all(pa.types.is_list(table.schema.field("label").type) for table in tables.values())
+        usual_task = "multi-label" if listed_labels else "single-label"
+        known = Description(kind, ("image", "text"), (), licence="unknown", source="", task=usual_task)
     classes = known.classes or _classes(tables, files)
-    intake = Intake(
-        name or known.name,
-        sizes=known.sizes,
-        limit=limit,
-        allow_incomplete=allow_incomplete,
-        progress=progress,
-        remark=remark,
-    )
+    total = sum(batch.num_rows for split, table in tables.items() for batch in _batches(table, files[split]))
 
-    rows = sum(batch.num_rows for split, table in tables.items() for batch in _batches(table, files[split]))
-
-    def read(split: str, batch: pa.RecordBatch, index: int, row: int) -> Sequence[Row]:
+    def read(split: str, batch: pa.RecordBatch, index: int, row: int) -> Iterator[SampleRow]:
         cells = {column: batch.column(column)[index].as_py() for column in batch.schema.names}
         where = f"{files[split]}, row {row}"
         check_media("image", cells["image"], where)
-        sample_id = Path(str(cells.get("image_id") or f"{split}-{row:05d}")).stem
+        path = str(cells.get("image_id") or "")
+        sample_id = Path(path or f"{split}-{row:05d}").stem
         texts = next(cells[column] for column in TEXT_COLUMNS if column in cells)
-        made = functools.partial(
-            Row,
-            split=split,
-            label=_label(cells["label"], len(classes), where),
-            image=cells["image"],
-            image_path=str(cells.get("image_id") or ""),
-        )
-        texts = [texts] if isinstance(texts, str) else texts or []
-        return [made(id=part, text=text) for part, text in texts_of(sample_id, texts, plots)]
+        label = _label(cells["label"], len(classes), where)
+        for part, text in texts_of(sample_id, [texts] if isinstance(texts, str) else texts or [], plots):
+            yield SampleRow(split, part, label, image=cells["image"], image_path=path, text=text)
 
-    def listed() -> Iterator[Listed]:
+    def samples() -> Iterator[tuple[Any, ...]]:
         for split, table in tables.items():
             row = 0
             for batch in _batches(table, files[split]):
                 for index in range(batch.num_rows):
-                    yield split, functools.partial(read, split, batch, index, row)
+                    yield split, batch, index, row
                     row += 1
 
-    return write_dataset(
-        out,
-        intake.rows(listed(), rows),
-        name=intake.name,
-        modalities=("image", "text"),
-        classes=classes,
-        task=task,
-        headline_metric=TASK_METRICS[task][0],
-        licence=licence or known.licence,
-        source=f"arrow files of make_arrow.py: {', '.join(file.name for file in files.values())}",
-        record=intake.record,
-    )
+    made_from = f"arrow files of make_arrow.py: {', '.join(file.name for file in files.values())}"
+    return Listing(replace(known, classes=classes, source=made_from), read, samples(), total)
 
 
 def _find_files(source: Path) -> tuple[str, dict[str, Path]]:
-    """The data set that the arrow files in ``source`` are of, and its file for each split."""
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; --source names the folder with the arrow files")
+    """Find the data set that the arrow files in ``source`` belong to, and its file for each split."""
+    check_folder(source, "the folder with the arrow files")
     stems = [file.stem for file in sorted(source.glob("*.arrow"))]
     kinds = sorted({stem.rpartition("_")[0] for stem in stems} - {""})
     if len(kinds) != 1:
-        said = f"those of {' and '.join(kinds)}" if kinds else "none named {data set}_{split}.arrow"
-        raise DataError(f"{source}: expected the arrow files of one data set, found {said}")
-    try:
-        names = one_per_split([stem.rpartition("_")[2] for stem in stems])
-    except ValueError as cause:
-        raise DataError(f"{source}: {cause}") from None
+        found = f"those of {' and '.join(kinds)}" if kinds else "none named {data set}_{split}.arrow"
+        raise DataError(f"{source}: expected the arrow files of one data set, found {found}")
+    names = one_per_split(source, [stem.rpartition("_")[2] for stem in stems])
     if not names:
         raise DataError(f"{source}: no arrow file's name ends in train, dev (or val) or test")
     return kinds[0], {split: source / f"{kinds[0]}_{name}.arrow" for split, name in names.items()}
 
 
 def _open(file: Path) -> pa.RecordBatchFileReader:
-    """``file`` mapped, with the columns that are needed.
-
-    Raises:
-        DataError: no arrow file, or other columns.
-    """
+    """Map ``file``, and check that it is an arrow file with the necessary columns."""
     check_file(file, "arrow file")
     with reading(file, "make it again", "an Arrow file"):
         table = pa.ipc.open_file(pa.memory_map(str(file), "r"))
@@ -187,11 +118,7 @@ def _open(file: Path) -> pa.RecordBatchFileReader:
 
 
 def _batches(table: pa.RecordBatchFileReader, file: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of ``table``, each looked through: what lies in a mapped file is believed as it lies there.
-
-    Raises:
-        DataError: one is damaged.
-    """
+    """The batches of ``table``, each validated, because Arrow trusts the content of a mapped file."""
     for number in range(table.num_record_batches):
         with reading(file, "make it again", "an Arrow file"):
             batch = table.get_batch(number)
@@ -200,17 +127,13 @@ def _batches(table: pa.RecordBatchFileReader, file: Path) -> Iterator[pa.RecordB
 
 
 def _columns(table: pa.RecordBatchFileReader, file: Path, *names: str) -> Iterator[tuple[Any, ...]]:
-    """These columns of ``table``, row by row."""
+    """The named columns of ``table``, row by row."""
     for batch in _batches(table, file):
         yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
 
 def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str, Path]) -> tuple[str, ...]:
-    """The classes of labels that have no names: as the pictures of each are called, else by their numbers.
-
-    Raises:
-        DataError: a label that is no number of a class.
-    """
+    """Name classes that have no names: after their pictures (``apple_pie_0.jpg``), or else by their numbers."""
     names: dict[int, str] = {}
     count = 2
     for split, table in tables.items():
@@ -219,8 +142,8 @@ def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str,
             if isinstance(label, list):
                 count = max(count, len(label))
                 continue
-            if not isinstance(label, int) or not 0 <= label < MOST_CLASSES:
-                raise DataError(f"{files[split]}, row {row}: label {label!r:.60} is no number of a class")
+            if not isinstance(label, int) or not 0 <= label < MAX_CLASSES:
+                raise DataError(f"{files[split]}, row {row}: label {label!r:.60} is not the number of a class")
             count = max(count, label + 1)
             name = str(rest[0]).rpartition("_")[0] if named else ""
             names[label] = name if names.get(label, name) == name else ""
@@ -229,7 +152,7 @@ def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str,
 
 
 def _label(label: Any, classes: int, where: str) -> tuple[int, ...]:
-    """The classes of a sample, from their number or from a 0 or 1 for each."""
+    """The classes of a sample, from a number or from a 0 or 1 for each class."""
     if isinstance(label, int):
         return (label,)
     if not isinstance(label, list) or len(label) != classes or not set(label) <= {0, 1}:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mmrobust.cases import PROMPTINGS, SITUATION
-from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.runtime.devices import BatchSize
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Progress
 from mmrobust.scoring.truth import Key, Plan, PredictedRows
 
@@ -97,13 +98,13 @@ class ClassifierModel:
             classifier.fill,
             noise,
             workers=workers,
-            room=Room(0),  # every sample is read once: nothing need stay in memory
+            memory=MemoryBudget(0),  # every sample is read once: nothing need stay in memory
         )
         try:
             with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
                 yield from Predictor(classifier, encoded, batch_size).stretches(plan, advance)
         finally:
-            encoded.forget()
+            encoded.release()
 
 
 def as_model(model: Classifier | ClassifierModel) -> ClassifierModel:

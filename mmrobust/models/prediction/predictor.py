@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from mmrobust.cases import Case
-from mmrobust.data.batches import EncodedSplit
-from mmrobust.data.buckets import buckets
 from mmrobust.data.dataset import Positions
+from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.data.selection import STRETCH_SAMPLES
 from mmrobust.models.backbone import PromptSource
 from mmrobust.models.classifier import Classifier
@@ -71,7 +70,7 @@ class Predictor:
             {key: chosen for key, p in plan.items() if len(chosen := p[(p >= part[0]) & (p <= part[-1])])}
             for part in parts
         )
-        for step in self.encoded.ahead(steps, _by_case):
+        for step in self.encoded.prefetch(steps, _by_case):
             logits = self(step, advance)
             yield {key: (positions, logits[key]) for key, positions in step.items()}
 
@@ -79,7 +78,7 @@ class Predictor:
         self, wanted: Mapping[Key, Positions], advance: Advance | None = None
     ) -> dict[Key, npt.NDArray[np.float32]]:
         """Logits [n, classes] under each key, of the samples at its positions [n], in their order."""
-        modalities = self.encoded.wanted(_by_case(wanted))
+        modalities = self.encoded.request(_by_case(wanted))
         modalities = {position: modalities[position] for position in sorted(modalities)}
         positions = np.asarray(list(modalities), dtype=np.int64)
         places = {key: _places(positions, chosen) for key, chosen in wanted.items()}
@@ -88,7 +87,7 @@ class Predictor:
         left = np.arange(len(positions))
         with torch.inference_mode(), self.classifier.autocast():
             while len(left):
-                batches = (left[rows] for rows in buckets([lengths[row] for row in left], self.batch_size.now))
+                batches = (left[rows] for rows in group_by_length([lengths[row] for row in left], self.batch_size.now))
                 finished = self._run(batches, positions, places, done, advance)
                 left = np.setdiff1d(left, finished, assume_unique=True)
         self.batch_size.grow(self.device)

@@ -18,7 +18,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from mmrobust.cases import Case
-from mmrobust.data.batches import input_key
+from mmrobust.data.encoded_split import input_key
 from mmrobust.models.classifier import Classifier
 from mmrobust.scoring.truth import Key
 

@@ -106,7 +106,7 @@ def test_spectrograms_are_refused(shared: Path, tmp_path: Path) -> None:
     for kind, shape in (("image", (2, 784)), ("audio", (2, 112, 112))):
         (root / kind).mkdir(parents=True)
         np.save(root / kind / "train_data.npy", np.zeros(shape))
-    with pytest.raises(DataError, match=r"holds the AV-MNIST of spectrograms .* give MNIST's idx files and recordings"):
+    with pytest.raises(DataError, match=r"is the AV-MNIST of spectrograms .* give MNIST's idx files and recordings"):
         prepare_av_mnist(root, tmp_path / "out")
     shutil.copyfile(shared / "data" / "av-digits" / "t10k-images-idx3-ubyte.gz", root / "t10k-images-idx3-ubyte.gz")
     shutil.copyfile(shared / "data" / "av-digits" / "t10k-labels-idx1-ubyte.gz", root / "t10k-labels-idx1-ubyte.gz")

@@ -78,21 +78,21 @@ LABELS_FILE = "class_labels_indices.csv"
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"no list of CAV-MAE's form whose name tells its split \(train\.json, test\.json\)"),
-        ({"mine.json": {"data": []}}, "no list of CAV-MAE's form whose name tells its split"),
+        ({}, r"no list in CAV-MAE's JSON whose name tells its split \(train\.json, test\.json\)"),
+        ({"mine.json": {"data": []}}, "no list in CAV-MAE's JSON whose name tells its split"),
         ({"train.json": [1]}, r"train\.json: is not the list of recordings and pictures"),
         ({"train.json": {"date": []}}, r"train\.json: has no list 'data'"),
-        ({"train.json": {"data": [1]}}, r"train\.json, entry 1: is no object with 'labels'"),
+        ({"train.json": {"data": [1]}}, r"train\.json, entry 1: is not an object with 'labels'"),
         ({"train.json": {"data": [entry(0, "Dgo")]}}, r"entry 1: unknown label 'Dgo': did you mean 'Dog'\?"),
         ({"train.json": {"data": []}}, "no sample was found"),
         (
             {"train.json": {"data": []}, "train_relative.json": {"data": []}},
-            r"train\.json and train_relative\.json are both of the split train; move one of them away",
+            r"train\.json and train_relative\.json both name the split train; move one of them away",
         ),
         ({"train.json": {"data": [entry(0, "Dog", wav="audio/9.wav")]}}, r"entry 1: audio .*9\.wav cannot be read"),
         ({"train.json": {"data": [entry(0, "Dog", id="")]}}, "sample id '' is empty"),
-        ({"train.json": {"data": [entry(0, "Dog", wav=["a.wav"])]}}, r"entry 1: 'wav' is \['a\.wav'\], no path"),
-        ({"train.json": {"data": [entry(0, "Dog", video_path=3)]}}, "entry 1: 'video_path' is 3, no path"),
+        ({"train.json": {"data": [entry(0, "Dog", wav=["a.wav"])]}}, r"entry 1: 'wav' is \['a\.wav'\], not a path"),
+        ({"train.json": {"data": [entry(0, "Dog", video_path=3)]}}, "entry 1: 'video_path' is 3, not a path"),
         ({"train.json": {"data": [entry(0, "Dog", wav="/" + 300 * "x")]}}, r"entry 1: audio .*xxx cannot be read"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_label_csv_that_does_not_fit(source: Path, tmp_path: Path, write_json:
     file = source / LABELS_FILE
     for text, message in (
         ("index,mid,display_name\n0,/m/1,Dog\n2,/m/2,Cat\n", "not numbered from 0 to 1"),
-        ("index,mid,display_name\nx,/m/1,Dog\n", "index 'x' is no whole number"),
+        ("index,mid,display_name\nx,/m/1,Dog\n", "index 'x' is not a whole number"),
         ("number,mid\n0,/m/1\n", "holds no CSV with the columns index, mid, display_name; name it with --label-csv"),
     ):
         file.write_text(text)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.data.prepare.cifar10_av import CLASSES as CIFAR
+from mmrobust.data.prepare.cifar10_av import DESCRIPTION as CIFAR
 from mmrobust.data.prepare.cifar10_av import prepare_cifar10_av
-from mmrobust.data.prepare.urbansound8k_av import CLASSES as URBAN
-from mmrobust.data.prepare.urbansound8k_av import PAIRS, freesound_recording, prepare_urbansound8k_av
+from mmrobust.data.prepare.urbansound8k_av import DESCRIPTION as URBAN
+from mmrobust.data.prepare.urbansound8k_av import freesound_recording, prepare_urbansound8k_av
 from mmrobust.errors import DataError
 
 Pictures = list[Any]
@@ -23,7 +23,7 @@ WriteJson = Callable[[Path, Any], Path]
 def urban(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
     """Ten cuts of each class, of eight Freesound recordings, in the release's folders."""
     root = tmp_path / "UrbanSound8K-AV"
-    for number, label in enumerate(URBAN):
+    for number, label in enumerate(URBAN.classes):
         sounds, pictures = root / "Dataset_v3_sound" / label, root / "Dataset_v3_vision" / label
         sounds.mkdir(parents=True)
         pictures.mkdir(parents=True)
@@ -40,12 +40,12 @@ def urban(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
 def test_urbansound8k_av(urban: Path, emoji: Pictures, recordings: list[Path], tmp_path: Path) -> None:
     info = prepare_urbansound8k_av(urban, tmp_path / "out")
     assert (info.name, info.modalities, info.task) == ("urbansound8k-av", ("audio", "image"), "single-label")
-    assert info.classes == URBAN
+    assert info.classes == URBAN.classes
     assert sum(info.splits.values()) == 100
-    assert f"100 samples in all, the release of urbansound8k-av has {PAIRS:,}" in info.notes
+    assert f"100 samples in all, the release of urbansound8k-av has {URBAN.size:,}" in info.notes
     samples = {s.id: (name, s) for name in info.splits for s in Dataset(tmp_path / "out").split(name)}
     split, sample = samples["siren/8003-8-0-5"]
-    assert sample.label == (URBAN.index("siren"),)
+    assert sample.label == (URBAN.classes.index("siren"),)
     assert sample.audio == recordings[85].read_bytes()
     assert sample.image == emoji[5].jpeg
     # Cuts of one Freesound recording are never on both sides.
@@ -61,7 +61,7 @@ def test_urbansound8k_av(urban: Path, emoji: Pictures, recordings: list[Path], t
 def cifar(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
     """Two pairs of each class and split, in a release's processed form."""
     root = tmp_path / "cifar10-av"
-    for number, label in enumerate(CIFAR):
+    for number, label in enumerate(CIFAR.classes):
         for split in ("train", "test"):
             for kind in ("audio", "visual"):
                 (root / split / kind / label).mkdir(parents=True)
@@ -74,7 +74,7 @@ def cifar(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
 
 def test_cifar10_av_with_splits_by_folder(cifar: Path, tmp_path: Path) -> None:
     info = prepare_cifar10_av(cifar, tmp_path / "out")
-    assert (info.name, info.classes, info.splits) == ("cifar10-av", CIFAR, {"train": 20, "test": 20})
+    assert (info.name, info.classes, info.splits) == ("cifar10-av", CIFAR.classes, {"train": 20, "test": 20})
     assert info.notes == ()
     assert next(iter(Dataset(tmp_path / "out").split("test"))).id == "test/airplane/0000"
 
@@ -121,7 +121,7 @@ def test_what_is_no_release(cifar: Path, tmp_path: Path) -> None:
 def test_the_lists_of_prompt_the_missing_are_used_where_they_are(
     urban: Path, tmp_path: Path, write_json: WriteJson
 ) -> None:
-    rows = "\n".join(f"{i},/m/{i},{name}" for i, name in enumerate(URBAN))
+    rows = "\n".join(f"{i},/m/{i},{name}" for i, name in enumerate(URBAN.classes))
     (urban / "class_labels_indices_urban.csv").write_text(f"index,mid,display_name\n{rows}\n")
     for split, cut in (("train", 0), ("test", 1)):
         entries = [
@@ -131,10 +131,10 @@ def test_the_lists_of_prompt_the_missing_are_used_where_they_are(
                 "img_path": f"/home/somebody/data/Dataset_v3_vision/{label}/{1000 * i}-{i}-0-{cut}.jpg",
                 "labels": label,
             }
-            for i, label in enumerate(URBAN)
+            for i, label in enumerate(URBAN.classes)
         ]
         write_json(urban / f"{split}.json", {"data": entries})
     info = prepare_urbansound8k_av(urban, tmp_path / "out")
-    assert (info.name, info.splits, info.classes) == ("urbansound8k-av", {"train": 10, "test": 10}, URBAN)
+    assert (info.name, info.splits, info.classes) == ("urbansound8k-av", {"train": 10, "test": 10}, URBAN.classes)
     assert "CC BY-NC" in info.licence
     assert prepare_urbansound8k_av(urban / "test.json", tmp_path / "one").splits == {"test": 10}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.data.prepare.food101 import SIZES, prepare_food101
+from mmrobust.data.prepare.food101 import DESCRIPTION, prepare_food101
 from mmrobust.errors import DataError
 
 Pictures = list[Any]
@@ -69,7 +69,7 @@ def test_titles_as_kaggle_has_them(source: Path, titles: dict[str, str], tmp_pat
 
 
 def test_the_sizes_are_the_release_s() -> None:
-    assert SIZES == {"train": 61_142, "validation": 6_846, "test": 22_716}
+    assert DESCRIPTION.sizes == {"train": 61_142, "validation": 6_846, "test": 22_716}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_sizes_are_the_release_s() -> None:
         (lambda s: (s / "class_idx.json").write_text('{"sushi": 0, "apple_pie": 2}'), "not numbered from 0 to 1"),
         (
             lambda s: (s / "class_idx.json").write_text('{"sushi": 0, "apple_pie": 1}'),
-            r"'hot_and_sour_soup_7\.jpg' is of no class of class_idx\.json",
+            r"'hot_and_sour_soup_7\.jpg' belongs to no class of class_idx\.json",
         ),
         (lambda s: (s / "images/test/sushi/sushi_4.jpg").unlink(), r"sushi_4\.jpg cannot be read"),
         (lambda s: (s / "images/test/sushi/sushi_4.jpg").write_bytes(b""), r"sushi_4\.jpg: the picture is empty"),

@@ -92,7 +92,7 @@ def change(source: Path, name: str, old: str, new: str) -> None:
         ("train.jsonl", '"label": 1', '"lable": 1', "row 2 .*: label None is neither 0 nor 1"),
         ("train.jsonl", '"text"', '"words"', "row 1 .*: has no 'text'"),
         ("train.jsonl", '"img/00000.png"', "3", "row 1 .*: has no 'img'"),
-        ("train.jsonl", "{", "", r"row 1 \(line 1\): is no JSON"),
+        ("train.jsonl", "{", "", r"row 1 \(line 1\): is not JSON"),
         ("train.jsonl", "00001.png", "00000.png", "sample id '00000' is used twice"),
         ("dev_seen.jsonl", "00004.png", "0004.png", r"row 1 .*: image .*0004\.png cannot be read"),
     ],

@@ -52,7 +52,7 @@ def test_what_save_to_disk_wrote_with_columns_of_other_names(emoji: Pictures, tm
     )
     assert (info.name, info.licence, info.task, info.classes) == ("mine", "CC0", "multi-label", ("a", "b", "c"))
     assert info.splits == {"train": 4, "validation": 4}
-    assert remarks == ["split 'extra' is left away: it is none of train, validation, test"]
+    assert remarks == ["split 'extra' is dropped: it is not train, validation or test"]
     last = list(Dataset(tmp_path / "out").split("train"))[-1]
     assert (last.id, last.label, last.text) == ("train-000003", (1,), None)
     assert last.image == emoji[3].png

@@ -201,14 +201,14 @@ def fails(source: Path, tmp_path: Path, message: str, kind: type[MmrobustError] 
         (rows(label=""), r"manifest\.csv, row 2 \(line 3\): the label is empty"),
         (rows(label=" "), "row 2 .*: the label is empty"),
         (rows(label="a||b"), r"row 2 .*: label 'a\|\|b' has an empty part"),
-        (rows(split="tset"), r"row 2 .*: split 'tset' is none of train, validation, test \(or val"),
-        (rows(split=""), "row 2 .*: split '' is none of"),
-        (rows(id="s0"), r"row 2 .*: id 's0' is that of row 1 already"),
+        (rows(split="tset"), r"row 2 .*: split 'tset' is not one of train, validation, test \(or val"),
+        (rows(split=""), "row 2 .*: split '' is not one of"),
+        (rows(id="s0"), r"row 2 .*: id 's0' is already that of row 1"),
         (rows(id=""), "row 2 .*: the id is empty"),
         (rows(image="", text=""), "row 2 .*: sample 's1' has no image and no text; leave the row out"),
         (rows(image="no.png"), r"row 2 .*: image .*no\.png cannot be read \(No such file"),
         (rows(image="."), r"row 2 .*: image .* cannot be read \(Is a directory"),
-        (rows(image="0.wav"), r"row 2 .*0\.wav: is no picture"),
+        (rows(image="0.wav"), r"row 2 .*0\.wav: is not a picture"),
         (without(rows(), "label"), "no column 'label'|unknown column 'label'"),
         (without(rows(), "image", "text"), "none of the columns image, text, audio; it has id, label, split"),
         ([row | {"image": "", "text": ""} for row in rows()], "the columns image, text and audio are empty throughout"),
@@ -237,18 +237,19 @@ def test_broken_media_are_named_and_nothing_is_written(media: Path, tmp_path: Pa
 def test_files_that_are_no_manifest(media: Path, tmp_path: Path) -> None:
     fails(media / "none.csv", tmp_path, r"none\.csv: no such file; name the manifest, a CSV")
     fails(media, tmp_path, "is a folder; name the manifest itself")
-    fails(media / "0.png", tmp_path, r"0\.png: ends in none of \.csv, \.tsv, \.jsonl, \.parquet")
+    unknown = r"0\.png: its format is unknown; the name must end in \.csv, \.tsv, \.jsonl, \.parquet"
+    fails(media / "0.png", tmp_path, unknown)
     for name, content, message in (
-        ("empty.csv", b"", "is empty; the first line names the columns"),
+        ("empty.csv", b"", "is empty; the first line must name the columns"),
         ("header.csv", b"text,label\n", "has no rows"),
         ("short.csv", b"text,label\na,b\nc\n", r"row 2 \(line 3\): has 1 fields, the header names 2"),
         ("long.csv", b"text,label\na,b,c\n", r"row 1 \(line 2\): has 3 fields"),
-        ("twice.csv", b"text,text,label\na,b,c\n", "column 'text' is there twice"),
+        ("twice.csv", b"text,text,label\na,b,c\n", "column 'text' appears twice"),
         ("quote.csv", b'text,label\n"a,b\n', r"line \d: cannot be read as CSV"),
         ("latin.csv", "text,label\nä,b\n".encode("latin-1"), "is not UTF-8 text"),
-        ("empty.jsonl", b"\n", "is empty; each line is one JSON object"),
-        ("broken.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"row 2 \(line 2\): is no JSON"),
-        ("list.jsonl", b"[1]\n", r"row 1 \(line 1\): is no JSON object"),
+        ("empty.jsonl", b"\n", "is empty; each line must be a JSON object"),
+        ("broken.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"row 2 \(line 2\): is not JSON"),
+        ("list.jsonl", b"[1]\n", r"row 1 \(line 1\): is not a JSON object"),
         ("dict.jsonl", b'{"text": {"a": 1}, "label": 1}\n', "row 1 .*: 'text' holds a dict"),
         ("lists.jsonl", b'{"text": ["a"], "label": 1}\n', "row 1 .*: 'text' holds a list"),
         ("broken.parquet", b"PAR1", "cannot be read as Parquet"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.data.prepare.mmimdb import CLASSES, SIZES, prepare_mmimdb
+from mmrobust.data.prepare.mmimdb import CLASSES, DESCRIPTION, prepare_mmimdb
 from mmrobust.errors import DataError, UsageError
 
 Pictures = list[Any]
@@ -93,7 +93,7 @@ def test_the_folder_above_will_do_and_a_limit_is_per_split(source: Path, tmp_pat
 
 
 def test_the_sizes_and_classes_are_the_release_s() -> None:
-    assert SIZES == {"train": 15_552, "validation": 2_608, "test": 7_799}
+    assert DESCRIPTION.sizes == {"train": 15_552, "validation": 2_608, "test": 7_799}
     assert len(set(CLASSES)) == 23
 
 
@@ -135,8 +135,8 @@ def test_what_is_no_release(tmp_path: Path, write_json: WriteJson) -> None:
     with pytest.raises(DataError, match=r"holds no split\.json"):
         prepare_mmimdb(tmp_path, tmp_path / "out")
     write_json(tmp_path / "split.json", {"trian": []})
-    with pytest.raises(DataError, match="'trian' is no split; expected train, dev"):
+    with pytest.raises(DataError, match="'trian' is not a split; expected train, dev"):
         prepare_mmimdb(tmp_path, tmp_path / "out")
     write_json(tmp_path / "split.json", {"train": [1]})
-    with pytest.raises(DataError, match="under 'train' stands no list of names"):
+    with pytest.raises(DataError, match="'train' is not a list of names"):
         prepare_mmimdb(tmp_path, tmp_path / "out")

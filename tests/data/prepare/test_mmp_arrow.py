@@ -138,7 +138,7 @@ def test_what_are_no_such_files(emoji: Pictures, tmp_path: Path) -> None:
     train.unlink()
     write_arrow(folder / "mmimdb_training.arrow", films(emoji, "train", ["a"]))
     write_arrow(train, films(emoji, "train", ["a"]))
-    fails("train and training are both of the split train")
+    fails("train and training both name the split train")
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:
@@ -151,5 +151,5 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [None, "two", 10**9, -1])
 def test_labels_that_are_no_classes(emoji: Pictures, tmp_path: Path, label: Any) -> None:
     write_arrow(tmp_path / "in" / "mine_train.arrow", [{"image": emoji[0].png, "text": ["a"], "label": label}])
-    with pytest.raises(DataError, match=rf"mine_train\.arrow, row 0: label {label!r} is no number of a class"):
+    with pytest.raises(DataError, match=rf"mine_train\.arrow, row 0: label {label!r} is not the number of a class"):
         prepare_mmp_arrow(tmp_path / "in", tmp_path / "out")

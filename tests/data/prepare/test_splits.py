@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrobust.data.prepare.splits import SHARES, one_per_split, split_by_class, split_in
+from mmrobust.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -27,9 +29,12 @@ def test_names_that_tell_a_split(name: str, split: str | None) -> None:
 
 
 def test_one_file_per_split() -> None:
-    assert one_per_split(["val.json", "train.json", "README.json"]) == {"validation": "val.json", "train": "train.json"}
-    with pytest.raises(ValueError, match=r"dev\.json and val\.json are both of the split validation"):
-        one_per_split(["dev.json", "val.json"])
+    assert one_per_split(Path("in"), ["val.json", "train.json", "README.json"]) == {
+        "validation": "val.json",
+        "train": "train.json",
+    }
+    with pytest.raises(DataError, match=r"in: dev\.json and val\.json both name the split validation"):
+        one_per_split(Path("in"), ["dev.json", "val.json"])
 
 
 @given(st.integers(1, 200), st.integers(1, 9))

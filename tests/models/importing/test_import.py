@@ -18,7 +18,7 @@ from PIL import Image
 import mmrobust
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.writing import Row, write_dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import CheckpointError
 from mmrobust.models.checkpoint import CheckpointConfig
 
@@ -167,7 +167,7 @@ def named_digits(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     """Digits under other class names than an imported checkpoint's numbers."""
     folder = tmp_path_factory.mktemp("data") / "named"
     rows = [
-        Row(split, s.id, s.label, image=s.image, image_path="x", audio=s.audio, audio_path="y", text=s.text)
+        SampleRow(split, s.id, s.label, image=s.image, image_path="x", audio=s.audio, audio_path="y", text=s.text)
         for split in digits.splits
         for s in itertools.islice(digits.split(split), 24)
     ]

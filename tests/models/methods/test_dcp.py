@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from mmrobust.cases import missing_cases
 from mmrobust.data import Dataset
-from mmrobust.data.batches import decode
+from mmrobust.data.decoding import decode
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
+from mmrobust.data.decoding import decode
 from mmrobust.data.format import INFO_FILE
-from mmrobust.data.loading import decode
-from mmrobust.data.verify import verify
+from mmrobust.data.inspection import verify
 from mmrobust.errors import DataError
 
 
@@ -50,7 +50,7 @@ def test_samples_that_cannot_be_read(copy: Path) -> None:
     assert fingerprint == (
         "",
         "fingerprint",
-        f"{copy}: its content is not what dataset.json has the fingerprint of; prepare it again",
+        f"{copy}: its content does not match the fingerprint in dataset.json; prepare it again",
     )
 
 
@@ -61,9 +61,9 @@ def test_ids_labels_and_samples_without_anything(copy: Path) -> None:
     rewrite(copy, "test", 4, label=None)
     found = said(copy)
     assert [part for _, part, _ in found] == ["label", "modalities", "id", "label", "fingerprint"]
-    assert "label 10 is none of the 10 classes" in found[0][2]
+    assert "label 10 is not one of the 10 classes" in found[0][2]
     assert "has no image and no text and no audio" in found[1][2]
-    assert "another sample has that id" in found[2][2]
+    assert "another sample has the same id" in found[2][2]
 
 
 def test_changed_bytes_that_still_decode_are_seen(copy: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_data_set_of_format_1_is_verified_as_it_was_written(copy: Path) -> Non
 
 
 def test_what_other_programs_write(copy: Path) -> None:
-    """No id, and media that are a path alone: both within the types of the format."""
+    """No id, and media that have only a path: both within the types of the format."""
     file = copy / "test-00000-of-00001.parquet"
     schema = pq.read_schema(file)
     rows = pq.read_table(file).to_pylist()
@@ -106,7 +106,7 @@ def test_what_other_programs_write(copy: Path) -> None:
     assert nameless[:2] == ("test", "id")
     assert nameless[2].endswith("(test, row 0): has no id")
     assert path[:2] == ("test", "image")
-    assert path[2].endswith("its image holds no bytes, a path alone")
+    assert path[2].endswith("its image has a path but no bytes")
     split = Dataset(copy).split("test")
-    with pytest.raises(DataError, match="its image holds no bytes, a path alone; prepare the data set again"):
+    with pytest.raises(DataError, match="its image has a path but no bytes; prepare the data set again"):
         decode(split.read([1])[0], "image")

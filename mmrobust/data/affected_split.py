@@ -1,4 +1,4 @@
-"""Which samples of a split a scenario affects: its missing table, and what a person wants to know of it."""
+"""Which samples of a split a scenario affects: the missing table, and a summary of it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class AffectedSplit:
     rate: float
     seed: int
     cases: tuple[str, ...]
-    """The case name of each sample, in the split's order."""
+    """Name of the case of each sample, in the split's order."""
     affected: npt.NDArray[np.int64]
-    """Positions of the affected samples, first-affected first."""
+    """Positions of the affected samples, in the order in which a growing rate affects them."""
     naturally_missing: int
-    """Samples that lack one of the modalities before any scenario."""
+    """Number of samples in which a modality is missing before any scenario."""
 
     @property
     def table(self) -> dict[str, str]:
@@ -39,7 +39,7 @@ class AffectedSplit:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the table depends on."""
+        """Everything that the table depends on."""
         info = self.split.info
         return {
             "dataset": {"name": info.name, "fingerprint": info.fingerprint, "split": self.split.name},
@@ -55,21 +55,21 @@ class AffectedSplit:
         return f"{self.scenario} at {self.rate:g}, seed {self.seed}: {affected}; {natural}"
 
 
-def affect(
+def apply_scenario(
     dataset: Dataset, split: str, scenario: str, rate: float, seed: int, modalities: Sequence[str] | None = None
 ) -> AffectedSplit:
     """Draw the missing table of a split.
 
     Args:
         dataset: the data.
-        split: its name.
-        scenario: the scenario's name.
+        split: name of the split.
+        scenario: name of the scenario.
         rate: missing rate in [0, 1].
         seed: the mask seed.
-        modalities: of the model; ``None``: the data set's own two, else image and text.
+        modalities: those of the model; ``None``: the data set's, or image and text where it has more than two.
 
     Raises:
-        MmrobustError: a name or a rate that does not exist.
+        MmrobustError: a name is unknown, or the rate is not in [0, 1].
     """
     chosen = choose_modalities(dataset.info, modalities)
     rule, part = Scenario.parse(scenario, chosen), dataset.split(split)

@@ -1,0 +1,223 @@
+"""What all preparers share: a description of the data set, the listing of its samples, and one way to write them.
+
+A preparer is a function that lists the samples of a source and says how to read one of them. :func:`preparer` turns it
+into a :class:`Preparer`, which reads and checks the samples one at a time, so that no more than one sample's media are
+in memory, and writes the data set. Three things can happen to a sample:
+
+- It is read and decoded, and becomes part of the data set.
+- The source itself has a gap that the papers skip too (:class:`SkipSample`): the sample is left out and counted.
+- One of its files is missing or cannot be decoded (:class:`UnusableSample`): the download is incomplete or damaged.
+  Results on such a data set would pass for results on the whole one, so this is an error, which names the first such
+  samples. With ``allow_incomplete`` they are left out and counted, and each is named.
+
+A split whose size differs from the release's is not an error, since part of a data set may be prepared on purpose. But
+it is reported, and recorded in ``dataset.json``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mmrobust.data.format import SPLITS, DatasetInfo, choose_task
+from mmrobust.data.prepare.source_files import SkipSample, UnusableSample
+from mmrobust.data.writing import Record, SampleRow, write_dataset
+from mmrobust.errors import DataError
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.storage.files import refuse_to_overwrite, sha256
+
+MAX_UNUSABLE = 100
+"""Preparing stops at this many unusable samples: most likely the wrong folder was given."""
+MAX_NAMED = 3
+"""Unusable samples that the error names; the others are only counted."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``dataset.json`` says about a data set besides its samples, and the sizes to expect."""
+
+    name: str
+    modalities: tuple[str, ...]
+    classes: Sequence[str]
+    licence: str
+    source: str
+    """Where the data come from."""
+    task: str = "single-label"
+    headline_metric: str | None = None
+    """``None``: the task's usual one."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Samples in each split of the release; empty where it states none."""
+    size: int | None = None
+    """Samples in the release as a whole, where it has no splits."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples that a source lists, before any of them is read."""
+
+    description: Description
+    read: Callable[..., Iterable[SampleRow]]
+    """Reads one sample, given its tuple from ``samples``: yields its row, or several rows.
+
+    Raises:
+        SkipSample, UnusableSample: see the module's docstring.
+    """
+    samples: Iterable[tuple[Any, ...]]
+    """For each sample its split, followed by whatever else ``read`` takes."""
+    total: int
+    """Number of samples, for the progress bar."""
+
+    def described(self, **changes: Any) -> Listing:
+        """The same samples, with changes to their description."""
+        return replace(self, description=replace(self.description, **changes))
+
+
+class Intake:
+    """Reads the samples of a listing, and records what was left out and what a user should know.
+
+    Args:
+        limit: take only the first ``limit`` samples of each split.
+        allow_incomplete: leave out unusable samples instead of failing.
+        progress: advanced once per sample.
+        remark: called with each line that a user should read.
+    """
+
+    def __init__(self, limit: int | None, allow_incomplete: bool, progress: Progress, remark: Say) -> None:
+        self._limit, self._allow_incomplete = limit, allow_incomplete
+        self._progress, self._remark = progress, remark
+        self.record = Record()
+
+    def note(self, line: str) -> None:
+        """Report ``line`` now, and keep it in ``dataset.json``."""
+        self.record.notes.append(line)
+        self._remark(line)
+
+    def record_hash(self, file: Path) -> None:
+        """Keep the SHA-256 of an annotation file in ``dataset.json``."""
+        self.record.files[file.name] = sha256(file)
+
+    def rows(self, listing: Listing) -> Iterator[SampleRow]:
+        """Read the listed samples, in order.
+
+        Raises:
+            DataError: samples are unusable and may not be left out. Raised at the end, or as soon as there are
+                :data:`MAX_UNUSABLE` of them.
+        """
+        counts = dict.fromkeys(SPLITS, 0)
+        unusable: list[UnusableSample] = []
+        with self._progress(listing.description.name, listing.total) as advance:
+            for sample in listing.samples:
+                split = sample[0]
+                advance(1)
+                if self._limit is not None and counts[split] >= self._limit:
+                    continue
+                counts[split] += 1
+                try:
+                    yield from listing.read(*sample)
+                except SkipSample as skipped:
+                    self._leave_out(str(skipped))
+                except UnusableSample as found:
+                    if self._allow_incomplete:
+                        self._leave_out(found.reason)
+                        self._remark(f"left out: {found}")
+                        continue
+                    unusable.append(found)
+                    if len(unusable) >= MAX_UNUSABLE:
+                        break
+        if unusable:
+            raise _incomplete(unusable)
+        if self._limit is None:
+            self._compare_sizes(listing.description, counts)
+
+    def _leave_out(self, reason: str) -> None:
+        self.record.left_out[reason] = self.record.left_out.get(reason, 0) + 1
+
+    def _compare_sizes(self, expected: Description, counts: Mapping[str, int]) -> None:
+        for split, size in expected.sizes.items():
+            if counts[split] != size:
+                self.note(f"{split} has {counts[split]:,} samples, the release of {expected.name} {size:,}")
+        total = sum(counts.values())
+        if expected.size is not None and total != expected.size:
+            self.note(f"{total:,} samples in all, the release of {expected.name} has {expected.size:,}")
+
+
+def _incomplete(unusable: Sequence[UnusableSample]) -> DataError:
+    count, named = len(unusable), "; ".join(str(sample) for sample in unusable[:MAX_NAMED])
+    if count > 1:
+        named = f"{count} samples cannot be used: {named}{'; …' if count > MAX_NAMED else ''}"
+    return DataError(f"{named}; get the files again, or leave such samples out with --allow-incomplete")
+
+
+class Preparer:
+    """Writes one kind of raw data as a data set folder: ``prepare_mmimdb(source, out, limit=100)``.
+
+    Args:
+        list_samples: called with the source (unless the data are embedded), the :class:`Intake` and the preparer's own
+            settings, which are keyword-only.
+        source: what ``--source`` names; ``None`` where the data are embedded.
+        overrides: names of fields of the :class:`Description` that the user may set.
+    """
+
+    def __init__(self, list_samples: Callable[..., Listing], source: str | None, overrides: Sequence[str] = ()) -> None:
+        functools.update_wrapper(self, list_samples)
+        self.list_samples, self.source, self._overrides = list_samples, source, tuple(overrides)
+        parameters = inspect.signature(list_samples).parameters.values()
+        own = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.settings = (*self._overrides, *own)
+        """Names of the settings that this preparer takes."""
+
+    def __call__(
+        self,
+        *paths: Path,
+        limit: int | None = None,
+        allow_incomplete: bool = False,
+        progress: Progress = no_progress,
+        remark: Say = say_nothing,
+        **settings: Any,
+    ) -> DatasetInfo:
+        """Write the data set.
+
+        Args:
+            paths: the source (unless the data are embedded), and the folder to make.
+            limit: take only the first ``limit`` samples of each split.
+            allow_incomplete: leave out samples with a file that is missing or cannot be decoded.
+            progress: advanced once per sample.
+            remark: called with a line for each choice made in the user's place, each size that differs from the
+                release's, and each sample left out because it is unusable.
+            settings: those of this preparer, see :attr:`settings`.
+
+        Raises:
+            UsageError: the folder to make holds files already, or a setting is invalid.
+            DataError: the source does not have the expected form, or a file is missing or broken.
+        """
+        *source, out = paths
+        refuse_to_overwrite(out, "data set")
+        if settings.get("task") is not None:  # refuse an unknown one before anything is read
+            choose_task(settings["task"], settings.get("headline_metric"), settings["task"])
+        intake = Intake(limit, allow_incomplete, progress, remark)
+        overrides = {name: settings.pop(name, None) for name in self._overrides}
+        listing = self.list_samples(*source, intake, **settings)
+        listing = listing.described(**{name: value for name, value in overrides.items() if value})
+        about = listing.description
+        task, headline_metric = choose_task(about.task, about.headline_metric, about.task)
+        return write_dataset(
+            out,
+            intake.rows(listing),
+            name=about.name,
+            modalities=about.modalities,
+            classes=about.classes,
+            task=task,
+            headline_metric=headline_metric,
+            licence=about.licence,
+            source=about.source,
+            record=intake.record,
+        )
+
+
+def preparer(source: str | None, overrides: Sequence[str] = ()) -> Callable[[Callable[..., Listing]], Preparer]:
+    """Decorate a function that lists samples, to make it a :class:`Preparer`."""
+    return functools.partial(Preparer, source=source, overrides=overrides)
