@@ -25,6 +25,7 @@ from mmrobust.cli import (
     train,
 )
 from mmrobust.cli.console import everywhere
+from mmrobust.cli.settings import SettingsCommand
 from mmrobust.errors import MmrobustError
 from mmrobust.version import __version__
 
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(everywhere(demo.demo))
 app.add_typer(data.app, name="data")
-app.command("train", epilog=train.EXAMPLE)(everywhere(train.train))
+app.command("train", cls=SettingsCommand, epilog=train.EXAMPLE)(everywhere(train.train))
 app.command("eval", epilog=evaluate.EXAMPLE)(everywhere(evaluate.evaluate))
 app.command("score", epilog=score.EXAMPLE)(everywhere(score.score))
 app.command("report", epilog=report.EXAMPLE)(everywhere(report.report))
