@@ -8,11 +8,12 @@ stored as well, in ``backbone/``. Nothing is pickled.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
+from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.runtime.hub import offline_where_out_of_reach
 from mmrobust.storage.files import check_file, read_json, write_json
@@ -129,7 +131,23 @@ def unnamed_classes(number: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(number))
 
 
-def classes_fit(known: Classifier | CheckpointConfig, classes: Sequence[str], task: str) -> bool:
+class KnowsClasses(Protocol):
+    """A classifier, or the config of one."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Its classes."""
+
+    @property
+    def classes_named(self) -> bool:
+        """Whether their names are known; otherwise they are numbered."""
+
+    @property
+    def task(self) -> str:
+        """Its task."""
+
+
+def classes_fit(known: KnowsClasses, classes: Sequence[str], task: str) -> bool:
     """Whether a model for the ``known`` classes and task can score these classes.
 
     If the class names of an imported checkpoint are not known, their number must be the same and their order is assumed
@@ -186,14 +204,38 @@ def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint."""
+class Checkpoint(ClassifierModel):
+    """A loaded checkpoint: a model that an evaluation can ask for predictions."""
 
     folder: Path
     config: CheckpointConfig
-    classifier: Classifier
     fingerprint: str
     """Fingerprint of everything that affects the logits: weights, settings, backbone and input processor."""
+    backbone: str | None = None
+    """Folder or Hub id of the frozen backbone, if it is not where the checkpoint says."""
+
+    def described(self) -> dict[str, Any]:
+        """The metadata that results and predictions keep of it."""
+        config = self.config
+        return {
+            "fingerprint": self.fingerprint,
+            "method": config.method["name"],
+            "head": config.head["name"],
+            "settings": {"method": config.method, "head": config.head},
+            "backbone": config.backbone["id"],
+            "backbone_fingerprint": config.backbone["fingerprint"],
+            "fill": config.fill,
+            "modalities": config.modalities,
+            "cases": config.cases,
+            "training": config.training,
+            "depends_on_prompting": self.classifier.depends_on_prompting,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+    def loader(self) -> Callable[[str], Checkpoint]:
+        """A function that loads the same model on a given device, in another process."""
+        return functools.partial(_load_on, str(self.folder.resolve()), self.backbone, self.dtype)
 
 
 def load_checkpoint(
@@ -253,7 +295,11 @@ def load_checkpoint(
     )
     classifier.to(place)
     classifier.dtype = dtype
-    return Checkpoint(folder, config, classifier.train(False), fingerprint)
+    return Checkpoint(classifier.train(False), folder, config, fingerprint, backbone)
+
+
+def _load_on(folder: str, backbone: str | None, dtype: str, device: str) -> Checkpoint:
+    return load_checkpoint(folder, device=device, dtype=dtype, backbone=backbone)
 
 
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:

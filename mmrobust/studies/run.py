@@ -15,7 +15,7 @@ from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.runtime.ray_cluster import connected, reason
@@ -87,10 +87,10 @@ def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
     grid = study.evaluate.grid(checkpoint.classifier.modalities)
-    evaluate_checkpoints(
+    evaluate_models(
         {job.name: checkpoint},
         Dataset(job.settings.data),
-        {job.name: grid},
+        grid,
         results,
         noise=Noise(job.settings.noise_profile),
     )

@@ -1,0 +1,111 @@
+"""The interface of a classifier to an evaluation: its inputs, its promptings and its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mmrobust.cases import PROMPTINGS, SITUATION
+from mmrobust.data.batches import EncodedSplit, Room
+from mmrobust.data.selection import SelectedSamples
+from mmrobust.degradations import Noise
+from mmrobust.models.classifier import Classifier
+from mmrobust.models.prediction.predictor import Predictor
+from mmrobust.runtime.devices import BatchSize
+from mmrobust.runtime.progress import Progress
+from mmrobust.scoring.truth import Key, Plan, PredictedRows
+
+
+@dataclass(frozen=True)
+class ClassifierModel:
+    """The part of :class:`mmrobust.evaluation.model.Model` that needs no checkpoint."""
+
+    classifier: Classifier
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it takes."""
+        return self.classifier.modalities
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes."""
+        return self.classifier.classes
+
+    @property
+    def classes_named(self) -> bool:
+        """Whether the names of the classes are known; otherwise they are numbered."""
+        return self.classifier.classes_named
+
+    @property
+    def task(self) -> str:
+        """``single-label``, ``multi-label`` or ``binary``."""
+        return self.classifier.task
+
+    @property
+    def dtype(self) -> str:
+        """The type in which matrix products run."""
+        return self.classifier.dtype
+
+    @property
+    def device(self) -> str:
+        """The device that it runs on."""
+        return str(next(self.classifier.parameters()).device)
+
+    @property
+    def promptings(self) -> tuple[str, ...]:
+        """The promptings under which its logits can differ."""
+        return PROMPTINGS if self.classifier.depends_on_prompting else (SITUATION,)
+
+    def check(self, keys: Iterable[Key]) -> None:
+        """Raise if it cannot predict under one of these (case, prompting).
+
+        Raises:
+            UsageError: a case that it was not trained for, under situation prompting.
+        """
+        for case, prompting in keys:
+            self.classifier.told(case, prompting)
+
+    def predict(
+        self,
+        samples: SelectedSamples,
+        plan: Plan,
+        noise: Noise,
+        *,
+        batch_size: int | BatchSize,
+        workers: int,
+        progress: Progress,
+    ) -> Iterator[PredictedRows]:
+        """The predictions of ``plan``, one stretch of the split at a time; a sample is decoded once for all its cases.
+
+        Args:
+            samples: the samples.
+            plan: which of them to predict, in which cases.
+            noise: the degradation of inputs.
+            batch_size: samples per forward pass; does not affect results.
+            workers: processes that decode samples.
+            progress: counts predictions.
+
+        Raises:
+            DataError: a sample cannot be read; the message names it.
+        """
+        classifier = self.classifier
+        encoded = EncodedSplit(
+            samples.split,
+            classifier.backbone.processor,
+            classifier.modalities,
+            classifier.fill,
+            noise,
+            workers=workers,
+            room=Room(0),  # every sample is read once, so none is kept in memory
+        )
+        try:
+            with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
+                yield from Predictor(classifier, encoded, batch_size).stretches(plan, advance)
+        finally:
+            encoded.forget()
+
+
+def as_model(model: Classifier | ClassifierModel) -> ClassifierModel:
+    """``model`` with the interface to an evaluation; a checkpoint has it already."""
+    return ClassifierModel(model) if isinstance(model, Classifier) else model
