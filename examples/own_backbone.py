@@ -55,7 +55,7 @@ class SiglipPooling(Pooling):
     trained_if_pooled = trained_if_by_modality = ("post_layernorm", "final_layer_norm")
 
     def __init__(self, model: SiglipModel) -> None:
-        super().__init__()
+        super().__init__(model)
         vision, text = model.vision_model, model.text_model
         self.post_layernorm, self.image_head = vision.post_layernorm, vision.head
         self.final_layer_norm, self.text_head = text.final_layer_norm, text.head
@@ -83,6 +83,7 @@ class SiglipBackbone(Backbone):
     """Two towers whose features are combined after their pooling."""
 
     family = "siglip"
+    pooling_class = SiglipPooling
     modalities = ("image", "text")
     streams = ("image", "text")
     late_fusion = True
@@ -108,10 +109,6 @@ class SiglipBackbone(Backbone):
     def layers(self, stream: str) -> Sequence[LayerView]:
         """A view onto each layer of the tower."""
         return [_view(layer) for layer in self._tower(stream).encoder.layers]
-
-    def pooling(self) -> SiglipPooling:
-        """The pooling, made of the model's own modules."""
-        return SiglipPooling(self.model)
 
     def _tower(self, stream: str) -> Any:
         return self.model.vision_model if stream == "image" else self.model.text_model

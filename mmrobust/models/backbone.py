@@ -71,6 +71,9 @@ class Pooling(nn.Module, ABC):
     trained_if_by_modality: ClassVar[tuple[str, ...]] = ()
     """Child modules that it trains under a head that reads one vector per modality."""
 
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+
     @abstractmethod
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
         """One vector for the whole sample [B, D]; zeros stand for a tower that was not run."""
@@ -85,6 +88,7 @@ class Backbone(nn.Module, ABC):
 
     family: ClassVar[str]
     settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
+    pooling_class: ClassVar[type[Pooling]]
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
     """Names of the streams, in the order in which they run. A stream named after a modality sees that modality alone; a
@@ -132,9 +136,9 @@ class Backbone(nn.Module, ABC):
         """Number of layers of the network that come before the first layer of ``stream``."""
         return 0
 
-    @abstractmethod
     def pooling(self) -> Pooling:
         """The pooling, made of the model's own modules (shared, not copied)."""
+        return self.pooling_class(self.model)
 
     @property
     @abstractmethod

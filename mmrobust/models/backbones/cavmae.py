@@ -141,7 +141,7 @@ class CavMaePooling(Pooling):
     """
 
     def __init__(self, model: CavMaeModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.norm, self.norm_a, self.norm_v = model.norm, model.norm_a, model.norm_v
         self.pooled_size = model.config.hidden_size
         self.modality_sizes = dict.fromkeys(("audio", "image"), self.pooled_size)
@@ -169,6 +169,7 @@ class CavMaeBackbone(Backbone):
     """CAV-MAE: one stream per modality, then the joint layers."""
 
     family = "cavmae"
+    pooling_class = CavMaePooling
     settings_class = CavMaeSettings
     modalities = ("audio", "image")
     streams = ("audio", "image", JOINT)
@@ -205,10 +206,6 @@ class CavMaeBackbone(Backbone):
     def layers_before(self, stream: str) -> int:
         """See :meth:`Backbone.layers_before`."""
         return int(self.model.config.num_specific_layers) if stream == JOINT else 0
-
-    def pooling(self) -> CavMaePooling:
-        """See :meth:`Backbone.pooling`."""
-        return CavMaePooling(self.model)
 
     @property
     def fusion_points(self) -> Mapping[str, tuple[str, ...]]:

@@ -53,7 +53,7 @@ class ClipPooling(Pooling):
     trained_if_by_modality: ClassVar[tuple[str, ...]] = trained_if_pooled
 
     def __init__(self, model: CLIPModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.post_layernorm, self.visual_projection = model.vision_model.post_layernorm, model.visual_projection
         self.final_layer_norm, self.text_projection = model.text_model.final_layer_norm, model.text_projection
         size = model.config.projection_dim
@@ -79,6 +79,7 @@ class ClipBackbone(Backbone):
     """CLIP as two towers: [prompts | CLS, patches], and [prompts | text], which is causal."""
 
     family = "clip"
+    pooling_class = ClipPooling
     modalities = ("image", "text")
     streams = ("image", "text")
     late_fusion = True
@@ -100,10 +101,6 @@ class ClipBackbone(Backbone):
     def layers(self, stream: str) -> Sequence[LayerView]:
         """See :meth:`Backbone.layers`."""
         return [_view(layer) for layer in self._tower(stream).encoder.layers]
-
-    def pooling(self) -> ClipPooling:
-        """See :meth:`Backbone.pooling`."""
-        return ClipPooling(self.model)
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
         """[CLS] and patches after the first norm, or text tokens; both with position embeddings."""

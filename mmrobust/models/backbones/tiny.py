@@ -64,7 +64,11 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
         UsageError: no such name, or no tiny backbone for these modalities.
     """
     if name == "tiny":
-        name = _fitting(modalities)
+        fitting = [tiny for tiny, (family, _) in TINY.items() if set(family.modalities) == set(modalities)]
+        if not fitting:
+            pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
+            raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
+        name = fitting[0]
     if name not in TINY:
         raise unknown_name("tiny backbone", name, TINY)
     family, build = TINY[name]
@@ -72,14 +76,6 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(train)
-
-
-def _fitting(modalities: Sequence[str]) -> str:
-    for name, (family, _) in TINY.items():
-        if set(family.modalities) == set(modalities):
-            return name
-    pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
-    raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
 
 
 def _tiny_vilt(train: Split) -> Backbone:

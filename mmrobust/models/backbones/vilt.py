@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import ViltModel
 
@@ -91,11 +91,11 @@ class ViltPooling(Pooling):
 
     trained_if_pooled: ClassVar[tuple[str, ...]] = ("pooler",)
 
-    def __init__(self, norm: nn.Module, pooler: nn.Module, size: int) -> None:
-        super().__init__()
-        self.norm, self.pooler = norm, pooler
-        self.pooled_size = size
-        self.modality_sizes = {"image": size, "text": size}
+    def __init__(self, model: ViltModel) -> None:
+        super().__init__(model)
+        self.norm, self.pooler = model.layernorm, model.pooler
+        self.pooled_size = model.config.hidden_size
+        self.modality_sizes = dict.fromkeys(("image", "text"), self.pooled_size)
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
         """tanh(dense(norm(text [CLS]))) [B, D]."""
@@ -112,6 +112,7 @@ class ViltBackbone(Backbone):
 
     family = "vilt"
     settings_class = ViltSettings
+    pooling_class = ViltPooling
     modalities = ("image", "text")
     streams = (JOINT,)
     processor: ViltProcessor
@@ -143,10 +144,6 @@ class ViltBackbone(Backbone):
     def layers(self, stream: str) -> Sequence[LayerView]:
         """See :meth:`Backbone.layers`."""
         return [_view(layer) for layer in self.model.encoder.layer]
-
-    def pooling(self) -> ViltPooling:
-        """See :meth:`Backbone.pooling`."""
-        return ViltPooling(self.model.layernorm, self.model.pooler, self.model.config.hidden_size)
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
         """Text tokens, or the image [CLS] and the valid patches; both with position and modality type embeddings."""

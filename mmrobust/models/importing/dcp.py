@@ -59,7 +59,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
         **reference.affine(f"{head_name}_classifier", "head.dense"),
     }
-    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
+    aside = reference.other_heads()
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(

@@ -85,8 +85,8 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     for case, name in PROMPTS.items():
         trained[f"method.tokens.joint.{case}"] = reference.take(name)
 
-    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
-    aside |= reference.take_all("text_embeddings.position_ids")  # 0, 1, 2 …: a buffer of transformers 4
+    # Position ids (0, 1, 2 …) are a buffer of transformers 4.
+    aside = reference.other_heads() | reference.take_all("text_embeddings.position_ids")
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(

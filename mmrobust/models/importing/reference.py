@@ -156,6 +156,10 @@ class ReferenceState:
             )
         return head_from or there[0]
 
+    def other_heads(self) -> dict[str, Tensor]:
+        """Take out the heads that are left, under their full names."""
+        return {name: tensor for head in HEADS for name, tensor in self.take_all(f"{head}_classifier.").items()}
+
     def only_head(self, head_from: str | None) -> None:
         """Refuse ``--head-from`` for a kind whose checkpoints hold one head.
 
