@@ -20,7 +20,7 @@ from typing import Any
 
 from mmrobust.training.caching import Cache
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import PROMPT_THE_MISSING, SCRATCH, TASK
+from mmrobust.training.recipe import TASK, default_recipe
 from mmrobust.training.settings import TrainSettings
 
 CONTENDERS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -65,13 +65,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     # The median over epochs counts; in the first, samples are decoded.
-    recipe = PROMPT_THE_MISSING.changed(epochs=3, batch_size=chosen.batch_size, share=chosen.share, loss=TASK)
+    recipe = default_recipe("ptm", "full").changed(
+        epochs=3, batch_size=chosen.batch_size, share=chosen.share, loss=TASK
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         base = TrainSettings(
             chosen.data, chosen.backbone, "full", "linear", recipe, scenario="noisy-both", missing_rate=0.0
         )
-        begin = dataclasses.replace(base, recipe=SCRATCH.changed(epochs=1, share=0.02, augment=False))
+        begin = dataclasses.replace(
+            base, recipe=default_recipe("full", "tiny").changed(epochs=1, share=0.02, augment=False)
+        )
         train(begin, root / "backbone")
         seen: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen.only}
         for number in range(chosen.rounds):

@@ -1,12 +1,12 @@
-"""A backbone of your own: SigLIP (Zhai et al., ICCV 2023) through `transformers`, in this file alone.
+"""A backbone of your own: SigLIP (Zhai et al., ICCV 2023) through `transformers`, added by this file alone.
 
     python examples/own_backbone.py train --data data/digits --backbone tiny-siglip --method full --out runs/full
     python examples/own_backbone.py train --data data/digits --backbone runs/full --method mmp --out runs/prompts
     python examples/own_backbone.py eval runs/prompts --data data/digits --out runs/results
 
-Real weights go in the same way: `--backbone google/siglip-base-patch16-224`, or a folder. A family says how raw inputs
-become tensors (processor), how they are embedded, which layers its streams have, and how streams become features
-(pooling). Attention is not written again: every layer is run by mmrobust, together with what a method adds.
+Pretrained weights work the same way: `--backbone google/siglip-base-patch16-224`, or a folder. A family defines how raw
+inputs become tensors (processor), how they are embedded, which layers its streams have, and how streams become features
+(pooling). It does not implement attention: mmrobust runs every layer, together with what a method adds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 from mmrobust.data import Split
 from mmrobust.models.backbone import Backbone, Pooling
 from mmrobust.models.backbones import FAMILIES
-from mmrobust.models.backbones.text_image import TextImageProcessor
+from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.backbones.tiny import BERT_ENDS, TINY, train_tokenizer
 from mmrobust.models.layers import LayerView
 from mmrobust.models.sequence import TokenSequence
@@ -33,7 +33,7 @@ class SiglipProcessor(TextImageProcessor):
     image_processor_class = "SiglipImageProcessorPil"
 
     def encode(self, modality: str, raw: Any) -> Tensor:
-        """Texts padded to the whole length: SigLIP masks nothing, and reads what stands last."""
+        """Texts are padded to the full length: SigLIP has no mask, and uses the last token."""
         if modality != "text":
             return super().encode(modality, raw)
         ids = self.tokenizer(raw, truncation=True, padding="max_length", max_length=self.max_length)["input_ids"]
@@ -44,52 +44,56 @@ class SiglipProcessor(TextImageProcessor):
         """The size that the model was trained on."""
         return int(self.image_processor.size["height"]), int(self.image_processor.size["width"])
 
-    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        """pixel_values [B, 3, H, W]."""
-        return {"pixel_values": torch.stack(list(images))}
-
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """All samples are of one size."""
+        """All samples have the same size."""
         return ()
 
 
 class SiglipPooling(Pooling):
     """Attention pooling of the image's patches; a dense layer on the text's last token."""
 
-    trained_names = trained_part_names = ("post_layernorm", "final_layer_norm")
+    trained_if_pooled = trained_if_by_modality = ("post_layernorm", "final_layer_norm")
 
     def __init__(self, model: SiglipModel) -> None:
-        super().__init__()
+        super().__init__(model)
         vision, text = model.vision_model, model.text_model
         self.post_layernorm, self.image_head = vision.post_layernorm, vision.head
         self.final_layer_norm, self.text_head = text.final_layer_norm, text.head
-        self.part_sizes = {"image": vision.config.hidden_size, "text": text.config.projection_size}
-        self.pooled_size = sum(self.part_sizes.values())
+        self.modality_sizes = {"image": vision.config.hidden_size, "text": text.config.projection_size}
+        self.pooled_size = sum(self.modality_sizes.values())
 
-    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → feature [B, D] of each tower that ran."""
+    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → feature [B, D] of each tower that was run."""
         found = {}
-        if "image" in streams:  # prompts are no patches: they are left out of the pooling
+        if "image" in streams:  # prompts are not patches: they are left out of the pooling
             found["image"] = self.image_head(self.post_layernorm(streams["image"].segment("image")))
         if "text" in streams:
             found["text"] = self.text_head(self.final_layer_norm(streams["text"].segment("text")[:, -1]))
         return found
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Both features side by side [B, 2 D]; zeros for a tower that did not run."""
-        parts = self.parts(streams)
-        like = next(iter(parts.values()))
-        return torch.cat([parts.get(m, like.new_zeros(len(like), size)) for m, size in self.part_sizes.items()], dim=-1)
+        """Both features side by side [B, 2 D]; zeros for a tower that was not run."""
+        found = self.by_modality(streams)
+        like = next(iter(found.values()))
+        sizes = self.modality_sizes.items()
+        return torch.cat([found.get(m, like.new_zeros(len(like), size)) for m, size in sizes], dim=-1)
 
 
 class SiglipBackbone(Backbone):
-    """Two towers that meet after their pooling."""
+    """Two towers whose features are combined after their pooling."""
 
     family = "siglip"
+    pooling_class = SiglipPooling
     modalities = ("image", "text")
     streams = ("image", "text")
-    towers = True
+    late_fusion = True
     lora_targets = ("self_attn.q_proj", "self_attn.v_proj")
+
+    @classmethod
+    def load(cls, place: str, source: str) -> SiglipBackbone:
+        """The SigLIP whose weights and processor lie in the folder or Hub id ``place``."""
+        model = SiglipModel.from_pretrained(place)
+        return cls(model, SiglipProcessor.load(place, model.config.text_config.max_position_embeddings), source)
 
     @property
     def width(self) -> Mapping[str, int]:
@@ -106,38 +110,24 @@ class SiglipBackbone(Backbone):
         """A view onto each layer of the tower."""
         return [_view(layer) for layer in self._tower(stream).encoder.layers]
 
-    def first_layer(self, stream: str) -> int:
-        """Each tower begins at its own input."""
-        return 0
-
-    def pooling(self) -> SiglipPooling:
-        """The pooling, made of the model's own modules."""
-        return SiglipPooling(self.model)
-
     def _tower(self, stream: str) -> Any:
         return self.model.vision_model if stream == "image" else self.model.text_model
 
 
 def _view(layer: Any) -> LayerView:
     attention = layer.self_attn
-
-    def project(x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return attention.q_proj(x_BLD), attention.k_proj(x_BLD), attention.v_proj(x_BLD)
-
     return LayerView(
-        layer.layer_norm1, project, attention.out_proj, layer.layer_norm2, layer.mlp, heads=attention.num_heads
+        norm1=layer.layer_norm1,
+        project=lambda x_BLD: (attention.q_proj(x_BLD), attention.k_proj(x_BLD), attention.v_proj(x_BLD)),
+        out=attention.out_proj,
+        norm2=layer.layer_norm2,
+        mlp=layer.mlp,
+        heads=attention.num_heads,
     )
 
 
-def load(place: str, source: str) -> SiglipBackbone:
-    """The SigLIP whose weights and processor lie in the folder or Hub id ``place``."""
-    model = SiglipModel.from_pretrained(place)
-    processor = SiglipProcessor.load(place, model.config.text_config.max_position_embeddings)
-    return SiglipBackbone(model, processor, source)
-
-
 def tiny(train: Split) -> SiglipBackbone:
-    """A small one with random weights and a tokenizer of the data's own texts."""
+    """A small SigLIP with random weights and a tokenizer trained on the data set's texts."""
     tokenizer = train_tokenizer((sample.text for sample in train if sample.text is not None), BERT_ENDS)
     tower = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
     ends = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "cls", "sep")}
@@ -156,8 +146,8 @@ def tiny(train: Split) -> SiglipBackbone:
     return SiglipBackbone(SiglipModel(config), SiglipProcessor(tokenizer, images, 32), "tiny-siglip")
 
 
-FAMILIES["siglip"] = "own_backbone:load"  # the model_type of its config.json → what loads it
-TINY["tiny-siglip"] = (SiglipBackbone, tiny)  # only if it is to have a tiny member
+FAMILIES["siglip"] = "own_backbone:SiglipBackbone"  # the model_type in its config.json → module:class
+TINY["tiny-siglip"] = (SiglipBackbone, tiny)  # only if there is to be a tiny one
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A method of your own: this file is all that it takes. It hands over to the command line, which now knows the method.
+"""A method of your own: this file registers it and calls the command line, which then knows it.
 
     python examples/own_method.py train --data data/digits --backbone runs/full --method bias --out runs/bias
     python examples/own_method.py eval runs/bias --data data/digits --out runs/results
-    mmrobust report runs/results                  # results are results: reports and checks need no method
+    mmrobust report runs/results                  # reports and checks need no method
 
-The method: BitFit (Ben Zaken et al., ACL 2022) for missing modalities. Each case has one bias vector per layer, which
-is added to what the attention gives; nothing else of the backbone changes. Told the case (situation), a sample gets
-the bias of its case; not told (concat), the mean of all.
+The method is BitFit (Ben Zaken et al., ACL 2022) for missing modalities. Each case has one bias vector per layer, which
+is added to the output of the attention; nothing else in the backbone changes. If the model is told the case
+(situation), the bias of this case is added; otherwise (concat), the mean of all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
 from mmrobust.models.methods import METHODS
-from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.methods.base import Injection, Method, MethodConfig, one_set_per_case
 from mmrobust.models.sequence import TokenSequence
 
 METHODS["bias"] = "own_method:CaseBias"  # name → module:class, as for the built-in ones
@@ -29,10 +29,10 @@ METHODS["bias"] = "own_method:CaseBias"  # name → module:class, as for the bui
 
 @dataclass(frozen=True)
 class CaseBiasConfig(MethodConfig):
-    """Settings: each can be set by --method-set, and is written into the checkpoint."""
+    """Settings: each can be set with --method-set, and is written into the checkpoint."""
 
     depth: int = 6
-    """How many layers of each stream get a bias."""
+    """Number of layers of each stream that get a bias."""
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -44,30 +44,21 @@ class CaseBias(Method):
 
     name = "bias"
     config_class = CaseBiasConfig
-    has_prompts = True  # what it adds depends on the case
     trains_pooling = True
 
     def __init__(self, config: CaseBiasConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        self.bias = nn.ModuleDict(  # stream → case → parameter [layers, D]
-            {
-                stream: nn.ParameterDict(
-                    {
-                        case: nn.Parameter(
-                            torch.zeros(min(config.depth, len(backbone.layers(stream))), backbone.width[stream])
-                        )
-                        for case in cases
-                    }
-                )
-                for stream in backbone.streams
-            }
-        )
+        self.bias = nn.ModuleDict()  # stream → case → parameter [layers, D]
+        for stream in backbone.streams:
+            layers = range(min(config.depth, len(backbone.layers(stream))))
+            # Declares where the method adds something, and that it depends on the case.
+            self.injections[stream] = Injection(layers, one_set_per_case(cases))
+            shape = (len(layers), backbone.width[stream])
+            self.bias[stream] = nn.ParameterDict({case: nn.Parameter(torch.zeros(shape)) for case in cases})
 
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """The bias of the case, or the mean over the cases that are offered."""
-        if stream not in self.bias or layer >= len(self.bias[stream][cases[0]]):
-            return None
-        bias_D = torch.stack([self.bias[stream][case][layer] for case in cases]).mean(0)
+    def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
+        """The bias of the case, or the mean over the cases that the model is told."""
+        bias_D = torch.stack([self.bias[stream][case][layer] for case in sets]).mean(0)
         return Prompts(after_attention=lambda x_BLD: x_BLD + bias_D)
 
 

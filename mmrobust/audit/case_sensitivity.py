@@ -29,7 +29,7 @@ def _run(subject: Subject) -> Finding:
     )
     details = {"change": changes, "decisions_changed": decisions, "scores": scores}
     classifier = subject.classifier
-    if not (classifier.method.has_prompts or classifier.head.knows_case):
+    if not (classifier.method.knows_case or classifier.head.knows_case):
         reason = f"{classifier.method.name} + {classifier.head.name} has nothing that was trained for a case"
         return Finding(INFORMATIONAL, f"{reason}; {said}", changes[most], details=details)
     return judged(changes[most], LIMIT, said, details, at_least=True)

@@ -25,6 +25,7 @@ from mmrobust.cli import (
     train,
 )
 from mmrobust.cli.console import with_common_options
+from mmrobust.cli.settings import SettingsCommand
 from mmrobust.errors import MmrobustError
 from mmrobust.version import __version__
 
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EXAMPLE)(with_common_options(demo.demo))
 app.add_typer(data.app, name="data")
-app.command("train", epilog=train.EXAMPLE)(with_common_options(train.train))
+app.command("train", cls=SettingsCommand, epilog=train.EXAMPLE)(with_common_options(train.train))
 app.command("eval", epilog=evaluate.EXAMPLE)(with_common_options(evaluate.evaluate))
 app.command("score", epilog=score.EXAMPLE)(with_common_options(score.score))
 app.command("report", epilog=report.EXAMPLE)(with_common_options(report.report))

@@ -10,35 +10,35 @@ import typer
 from mmrobust.cli import console
 
 if TYPE_CHECKING:
-    from mmrobust.models.importing.checkpoint import Outcome
+    from mmrobust.models.importing.convert import Outcome
 
 EXAMPLE = "Example: mmrobust import mmp mmimdb.ckpt --out checkpoints/mmp-mmimdb"
 
 
 def import_(
-    kind: Annotated[str, typer.Argument(help="Whose code wrote it: mmp, dcp or cav-mae.", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help="Code that wrote it: mmp, dcp or cav-mae.", metavar="KIND")],
     file: Annotated[Path, typer.Argument(help="A .ckpt, .pth, .pt or .safetensors file.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder to make.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint folder to create.")],
     head_from: Annotated[
-        str | None, typer.Option(help="mmimdb, food101 or hatememes: which head, where there are several.")
+        str | None, typer.Option(help="Head to take, if there are several: mmimdb, food101 or hatememes.")
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="JSON with the paper's own configuration names, for what the file does not carry."),
+        typer.Option(help="JSON with settings, under the paper's own names, that the file does not hold."),
     ] = None,
     processor: Annotated[
         str | None,
-        typer.Option(help="Folder or Hub id of the tokenizer. Default: the paper's, where it is in reach."),
+        typer.Option(help="Folder or Hub id of the tokenizer. Default: the paper's, if it is in the local cache."),
     ] = None,
 ) -> None:
-    """Make a checkpoint that was trained with a paper's own code into one that every command here takes.
+    """Convert a checkpoint of a paper's own code into one that all commands take.
 
-    No code of the file's is ever run. --config names what a plain state dict does not carry.
+    No code in the file is run. --config gives the settings that a plain state dict does not hold.
     """
-    from mmrobust.models.backbone import without_bars
-    from mmrobust.models.importing.checkpoint import import_checkpoint
+    from mmrobust.models.backbone import without_progress_bars
+    from mmrobust.models.importing.convert import import_checkpoint
 
-    with without_bars():
+    with without_progress_bars():
         outcome = import_checkpoint(kind, file, out, head_from=head_from, config=config, processor=processor)
     for remark in outcome.remarks:
         console.remark(f"{file.name}: {remark}")

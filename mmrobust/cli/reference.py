@@ -50,7 +50,7 @@ def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 
 def _command(command: Any, path: tuple[str, ...]) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and p.name not in EVERYWHERE]
+    options = [p for p in command.params if p.param_type_name == "option" and p.name not in EVERYWHERE and not p.hidden]
     kinds = _kinds(command)
     usage = " ".join([*path, *map(_argument, arguments), *(_option(p, kinds) for p in options if p.required)])
     lines = [f"## {' '.join(path)}", "", "```text", f"{usage} [OPTIONS]" if options else usage, "```", ""]

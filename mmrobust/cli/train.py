@@ -17,6 +17,7 @@ from mmrobust.training.recipes import BUILTIN, DEFAULT
 if TYPE_CHECKING:
     from mmrobust.models.checkpoint import CheckpointConfig
 
+_SET = "may be repeated; without a value it lists them all."
 EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
 
@@ -30,7 +31,8 @@ def train(
     head: Annotated[str | None, typer.Option(help=f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
     modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
     prompt_level: Annotated[
-        str | None, typer.Option(help="Where prompts enter: input, attention; ptm: both.", rich_help_panel="Prompts")
+        str | None,
+        typer.Option(help="Where prompts are added: input, attention; ptm: both.", rich_help_panel="Prompts"),
     ] = None,
     prompt_length: Annotated[
         int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
@@ -39,21 +41,18 @@ def train(
         bool, typer.Option("--train-head", help="ptm: train the head too.", rich_help_panel="Prompts")
     ] = False,
     prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
-    backbone_dropout: Annotated[
-        bool, typer.Option("--backbone-dropout", help="Keep a frozen backbone's dropout on in training, as the papers.")
-    ] = False,
-    missing_path: Annotated[
-        str | None, typer.Option(help="CAV-MAE, one modality missing: fill, single or average. Default: fill.")
-    ] = None,
-    max_text_length: Annotated[
-        int | None, typer.Option(help="ViLT: tokens of a text; a longer one stretches the position table.")
-    ] = None,
     method_set: Annotated[
-        list[str] | None, typer.Option(help="Any setting of the method, as KEY=VALUE; may be repeated.")
+        list[str] | None, typer.Option(help=f"A setting of the method: {_SET}", metavar="NAME=VALUE")
     ] = None,
     head_set: Annotated[
-        list[str] | None, typer.Option(help="Any setting of the head, as KEY=VALUE; may be repeated.")
+        list[str] | None, typer.Option(help=f"A setting of the head: {_SET}", metavar="NAME=VALUE")
     ] = None,
+    backbone_set: Annotated[
+        list[str] | None, typer.Option(help=f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")
+    ] = None,
+    backbone_dropout: Annotated[bool, typer.Option("--backbone-dropout", hidden=True)] = False,
+    missing_path: Annotated[str | None, typer.Option(hidden=True)] = None,
+    max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
         typer.Option(
@@ -63,42 +62,45 @@ def train(
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
-    noise_profile: Annotated[str | None, typer.Option(help="What noisy-* scenarios do: default or released.")] = None,
-    fill: Annotated[str | None, typer.Option(help="What stands in for a missing image: ones, zeros or mean.")] = None,
+    noise_profile: Annotated[str | None, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = None,
+    fill: Annotated[str | None, typer.Option(help="Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
         typer.Option(
-            help=f"All settings at once, flags on top: default, a YAML file, or one of {', '.join(BUILTIN)}.",
+            help=f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
             rich_help_panel="Recipe",
         ),
     ] = DEFAULT,
     validate_on: Annotated[
         str | None,
-        typer.Option(help="What the best epoch is best on: table, or a small grid.", rich_help_panel="Recipe"),
+        typer.Option(help="Validation that chooses the best epoch: table, or a small grid.", rich_help_panel="Recipe"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel="Recipe")] = None,
     batch_size: Annotated[str, typer.Option(help="Samples per step, or auto.", rich_help_panel="Recipe")] = "auto",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Recipe")] = None,
     recipe_set: Annotated[
         list[str] | None,
-        typer.Option(help="Any setting of the recipe, as KEY=VALUE; may be repeated.", rich_help_panel="Recipe"),
+        typer.Option(help="A setting of the recipe; may be repeated.", metavar="NAME=VALUE", rich_help_panel="Recipe"),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without gain; 0: never.", rich_help_panel="Recipe")
+        int | None,
+        typer.Option(help="Stop after this many epochs without improvement; 0: never.", rich_help_panel="Recipe"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and missing tables.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     cache: Annotated[
-        str, typer.Option(help="auto, off, or a folder/ that keeps what is frozen for later trainings too.")
+        str, typer.Option(help="Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
     ] = "auto",
     cache_memory: Annotated[
         float | None,
-        typer.Option(help="GiB of memory the cache may take; the rest lies on disk. Default: 1/4 of the free."),
+        typer.Option(
+            help="GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was killed.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
@@ -124,9 +126,12 @@ def train(
         noise_profile=noise_profile,
         method_settings=prompts | parse_settings(method_set or (), "--method-set"),
         head_settings=parse_settings(head_set or (), "--head-set"),
-        backbone_settings=_said(
-            dropout=backbone_dropout or None, missing_path=missing_path, max_text_length=max_text_length
-        ),
+        backbone_settings=_deprecated(
+            dropout=("--backbone-dropout", backbone_dropout or None),
+            missing_path=("--missing-path", missing_path),
+            max_text_length=("--max-text-length", max_text_length),
+        )
+        | parse_settings(backbone_set or (), "--backbone-set"),
         steps=parse_settings(recipe_set or (), "--recipe-set") | steps,
     )
     settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe, on_bad_sample)
@@ -157,6 +162,14 @@ def train(
 def _said(**flags: Any) -> dict[str, Any]:
     """The flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def _deprecated(**flags: tuple[str, Any]) -> dict[str, Any]:
+    """The settings of the backbone that were given by a flag of 0.1, each with a remark that names the new way."""
+    given = {name: (flag, value) for name, (flag, value) in flags.items() if value is not None}
+    for name, (flag, value) in given.items():
+        console.remark(f"{flag} is deprecated: use --backbone-set {name}={str(value).lower()}")
+    return {name: value for name, (_, value) in given.items()}
 
 
 def _summary(out: Path, config: CheckpointConfig) -> str:

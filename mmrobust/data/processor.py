@@ -1,4 +1,4 @@
-"""What turns raw modalities into a model's own tensors, and what stands in for a modality that is missing."""
+"""The interface that turns raw modalities into a model's tensors, and the fills of missing modalities."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.errors import unknown_name
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 FILLS = {"ones": "all ones", "zeros": "all zeros", "mean": "the image processor's mean colour"}
-"""What stands in for a missing image, after the transform. A missing text is ``''``, a missing audio all zeros."""
+"""Fills of a missing image, after the transform. A missing text is ``''``, a missing audio all zeros."""
 
 
 class Processor(ABC):
-    """Raw modalities to the backbone's own tensors.
+    """Turns raw modalities into the backbone's tensors.
 
     A raw image is a ``PIL.Image`` (RGB), a raw text a ``str``, a raw audio a pair (waveform float32 [n], rate in Hz).
     """
@@ -28,41 +26,30 @@ class Processor(ABC):
 
     @abstractmethod
     def fill(self, modality: str, fill: str) -> Tensor:
-        """What stands in for the modality where it is missing; one tensor for the whole data set.
+        """The tensor that replaces the modality where it is missing, the same for the whole data set.
 
-        Its shape never depends on the sample: a fill in the sample's own size would tell the model about it.
+        Its shape must not depend on the sample: a fill of the sample's own size would reveal that size to the model.
         """
 
     @abstractmethod
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Encoded samples (modality → tensor) to one batch of the backbone's inputs, padded where sizes differ.
+        """One batch of the backbone's inputs from encoded samples (modality → tensor), padded where sizes differ.
 
-        All samples give the same modalities; the batch holds the inputs of those.
+        All samples must have the same modalities; the batch holds the inputs of those modalities.
         """
 
     @abstractmethod
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """Sizes, counted in tokens, in which samples of one batch should be alike, so that little is padded."""
+        """Sizes in tokens that samples of one batch should have in common, so that little is padded."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what is needed to make the same processor again into the backbone's ``folder``."""
+        """Write what is needed to load the same processor into the backbone's ``folder``."""
 
     def described(self) -> dict[str, Any]:
-        """What decides the tensors that it makes, as plain values: part of :meth:`Backbone.inputs_fingerprint`.
+        """The settings that affect its tensors, as plain values: part of :meth:`Backbone.inputs_fingerprint`.
 
-        The same before it is saved and after it is loaded, in every version of the libraries. A processor that says
-        nothing here is taken for any other one beside the same weights.
+        They must be the same before saving and after loading, in all versions of the libraries. Processors that return
+        nothing here cannot be distinguished.
         """
         return {}
-
-
-def check_fill(fill: str) -> str:
-    """``fill`` itself, where it is one.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if fill not in FILLS:
-        raise unknown_name("fill", fill, FILLS)
-    return fill

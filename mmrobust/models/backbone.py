@@ -1,4 +1,4 @@
-"""What a backbone is to the rest of the package: streams, layers, pooling, and the processor of its inputs."""
+"""The interface of a backbone to the rest of the package: streams, layers, pooling, and the processor of its inputs."""
 
 from __future__ import annotations
 
@@ -21,89 +21,94 @@ from mmrobust.models.sequence import TokenSequence
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 
 PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
-"""(stream, layer of the stream, its sequence) → what the method adds there."""
+"""(stream, index of a layer in it, the layer's input) → what the method adds there."""
 
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """How a backbone runs, beyond its weights: part of a checkpoint. A family with more has its own subclass."""
+    """Settings of a backbone, stored in the checkpoint; a family with settings of its own subclasses it."""
 
     dropout: bool = False
-    """Whether a frozen backbone's dropout is on while something else trains, as in the papers' released code."""
+    """Keep a frozen backbone's dropout on while something else trains, as the papers' released code does."""
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A stream that has run through its first layers with nothing added, for a forward pass to go on from.
+class PartialStream:
+    """A stream after its first layers, which were run with nothing added.
 
-    What a frozen backbone gives up to the first layer that a method changes depends on the inputs alone: it can be run
-    once (:meth:`Backbone.begin`), kept, and shared by every case and step in which the inputs are the same.
+    Up to the first layer that a method changes, the output of a frozen backbone depends on the inputs alone. It can be
+    computed once (:meth:`Backbone.run_first_layers`), cached, and shared by every case and step with the same inputs.
     """
 
     sequence: TokenSequence
     layers: int
-    """How many of the stream's layers have run."""
+    """How many of the stream's layers have been run."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a head sees of a batch."""
+    """The features of a batch that a head reads: the pooled vector, or one vector per modality."""
 
     pooled_BD: Tensor | None
     """One vector for the whole sample (heads ``linear`` and ``mlp``)."""
-    parts_BD: Mapping[str, Tensor]
-    """Modality → its own vector [B, D of the modality] (head ``prototype``); at least those that are looked at."""
+    by_modality: Mapping[str, Tensor]
+    """Modality → its own vector [B, D of the modality] (head ``prototype``), at least for the modalities present."""
 
     def rows(self, rows: Tensor) -> Features:
-        """The features of these samples of the batch, by their indices [n]."""
+        """The features of the samples at the indices ``rows`` [n] of the batch."""
         pooled = None if self.pooled_BD is None else self.pooled_BD[rows]
-        return Features(pooled, {modality: part_BD[rows] for modality, part_BD in self.parts_BD.items()})
+        return Features(pooled, {modality: vector_BD[rows] for modality, vector_BD in self.by_modality.items()})
 
 
 class Pooling(nn.Module, ABC):
     """Streams to features: the part of a backbone that some methods train."""
 
     pooled_size: int
-    part_sizes: Mapping[str, int]
-    trained_names: ClassVar[tuple[str, ...]] = ()
-    """Names of children that a method with ``trains_pooling`` trains, where the head reads the pooled vector."""
-    trained_part_names: ClassVar[tuple[str, ...]] = ()
-    """The same where the head reads the parts."""
+    modality_sizes: Mapping[str, int]
+    """Modality → size of its own vector."""
+    trained_if_pooled: ClassVar[tuple[str, ...]] = ()
+    """Child modules that a method with ``trains_pooling`` trains under a head that reads the pooled vector."""
+    trained_if_by_modality: ClassVar[tuple[str, ...]] = ()
+    """Child modules that it trains under a head that reads one vector per modality."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
 
     @abstractmethod
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """One vector for the whole sample [B, D]. What a tower that did not run would have given is zero."""
+        """One vector for the whole sample [B, D]; zeros stand for a tower that was not run."""
 
     @abstractmethod
-    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → its own vector [B, D of the modality], of those whose stream ran."""
+    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → its own vector [B, D of the modality], for the modalities whose stream was run."""
 
 
 class Backbone(nn.Module, ABC):
-    """A frozen encoder: an nn.Module of a library (or ours) with its weights, names and config, seen as streams."""
+    """A frozen encoder, seen as streams; its weights, names and config stay those of the library that it comes from."""
 
     family: ClassVar[str]
     settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
+    pooling_class: ClassVar[type[Pooling]]
     modalities: ClassVar[tuple[str, ...]]
     streams: ClassVar[tuple[str, ...]]
-    """In the order in which they run. One of a modality's name is that modality's own and sees nothing of the others; a
-    later one begins with what those gave."""
-    towers: ClassVar[bool] = False
-    """Whether every stream is a modality's own, so that they never meet. Then the tower of a modality that nothing
-    looks at is not run."""
+    """Names of the streams, in the order in which they run. A stream named after a modality sees that modality alone; a
+    later stream starts from the output of earlier ones."""
+    late_fusion: ClassVar[bool] = False
+    """Whether each stream is a tower for one modality and only pooled features are combined. The tower of a modality
+    that is known to be missing is then not run."""
     normed_head: ClassVar[bool] = False
-    """Whether the family's linear head has a LayerNorm in front (CAV-MAE's has)."""
+    """Whether a linear head has a LayerNorm in front, as CAV-MAE's has."""
 
     config_keys: ClassVar[tuple[str, ...]] = ("num_attention_heads", "hidden_act", "layer_norm_eps")
-    """What of the model's config, and of those of its towers, decides numbers and is not seen in the weights."""
+    """Keys of the model's config (and of its towers' configs) that affect the output but do not show in the weights."""
 
     lora_targets: ClassVar[tuple[str, ...]] = ()
-    """Which of the model's dense layers LoRA adapts, by the ends of their names."""
+    """Dense layers of the model that LoRA adapts, given by the ends of their names."""
 
     model: Any
     """The module that holds the weights."""
     checkpointing: bool = False
-    """Whether a layer's activations are computed again in the backward pass instead of being kept."""
+    """Whether activations within a layer are recomputed in the backward pass instead of being stored."""
 
     def __init__(self, model: Any, processor: Processor, source: str) -> None:
         super().__init__()
@@ -112,23 +117,28 @@ class Backbone(nn.Module, ABC):
         self.settings: Any = self.settings_class()
         self._own_names = frozenset(model.state_dict())
         self.source = source
-        """The Hub id or folder it came from, or ``tiny-…``."""
+        """The Hub id or folder that it was loaded from, or ``tiny-…``."""
+
+    @classmethod
+    def load(cls, place: str, source: str) -> Backbone:
+        """The backbone whose weights and processor lie in the folder or Hub id ``place``; ``source`` is its name."""
+        raise NotImplementedError(f"{cls.family} cannot be loaded from a folder")
 
     @abstractmethod
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
-        """The embedded tokens of one modality. Reads its own ``inputs`` alone."""
+        """The embedded tokens of one modality, made from its own ``inputs`` alone."""
 
     @abstractmethod
     def layers(self, stream: str) -> Sequence[LayerView]:
         """The layers of ``stream``, first to last."""
 
-    @abstractmethod
-    def first_layer(self, stream: str) -> int:
-        """How many layers of the network lie before the first one of ``stream``."""
+    def layers_before(self, stream: str) -> int:
+        """Number of layers of the network that come before the first layer of ``stream``."""
+        return 0
 
-    @abstractmethod
     def pooling(self) -> Pooling:
         """The pooling, made of the model's own modules (shared, not copied)."""
+        return self.pooling_class(self.model)
 
     @property
     @abstractmethod
@@ -136,7 +146,7 @@ class Backbone(nn.Module, ABC):
         """Stream → size D of its tokens."""
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Run with these ``settings`` from now on.
+        """Use these ``settings`` from now on.
 
         Raises:
             UsageError: a setting that the family does not have, or a value out of range.
@@ -144,103 +154,107 @@ class Backbone(nn.Module, ABC):
         self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
 
     @property
-    def meetings(self) -> Mapping[str, tuple[str, ...]]:
-        """Where streams meet: stream → the modalities that its layers take keys and values from."""
+    def fusion_points(self) -> Mapping[str, tuple[str, ...]]:
+        """Where modalities are fused by attention: stream → the modalities that it takes keys and values from."""
         return {}
 
     @property
     def knows_case(self) -> bool:
-        """Whether it runs otherwise when it is told that a modality is missing."""
-        return self.towers
+        """Whether it computes something else when it is told that a modality is missing."""
+        return self.late_fusion
 
-    def needed(self, missing: Collection[str] = ()) -> tuple[str, ...]:
-        """The modalities that must be run where those in ``missing`` are known to be."""
+    def modalities_to_run(self, missing: Collection[str] = ()) -> tuple[str, ...]:
+        """The modalities that must be run when those in ``missing`` are known to be missing."""
         return tuple(modality for modality in self.modalities if not (self.knows_case and modality in missing))
 
-    def reads(self, stream: str) -> tuple[str, ...]:
-        """The modalities whose embedded inputs ``stream`` begins with; empty where it begins with what streams gave."""
+    def input_modalities(self, stream: str) -> tuple[str, ...]:
+        """The modalities whose embedded tokens ``stream`` starts from; empty if it starts from other streams."""
         if stream in self.modalities:
             return (stream,)
         return () if any(modality in self.streams for modality in self.modalities) else tuple(self.modalities)
 
-    def begin(self, stream: str, inputs: Mapping[str, Tensor], depth: int) -> Begun:
-        """A stream that :meth:`reads` inputs, after its first ``depth`` layers with nothing added.
+    def run_first_layers(self, stream: str, inputs: Mapping[str, Tensor], depth: int) -> PartialStream:
+        """Run the first ``depth`` layers of a stream that starts from embedded inputs, with nothing added.
 
         Args:
-            stream: its name.
+            stream: its name; :meth:`input_modalities` of it is not empty.
             inputs: a batch as :meth:`Processor.collate` gives it.
-            depth: how many of its layers to run.
+            depth: number of layers to run.
         """
-        embedded = {modality: self.embed(modality, inputs) for modality in self.reads(stream)}
-        tokens = embedded[stream] if stream in embedded else self.join(embedded)
-        return Begun(run_stream(stream, self.layers(stream)[:depth], tokens, None), depth)
+        embedded = {modality: self.embed(modality, inputs) for modality in self.input_modalities(stream)}
+        tokens = embedded[stream] if stream in embedded else self.joint_input(embedded)
+        return PartialStream(run_layers(stream, self.layers(stream)[:depth], tokens, None), depth)
 
     def forward(
         self,
         inputs: Mapping[str, Tensor],
         prompts: PromptSource | None = None,
         missing: Collection[str] = (),
-        begun: Mapping[str, Begun] | None = None,
+        partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
-        """The streams that are needed, each after its last layer: each modality alone, then where they meet.
+        """Run all streams that are needed to their last layer: each modality on its own, then their fusion.
 
         Args:
-            inputs: a batch as :meth:`Processor.collate` gives it; what only streams in ``begun`` read may be absent.
+            inputs: a batch as :meth:`Processor.collate` gives it; inputs that only streams in ``partial`` start from
+            may
+                be left out.
             prompts: what a method adds; ``None``: nothing.
-            missing: the modalities that it is told are missing; without towers it runs on their fills all the same.
-            begun: streams to go on from, of the same inputs. Nothing may be added to the layers that have run.
+            missing: the modalities that it is told are missing; they are run on their fills unless it
+            :attr:`knows_case`.
+            partial: streams of the same inputs to continue from. Nothing may be added to the layers already run.
         """
-        begun = begun or {}
-        embedded = {modality for stream in begun if stream not in self.modalities for modality in self.reads(stream)}
-        alone = {
-            modality: self.alone(modality, inputs, prompts, begun.get(modality))
-            for modality in self.needed(missing)
-            if modality not in embedded
+        partial = partial or {}
+        joined = {m for stream in partial if stream not in self.modalities for m in self.input_modalities(stream)}
+        encoded = {
+            modality: self.encode_modality(modality, inputs, prompts, partial.get(modality))
+            for modality in self.modalities_to_run(missing)
+            if modality not in joined
         }
-        return self.meet(alone, prompts, begun)
+        return self.fuse(encoded, prompts, partial)
 
-    def alone(
+    def encode_modality(
         self,
         modality: str,
         inputs: Mapping[str, Tensor],
         prompts: PromptSource | None = None,
-        begun: Begun | None = None,
+        partial: PartialStream | None = None,
     ) -> TokenSequence:
-        """All that is done to one modality before it meets another: embedded, and through the stream of its own.
+        """Everything that is computed from one modality before fusion: its embedding and the stream of its own, if any.
 
-        Nothing but the modality's inputs and the prompts of its stream decides it, so several cases can share it.
+        The result depends only on the modality's inputs and on the prompts of its stream, so several cases can share
+        it.
         """
         if modality not in self.streams:
             return self.embed(modality, inputs)
-        return self.run(modality, begun or Begun(self.embed(modality, inputs), 0), prompts)
+        return self.run_remaining_layers(modality, partial or PartialStream(self.embed(modality, inputs), 0), prompts)
 
-    def meet(
+    def fuse(
         self,
-        alone: Mapping[str, TokenSequence],
+        encoded: Mapping[str, TokenSequence],
         prompts: PromptSource | None = None,
-        begun: Mapping[str, Begun] | None = None,
+        partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
-        """All streams after their last layers, from where modalities meet; towers never do.
+        """All streams after their last layers, given the encoded modalities. With late fusion there is nothing to run.
 
         Args:
-            alone: what :meth:`alone` gave, of each modality of :meth:`needed` that ``begun`` does not hold joined.
+            encoded: modality → result of :meth:`encode_modality`, for all :meth:`modalities_to_run` except those that a
+                joint stream in ``partial`` already includes.
             prompts: as for :meth:`forward`.
-            begun: as for :meth:`forward`.
+            partial: as for :meth:`forward`.
         """
-        del prompts, begun
-        return dict(alone)
+        return dict(encoded)
 
-    def join(self, alone: Mapping[str, TokenSequence]) -> TokenSequence:
-        """The tokens with which the stream begins in which modalities meet. Towers have none."""
-        raise NotImplementedError(f"{self.family} joins no modalities")
+    def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
+        """The tokens that the joint stream starts from; a backbone without a joint stream has none."""
+        raise NotImplementedError(f"{self.family} has no joint stream")
 
-    def run(self, stream: str, begun: Begun, prompts: PromptSource | None) -> TokenSequence:
-        """``stream`` from where it has begun to after its last layer."""
+    def run_remaining_layers(self, stream: str, partial: PartialStream, prompts: PromptSource | None) -> TokenSequence:
+        """``stream`` after its last layer, continuing from ``partial``."""
         layers = self.layers(stream)
-        return run_stream(stream, layers, begun.sequence, prompts, begun.layers, checkpointing=self.checkpointing)
+        return run_layers(stream, layers, partial.sequence, prompts, partial.layers, checkpointing=self.checkpointing)
 
     def weights(self) -> dict[str, Tensor]:
-        """Name → each of its own weights, whatever a method has put into the model beside them.
+        """Name → each weight of the backbone itself, without what a method has put into the model.
 
         PEFT moves an adapted layer's own weight to ``….base_layer.weight`` and puts the adapter's next to it.
         """
@@ -248,31 +262,31 @@ class Backbone(nn.Module, ABC):
         return {name: tensor for name, tensor in state.items() if name in self._own_names}
 
     def fingerprint(self) -> str:
-        """Fingerprint of every weight of its own."""
+        """Fingerprint of all weights of the backbone itself."""
         return fingerprint_tensors(self.weights())
 
     def inputs_fingerprint(self) -> str:
-        """Fingerprint of what decides its numbers beside the weights and :attr:`settings`: processor and config.
+        """Fingerprint of what affects the output besides the weights and :attr:`settings`: processor and config.
 
-        Values are named one by one and files are not hashed: what a library writes beside them (its version, where the
-        model came from, defaults that are new) must not make another backbone of it.
+        Only named values count, not whole files: what a library writes beside them (its version, the model's origin,
+        new defaults) must not make it count as another backbone.
         """
         config = getattr(self.model, "config", None)
-        parts = {"model": config} | {name: getattr(config, name, None) for name in ("text_config", "vision_config")}
-        said = {
-            part: {key: plain(getattr(found, key)) for key in self.config_keys if hasattr(found, key)}
-            for part, found in parts.items()
+        configs = {"model": config} | {name: getattr(config, name, None) for name in ("text_config", "vision_config")}
+        values = {
+            name: {key: plain(getattr(found, key)) for key in self.config_keys if hasattr(found, key)}
+            for name, found in configs.items()
         }
-        return fingerprint_settings({"config": said, "processor": self.processor.described()})
+        return fingerprint_settings({"config": values, "processor": self.processor.described()})
 
     def save(self, folder: Path) -> None:
-        """Weights, config and processor in Hugging Face's layout: what ``load_backbone`` reads."""
-        with without_bars():
+        """Write weights, config and processor in Hugging Face's layout, which ``load_backbone`` reads."""
+        with without_progress_bars():
             self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
 
 
-def run_stream(
+def run_layers(
     stream: str,
     layers: Sequence[LayerView],
     sequence: TokenSequence,
@@ -281,9 +295,9 @@ def run_stream(
     *,
     checkpointing: bool = False,
 ) -> TokenSequence:
-    """``sequence`` after ``layers``, the ``first`` of which it has behind it, with what a method adds to each.
+    """``sequence`` after ``layers[first:]``, with what a method adds to each.
 
-    With ``checkpointing``, what a layer computes inside is not kept for the backward pass, which computes it again.
+    With ``checkpointing``, activations within a layer are recomputed in the backward pass instead of being stored.
     """
 
     def step(index: int, sequence: TokenSequence) -> TokenSequence:
@@ -298,24 +312,24 @@ def run_stream(
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars for what takes no time: reading and writing local weights."""
+def without_progress_bars() -> Iterator[None]:
+    """Hide transformers' progress bars while local weights are read or written, which takes no time."""
     from transformers.utils import logging
 
-    drawn = logging.is_progress_bar_enabled()
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
+        if shown:
             logging.enable_progress_bar()
 
 
 def check_modalities(backbone: type[Backbone], wanted: Sequence[str], source: str) -> None:
-    """Raise where a backbone does not take exactly the ``wanted`` modalities.
+    """Raise unless the backbone takes exactly the ``wanted`` modalities.
 
     Raises:
-        UsageError: it does not; the message names both.
+        UsageError: it takes others; the message names both.
     """
     if set(backbone.modalities) != set(wanted):
         raise UsageError(

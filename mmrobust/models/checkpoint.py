@@ -1,8 +1,8 @@
-"""Checkpoints: a folder with what was trained, how, and a card that tells people about it.
+"""A checkpoint: a folder with what was trained and how.
 
-``config.json``, ``model.safetensors`` (only what was trained), ``README.md`` (the model card), ``training.parquet``
-(the curves). A checkpoint whose backbone exists nowhere else (full fine-tuning, or a tiny backbone) also holds it, in
-``backbone/``. Never pickle.
+It holds ``config.json``, ``model.safetensors`` (only what was trained), ``README.md`` (the model card) and
+``training.parquet`` (the curves). If the backbone exists nowhere else (full fine-tuning, or a tiny backbone), it is
+stored as well, in ``backbone/``. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mmrobust.cases import Case
 from mmrobust.configuration import check_json, from_mapping
@@ -33,26 +32,28 @@ from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.tasks import TASKS
-from mmrobust.storage.untrusted import Allowance, check_finite
+from mmrobust.storage.weights import TensorLimit, check_finite, read_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+WEIGHTS = "trained weights of a checkpoint"
+"""Description of :data:`WEIGHTS_FILE` in messages."""
 CARD_FILE = "README.md"
 CURVES_FILE = "training.parquet"
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What ``config.json`` says."""
+    """The contents of ``config.json``."""
 
     method: dict[str, Any]
-    """``name`` and the method's settings."""
+    """``name`` and settings of the method."""
     head: dict[str, Any]
-    """``name`` and the head's settings."""
+    """``name`` and settings of the head."""
     backbone: dict[str, Any]
-    """``id`` (as it was named), ``path`` (relative to the checkpoint, where it is a folder), ``family``, ``stored``
-    (whether the checkpoint holds it), ``fingerprint`` (of its weights), ``settings`` (how it runs)."""
+    """``id`` (the value of ``--backbone``), ``path`` (relative to the checkpoint, if it is a folder), ``family``,
+    ``stored`` (whether the checkpoint holds it), ``fingerprint`` (of its weights), ``settings``."""
     modalities: list[str]
     classes: list[str]
     task: str
@@ -60,7 +61,7 @@ class CheckpointConfig:
     cases: list[str]
     fill: str
     dataset: dict[str, Any]
-    """``name`` and ``fingerprint`` of the data it was trained on."""
+    """``name`` and ``fingerprint`` of the data set it was trained on."""
     training: dict[str, Any]
     """``scenario``, ``missing_rate``, ``seed``, ``recipe``, ``trained_parameters``, ``best_epoch``, ``validation`` …"""
     versions: dict[str, str] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class CheckpointConfig:
 
     @property
     def classes_named(self) -> bool:
-        """Whether the classes' names are known: a checkpoint of a paper's own code only numbers them."""
+        """Whether the names of the classes are known; a checkpoint of a paper's own code only numbers them."""
         return "imported" not in self.training or tuple(self.classes) != unnamed_classes(len(self.classes))
 
     @classmethod
@@ -76,16 +77,17 @@ class CheckpointConfig:
         """The ``config.json`` of ``folder``.
 
         Raises:
-            CheckpointError: none there, or not one of ours.
+            CheckpointError: there is none, or it is not the config of a checkpoint.
         """
         file = folder / CONFIG_FILE
         values = read_json(file, "config of a checkpoint", CheckpointError)
         if "method" not in values or "head" not in values:
-            raise CheckpointError(f"{file}: is no checkpoint of mmrobust (weights of a backbone go to --backbone)")
+            raise CheckpointError(f"{file}: is no checkpoint of mmrobust (pass weights of a backbone as --backbone)")
         version = values.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
-            said = f"checkpoint format {version} is newer than this mmrobust reads ({FORMAT_VERSION}); upgrade it"
-            raise CheckpointError(f"{file}: {said}")
+            raise CheckpointError(
+                f"{file}: checkpoint format {version} is newer than this mmrobust reads ({FORMAT_VERSION}); upgrade it"
+            )
         try:
             config = from_mapping(cls, values)
             for name in ("method", "head"):
@@ -105,12 +107,12 @@ _BACKBONE = {"id": str, "fingerprint": str, "path?": str, "stored": bool, "setti
 
 
 def unnamed_classes(number: int) -> tuple[str, ...]:
-    """What classes are called whose names nobody wrote down: their numbers, from 0."""
+    """Names of classes whose real names are not known: their numbers, from 0."""
     return tuple(str(index) for index in range(number))
 
 
 class KnowsClasses(Protocol):
-    """A classifier, or what a config says of one."""
+    """A classifier, or the config of one."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -118,7 +120,7 @@ class KnowsClasses(Protocol):
 
     @property
     def classes_named(self) -> bool:
-        """Whether these are names, and not numbers for want of names."""
+        """Whether their names are known; otherwise they are numbered."""
 
     @property
     def task(self) -> str:
@@ -126,33 +128,33 @@ class KnowsClasses(Protocol):
 
 
 def classes_fit(known: KnowsClasses, classes: Sequence[str], task: str) -> bool:
-    """Whether what scores its ``known`` classes can score these.
+    """Whether a model for the ``known`` classes and task can score these classes.
 
-    The classes of an imported checkpoint may have no names. Then as many classes of the same task do, whatever they
-    are called, and their order is taken to be that of the training.
+    If the class names of an imported checkpoint are not known, their number must be the same and their order is assumed
+    to be the training's.
     """
     same = list(known.classes) == list(classes) if known.classes_named else len(known.classes) == len(classes)
     return same and known.task == task
 
 
 def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
-    """What ``model.safetensors`` holds: every trained parameter that is not the backbone's own.
+    """The contents of ``model.safetensors``: all trained parameters except the backbone's own.
 
-    Where the backbone is frozen, what trains inside it is a method's (LoRA's). A head that a method keeps as it was
-    fine-tuned is held too: the checkpoint must not depend on the one that it was taken from.
+    What trains inside a frozen backbone belongs to a method (LoRA). A frozen head is stored too, so that the checkpoint
+    does not depend on the fine-tuned checkpoint that the head comes from.
     """
-    held = classifier.trained()
+    stored = classifier.trained()
     if not classifier.method.trains_head:
-        held |= {f"head.{name}": parameter for name, parameter in classifier.head.named_parameters()}
+        stored |= {f"head.{name}": parameter for name, parameter in classifier.head.named_parameters()}
     return {
         name: parameter.detach().cpu().contiguous()
-        for name, parameter in held.items()
+        for name, parameter in stored.items()
         if not (classifier.method.trains_backbone and name.startswith("backbone."))
     }
 
 
 def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConfig) -> None:
-    """Weights, the backbone where it must be held, and last the config: it makes ``folder`` a checkpoint."""
+    """Write the weights, the backbone if needed, and last the config, which makes ``folder`` a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(trained_tensors(classifier), folder / WEIGHTS_FILE)
     if config.backbone["stored"]:
@@ -183,17 +185,17 @@ def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier
 
 @dataclass(frozen=True)
 class Checkpoint(ClassifierModel):
-    """A checkpoint that was loaded: a model that an evaluation can ask for predictions."""
+    """A loaded checkpoint: a model that an evaluation can ask for predictions."""
 
     folder: Path
     config: CheckpointConfig
     fingerprint: str
-    """Of all that the logits depend on: the trained weights, the settings, the backbone and what feeds it."""
+    """Fingerprint of everything that affects the logits: weights, settings, backbone and input processor."""
     backbone: str | None = None
-    """Where the frozen backbone lies now, if not where the checkpoint remembers it."""
+    """Folder or Hub id of the frozen backbone, if it is not where the checkpoint says."""
 
     def described(self) -> dict[str, Any]:
-        """What results and predictions say of it."""
+        """The metadata that results and predictions keep of it."""
         config = self.config
         return {
             "fingerprint": self.fingerprint,
@@ -212,7 +214,7 @@ class Checkpoint(ClassifierModel):
         }
 
     def loader(self) -> Callable[[str], Checkpoint]:
-        """What loads the same model in another process, there on the given device."""
+        """A function that loads the same model on a given device, in another process."""
         return functools.partial(_load_on, str(self.folder.resolve()), self.backbone, self.dtype)
 
 
@@ -224,18 +226,18 @@ def load_checkpoint(
     backbone: str | None = None,
     same_backbone: bool = True,
 ) -> Checkpoint:
-    """A checkpoint, ready to run, in evaluation mode.
+    """Load a checkpoint, ready to run in evaluation mode.
 
     Args:
-        source: a folder, or a Hub id.
+        source: a folder or a Hub id.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-        dtype: ``float32``, or ``bfloat16`` for the matrix work, or ``auto``.
-        backbone: where the frozen backbone lies now, if not where the checkpoint remembers it.
-        same_backbone: whether one whose weights have changed is refused.
+        dtype: ``float32``, ``bfloat16`` (for matrix products) or ``auto``.
+        backbone: folder or Hub id of the frozen backbone, if it is not where the checkpoint says.
+        same_backbone: whether to refuse a backbone whose weights have changed.
 
     Raises:
-        UsageError: a device or a dtype that there is not.
-        CheckpointError: not there, not readable, its backbone gone or changed, or weights that do not fit.
+        UsageError: a device or dtype that does not exist.
+        CheckpointError: it does not exist, is not readable, its backbone is gone or has changed, or weights do not fit.
     """
     place = resolve_device(device)
     dtype = resolve_dtype(dtype, place)
@@ -251,15 +253,15 @@ def load_checkpoint(
             )
         settings = config.backbone.get("settings", {})
         loaded.configure(settings)
-        check_file(folder / WEIGHTS_FILE, "trained weights of a checkpoint", CheckpointError)
-        with Allowance((folder / WEIGHTS_FILE).stat().st_size, str(folder)):
+        check_file(folder / WEIGHTS_FILE, WEIGHTS, CheckpointError)
+        with TensorLimit((folder / WEIGHTS_FILE).stat().st_size, str(folder)):
             classifier = build_classifier(loaded, config)
     except CheckpointError:
         raise
     except (MmrobustError, KeyError, TypeError, ValueError) as cause:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {cause}") from cause
     trained = _read_weights(folder / WEIGHTS_FILE, classifier)
-    # Names and shapes were checked above; what is not trained has its values already, hence not strict.
+    # Not strict: names and shapes were checked, and what is not trained has its values already.
     classifier.load_state_dict(trained, strict=False)
     classifier.classes_named = config.classes_named
     fingerprint = fingerprint_settings(
@@ -281,17 +283,17 @@ def _load_on(folder: str, backbone: str | None, dtype: str, device: str) -> Chec
 
 
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:
-    """The classifier of a checkpoint (folder or Hub id), in evaluation mode. Arguments: :func:`load_checkpoint`.
+    """The classifier of a checkpoint (folder or Hub id), in evaluation mode; arguments as for :func:`load_checkpoint`.
 
     Raises:
-        UsageError: a device or a dtype that there is not.
+        UsageError: a device or dtype that does not exist.
         CheckpointError: it cannot be loaded.
     """
     return load_checkpoint(source, device=device, dtype=dtype, backbone=backbone).classifier
 
 
-def holder_of(backbone: str) -> CheckpointConfig | None:
-    """The config of the checkpoint whose own backbone ``backbone`` names; ``None`` where it names bare weights.
+def config_beside_backbone(backbone: str) -> CheckpointConfig | None:
+    """The config of the checkpoint that ``backbone`` names; ``None`` if it names weights outside a checkpoint.
 
     Raises:
         CheckpointError: the config cannot be read.
@@ -300,12 +302,12 @@ def holder_of(backbone: str) -> CheckpointConfig | None:
 
 
 def relative_place(source: str, folder: Path) -> str | None:
-    """``source`` relative to the checkpoint ``folder``, so that both may move together; ``None`` for a Hub id."""
+    """The folder ``source`` relative to the checkpoint ``folder``, so that both can move; ``None`` for a Hub id."""
     return os.path.relpath(source, folder) if Path(source).is_dir() else None
 
 
 def _fetch(source: str) -> Path:
-    """The folder of a checkpoint, from the Hub where ``source`` is no folder here."""
+    """The folder of a checkpoint, downloaded from the Hub if ``source`` is not a folder."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -329,26 +331,22 @@ def _backbone_place(folder: Path, config: CheckpointConfig) -> str:
     if backbone.get("path") and (folder / backbone["path"]).is_dir():
         return os.path.normpath(folder / str(backbone["path"]))
     if backbone.get("path") and not Path(backbone["id"]).is_dir():
-        raise CheckpointError(f"{folder}: its backbone {backbone['id']} is gone; say where it lies now with --backbone")
+        raise CheckpointError(f"{folder}: its backbone {backbone['id']} is gone; name its new place with --backbone")
     return str(backbone["id"])
 
 
 def _read_weights(file: Path, classifier: Classifier) -> Mapping[str, torch.Tensor]:
-    """The trained tensors, checked against what the classifier trains: names and shapes must be the same."""
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(file)
-    except (OSError, SafetensorError) as cause:
-        raise CheckpointError(f"{file}: cannot be read ({' '.join(str(cause).split())[:120]})") from cause
-    expected = trained_tensors(classifier)
+    """The trained tensors, whose names, shapes and types must be those that the classifier trains."""
+    tensors, expected = read_weights(file, WEIGHTS), trained_tensors(classifier)
     for name in sorted(expected.keys() ^ tensors.keys()):
-        said = "is missing" if name in expected else "is not known to this method and head"
-        raise CheckpointError(f"{file}: weight {name} {said}")
+        problem = "is missing" if name in expected else "is not known to this method and head"
+        raise CheckpointError(f"{file}: weight {name} {problem}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, not {list(expected[name].shape)}"
             raise CheckpointError(f"{file}: weight {name} is of shape {shapes}")
         if tensor.dtype != expected[name].dtype:
-            kinds = " not ".join(str(t.dtype).removeprefix("torch.") + "," for t in (tensor, expected[name]))
-            raise CheckpointError(f"{file}: weight {name} is of type {kinds.rstrip(',')}")
+            found, needed = (str(t.dtype).removeprefix("torch.") for t in (tensor, expected[name]))
+            raise CheckpointError(f"{file}: weight {name} is of type {found}, not {needed}")
     check_finite(tensors, file)
     return tensors

@@ -1,4 +1,4 @@
-"""The classifier: backbone + method + head. A batch and a case go in, logits come out."""
+"""The classifier: backbone + method + head, from a batch and its case to logits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.cases import CONCAT, PROMPTINGS, SITUATION, Case
-from mmrobust.data.processor import check_fill
+from mmrobust.data.processor import FILLS
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbone import Backbone, Begun, Features
+from mmrobust.models.backbone import Backbone, Features, PartialStream
 from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes
 from mmrobust.models.methods.base import Method, MethodConfig
 from mmrobust.models.sequence import TokenSequence
@@ -29,8 +29,11 @@ class Classifier(nn.Module):
         head_config: its settings.
         classes: names of the classes.
         task: ``single-label``, ``multi-label`` or ``binary``.
-        cases: the cases that method and head tell apart.
-        fill: what stands in for a missing image.
+        cases: the cases that method and head distinguish.
+        fill: the fill of a missing image, one of :data:`mmrobust.data.processor.FILLS`.
+
+    Raises:
+        UsageError: an unknown fill.
     """
 
     def __init__(
@@ -47,21 +50,23 @@ class Classifier(nn.Module):
         fill: str = "ones",
     ) -> None:
         super().__init__()
-        self.classes, self.task, self.fill = tuple(classes), task, check_fill(fill)
+        if fill not in FILLS:
+            raise unknown_name("fill", fill, FILLS)
+        self.classes, self.task, self.fill = tuple(classes), task, fill
         self.classes_named = True
-        """Whether ``classes`` are names, and not mere numbers for want of them (an imported checkpoint's)."""
+        """Whether the names of the classes are known; an imported checkpoint may only number them."""
         self.dtype = "float32"
-        """``bfloat16``: matrix work runs in that type (autocast); weights and logits stay float32."""
+        """``bfloat16``: matrix products run in that type (autocast); weights and logits stay float32."""
         self.modalities: tuple[str, ...] = tuple(backbone.modalities)
         self.cases = tuple(case.name for case in cases)
         self.backbone = backbone
         self.method = method(method_config, backbone, self.cases)
         pooling = backbone.pooling()
-        # A method that trains the pooling alone must not touch the backbone's own weights: it gets a copy.
+        # A method that trains the pooling but not the backbone gets a copy: the backbone's own weights must not change.
         self.pooling = (
             copy.deepcopy(pooling) if self.method.trains_pooling and not self.method.trains_backbone else pooling
         )
-        sizes = HeadSizes(pooling.pooled_size, pooling.part_sizes, backbone.normed_head)
+        sizes = HeadSizes(pooling.pooled_size, pooling.modality_sizes, backbone.normed_head)
         self.head = head(head_config, sizes, len(self.classes), cases)
         self._choose_trained()
         self.train(False)
@@ -69,16 +74,16 @@ class Classifier(nn.Module):
     @property
     def depends_on_prompting(self) -> bool:
         """Whether situation and concat prompting can give different logits."""
-        return self.method.has_prompts or self.head.knows_case or self.backbone.knows_case
+        return self.method.knows_case or self.head.knows_case or self.backbone.knows_case
 
     def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
         """Logits [B, classes], float32.
 
         Args:
             inputs: the backbone's own tensors (``input_ids``, ``attention_mask``, ``pixel_values``, ``pixel_mask``;
-                ``audio_values`` [B, frames, mel]), with the fill of a missing modality already in place.
-            case: the case of every sample of the batch; see :meth:`told`.
-            prompting: ``situation``: the model is told the case; ``concat``: it is offered all cases together.
+                ``audio_values`` [B, frames, mel]), including the fill of a missing modality.
+            case: the case of all samples of the batch; see :meth:`told`.
+            prompting: ``situation``: the model is told the case; ``concat``: prompts of all cases are added together.
 
         Raises:
             UsageError: as for :meth:`told`.
@@ -89,47 +94,43 @@ class Classifier(nn.Module):
         return logits.float()
 
     def learn(self, features: Features, case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, classes] and the head's own term of the loss, as a training step takes them: :meth:`Head.learn`.
+        """Logits [B, classes] and the head's own loss term for a training step; see :meth:`Head.learn`.
 
         Args:
-            features: of the batch: :meth:`features`.
-            case: the case of every sample, which the model is told.
-            targets: labels as ones in [B, classes].
+            features: :meth:`features` of the batch.
+            case: the case of all samples, which the model is told.
+            targets: multi-hot labels [B, classes].
         """
         with self.autocast():
             logits, own = self.head.learn(features, self.told(case, SITUATION), targets)
         return logits.float(), own.float()
 
     def autocast(self) -> torch.autocast:
-        """The context in which it runs: matrix work in :attr:`dtype`."""
+        """The context in which matrix products run in :attr:`dtype`."""
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def features(
-        self, inputs: Mapping[str, Tensor], told: Sequence[str], begun: Mapping[str, Begun] | None = None
+        self, inputs: Mapping[str, Tensor], told: Sequence[str], partial: Mapping[str, PartialStream] | None = None
     ) -> Features:
-        """What the head sees of a batch; ``told`` are the cases whose prompts are offered.
+        """The features of a batch that the head reads.
 
         Args:
             inputs: as for :meth:`forward`.
-            told: see :meth:`told`.
-            begun: streams to go on from: :meth:`Backbone.forward`.
+            told: the cases that the model is told; see :meth:`told`.
+            partial: streams to continue from; see :meth:`Backbone.forward`.
         """
-        return self.pool(self.backbone(inputs, self.method.source(told), self.known_missing(told), begun))
+        return self.pool(self.backbone(inputs, self.method.source(told), self.known_missing(told), partial))
 
     def known_missing(self, told: Sequence[str]) -> tuple[str, ...]:
-        """The modalities that are missing in every case of ``told``, so that nothing need look at them.
-
-        Whoever is told the case can do without its tower. Under concat prompting the cases name every modality, so
-        nothing is told of the sample's own.
-        """
+        """The modalities that are missing in all cases of ``told``; usually none if it names all cases (concat)."""
         present = {modality for case in told for modality in Case.parse(case, self.modalities).present}
         return tuple(modality for modality in self.modalities if modality not in present)
 
     def pool(self, streams: Mapping[str, TokenSequence]) -> Features:
-        """What the head sees of the streams after their last layers."""
-        if self.head.reads_parts:
-            return Features(None, self.pooling.parts(streams))
+        """The features that the head reads, from the streams after their last layers."""
+        if self.head.reads_modalities:
+            return Features(None, self.pooling.by_modality(streams))
         return Features(self.pooling.pooled(streams), {})
 
     def logits(
@@ -138,12 +139,12 @@ class Classifier(nn.Module):
         """Logits [N, classes] of raw samples, in one batch.
 
         Args:
-            samples: dicts modality → ``PIL.Image`` / ``str`` / (waveform, rate in Hz); ``None`` or absent: missing.
-            case: the case of the samples; what it calls missing is replaced by the fill, whatever the sample holds.
+            samples: dicts modality → ``PIL.Image`` / ``str`` / (waveform, rate in Hz); ``None`` or no key: missing.
+            case: the case of the samples; modalities that are missing in it are replaced by the fill in any case.
             prompting: as for :meth:`forward`.
 
         Raises:
-            UsageError: a sample that lacks what ``case`` calls present, or no samples.
+            UsageError: there are no samples, or one lacks a modality that is present in ``case``.
         """
         self.told(case, prompting)
         encoded = [self._encode(sample, Case.parse(case, self.modalities)) for sample in samples]
@@ -166,20 +167,21 @@ class Classifier(nn.Module):
         return encoded
 
     def told(self, case: str, prompting: str) -> tuple[str, ...]:
-        """The cases whose prompts and prototypes are offered to a sample in ``case``.
+        """The cases that the model is told for a sample in ``case``: those whose prompts and prototypes are used.
 
-        Any case of the modalities will do under concat prompting, which offers those of every case trained for, and
-        where there is nothing that is trained for a case. Which corruption a case names is never told.
+        Under situation prompting that is the case itself, without the corruption that it may name; under concat
+        prompting all cases that were trained for. Concat prompting, and models that do not know the case, accept any
+        case.
 
         Raises:
-            UsageError: an unknown case or prompting, or, under situation prompting, one that nothing was trained for.
+            UsageError: an unknown case or prompting, or, under situation prompting, a case that was not trained for.
         """
         if prompting not in PROMPTINGS:
             raise unknown_name("prompting", prompting, PROMPTINGS)
         name = Case.parse(case, self.modalities).plain.name
         if prompting == CONCAT:
             return self.cases
-        if (self.method.has_prompts or self.head.knows_case) and name not in self.cases:
+        if (self.method.knows_case or self.head.knows_case) and name not in self.cases:
             raise UsageError(
                 f"nothing of this {self.method.name} + {self.head.name} checkpoint was trained for case '{name}', only "
                 f"for {', '.join(self.cases)}; --prompting concat works for any case"
@@ -187,7 +189,7 @@ class Classifier(nn.Module):
         return (name,)
 
     def _choose_trained(self) -> None:
-        """Mark what trains: the method's and the head's own, what the method wants of the pooling, or everything."""
+        """Mark what trains: the parameters of method and head, the method's choice of the pooling, or everything."""
         head_trains = {name: p.requires_grad for name, p in self.head.named_parameters()}
         self.requires_grad_(self.method.trains_backbone)
         self.method.requires_grad_(True)
@@ -195,18 +197,16 @@ class Classifier(nn.Module):
             parameter.requires_grad_(head_trains[name] and self.method.trains_head)
         if self.method.trains_pooling:
             pooling = self.pooling
-            for name in pooling.trained_part_names if self.head.reads_parts else pooling.trained_names:
+            names = pooling.trained_if_by_modality if self.head.reads_modalities else pooling.trained_if_pooled
+            for name in names:
                 self.pooling.get_submodule(name).requires_grad_(True)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Name → every parameter that trains."""
+        """Name → each parameter that trains."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode for what trains.
-
-        A frozen backbone stays in evaluation mode, so that its dropout is off, unless its settings ask for it.
-        """
+        """Set training mode; a frozen backbone stays in evaluation mode unless its settings ask for dropout."""
         super().train(mode)
         if not self.method.trains_backbone:
             self.backbone.train(mode and self.backbone.settings.dropout)
@@ -214,8 +214,8 @@ class Classifier(nn.Module):
 
 
 def compile_model(classifier: Classifier) -> None:
-    """Compile what a classifier's backbone runs, for inputs of any size. The first batches take long."""
+    """Compile a classifier's backbone for inputs of any size. The first batches take long."""
     backbone = classifier.backbone
-    # Not the module's forward: evaluation runs each modality alone and where they meet apart, to share them.
-    for name in ("alone", "meet"):
+    # Not the module's forward: evaluation runs these two steps separately, to share their results.
+    for name in ("encode_modality", "fuse"):
         setattr(backbone, name, torch.compile(getattr(backbone, name), dynamic=True))

@@ -1,8 +1,8 @@
-"""The one prompted-transformer layer that every family runs.
+"""One pre-norm transformer layer with prompts, shared by all backbone families.
 
-ViLT, CLIP's towers and CAV-MAE's streams are stacks of pre-norm transformer layers. A :class:`LayerView` names the
-parts of one of them where they lie in the module that holds the weights, and :func:`run_layer` runs it together with
-what a method adds. Nothing else in the package knows how attention works.
+ViLT, CLIP's towers and CAV-MAE's streams are stacks of pre-norm transformer layers. A :class:`LayerView` points to the
+pieces of such a layer in the module that holds its weights, and :func:`run_layer` runs it together with what a method
+adds. No other module of the package implements the attention of a backbone's layers.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from mmrobust.models.sequence import TokenSequence
 
 @dataclass(frozen=True)
 class LayerView:
-    """The parts of one pre-norm transformer layer, as functions of [B, L, D] tensors."""
+    """The pieces of one pre-norm transformer layer, as functions of [B, L, D] tensors."""
 
     norm1: Callable[[Tensor], Tensor]
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     """Tokens to queries, keys and values, each [B, L, D]."""
     out: Callable[[Tensor], Tensor]
-    """The output projection of the attention, its dropout included."""
+    """The output projection of the attention, including its dropout."""
     norm2: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
-    """The feed-forward half, its dropout included, without the residual."""
+    """The feed-forward half, including its dropout, without the residual."""
     heads: int
     attention_dropout: nn.Dropout | None = None
-    """Drops attention weights while its module trains; ``None``: never."""
+    """Dropout of the attention weights in training mode; ``None``: there is none."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a method adds at one layer: [P, D], the same for every sample, or [B, P, D]."""
+    """What a method adds at one layer. Tensors are [P, D], the same for every sample, or [B, P, D]."""
 
     tokens_PD: Tensor | None = None
-    """Tokens in front of the sequence; they stay there in the layers after (input level)."""
+    """Tokens to put in front of the sequence, where they stay in later layers (input level)."""
     replaced_PD: Tensor | None = None
-    """Tokens in the place of the first P of the sequence, which an earlier layer's prompts hold."""
+    """Tokens that replace the first P of the sequence, which are prompts of an earlier layer."""
     keys_PD: Tensor | None = None
-    """Keys in front of the layer's keys, raw, after the projection (attention level)."""
+    """Keys to put in front of the layer's own, used as they are, without a projection (attention level)."""
     values_PD: Tensor | None = None
     """Values that go with ``keys_PD``."""
     context_PD: Tensor | None = None
-    """Tokens that are attended to but attend to nothing: the layer's own norm and projections make keys and values of
-    them, in front of the layer's (Prompt the Missing's attention level)."""
+    """Tokens that are attended to but attend to nothing: the layer's own norm and projections turn them into keys and
+    values in front of the layer's own (Prompt the Missing's attention level)."""
     after_attention: Callable[[Tensor], Tensor] | None = None
-    """What the attention's output [B, L, D] passes through before it is added to the residual (an adapter)."""
+    """Applied to the output [B, L, D] of the attention before it is added to the residual (an adapter)."""
     after_mlp: Callable[[Tensor], Tensor] | None = None
-    """The same for the output of the feed-forward half."""
+    """Applied to the output [B, L, D] of the feed-forward half before it is added to the residual."""
 
 
 def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None = None) -> TokenSequence:
-    """One layer over ``sequence`` with the ``prompts`` of a method.
+    """Run one layer over ``sequence`` with the ``prompts`` of a method.
 
     ``x = x + out(attention(norm1(x)))``, then ``x = x + mlp(norm2(x))``.
     """
@@ -67,11 +67,11 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     x_BLD = sequence.tokens_BLD
     query, key, value = layer.project(layer.norm1(x_BLD))
     if prompts is not None and prompts.keys_PD is not None and prompts.values_PD is not None:
-        key, value = in_front(prompts.keys_PD, key), in_front(prompts.values_PD, value)
+        key, value = prepend(prompts.keys_PD, key), prepend(prompts.values_PD, value)
     if prompts is not None and prompts.context_PD is not None:
-        # Once for the whole batch: what comes of these tokens depends on no sample.
+        # Once for the whole batch: these keys and values do not depend on the sample.
         _, keys, values = layer.project(layer.norm1(prompts.context_PD[None]))
-        key, value = in_front(keys[0], key), in_front(values[0], value)
+        key, value = prepend(keys[0], key), prepend(values[0], value)
     dropout = layer.attention_dropout
     attended = F.scaled_dot_product_attention(
         split_heads(query, layer.heads),
@@ -90,15 +90,15 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     return sequence.with_tokens(x_BLD + output_BLD)
 
 
-def in_front(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
-    """[B, L, D] → [B, P + L, D]."""
+def prepend(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
+    """``rows_PD`` in front of each sample's tokens: [B, P + L, D]."""
     return torch.cat([rows_PD.to(x_BLD.dtype).expand(len(x_BLD), -1, -1), x_BLD], dim=1)
 
 
 def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:
-    """Which query may look at which key [B or 1, 1, L or 1, keys]; ``None``: each at all.
+    """Boolean mask of the keys that each query may attend to [B or 1, 1, L or 1, keys]; ``None``: all of them.
 
-    Keys in front of the sequence's own (attention-level prompts) are open to every query.
+    Every query may attend to the keys in front of the sequence's own (attention-level prompts).
     """
     length = sequence.tokens_BLD.shape[1]
     mask = sequence.mask_BL

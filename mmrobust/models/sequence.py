@@ -1,4 +1,4 @@
-"""A sequence of tokens that remembers which tokens are whose."""
+"""A token sequence divided into named segments: prompts and modalities."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ import torch
 from torch import Tensor
 
 PROMPT = "prompt"
-"""The name of segments that a method put in; every other segment is named after its modality."""
+"""Name of the segments that a method adds; every other segment is named after its modality."""
 
 
 @dataclass(frozen=True)
 class TokenSequence:
     """Tokens of one stream, in named segments (``prompt``, ``text``, ``image`` …).
 
-    So that prompts may be put in front, streams joined and modalities pooled without anyone counting offsets.
+    The segments let methods prepend prompts, backbones join streams and poolings select modalities without offsets.
     """
 
     tokens_BLD: Tensor
     mask_BL: Tensor | None
     """Which tokens may be attended to (bool); ``None`` where all may."""
     segments: tuple[tuple[str, int], ...]
-    """(name, length), left to right; the lengths add up to L."""
+    """(name, length) of each segment, left to right; the lengths add up to L."""
     causal: bool = False
-    """Whether a token attends to itself and to what lies left of it only. Prompts lie in front, so every token sees
-    all of them and none of them sees a token."""
+    """Whether a token attends only to itself and to the tokens on its left. Prompts stand in front, so all tokens
+    attend to them, and they attend to none of the tokens."""
     marked_B: Tensor | None = None
-    """Index, within its modality's segment, of the token that speaks for the sample, where that differs by sample (the
-    end of a text)."""
+    """Index, within its modality's segment, of the token that represents each sample, if they differ (end of text)."""
     padding_ND: Tensor | None = None
-    """What padding embeds to at each of the N positions of the stream's table; ``None`` where nothing is padded."""
+    """Embedding of padding at each of the N positions of the stream's position table; ``None`` if nothing is padded."""
 
     def with_prompts(self, prompts_PD: Tensor) -> TokenSequence:
-        """The same with prompts in front. Prompts are always attended to.
-
-        Args:
-            prompts_PD: [P, D], one copy for each sample, or [B, P, D], where each sample has its own.
-        """
+        """This sequence with prompts in front, [P, D] for all samples or [B, P, D]. They are never masked."""
         batch, length = self.tokens_BLD.shape[0], prompts_PD.shape[-2]
         prompts = prompts_PD.to(self.tokens_BLD.dtype).expand(batch, -1, -1)
         mask = self.mask_BL
@@ -47,25 +42,25 @@ class TokenSequence:
         return replace(self, tokens_BLD=tokens, mask_BL=mask, segments=((PROMPT, length), *self.segments))
 
     def with_first(self, prompts_PD: Tensor) -> TokenSequence:
-        """The same with ``prompts_PD`` ([P, D] or [B, P, D]) in the place of the first P tokens.
+        """This sequence with its first P tokens replaced by ``prompts_PD``, [P, D] or [B, P, D].
 
         Raises:
-            ValueError: those are not all prompts of one earlier layer; a modality's tokens are never replaced.
+            ValueError: the first P tokens are not all prompts of one earlier layer.
         """
         batch, length = self.tokens_BLD.shape[0], prompts_PD.shape[-2]
         name, available = self.segments[0]
         if name != PROMPT or length > available:
-            raise ValueError(f"{length} prompts cannot take the place of the first tokens of {self.segments}")
+            raise ValueError(f"{length} prompts cannot replace the first tokens of {self.segments}")
         prompts = prompts_PD.to(self.tokens_BLD.dtype).expand(batch, -1, -1)
         return self.with_tokens(torch.cat([prompts, self.tokens_BLD[:, length:]], dim=1))
 
     def with_tokens(self, tokens_BLD: Tensor) -> TokenSequence:
-        """The same segments and mask around other token values."""
+        """This sequence with other token values and the same segments and mask."""
         return replace(self, tokens_BLD=tokens_BLD)
 
     def followed_by(self, other: TokenSequence) -> TokenSequence:
-        """Both sequences, one after the other. Neither is causal: what that would mean for the other is not defined."""
-        assert not self.causal and not other.causal, "a causal stream is joined with no other"
+        """The concatenation of two sequences, neither of which may be causal."""
+        assert not self.causal and not other.causal, "a causal stream cannot be joined with another"
         mask = None
         if self.mask_BL is not None or other.mask_BL is not None:
             mask = torch.cat([self._full_mask(), other._full_mask()], dim=1)
@@ -73,7 +68,7 @@ class TokenSequence:
         return TokenSequence(tokens, mask, self.segments + other.segments)
 
     def rows(self, rows: Tensor) -> TokenSequence:
-        """The sequences of these samples of the batch, by their indices [n]."""
+        """The sequences of the samples at the indices ``rows`` [n] of the batch."""
         return replace(
             self,
             tokens_BLD=self.tokens_BLD[rows],
@@ -82,7 +77,7 @@ class TokenSequence:
         )
 
     def segment(self, name: str) -> Tensor:
-        """The tokens [B, length, D] of the one segment of that name."""
+        """The tokens [B, length, D] of the first segment of that name."""
         start = 0
         for segment, length in self.segments:
             if segment == name:
@@ -91,22 +86,21 @@ class TokenSequence:
         raise KeyError(name)
 
     def marked(self, name: str) -> Tensor:
-        """The token [B, D] of the segment ``name`` that speaks for each sample: the marked one, else the first."""
+        """The token [B, D] of the segment ``name`` that represents each sample: the marked one, or else the first."""
         tokens_BLD = self.segment(name)
         if self.marked_B is None:
             return tokens_BLD[:, 0]
         return tokens_BLD[torch.arange(len(tokens_BLD), device=tokens_BLD.device), self.marked_B]
 
     def content(self) -> Tensor:
-        """The tokens [B, L, D] of every segment that is no prompt, in order."""
-        names = [name for name, _ in self.segments if name != PROMPT]
-        parts = [self.segment(name) for name in names]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        """The tokens [B, L, D] of all segments except prompts, in order."""
+        contents = [self.segment(name) for name, _ in self.segments if name != PROMPT]
+        return contents[0] if len(contents) == 1 else torch.cat(contents, dim=1)
 
     def padded_content(self) -> Tensor:
-        """The content [B, N, D], padded to the whole position table.
+        """The content [B, N, D], padded to the length N of the position table.
 
-        For a method that looks at padding too: the same for a sample whatever its batch was padded to.
+        For a method that attends to padding as well: the result does not depend on how far the batch was padded.
         """
         content_BLD = self.content()
         if self.padding_ND is None:

@@ -213,7 +213,7 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
         )
     import torch
 
-    from mmrobust.storage.untrusted import check_archive
+    from mmrobust.storage.weights import check_archive
 
     check_file(path, "missing table", most_bytes=MAX_BYTES)
     check_archive(path, DataError)

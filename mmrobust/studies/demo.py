@@ -24,7 +24,7 @@ from mmrobust.scenarios.grid import DEFAULT_RATES, make_grid
 from mmrobust.storage.files import atomic_file
 from mmrobust.storage.results import Results
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import DEFAULT, SCRATCH
+from mmrobust.training.recipe import DEFAULT, default_recipe
 from mmrobust.training.settings import TrainSettings
 
 TEACHER = "full"
@@ -41,7 +41,7 @@ GATE = "accuracy:-0.02"
 """The candidate may lose two points of accuracy to the baseline in any cell."""
 
 MISSING_RATE = 0.7
-TEACHER_RECIPE = dataclasses.replace(SCRATCH, epochs=10, augment=False)
+TEACHER_RECIPE = dataclasses.replace(default_recipe("full", "tiny"), epochs=10, augment=False)
 STUDENT_RECIPE = dataclasses.replace(DEFAULT, epochs=7, batch_size=32)
 PROMPTS = {"length": 4, "init": "normal"}
 

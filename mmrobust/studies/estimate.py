@@ -73,7 +73,7 @@ def estimate(
 def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: str) -> Estimate:
     settings = job.settings
     if job.waits:
-        keeps = {"train_head": True} if method_class(settings.method).keeps_head else {}
+        keeps = {"train_head": True} if method_class(settings.method).reuses_head else {}
         settings = replace(settings, backbone=job.begins_with, method_settings=settings.method_settings | keeps)
     recipe = settings.recipe.changed(loss=TASK if settings.recipe.loss == HEAD else settings.recipe.loss)
     setup = set_up(settings, scratch)

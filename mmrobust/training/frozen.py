@@ -27,7 +27,7 @@ from mmrobust.configuration import plain
 from mmrobust.data.dataset import Positions
 from mmrobust.data.encoded_split import EncodedSplit, input_key
 from mmrobust.degradations import Noise
-from mmrobust.models.backbone import Begun, Features
+from mmrobust.models.backbone import Features, PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.machine import free_memory
@@ -135,7 +135,7 @@ class FrozenSource(LiveSource):
     def _compute(self, part: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         """What is kept of a batch."""
         del case
-        return self.classifier.backbone.begin(part, inputs, self.depths[part]).sequence
+        return self.classifier.backbone.run_first_layers(part, inputs, self.depths[part]).sequence
 
     def ahead(self, steps: Iterable[Batch], noise: Noise) -> Iterator[Batch]:
         """See :meth:`LiveSource.ahead`; what is kept need not be read."""
@@ -156,13 +156,13 @@ class FrozenSource(LiveSource):
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
         """See :meth:`LiveSource.features`."""
-        begun = {}
+        partial = {}
         for stream in self._parts(case):
             sequence = self._kept(stream, positions, case, noise)
             if sequence is not None:
-                begun[stream] = Begun(sequence, self.depths[stream])
-        inputs = {} if self._covers(begun, case) else self._inputs(positions, case, noise)
-        return self._features(inputs, case, begun)
+                partial[stream] = PartialStream(sequence, self.depths[stream])
+        inputs = {} if self._covers(partial, case) else self._inputs(positions, case, noise)
+        return self._features(inputs, case, partial)
 
     def _must_read(self, case: Case, positions: Positions, noise: Noise) -> bool:
         """Whether :meth:`features` will want the inputs of any of these samples."""
@@ -171,7 +171,7 @@ class FrozenSource(LiveSource):
     def _covers(self, parts: Iterable[str], case: Case) -> bool:
         """Whether ``parts`` are all that begins with inputs in ``case``."""
         read = {modality for part in parts for modality in self._reads(part)}
-        return read >= set(self.classifier.backbone.needed(self.classifier.known_missing((case.name,))))
+        return read >= set(self.classifier.backbone.modalities_to_run(self.classifier.known_missing((case.name,))))
 
     def _has(self, part: str, positions: Positions, case: Case, noise: Noise) -> bool:
         table = self._tables.get(self._key(part, case, noise))
@@ -196,11 +196,11 @@ class FrozenSource(LiveSource):
     def _parts(self, case: Case) -> list[str]:
         """What is kept of samples in ``case``: here, of the streams that run."""
         backbone = self.classifier.backbone
-        needed = backbone.needed(self.classifier.known_missing((case.name,)))
-        return [stream for stream in self.depths if set(backbone.reads(stream)) <= set(needed)]
+        needed = backbone.modalities_to_run(self.classifier.known_missing((case.name,)))
+        return [stream for stream in self.depths if set(backbone.input_modalities(stream)) <= set(needed)]
 
     def _reads(self, part: str) -> tuple[str, ...]:
-        return self.classifier.backbone.reads(part)
+        return self.classifier.backbone.input_modalities(part)
 
     def _shared(self, part: str, case: Case) -> bool:
         """Whether a part is the same for every sample: it reads nothing but fills."""
@@ -238,7 +238,7 @@ class FeatureSource(FrozenSource):
             return LiveSource.features(self, positions, case, noise)
         pooling = self.classifier.pooling
         names = [POOLED, *case.present]
-        sizes = [pooling.pooled_size, *(pooling.part_sizes[m] for m in case.present)]
+        sizes = [pooling.pooled_size, *(pooling.modality_sizes[m] for m in case.present)]
         found = dict(zip(names, torch.split(kept.tokens_BLD[:, 0], sizes, dim=-1), strict=True))
         return Features(found.pop(POOLED), found)
 
@@ -246,9 +246,9 @@ class FeatureSource(FrozenSource):
         told = self.classifier.told(case.name, SITUATION)
         classifier = self.classifier
         streams = classifier.backbone(inputs, classifier.method.source(told), classifier.known_missing(told))
-        parts = classifier.pooling.parts(streams)
+        by_modality = classifier.pooling.by_modality(streams)
         pooled_BD = classifier.pooling.pooled(streams)
-        features_BD = torch.cat([pooled_BD.float(), *(parts[m].float() for m in case.present)], dim=-1)
+        features_BD = torch.cat([pooled_BD.float(), *(by_modality[m].float() for m in case.present)], dim=-1)
         return TokenSequence(features_BD[:, None], None, ((FEATURES, 1),))
 
     def _parts(self, case: Case) -> list[str]:
@@ -298,7 +298,7 @@ def frozen_depths(classifier: Classifier) -> dict[str, int]:
     depths = {}
     for stream in backbone.streams:
         layers, changed = len(backbone.layers(stream)), method.first_changed(stream)
-        if backbone.reads(stream):
+        if backbone.input_modalities(stream):
             depths[stream] = layers if changed is None else min(changed, layers)
     return {stream: depth for stream, depth in depths.items() if depth}
 
@@ -306,7 +306,7 @@ def frozen_depths(classifier: Classifier) -> dict[str, int]:
 def only_head_trains(classifier: Classifier) -> bool:
     """Whether the features themselves are the same in every step."""
     backbone, method = classifier.backbone, classifier.method
-    changed = [method.first_changed(stream) for stream in (*backbone.streams, *backbone.meetings)]
+    changed = [method.first_changed(stream) for stream in (*backbone.streams, *backbone.fusion_points)]
     frozen = not any(parameter.requires_grad for parameter in classifier.pooling.parameters())
     return frozen and not method.trains_backbone and all(layer is None for layer in changed)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.models.checkpoint import WEIGHTS_FILE, CheckpointConfig, classes_fit, holder_of
+from mmrobust.errors import UsageError
+from mmrobust.models.checkpoint import WEIGHTS, WEIGHTS_FILE, CheckpointConfig, classes_fit, config_beside_backbone
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
-from mmrobust.storage.files import check_file
-from mmrobust.storage.untrusted import check_finite
+from mmrobust.storage.weights import check_finite, read_weights
 from mmrobust.training.recipe import BCE, TASK
 
 PREFIX = "head."
@@ -31,7 +28,7 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         UsageError: there is no such head, and the method does not train one.
         CheckpointError: the checkpoint cannot be read.
     """
-    theirs = holder_of(backbone)
+    theirs = config_beside_backbone(backbone)
     if theirs is None:
         reason = "is no fine-tuned checkpoint"
     elif not method_class(theirs.method["name"]).trains_backbone:
@@ -60,18 +57,14 @@ def head_loss(backbone: str) -> str:
     Raises:
         CheckpointError: the checkpoint cannot be read.
     """
-    theirs = holder_of(backbone)
+    theirs = config_beside_backbone(backbone)
     recipe = theirs.training.get("recipe") if theirs else None
     return str(recipe.get("loss", TASK)) if recipe else BCE
 
 
 def _copy_head(classifier: Classifier, file: Path) -> bool:
     """Copy the head in ``file``, and say so; where its names or shapes are not the classifier's, copy nothing."""
-    check_file(file, "trained weights of a checkpoint", CheckpointError)
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as cause:
-        raise CheckpointError(f"{file}: cannot be read ({' '.join(str(cause).split())[:120]})") from cause
+    tensors = read_weights(file, WEIGHTS)
     found = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
     check_finite(found, file)
     own = dict(classifier.head.named_parameters())

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmrobust.configuration import plain
 from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.models.card import write_card
 from mmrobust.models.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.runtime.devices import device_errors, resolve_device, resolve_dtype
 from mmrobust.runtime.progress import Progress, no_progress
@@ -19,7 +20,6 @@ from mmrobust.storage.files import atomic_file, refuse_to_overwrite, writing
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.locks import hold
 from mmrobust.training.caching import Cache
-from mmrobust.training.card import write_card
 from mmrobust.training.distributed import Team, own_device, team
 from mmrobust.training.efficiency import Efficiency
 from mmrobust.training.fit import Observer, Run, Watch
@@ -100,7 +100,7 @@ def train(
         if processes.leads:
             # The checkpoint last: its config says that the training is done, and with --resume no more is written.
             _write_curves(out, progressed)
-            write_card(out, config, progressed)
+            write_card(out, out.resolve().name, config)
             save_checkpoint(out, setup.classifier, config)
             forget(out)
         processes.wait()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbones import is_tiny
+from mmrobust.models.methods import method_class
 
 SCHEDULES = ("linear", "cosine", "constant")
 ADAMW, ADAM = OPTIMIZERS = ("adamw", "adam")
@@ -99,44 +100,8 @@ class Recipe:
 
 
 DEFAULT = Recipe()
-SCRATCH = Recipe(
-    epochs=30, batch_size=32, lr=1e-3, weight_decay=5e-2, betas=(0.9, 0.999), schedule="cosine", augment=True
-)
-"""``full`` on a tiny backbone, whose weights are random."""
-FINE_TUNING = Recipe(epochs=10, batch_size=32, lr=5e-5, weight_decay=1e-2, betas=(0.9, 0.999))
-"""``full`` on a backbone that knows something already."""
-
-
-ADAPTERS = Recipe(lr=1e-3, betas=(0.9, 0.999))
-"""``lora`` and ``adapter``: they change what every layer does, and a prompt's learning rate tears that apart."""
-
-
-PROMPT_THE_MISSING = Recipe(
-    epochs=5,
-    batch_size=128,
-    lr=1e-3,
-    optimizer=ADAM,
-    weight_decay=5e-7,
-    betas=(0.9, 0.999),
-    warmup=0.0,
-    schedule="constant",  # the release makes a scheduler and never steps it
-    # The paper fine-tunes and prompts with BCE. A frozen head fits no loss but its own: pulling the scores of a softmax
-    # head towards sigmoids lowers the loss and the accuracy together.
-    loss=HEAD,
-    label_smoothing=0.1,
-    batching=CASE_WISE,
-    share=0.3,  # the release takes 30 % of each batch and throws the rest away
-    clip=0.0,
-)
-"""``ptm``: the released recipe (Park, CVPRW 2025), but for the loss where the head was fine-tuned with another."""
 
 
 def default_recipe(method: str, backbone: str) -> Recipe:
-    """The recipe that is taken where none is named."""
-    if method == "ptm":
-        return PROMPT_THE_MISSING
-    if method in ("lora", "adapter"):
-        return ADAPTERS
-    if method != "full":
-        return DEFAULT
-    return SCRATCH if is_tiny(backbone) else FINE_TUNING
+    """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`)."""
+    return Recipe(**method_class(method).default_recipe(random_weights=is_tiny(backbone)))

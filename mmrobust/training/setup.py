@@ -18,7 +18,7 @@ from mmrobust.errors import TrainingError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import is_tiny, load_backbone
 from mmrobust.models.backbones.tiny import make_tiny
-from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, holder_of, relative_place
+from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, config_beside_backbone, relative_place
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.runtime.memory import MemoryBudget
@@ -98,7 +98,7 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
     memory = MemoryBudget(CACHE_BYTES)
-    head_taken = method.keeps_head and take_head(classifier, config, settings.backbone)
+    head_taken = method.reuses_head and take_head(classifier, config, settings.backbone)
 
     def under_table(name: str) -> TrainingSplit:
         split = splits[name]
@@ -130,6 +130,6 @@ def _load(settings: TrainSettings, modalities: tuple[str, ...], train: Split) ->
 
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:
     """What was asked for, and for the rest how the fine-tuned checkpoint ran; its dropout was for its own training."""
-    holder = holder_of(settings.backbone)
+    holder = config_beside_backbone(settings.backbone)
     theirs = holder.backbone.get("settings", {}) if holder else {}
     return {name: value for name, value in theirs.items() if name != "dropout"} | settings.backbone_settings

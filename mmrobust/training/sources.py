@@ -11,7 +11,7 @@ from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Positions
 from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.degradations import Noise
-from mmrobust.models.backbone import Begun, Features
+from mmrobust.models.backbone import Features, PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.runtime.progress import Advance
 from mmrobust.training.augmentation import augment
@@ -63,9 +63,11 @@ class LiveSource:
         """Features of the samples at ``positions`` in ``case``, as the head takes them."""
         return self._features(self._inputs(positions, case, noise), case)
 
-    def _features(self, inputs: Mapping[str, Tensor], case: Case, begun: Mapping[str, Begun] | None = None) -> Features:
+    def _features(
+        self, inputs: Mapping[str, Tensor], case: Case, partial: Mapping[str, PartialStream] | None = None
+    ) -> Features:
         with self.classifier.autocast():
-            return self.classifier.features(inputs, self.classifier.told(case.name, SITUATION), begun)
+            return self.classifier.features(inputs, self.classifier.told(case.name, SITUATION), partial)
 
     def _inputs(self, positions: Positions, case: Case, noise: Noise | None) -> dict[str, Tensor]:
         """The backbone's inputs, where the classifier is."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.storage.files import atomic_folder, read_json, write_json
+from mmrobust.storage.weights import read_weights
 
 STATE_FOLDER = ".training"
 
@@ -107,10 +107,10 @@ class StateStore:
                 f"{self.folder.parent}: was begun with other settings or data; repeat its command with --resume, "
                 "or name another --out"
             )
-        try:
-            saved, moments, best = (load_file(folder / f"{n}.safetensors") for n in ("weights", "moments", "best"))
-        except (OSError, SafetensorError) as cause:
-            raise CheckpointError(f"{folder}: cannot be read ({cause}); remove it to begin anew") from cause
+        saved, moments, best = (
+            read_weights(folder / f"{name}.safetensors", "state of a training", f"; remove {folder} to begin anew")
+            for name in ("weights", "moments", "best")
+        )
         with torch.no_grad():
             for name, parameter in weights.items():
                 parameter.copy_(saved[name])

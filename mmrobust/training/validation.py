@@ -100,7 +100,7 @@ def class_features(
         parts: dict[str, list[torch.Tensor]] = {}
         for batch in source.batches(case, positions, BATCH):
             order.append(batch)
-            for modality, part in source.features(batch, case, split.encoded.noise).parts_BD.items():
+            for modality, part in source.features(batch, case, split.encoded.noise).by_modality.items():
                 parts.setdefault(modality, []).append(part.float())
         joined = {modality: torch.cat(rows) for modality, rows in parts.items()}
         device = next(iter(joined.values())).device

@@ -239,7 +239,7 @@ def settings(draw: Draw, sound: Path, folder: Path) -> Case:
     which = draw(st.sampled_from(("recipe.yaml", "study.yaml", "gates.toml", "set", "environment")))
     take(sound, folder, "digits", "full")
     if which == "set":
-        flag = draw(st.sampled_from(("--method-set", "--head-set", "--recipe-set")))
+        flag = draw(st.sampled_from(("--method-set", "--head-set", "--backbone-set", "--recipe-set")))
         key = draw(
             st.sampled_from(("length", "depth", "layers", "lr", "betas", "scale", "per_class", "batch_size", "x"))
         )

@@ -121,6 +121,7 @@ VALUES: dict[str, Callable[[str], object]] = {
     "format": check_format,
     "method_set": lambda value: parse_settings([value], "--method-set"),
     "head_set": lambda value: parse_settings([value], "--head-set"),
+    "backbone_set": lambda value: parse_settings([value], "--backbone-set"),
     "recipe_set": lambda value: parse_training_recipe(parse_settings([value], "--recipe-set")),
 }
 """Parameter → what raises where its value is none. Others are free text, numbers or paths."""

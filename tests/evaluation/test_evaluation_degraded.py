@@ -33,7 +33,7 @@ from mmrobust.scoring.rescore import CellChoice, rescore
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
+from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.settings import TrainSettings
 
 PAIR = ("image", "text")
@@ -143,7 +143,7 @@ def test_case_wise_training_uses_the_corruption_that_the_scenario_names(
         backbone=str(trained("full", "linear", ("audio", "image"))),
         method="ptm",
         head="linear",
-        recipe=PROMPT_THE_MISSING.changed(epochs=1, batch_size=30, share=0.5),
+        recipe=default_recipe("ptm", "full").changed(epochs=1, batch_size=30, share=0.5),
         modalities=("audio", "image"),
         scenario="noisy-audio:babble@3",
         method_settings={"length": 2},

@@ -28,7 +28,7 @@ def cramped(classifier: Callable[..., Classifier], digits: Dataset, monkeypatch:
     built = classifier("tiny-vilt")
     encoded = EncodedSplit(digits.split("test"), built.backbone.processor, built.modalities, built.fill)
     ran: list[int] = []
-    meet = built.backbone.meet
+    fuse = built.backbone.fuse
 
     def leave(room: int) -> list[int]:
         def limited(alone: Any, prompts: Any) -> Any:
@@ -36,9 +36,9 @@ def cramped(classifier: Callable[..., Classifier], digits: Dataset, monkeypatch:
             if size > room:
                 raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} GiB")
             ran.append(size)
-            return meet(alone, prompts)
+            return fuse(alone, prompts)
 
-        monkeypatch.setattr(built.backbone, "meet", limited)
+        monkeypatch.setattr(built.backbone, "fuse", limited)
         return ran
 
     return built, encoded, leave
@@ -65,7 +65,7 @@ def test_other_errors_are_not_taken_for_it(cramped: Any, monkeypatch: pytest.Mon
     def broken(*_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(built.backbone, "meet", broken)
+    monkeypatch.setattr(built.backbone, "fuse", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Predictor(built, encoded)({KEY: np.arange(3)})
 
@@ -124,4 +124,4 @@ def test_a_compiled_model_gives_the_same(
     expected = Predictor(built, encoded, 4)(wanted)[KEY]
     compile_model(built)
     np.testing.assert_allclose(Predictor(built, encoded, 4)(wanted)[KEY], expected, rtol=0, atol=1e-5)
-    assert compiled == ["alone", "meet"]
+    assert compiled == ["encode_modality", "fuse"]

@@ -145,19 +145,19 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
     """How many samples go through each part of the backbone while six of them are predicted under everything."""
     counted: Counter[str] = Counter()
     backbone = built.backbone
-    run_alone, run_meet = backbone.alone, backbone.meet
+    encode, fuse = backbone.encode_modality, backbone.fuse
 
-    def counting_alone(modality: str, *arguments: Any) -> Any:
-        sequence = run_alone(modality, *arguments)
+    def counting_encode(modality: str, *arguments: Any) -> Any:
+        sequence = encode(modality, *arguments)
         counted[modality] += len(sequence.tokens_BLD)
         return sequence
 
-    def counting_meet(sequences: Any, *arguments: Any) -> Any:
-        counted["meet"] += len(next(iter(sequences.values())).tokens_BLD)
-        return run_meet(sequences, *arguments)
+    def counting_fuse(sequences: Any, *arguments: Any) -> Any:
+        counted["fuse"] += len(next(iter(sequences.values())).tokens_BLD)
+        return fuse(sequences, *arguments)
 
-    monkeypatch.setattr(backbone, "alone", counting_alone)
-    monkeypatch.setattr(backbone, "meet", counting_meet)
+    monkeypatch.setattr(backbone, "encode_modality", counting_encode)
+    monkeypatch.setattr(backbone, "fuse", counting_fuse)
     complete = able(encoded, Case.complete(built.modalities))[:6]
     predictor = Predictor(built, encoded, batch_size=2)
     predictor({(case, prompting): np.asarray(complete) for case in built.cases for prompting in PROMPTINGS})
@@ -167,7 +167,7 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("backbone", "method", "head", "expected"),
     [
-        # The two towers: 6 samples each, and concat's fill once; they meet in no layer.
+        # The two towers: 6 samples each, and concat's fill once; no layer fuses them.
         ("clip", "none", "linear", {"image": 7, "text": 7}),
         ("clip", "lora", "linear", {"image": 7, "text": 7}),
         ("clip", "adapter", "prototype", {"image": 7, "text": 7}),
@@ -175,14 +175,14 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
         ("clip", "dcp", "linear", {"image": 19, "text": 19}),
         ("clip", "mmp-input", "linear", {"image": 19, "text": 19}),
         # One joint stream: each modality is embedded once; without prompts only the head tells promptings apart.
-        ("vilt", "none", "prototype", {"image": 7, "text": 7, "meet": 3 * 6}),
-        ("vilt", "mmp-input", "linear", {"image": 7, "text": 7, "meet": 6 * 6}),
-        # A stream per modality: the prompts enter where they meet, or in front of each.
-        ("cavmae", "none", "linear", {"audio": 7, "image": 7, "meet": 3 * 6}),
-        ("cavmae", "ptm-attention", "linear", {"audio": 7, "image": 7, "meet": 6 * 6}),
-        ("cavmae", "mmp-late", "linear", {"audio": 7, "image": 7, "meet": 6 * 6}),
-        ("cavmae", "mmp-input", "linear", {"audio": 20, "image": 20, "meet": 6 * 6}),
-        ("cavmae-single", "none", "linear", {"audio": 7, "image": 7, "meet": 5 * 6}),
+        ("vilt", "none", "prototype", {"image": 7, "text": 7, "fuse": 3 * 6}),
+        ("vilt", "mmp-input", "linear", {"image": 7, "text": 7, "fuse": 6 * 6}),
+        # A stream per modality: the prompts are added where they are fused, or in front of each.
+        ("cavmae", "none", "linear", {"audio": 7, "image": 7, "fuse": 3 * 6}),
+        ("cavmae", "ptm-attention", "linear", {"audio": 7, "image": 7, "fuse": 6 * 6}),
+        ("cavmae", "mmp-late", "linear", {"audio": 7, "image": 7, "fuse": 6 * 6}),
+        ("cavmae", "mmp-input", "linear", {"audio": 20, "image": 20, "fuse": 6 * 6}),
+        ("cavmae-single", "none", "linear", {"audio": 7, "image": 7, "fuse": 5 * 6}),
     ],
 )
 def test_what_is_shared_is_run_once(

@@ -112,7 +112,7 @@ def test_the_backbone_is_siglip(own, digits) -> None:
     image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
     inputs = backbone.processor.collate([{"text": text, "image": image}])
     with torch.inference_mode():
-        parts = backbone.pooling().parts(backbone(inputs))
+        parts = backbone.pooling().by_modality(backbone(inputs))
         theirs = {
             "text": backbone.model.text_model(input_ids=inputs["input_ids"]).pooler_output,
             "image": backbone.model.vision_model(pixel_values=inputs["pixel_values"]).pooler_output,

@@ -207,7 +207,7 @@ CONFIGS: list[tuple[str, Damage, str]] = [
         settings(CONFIG, backbone__settings=[1]),
         "config.json: backbone/settings = [1]: must be",
     ),
-    ("texts of 10^9 tokens", settings(CONFIG, backbone__settings={"max_text_length": HUGE}), "--max-text-length"),
+    ("texts of 10^9 tokens", settings(CONFIG, backbone__settings={"max_text_length": HUGE}), "max_text_length"),
 ]
 
 TENSORS: list[tuple[str, Damage, str]] = [

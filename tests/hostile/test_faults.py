@@ -185,16 +185,16 @@ def test_a_read_only_folder(
 @pytest.fixture
 def presses(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """A function that has Ctrl-C pressed, so many times, while the model next computes."""
-    meet, left = ViltBackbone.meet, [0]
+    fuse, left = ViltBackbone.fuse, [0]
 
     def pressed(self: ViltBackbone, *arguments: Any) -> Any:
         while left[0]:
             left[0] -= 1
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)  # Python hears of it between two steps of its own
-        return meet(self, *arguments)
+        return fuse(self, *arguments)
 
-    monkeypatch.setattr(ViltBackbone, "meet", pressed)
+    monkeypatch.setattr(ViltBackbone, "fuse", pressed)
 
     def press(times: int) -> None:
         left[0] = times
@@ -350,16 +350,16 @@ def vanished() -> RuntimeError:
 def raising(monkeypatch: pytest.MonkeyPatch, error: Callable[[int, int], Exception | None]) -> list[int]:
     """Have a real model's forward raise: ``error`` is asked with how many batches ran, and the samples of the next."""
     ran: list[int] = []
-    meet = ViltBackbone.meet
+    fuse = ViltBackbone.fuse
 
     def failing(self: ViltBackbone, alone: Any, prompts: Any) -> Any:
         size = len(alone["text"].tokens_BLD)
         if (raised := error(len(ran), size)) is not None:
             raise raised
         ran.append(size)
-        return meet(self, alone, prompts)
+        return fuse(self, alone, prompts)
 
-    monkeypatch.setattr(ViltBackbone, "meet", failing)
+    monkeypatch.setattr(ViltBackbone, "fuse", failing)
     return ran
 
 

@@ -65,7 +65,7 @@ def test_a_backbone_that_is_gone_or_elsewhere(copy: Path, trained: Callable[...,
     config["backbone"]["id"] = "gone/backbone"
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        CheckpointError, match=r"its backbone gone/backbone is gone; say where it lies now with --backbone"
+        CheckpointError, match=r"its backbone gone/backbone is gone; name its new place with --backbone"
     ):
         mmrobust.load(copy)
     assert mmrobust.load(copy, backbone=str(moved)).task == "single-label"

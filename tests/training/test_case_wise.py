@@ -21,7 +21,7 @@ from mmrobust.errors import Interrupted, TrainingError, UsageError
 from mmrobust.training.batching import epoch_batches, share_of, validation_groups
 from mmrobust.training.loop import train
 from mmrobust.training.objective import loss, make_optimizer
-from mmrobust.training.recipe import BCE, PROMPT_THE_MISSING, Recipe
+from mmrobust.training.recipe import BCE, Recipe, default_recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
@@ -30,7 +30,7 @@ from mmrobust.training.validation import validate
 
 AUDIO_IMAGE = ("audio", "image")
 CASES = noisy_cases(AUDIO_IMAGE)
-RECIPE = PROMPT_THE_MISSING.changed(epochs=3, batch_size=7, share=0.5)
+RECIPE = default_recipe("ptm", "full").changed(epochs=3, batch_size=7, share=0.5)
 
 
 @pytest.fixture

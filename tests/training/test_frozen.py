@@ -24,7 +24,7 @@ from mmrobust.training.distributed import Team
 from mmrobust.training.fit import Run
 from mmrobust.training.frozen import FeatureSource, FrozenSource, frozen_depths, source_of
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
+from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
@@ -64,7 +64,7 @@ def test_nothing_is_added_below_the_first_changed_layer(
     empty: Any = None
     for stream, depth in depths.items():
         for layer in range(depth):
-            assert built.method.prompts(stream, layer, built.cases, empty) is None
+            assert built.method.source(built.cases)(stream, layer, empty) is None
             asked.append((stream, layer))
     assert asked or not depths
 
@@ -82,9 +82,11 @@ def late(digits: Dataset, trained: Callable[..., Path]) -> dict[str, TrainSettin
     return {
         "none": settings_for(digits, vilt, "none", head="prototype"),
         "mmp": settings_for(digits, vilt, "mmp", method_settings={"layers": [3], "length": 2, "init": "normal"}),
-        "ptm": settings_for(digits, cavmae, "ptm", recipe=PROMPT_THE_MISSING.changed(epochs=2, share=0.3), **ptm),
+        "ptm": settings_for(
+            digits, cavmae, "ptm", recipe=default_recipe("ptm", "full").changed(epochs=2, share=0.3), **ptm
+        ),
         "fresh": settings_for(
-            digits, cavmae, "ptm", recipe=PROMPT_THE_MISSING.changed(epochs=2, draws=0, share=0.3), **ptm
+            digits, cavmae, "ptm", recipe=default_recipe("ptm", "full").changed(epochs=2, draws=0, share=0.3), **ptm
         ),
         "path": settings_for(
             digits, cavmae, "none", modalities=AUDIO_IMAGE, backbone_settings={"missing_path": "average"}
@@ -148,7 +150,7 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
     setup = set_up(late["ptm"], tmp_path)
     live, kept = sources(setup, tmp_path)
     ran: list[tuple[str, int]] = []
-    true = Backbone.begin
+    true = Backbone.run_first_layers
 
     def spied(self: Backbone, stream: str, inputs: Any, depth: int) -> Any:
         ran.append((stream, len(inputs["pixel_values"])))
@@ -156,7 +158,7 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
 
     cases = [Case.parse(name, AUDIO_IMAGE) for name in ("complete", "noisy-audio", "noisy-both", "missing-audio")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backbone, "begin", spied)
+        patch.setattr(Backbone, "run_first_layers", spied)
         kept.prepare([(case, NOISE, np.arange(6)) for case in cases], lambda n: None)
     # clean audio, noisy audio, the milder noise of both; one missing audio for all samples; clean and noisy images
     assert sorted(ran) == [("audio", 1), ("audio", 6), ("audio", 6), ("audio", 6), ("image", 6), ("image", 6)]

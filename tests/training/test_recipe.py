@@ -11,15 +11,17 @@ from mmrobust.errors import UsageError
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.training.objective import learning_rate
-from mmrobust.training.recipe import DEFAULT, FINE_TUNING, SCRATCH, Recipe, default_recipe
+from mmrobust.training.recipe import DEFAULT, Recipe, default_recipe
 from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
 from mmrobust.training.recipes import BUILTIN
 
 
 def test_defaults_by_method_and_backbone() -> None:
-    assert default_recipe("mmp", "tiny") is DEFAULT
-    assert default_recipe("full", "tiny-vilt") is SCRATCH
-    assert default_recipe("full", "dandelin/vilt-b32-mlm") is FINE_TUNING
+    assert default_recipe("mmp", "tiny") == DEFAULT
+    assert default_recipe("lora", "tiny") == default_recipe("adapter", "tiny") == Recipe(lr=1e-3, betas=(0.9, 0.999))
+    scratch, fine_tuning = default_recipe("full", "tiny-vilt"), default_recipe("full", "dandelin/vilt-b32-mlm")
+    assert (scratch.epochs, scratch.lr, scratch.schedule, scratch.augment) == (30, 1e-3, "cosine", True)
+    assert fine_tuning == Recipe(epochs=10, batch_size=32, lr=5e-5, weight_decay=1e-2, betas=(0.9, 0.999))
 
 
 def test_a_folder_or_a_hub_id_that_is_called_tiny_is_fine_tuned(
@@ -28,7 +30,7 @@ def test_a_folder_or_a_hub_id_that_is_called_tiny_is_fine_tuned(
     (tmp_path / "tiny-vilt-x").mkdir()
     monkeypatch.chdir(tmp_path)
     for backbone in ("tiny-vilt-x", "tiny-vilt-x/", "tinyorg/vilt", "tiny-org/vilt", "tiny-study/checkpoints/full"):
-        assert default_recipe("full", backbone) is FINE_TUNING
+        assert not default_recipe("full", backbone).augment
 
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmrobust.configuration import look_up
 from mmrobust.errors import CheckpointError, MmrobustError, UsageError
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from mmrobust.models.backbone import Backbone
 
 FAMILIES = {
-    "vilt": "mmrobust.models.backbones.vilt:load",
-    "clip": "mmrobust.models.backbones.clip:load",
-    "mmrobust-cavmae": "mmrobust.models.backbones.cavmae:load",
+    "vilt": "mmrobust.models.backbones.vilt:ViltBackbone",
+    "clip": "mmrobust.models.backbones.clip:ClipBackbone",
+    "mmrobust-cavmae": "mmrobust.models.backbones.cavmae:CavMaeBackbone",
 }
-"""``model_type`` of a config.json → ``module:function`` that loads such a backbone from a folder or a Hub id."""
+"""``model_type`` of a config.json → ``module:class`` of the family."""
 
 BACKBONE_FOLDER = "backbone"
-"""Where a checkpoint keeps the backbone that it holds itself."""
+"""Folder within a checkpoint for the backbone that it holds itself."""
 
 
 def is_tiny(name: str) -> bool:
-    """Whether ``--backbone name`` asks for a tiny backbone, and not for a folder or a Hub id of that name."""
+    """Whether ``--backbone name`` means a tiny backbone, and not a folder or a Hub id of that name."""
     return (name == "tiny" or name.startswith("tiny-")) and "/" not in name and not Path(name).is_dir()
 
 
@@ -35,30 +35,30 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
     """A backbone with its weights and processor.
 
     Args:
-        source: a folder in Hugging Face's layout, a checkpoint of ours that holds its backbone (``--method full``), or
-            a Hub id, found in the cache or fetched unless ``HF_HUB_OFFLINE`` is set.
-        modalities: what it must take.
+        source: a folder in Hugging Face's layout, a checkpoint of mmrobust that holds its backbone (``--method full``),
+            or a Hub id, found in the cache or downloaded unless ``HF_HUB_OFFLINE`` is set.
+        modalities: the modalities that it must take.
 
     Raises:
-        CheckpointError: nothing there, no weights, or a family that mmrobust does not know.
+        CheckpointError: nothing is there, no weights, or a family that mmrobust does not know.
         UsageError: it takes other modalities.
     """
-    from mmrobust.models.backbone import check_modalities, without_bars
-    from mmrobust.models.backbones.checking import check_processor
-    from mmrobust.storage.untrusted import check_finite
+    from mmrobust.models.backbone import check_modalities, without_progress_bars
+    from mmrobust.models.backbones.processors import check_processor
+    from mmrobust.storage.weights import check_finite
 
     place = locate(source)
-    loader = _loader(_model_type(place, source), source)
+    family = family_of(source)
     try:
         if Path(place).is_dir():
-            with without_bars(), _held_to_its_files(Path(place), source):
-                backbone: Backbone = loader(place, source)
-        else:  # a download may take its time and shows its bar
-            backbone = loader(place, source)
+            with without_progress_bars(), _limited_to_its_files(Path(place), source):
+                backbone = family.load(place, source)
+        else:  # a download can take long, and shows its progress bar
+            backbone = family.load(place, source)
     except MmrobustError:
         raise
     except BaseException as cause:
-        # Broken files make the libraries raise nearly anything; the tokenizers' Rust code even what is no Exception.
+        # Broken files make the libraries raise nearly anything; the tokenizers' Rust code not even an Exception.
         if not isinstance(cause, Exception) and type(cause).__name__ != "PanicException":
             raise
         reason = " ".join(str(cause).split())[:200] or type(cause).__name__
@@ -70,20 +70,18 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
 
 
 @contextmanager
-def _held_to_its_files(folder: Path, source: str) -> Iterator[None]:
-    """Look at the files of a backbone, and hold the model that is built of its config to their size."""
-    from mmrobust.storage.untrusted import Allowance, weights_size
+def _limited_to_its_files(folder: Path, source: str) -> Iterator[None]:
+    """Check the files of a backbone, and limit the model that is built from its config to their size."""
+    from mmrobust.storage.weights import TensorLimit, folder_size
 
     if (folder / "adapter_config.json").exists():
-        raise CheckpointError(
-            f"backbone {source}: holds an adapter_config.json, which names weights that lie elsewhere"
-        )
-    with Allowance(weights_size(folder), f"backbone {source}"):
+        raise CheckpointError(f"backbone {source}: holds an adapter_config.json, which names weights stored elsewhere")
+    with TensorLimit(folder_size(folder), f"backbone {source}"):
         yield
 
 
 def locate(source: str) -> str:
-    """Where the weights of ``source`` lie: a checkpoint's inner backbone folder, or ``source`` itself."""
+    """The folder or Hub id with the weights of ``source``: the backbone within a checkpoint, or ``source`` itself."""
     folder = Path(source)
     if not folder.is_dir():
         return source
@@ -91,14 +89,20 @@ def locate(source: str) -> str:
         return str(folder / BACKBONE_FOLDER)
     if (folder / "training.parquet").is_file():
         raise CheckpointError(
-            f"{source}: is a checkpoint that holds no backbone of its own; as --backbone name one made by --method full"
+            f"{source}: is a checkpoint that holds no backbone; as --backbone, name one made by --method full"
         )
     return source
 
 
-def _model_type(place: str, source: str) -> str:
+def family_of(source: str) -> type[Backbone]:
+    """The family of the backbone in a folder, in a checkpoint or on the Hub, by the config beside its weights.
+
+    Raises:
+        CheckpointError: nothing is there, or a family that mmrobust does not know.
+    """
     from transformers import PretrainedConfig
 
+    place = locate(source)
     folder = Path(place)
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
         raise CheckpointError(f"{source}: no such folder; --backbone takes tiny, a folder of weights or a Hub id")
@@ -117,13 +121,10 @@ def _model_type(place: str, source: str) -> str:
             "(offline: download it first with `hf download`)"
         ) from cause
     for key in ("_attn_implementation", "attn_implementation"):
-        if "/" in str(values.get(key, "")):  # the library would fetch it from the Hub, and run it
+        if "/" in str(values.get(key, "")):  # the library would download and run it
             raise CheckpointError(f"backbone {source}: asks for the attention of '{values[key]}', code from the Hub")
-    return str(values.get("model_type", ""))
-
-
-def _loader(model_type: str, source: str) -> Any:
     try:
-        return look_up(FAMILIES, model_type, "model type")
+        family: type[Backbone] = look_up(FAMILIES, str(values.get("model_type", "")), "model type")
     except UsageError as cause:
         raise CheckpointError(f"backbone {source}: {cause}") from cause
+    return family

@@ -1,15 +1,15 @@
-"""CAV-MAE as three streams: audio, image, then both together; and its own two ways with a missing one.
+"""CAV-MAE as three streams (audio, image, then both together), with its own two ways to handle a missing modality.
 
-The joint layers hold three pairs of norms: for both modalities together, for audio alone, for images alone. The
+The joint layers have three pairs of norms: for both modalities together, for audio alone and for images alone. The
 reference can therefore run on one modality (its ``audioonly`` and ``videoonly``: the joint layers with that modality's
-norms) and average that with the joint layers' usual pass over the one modality (``missingaudioonly`` and
-``missingvideoonly``, named after what is there). :attr:`CavMaeSettings.missing_path` chooses.
+norms), or average this pass with the usual pass of the joint layers over the one modality (``missingaudioonly`` and
+``missingvideoonly``, named after the modality that is present). :attr:`CavMaeSettings.missing_path` selects the way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,38 +20,37 @@ from torch import Tensor, nn
 
 from mmrobust.data.processor import Processor
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
-from mmrobust.models.backbone import Backbone, BackboneSettings, Begun, Pooling, PromptSource, run_stream
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource, run_layers
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.filterbank import log_mel_filterbank
-from mmrobust.models.backbones.images import describe_images, fill_image
+from mmrobust.models.backbones.processors import describe_images, fill_image
 from mmrobust.models.layers import LayerView
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.storage.files import read_json, write_json
-from mmrobust.storage.untrusted import check_range
 
 JOINT = "joint"
-ALONE = {"audio": "joint-audio", "image": "joint-image"}
-"""Modality → where the joint layers' pass over it alone, with its own norms, lies among the streams that are done."""
+UNIMODAL = {"audio": "joint-audio", "image": "joint-image"}
+"""Modality → name of the stream that is the pass of the joint layers over it alone, with its own norms."""
 FUSION = {"audio": "fusion-audio", "image": "fusion-image"}
-"""Modality → what methods know its queries in the fusion block by, where the model has one."""
+"""Modality → name of the fusion point in which it gives the queries, in a model with a fusion block."""
 FILL, SINGLE, AVERAGE = MISSING_PATHS = ("fill", "single", "average")
 PROCESSOR_FILE = "preprocessor_config.json"
 LARGEST_FILTER_BANK = 2**24
-"""Numbers: 22 minutes at 128 mel bins. One that stands for a missing sound is made before any sound is read."""
+"""Numbers in a filter bank: 22 minutes at 128 mel bins. The fill is created before any recording is read."""
 
 
 @dataclass(frozen=True)
 class CavMaeSettings(BackboneSettings):
-    """How a CAV-MAE runs.
+    """Settings of a CAV-MAE.
 
     Raises:
         UsageError: an unknown path.
     """
 
     missing_path: str = FILL
-    """What becomes of a stream that is known to be missing. ``fill``: it runs on its fill (Prompt the Missing's way);
-    ``single``: the other runs alone, with its own norms; ``average``: the mean of that and of the usual pass over the
-    other alone. Under concat prompting, where the case is unknown, it is always ``fill``."""
+    """How a modality that is known to be missing is handled. ``fill``: it runs on its fill (as in Prompt the Missing);
+    ``single``: the other runs alone with its own norms; ``average``: the mean of ``single`` and of the usual pass over
+    the other alone. Under concat prompting, where the case is unknown, always ``fill``."""
 
     def __post_init__(self) -> None:
         if self.missing_path not in MISSING_PATHS:
@@ -60,10 +59,7 @@ class CavMaeSettings(BackboneSettings):
 
 @dataclass(frozen=True)
 class AudioSettings:
-    """How a waveform becomes the model's filter bank.
-
-    The normalisation of the defaults is the one of the reference on VGGSound.
-    """
+    """How a waveform is turned into a filter bank. The default mean and std are the reference's on VGGSound."""
 
     sampling_rate: int = 16_000
     frames: int = 1024
@@ -77,7 +73,7 @@ class AudioSettings:
 
 
 class CavMaeProcessor(Processor):
-    """Audio to a normalised log mel filter bank of fixed length, images by an image processor.
+    """Audio as a normalised log mel filter bank of fixed length, images by an image processor.
 
     Args:
         audio: the filter bank's settings.
@@ -97,11 +93,11 @@ class CavMaeProcessor(Processor):
         try:
             audio = AudioSettings(**values["audio"])
         except (KeyError, TypeError) as cause:
-            raise CheckpointError(f"{file}: no or unknown audio settings ({cause})") from cause
+            raise CheckpointError(f"{file}: audio settings are missing or unknown ({cause})") from cause
         return cls(audio, CLIPImageProcessorPil(**values.get("image", {})))
 
     def encode(self, modality: str, raw: Any) -> Tensor:
-        """See :meth:`Processor.encode`: audio [frames, mel], cut or padded with zeros, then normalised."""
+        """See :meth:`Processor.encode`: audio [frames, mel] is cut or padded with zeros, then normalised."""
         if modality == "image":
             return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
         waveform, rate = raw
@@ -119,13 +115,12 @@ class CavMaeProcessor(Processor):
         return fill_image(fill, (int(crop["height"]), int(crop["width"])), self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """audio_values [B, frames, mel], pixel_values [B, 3, H, W]: all of one size, nothing is padded."""
+        """audio_values [B, frames, mel] and pixel_values [B, 3, H, W]; all samples have the same size."""
         inputs = {"audio": "audio_values", "image": "pixel_values"}
         return {name: torch.stack([s[m] for s in samples]) for m, name in inputs.items() if m in samples[0]}
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """All samples are of one size."""
-        del sample
+        """All samples have the same size."""
         return ()
 
     def save(self, folder: Path) -> None:
@@ -140,24 +135,24 @@ class CavMaeProcessor(Processor):
 
 
 class CavMaePooling(Pooling):
-    """Final norm, then the mean over all tokens (pooled), or over each modality's (parts); prompts are left out.
+    """Final norm, then the mean over all tokens or over each modality's tokens, without prompts.
 
-    Where a modality ran alone, that pass has its own final norm, and several passes are averaged.
+    A pass over one modality alone has its own final norm; several passes are averaged.
     """
 
     def __init__(self, model: CavMaeModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.norm, self.norm_a, self.norm_v = model.norm, model.norm_a, model.norm_v
         self.pooled_size = model.config.hidden_size
-        self.part_sizes = dict.fromkeys(("audio", "image"), self.pooled_size)
+        self.modality_sizes = dict.fromkeys(("audio", "image"), self.pooled_size)
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Mean of the normed audio and image tokens [B, D], or of those of the one that ran alone."""
+        """Mean of the normed audio and image tokens [B, D], or of those of the one modality that was run."""
         passes = [norm(sequence.content()).mean(1) for norm, sequence in self._passes(streams)]
         return torch.stack(passes).mean(0)
 
-    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → mean of its normed tokens [B, D]; one that did not run has none."""
+    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → mean of its normed tokens [B, D], for the modalities that were run."""
         return {
             m: torch.stack([norm(sequence.segment(m)).mean(1) for norm, sequence in self._passes(streams)]).mean(0)
             for m in ("audio", "image")
@@ -165,23 +160,37 @@ class CavMaePooling(Pooling):
         }
 
     def _passes(self, streams: Mapping[str, TokenSequence]) -> list[tuple[nn.Module, TokenSequence]]:
-        """The passes through the joint layers that were made, each with its final norm."""
-        norms = {JOINT: self.norm, ALONE["audio"]: self.norm_a, ALONE["image"]: self.norm_v}
+        """(final norm, output) of each pass through the joint layers."""
+        norms = {JOINT: self.norm, UNIMODAL["audio"]: self.norm_a, UNIMODAL["image"]: self.norm_v}
         return [(norm, streams[name]) for name, norm in norms.items() if name in streams]
 
 
 class CavMaeBackbone(Backbone):
-    """CAV-MAE: a stream per modality, then the joint layers."""
+    """CAV-MAE: one stream per modality, then the joint layers."""
 
     family = "cavmae"
+    pooling_class = CavMaePooling
     settings_class = CavMaeSettings
     modalities = ("audio", "image")
     streams = ("audio", "image", JOINT)
     normed_head = True
     lora_targets = ("attn.qkv",)
 
-    def __init__(self, model: CavMaeModel, processor: CavMaeProcessor, source: str) -> None:
-        super().__init__(model, processor, source)
+    @classmethod
+    def load(cls, place: str, source: str) -> CavMaeBackbone:
+        """See :meth:`Backbone.load`; ``place`` is a folder."""
+        # The position tables are computed from these values before any weight is read.
+        ranges = (
+            ("audio_frames", 1, 10**5),
+            ("mel_bins", 1, 10**4),
+            ("image_size", 1, 10**4),
+            ("patch_size", 1, 10**3),
+        )
+        config = CavMaeConfig.from_pretrained(place).to_dict()
+        check_range(config, ranges, f"backbone {source}")
+        numbers = {"audio_frames × mel_bins": config["audio_frames"] * config["mel_bins"]}
+        check_range(numbers, [("audio_frames × mel_bins", 1, LARGEST_FILTER_BANK)], f"backbone {source}")
+        return cls(CavMaeModel.from_pretrained(place), CavMaeProcessor.load(place), source)
 
     @property
     def width(self) -> Mapping[str, int]:
@@ -194,17 +203,13 @@ class CavMaeBackbone(Backbone):
         blocks = {"audio": model.blocks_a, "image": model.blocks_v, JOINT: model.blocks_u}[stream]
         return [_view(block) for block in blocks]
 
-    def first_layer(self, stream: str) -> int:
-        """See :meth:`Backbone.first_layer`."""
+    def layers_before(self, stream: str) -> int:
+        """See :meth:`Backbone.layers_before`."""
         return int(self.model.config.num_specific_layers) if stream == JOINT else 0
 
-    def pooling(self) -> CavMaePooling:
-        """See :meth:`Backbone.pooling`."""
-        return CavMaePooling(self.model)
-
     @property
-    def meetings(self) -> Mapping[str, tuple[str, ...]]:
-        """See :attr:`Backbone.meetings`: the fusion block's two cross-attentions, else the joint layers."""
+    def fusion_points(self) -> Mapping[str, tuple[str, ...]]:
+        """See :attr:`Backbone.fusion_points`: the two cross-attentions of the fusion block, else the joint layers."""
         if self.model.config.fusion:
             return {FUSION["audio"]: ("image",), FUSION["image"]: ("audio",)}
         return {JOINT: self.modalities}
@@ -213,13 +218,13 @@ class CavMaeBackbone(Backbone):
         """See :meth:`Backbone.configure`.
 
         Raises:
-            UsageError: also a missing path that a model with a fusion block does not have.
+            UsageError: also a missing path that a model with a fusion block does not support.
         """
         super().configure(settings)
         if self.model.config.fusion and self.settings.missing_path != FILL:
             raise UsageError(
-                f"missing path {self.settings.missing_path}: this CAV-MAE has a fusion block, which needs both "
-                f"streams; take {FILL}"
+                f"cavmae backbone: missing_path {self.settings.missing_path}: this CAV-MAE has a fusion block, which "
+                f"needs both streams; use {FILL}"
             )
 
     @property
@@ -227,46 +232,45 @@ class CavMaeBackbone(Backbone):
         """See :attr:`Backbone.knows_case`."""
         return bool(self.settings.missing_path != FILL)
 
-    def meet(
+    def fuse(
         self,
-        alone: Mapping[str, TokenSequence],
+        encoded: Mapping[str, TokenSequence],
         prompts: PromptSource | None = None,
-        begun: Mapping[str, Begun] | None = None,
+        partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
-        """See :meth:`Backbone.meet`: the fusion block where the model has one, then the joint layers.
+        """See :meth:`Backbone.fuse`: the fusion block if the model has one, then the joint layers.
 
-        With another missing path than ``fill``, what is missing is not there to be met. A method adds the same to the
-        joint layers whichever norms they run with.
+        With a missing path other than ``fill``, there may be only one modality. A method adds the same to the joint
+        layers whichever of their norms are used.
         """
-        if len(alone) == 1:
-            ((modality, own),) = alone.items()
-            return self._single(modality, own, prompts)
-        done = self._fused(alone, prompts) if self.model.config.fusion else dict(alone)
-        return {**done, JOINT: self.run(JOINT, Begun(self.join(done), 0), prompts)}
+        if len(encoded) == 1:
+            ((modality, own),) = encoded.items()
+            return self._unimodal(modality, own, prompts)
+        streams = self._after_fusion_block(encoded, prompts) if self.model.config.fusion else dict(encoded)
+        start = PartialStream(self.joint_input(streams), 0)
+        return {**streams, JOINT: self.run_remaining_layers(JOINT, start, prompts)}
 
-    def join(self, alone: Mapping[str, TokenSequence]) -> TokenSequence:
-        """See :meth:`Backbone.join`: audio, then image."""
-        return alone["audio"].followed_by(alone["image"])
+    def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
+        """See :meth:`Backbone.joint_input`: audio, then image."""
+        return encoded["audio"].followed_by(encoded["image"])
 
-    def _single(self, modality: str, own: TokenSequence, prompts: PromptSource | None) -> dict[str, TokenSequence]:
-        """The joint layers over the one modality that is there, with its own norms; for the average, the usual too."""
-        suffix = {"audio": "_a", "image": "_v"}[modality]
-        layers = [_view(block, suffix) for block in self.model.blocks_u]
-        done = {
-            modality: own,
-            ALONE[modality]: run_stream(JOINT, layers, own, prompts, checkpointing=self.checkpointing),
-        }
+    def _unimodal(self, modality: str, own: TokenSequence, prompts: PromptSource | None) -> dict[str, TokenSequence]:
+        """The joint layers over one modality with its own norms, and for the average also with the usual norms."""
+        layers = [_view(block, {"audio": "_a", "image": "_v"}[modality]) for block in self.model.blocks_u]
+        own_norms = run_layers(JOINT, layers, own, prompts, checkpointing=self.checkpointing)
+        streams = {modality: own, UNIMODAL[modality]: own_norms}
         if self.settings.missing_path == AVERAGE:
-            done[JOINT] = self.run(JOINT, Begun(own, 0), prompts)
-        return done
+            streams[JOINT] = self.run_remaining_layers(JOINT, PartialStream(own, 0), prompts)
+        return streams
 
-    def _fused(self, alone: Mapping[str, TokenSequence], prompts: PromptSource | None) -> dict[str, TokenSequence]:
-        """Both streams after the fusion block."""
-        added = [None if prompts is None else prompts(FUSION[m], 0, alone[m]) for m in self.modalities]
-        # What the audio's queries see in front of the image's tokens, and the reverse.
+    def _after_fusion_block(
+        self, encoded: Mapping[str, TokenSequence], prompts: PromptSource | None
+    ) -> dict[str, TokenSequence]:
+        added = [None if prompts is None else prompts(FUSION[m], 0, encoded[m]) for m in self.modalities]
+        # Tokens that audio queries attend to in front of the image tokens, and vice versa.
         context = [None if new is None else new.context_PD for new in added]
-        fused = self.model.fusion_block(*(alone[m].tokens_BLD for m in self.modalities), *context)
-        return {m: alone[m].with_tokens(tokens) for m, tokens in zip(self.modalities, fused, strict=True)}
+        fused = self.model.fusion_block(*(encoded[m].tokens_BLD for m in self.modalities), *context)
+        return {m: encoded[m].with_tokens(tokens) for m, tokens in zip(self.modalities, fused, strict=True)}
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
         """Patches with position and modality embeddings."""
@@ -280,15 +284,10 @@ class CavMaeBackbone(Backbone):
 
 
 def _view(block: Any, suffix: str = "") -> LayerView:
-    """The parts of a CAV-MAE block, with the norms for both modalities together, or for one alone (``_a``, ``_v``)."""
-
-    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = block.attn.qkv(x).chunk(3, dim=-1)
-        return query, key, value
-
+    """A CAV-MAE block, with its norms for both modalities together or for one alone (suffix ``_a`` or ``_v``)."""
     return LayerView(
         norm1=getattr(block, f"norm1{suffix}"),
-        project=project,
+        project=lambda x: block.attn.qkv(x).chunk(3, dim=-1),
         out=lambda x: block.attn.proj_drop(block.attn.proj(x)),
         norm2=getattr(block, f"norm2{suffix}"),
         mlp=block.mlp,
@@ -296,12 +295,13 @@ def _view(block: Any, suffix: str = "") -> LayerView:
     )
 
 
-def load(place: str, source: str) -> CavMaeBackbone:
-    """The CAV-MAE whose weights and processor lie in the folder ``place``."""
-    # The position tables are computed of these before a weight is read.
-    ranges = (("audio_frames", 1, 10**5), ("mel_bins", 1, 10**4), ("image_size", 1, 10**4), ("patch_size", 1, 10**3))
-    config = CavMaeConfig.from_pretrained(place).to_dict()
-    check_range(config, ranges, f"backbone {source}")
-    numbers = {"audio_frames × mel_bins": config["audio_frames"] * config["mel_bins"]}
-    check_range(numbers, [("audio_frames × mel_bins", 1, LARGEST_FILTER_BANK)], f"backbone {source}")
-    return CavMaeBackbone(CavMaeModel.from_pretrained(place), CavMaeProcessor.load(place), source)
+def check_range(values: Mapping[str, Any], ranges: Iterable[tuple[str, float, float]], source: object) -> None:
+    """Raise if one of the named values is not a number from ``least`` to ``most``, given as (name, least, most).
+
+    Raises:
+        CheckpointError: the message names it.
+    """
+    for name, least, most in ranges:
+        value = values.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise CheckpointError(f"{source}: {name} = {value!r}: must be a number from {least:g} to {most:g}")

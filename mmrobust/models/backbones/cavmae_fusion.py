@@ -1,9 +1,9 @@
 """Prompt the Missing's fusion block: cross-attention between CAV-MAE's streams, under the released names.
 
 After ``BlockWithAttentionPrompt`` of the release (Park, CVPRW 2025), between the layers of each modality and the joint
-ones. What the release gets wrong is not followed: its self-attention runs over the BATCH, so that a sample's logits
-depend on its neighbours, and the residual around the cross-attention is dropped. Here all attention runs over tokens
-and every residual is kept. As in the release, queries, keys and values of the cross-attention are not normed.
+ones. Two errors of the release are corrected: its self-attention runs over the BATCH, so that a sample's logits depend
+on its neighbours, and it drops the residual around the cross-attention. Here all attention runs over tokens and every
+residual is kept. As in the release, queries, keys and values of the cross-attention are not normed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmrobust.models.layers import in_front, split_heads
+from mmrobust.models.layers import prepend, split_heads
 
 
 class FusionAttention(nn.Module):
-    """Attention of one sequence to another, with the weights' names of ``torch.nn.MultiheadAttention``."""
+    """Attention from one sequence to another; its weights are named as in ``torch.nn.MultiheadAttention``."""
 
     def __init__(self, hidden_size: int, heads: int) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class FusionAttention(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Initial weights of the projections to queries, keys and values."""
+        """Initialise the projections to queries, keys and values."""
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.in_proj_bias)
 
     def forward(self, queries_BLD: Tensor, seen_BMD: Tensor) -> Tensor:
-        """What the tokens [B, L, D] take from the tokens [B, M, D] that they see: [B, L, D]."""
+        """Attention of the queries [B, L, D] to the tokens [B, M, D]: [B, L, D]."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         inputs = (queries_BLD, seen_BMD, seen_BMD)
         query, key, value = (
@@ -45,14 +45,14 @@ class FusionAttention(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Each stream to itself, then audio to image and image to audio, then a feed-forward half for each.
+    """Self-attention of each stream, cross-attention in both directions, then a feed-forward half for each.
 
     Args:
         hidden_size: D.
-        heads: of every attention.
+        heads: attention heads.
         mlp_a: the feed-forward half of the audio tokens.
         mlp_v: that of the image tokens.
-        eps: of the norms.
+        eps: LayerNorm eps.
     """
 
     def __init__(self, hidden_size: int, heads: int, mlp_a: nn.Module, mlp_v: nn.Module, eps: float) -> None:
@@ -71,19 +71,19 @@ class FusionBlock(nn.Module):
         image_context_PD: Tensor | None = None,
         audio_context_PD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Audio [B, L, D] and image tokens [B, M, D], each after seeing the other.
+        """Audio [B, L, D] and image tokens [B, M, D] after the block.
 
         Args:
             audio_BLD: the audio tokens.
             image_BMD: the image tokens.
-            image_context_PD: tokens that the audio sees in front of the image's.
-            audio_context_PD: tokens that the image sees in front of the audio's.
+            image_context_PD: tokens in front of the image's that the audio attends to.
+            audio_context_PD: tokens in front of the audio's that the image attends to.
         """
         normed_audio, normed_image = self.norm1_a(audio_BLD), self.norm1_v(image_BMD)
         audio = audio_BLD + self.self_attn_a(normed_audio, normed_audio)
         image = image_BMD + self.self_attn_v(normed_image, normed_image)
-        seen_image = image if image_context_PD is None else in_front(image_context_PD, image)
-        seen_audio = audio if audio_context_PD is None else in_front(audio_context_PD, audio)
+        seen_image = image if image_context_PD is None else prepend(image_context_PD, image)
+        seen_audio = audio if audio_context_PD is None else prepend(audio_context_PD, audio)
         audio, image = (
             audio + self.cross_attn_a_to_v(audio, seen_image),
             image + self.cross_attn_v_to_a(image, seen_audio),

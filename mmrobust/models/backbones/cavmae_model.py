@@ -2,7 +2,7 @@
 
 Modality-specific layers over the patches of a log mel filter bank and of an image, then joint layers over both. Module
 names follow ``CAVMAEFT`` of the reference (``blocks_a``, ``blocks_v``, ``blocks_u``, ``norm1_a`` …), so that its state
-dict loads as it is. The classification head is not part of the encoder.
+dict loads unchanged. The classification head is not part of the encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' cla
     """Sizes of a CAV-MAE; the defaults are the released base model's.
 
     Args:
-        audio_frames: frames of the filter bank, 10 ms each.
+        audio_frames: frames of the filter bank, of 10 ms each.
         mel_bins: mel bins of the filter bank.
         image_size: side of the square image in pixels.
         patch_size: side of the square patches of both modalities.
@@ -65,20 +65,20 @@ class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' cla
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping patches to tokens: [B, channels, H, W] → [B, patches, D], row-major."""
+    """Tokens of non-overlapping patches: [B, channels, H, W] → [B, patches, D], row-major."""
 
     def __init__(self, channels: int, patch_size: int, hidden_size: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, H, W] → [B, patches, D]."""
+        """Tokens [B, patches, D] of images [B, channels, H, W]."""
         tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
         return tokens
 
 
 class Attention(nn.Module):
-    """The weights of a self-attention; run by :func:`mmrobust.models.layers.run_layer`."""
+    """Weights of a self-attention, which :func:`mmrobust.models.layers.run_layer` runs."""
 
     def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear."""
+    """Two dense layers with a GELU between them."""
 
     def __init__(self, hidden_size: int, inner_size: int, dropout: float) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm layer with three pairs of norms: one for both modalities together, one for each alone."""
+    """A pre-norm layer with three pairs of norms: for both modalities together and for each alone."""
 
     def __init__(self, config: CavMaeConfig) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def _mlp(config: CavMaeConfig) -> Mlp:
 
 
 class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' classes are untyped here
-    """The encoder's weights. Its forward is :class:`mmrobust.models.backbones.cavmae.CavMaeBackbone`'s."""
+    """Weights of the encoder; :class:`mmrobust.models.backbones.cavmae.CavMaeBackbone` runs them."""
 
     config_class = CavMaeConfig
     base_model_prefix = "cavmae"
@@ -148,7 +148,7 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
-        """As the reference: Xavier for dense layers and patch projections, 0.02 for the modality embeddings."""
+        """Initialise as the reference: Xavier for dense layers and patches, std 0.02 for the modality embeddings."""
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
@@ -169,7 +169,7 @@ def sincos_positions(rows: int, columns: int, size: int) -> Tensor:
 
     The first half of the channels encodes the column, the second the row; in each half sines, then cosines.
     """
-    # Takes no memory: what an Allowance (storage.untrusted) counts, before NumPy makes it of a config's numbers.
+    # Takes no memory: counted by a TensorLimit (mmrobust.storage.weights) before NumPy creates the table.
     torch.empty(1, rows * columns, size, device="meta")
     row, column = np.meshgrid(np.arange(rows, dtype=np.float64), np.arange(columns, dtype=np.float64), indexing="ij")
     frequency = 1.0 / 10000 ** (np.arange(size // 4, dtype=np.float64) / (size / 4.0))

@@ -1,8 +1,8 @@
 """CLIP (Radford et al., ICML 2021) through ``transformers.CLIPModel``: two towers, image and text.
 
-The towers meet only after their projections, unnormalised and side by side, as in DCP (Hu et al., NeurIPS 2024). So
-where the model is told that a modality is missing, its tower is not run and its half of the vector is zero. Where it is
-not told (concat prompting), both towers run, the missing modality's on its fill.
+The towers are combined only after their projections, unnormalised and side by side, as in DCP (Hu et al., NeurIPS
+2024). If the model is told that a modality is missing, its tower is not run and its half of the vector is zero. If it
+is not told (concat prompting), both towers run, the missing modality's on its fill.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from mmrobust.models.backbone import Backbone, Pooling
-from mmrobust.models.backbones.text_image import TextImageProcessor
+from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView
 from mmrobust.models.sequence import TokenSequence
 
 PADDING_ID = 0
-"""What OpenAI's own tokenizer pads with. The library's pads with the end token, but no token ever attends to padding;
-only DCP's dynamic prompts look at it, and they were trained on this one."""
+"""Padding token of OpenAI's own tokenizer. The library's pads with the end token. Tokens never attend to padding; only
+DCP's dynamic prompts do, and they were trained on this one."""
 
 ARGMAX_EOS_ID = 2
-"""``eos_token_id`` of configs written before transformers 4.31. It is wrong; the end is the highest id then."""
+"""The wrong ``eos_token_id`` of configs written before transformers 4.31; the end token is the highest id then."""
 
 
 class ClipProcessor(TextImageProcessor):
@@ -38,40 +38,36 @@ class ClipProcessor(TextImageProcessor):
         crop = self.image_processor.crop_size
         return int(crop["height"]), int(crop["width"])
 
-    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        """pixel_values [B, 3, H, W]."""
-        return {"pixel_values": torch.stack(list(images))}
-
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """Text length; all images are of one size."""
+        """Text length; all images have the same size."""
         return (len(sample["text"]),)
 
 
 class ClipPooling(Pooling):
-    """Each tower's feature: norm and projection of the image's [CLS] and of the text's end token.
+    """The feature of each tower: norm and projection of the image's [CLS] and of the text's end token.
 
-    DCP trains both norms and the image's projection; the text's stays frozen, as in the reference.
+    DCP trains both norms and the image's projection; the text's projection stays frozen, as in the reference.
     """
 
-    trained_names: ClassVar[tuple[str, ...]] = ("post_layernorm", "visual_projection", "final_layer_norm")
-    trained_part_names: ClassVar[tuple[str, ...]] = trained_names
+    trained_if_pooled: ClassVar[tuple[str, ...]] = ("post_layernorm", "visual_projection", "final_layer_norm")
+    trained_if_by_modality: ClassVar[tuple[str, ...]] = trained_if_pooled
 
     def __init__(self, model: CLIPModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.post_layernorm, self.visual_projection = model.vision_model.post_layernorm, model.visual_projection
         self.final_layer_norm, self.text_projection = model.text_model.final_layer_norm, model.text_projection
         size = model.config.projection_dim
-        self.part_sizes = {"image": size, "text": size}
+        self.modality_sizes = {"image": size, "text": size}
         self.pooled_size = 2 * size
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Image and text feature side by side [B, 2 D], unnormalised; zeros for a tower that did not run."""
-        parts = self.parts(streams)
-        zeros = torch.zeros_like(next(iter(parts.values())))
-        return torch.cat([parts.get(modality, zeros) for modality in self.part_sizes], dim=-1)
+        """Image and text feature side by side [B, 2 D], unnormalised; zeros for a tower that was not run."""
+        features = self.by_modality(streams)
+        zeros = torch.zeros_like(next(iter(features.values())))
+        return torch.cat([features.get(modality, zeros) for modality in self.modality_sizes], dim=-1)
 
-    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → feature [B, D] of each tower that ran."""
+    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → feature [B, D] of each tower that was run."""
         into = {
             "image": (self.post_layernorm, self.visual_projection),
             "text": (self.final_layer_norm, self.text_projection),
@@ -83,14 +79,18 @@ class ClipBackbone(Backbone):
     """CLIP as two towers: [prompts | CLS, patches], and [prompts | text], which is causal."""
 
     family = "clip"
+    pooling_class = ClipPooling
     modalities = ("image", "text")
     streams = ("image", "text")
-    towers = True
+    late_fusion = True
     config_keys = (*Backbone.config_keys, "eos_token_id")
     lora_targets = ("self_attn.q_proj", "self_attn.v_proj")
 
-    def __init__(self, model: CLIPModel, processor: ClipProcessor, source: str) -> None:
-        super().__init__(model, processor, source)
+    @classmethod
+    def load(cls, place: str, source: str) -> ClipBackbone:
+        """See :meth:`Backbone.load`."""
+        model = CLIPModel.from_pretrained(place)
+        return cls(model, ClipProcessor.load(place, model.config.text_config.max_position_embeddings), source)
 
     @property
     def width(self) -> Mapping[str, int]:
@@ -102,17 +102,8 @@ class ClipBackbone(Backbone):
         """See :meth:`Backbone.layers`."""
         return [_view(layer) for layer in self._tower(stream).encoder.layers]
 
-    def first_layer(self, stream: str) -> int:
-        """See :meth:`Backbone.first_layer`: each tower begins at its own input."""
-        del stream
-        return 0
-
-    def pooling(self) -> ClipPooling:
-        """See :meth:`Backbone.pooling`."""
-        return ClipPooling(self.model)
-
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
-        """[CLS] and patches after the first norm, or the text's tokens; both with positions."""
+        """[CLS] and patches after the first norm, or text tokens; both with position embeddings."""
         tower = self._tower(modality)
         if modality == "image":
             tokens = tower.pre_layrnorm(tower.embeddings(inputs["pixel_values"]))
@@ -133,9 +124,9 @@ class ClipBackbone(Backbone):
 
 
 def end_positions(input_ids: Tensor, eos_token_id: int) -> Tensor:
-    """Where each text of ``input_ids`` [B, L] ends [B]: at its first end token, by the rule of ``CLIPTextModel``.
+    """Index of the first end token of each text of ``input_ids`` [B, L], as ``CLIPTextModel`` determines it: [B].
 
-    The end token is the highest id of OpenAI's vocabulary, so its ``argmax`` over the ids finds the same one.
+    The end token has the highest id of OpenAI's vocabulary, so the ``argmax`` of the ids finds the same one.
     """
     if eos_token_id == ARGMAX_EOS_ID:
         return input_ids.argmax(-1)
@@ -143,25 +134,13 @@ def end_positions(input_ids: Tensor, eos_token_id: int) -> Tensor:
 
 
 def _view(layer: Any) -> LayerView:
-    """The parts of a ``CLIPEncoderLayer``."""
     attention = layer.self_attn
-
-    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-
     return LayerView(
         norm1=layer.layer_norm1,
-        project=project,
+        project=lambda x: (attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)),
         out=attention.out_proj,
         norm2=layer.layer_norm2,
         mlp=layer.mlp,
         heads=attention.num_heads,
         attention_dropout=nn.Dropout(attention.dropout).train(attention.training),
     )
-
-
-def load(place: str, source: str) -> ClipBackbone:
-    """The CLIP whose weights and processor lie in the folder or Hub id ``place``."""
-    model = CLIPModel.from_pretrained(place)
-    processor = ClipProcessor.load(place, model.config.text_config.max_position_embeddings)
-    return ClipBackbone(model, processor, source)

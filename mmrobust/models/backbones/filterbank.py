@@ -1,4 +1,4 @@
-"""Log mel filter banks, as Kaldi makes them, by transformers' audio functions."""
+"""Log mel filter banks as in Kaldi, computed by transformers' audio functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmrobust.data.decoding import resample
 FRAME_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
 LOG_FLOOR = 1.192092955078125e-07
-"""Float32 epsilon: the floor under the logarithm in Kaldi."""
+"""Float32 epsilon: Kaldi's floor under the logarithm."""
 
 
 def log_mel_filterbank(
@@ -23,23 +23,24 @@ def log_mel_filterbank(
     """Kaldi's filter bank of a mono waveform: [frames, mel_bins], natural logarithm, not normalised.
 
     The call of CAV-MAE: ``kaldi.fbank(waveform - waveform.mean(), htk_compat=True, use_energy=False,
-    window_type="hanning", num_mel_bins=…, dither=0.0, frame_shift=10)``. A sound shorter than one frame gives no frame.
+    window_type="hanning", num_mel_bins=…, dither=0.0, frame_shift=10)``. A recording shorter than one frame gives no
+    frames.
 
     Args:
         waveform: samples in [-1, 1], float32 [n].
         rate: its sampling rate in Hz.
-        target_rate: resampled to this rate first, where it differs.
+        target_rate: rate in Hz to resample to first.
         mel_bins: filters from 20 Hz to half the target rate.
-        frames: how many frames at most, from the first; what lies behind them counts in the mean alone. ``None``: all.
+        frames: number of frames to keep; the rest affects only the mean that is subtracted. ``None``: all.
     """
     waveform = resample(waveform, rate, target_rate)
     frame, shift = int(target_rate * FRAME_SECONDS), int(target_rate * SHIFT_SECONDS)
     if len(waveform) < frame:
         return np.zeros((0, mel_bins), dtype=np.float32)
     length, window, filters = _constants(target_rate, frame, mel_bins)
-    heard = None if frames is None else frame + (frames - 1) * shift
+    end = None if frames is None else frame + (frames - 1) * shift
     bank = spectrogram(
-        waveform[:heard] - waveform.mean(),
+        waveform[:end] - waveform.mean(),
         window,
         frame_length=frame,
         hop_length=shift,
@@ -60,8 +61,8 @@ def _constants(rate: int, frame: int, mel_bins: int) -> tuple[int, npt.NDArray[n
     """FFT length (the frame rounded up to a power of two), window and mel filters."""
     length = 1 << (frame - 1).bit_length()
     with warnings.catch_warnings():
-        # CAV-MAE's 128 filters at 16 kHz are so narrow at the bottom that some lie between two frequencies of the FFT.
-        # Kaldi leaves them empty as well, so what the library warns of is what the model was trained on.
+        # The lowest of CAV-MAE's 128 filters at 16 kHz are so narrow that some lie between two FFT frequencies. They
+        # are empty in Kaldi as well, so the model was trained on what the library warns about.
         warnings.filterwarnings("ignore", "At least one mel filter has all zero values", UserWarning)
         filters = mel_filter_bank(
             num_frequency_bins=length // 2 + 1,

@@ -1,7 +1,7 @@
-"""``--backbone tiny``: small backbones from a config, for machines and tests without weights.
+"""``--backbone tiny``: small backbones built from a config, for machines and tests without pretrained weights.
 
-Their weights are random (seeded) and mean nothing until ``--method full`` has trained them. What depends on the data, a
-tokenizer and the filter bank's mean and spread, is taken from the training split.
+Their weights are random (seeded) until ``--method full`` has trained them. The tokenizer and the mean and standard
+deviation of the filter bank are computed from the training split.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PATCH_SIZE = 16
 HIDDEN_SIZE = 128
 LAYERS = 4
 DEEP_LAYERS = 12
-"""As many as the released CAV-MAE has: 11 for each modality, and one joint."""
+"""As in the released CAV-MAE: 11 for each modality and one joint layer."""
 HEADS = 4
 DROPOUT = 0.1
 TEXT_LENGTH = 128
 VOCABULARY = 2000
 AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
 STATISTICS_SAMPLES = 512
-"""How many sounds the mean and the spread of the filter bank are taken from."""
+"""Number of recordings from which the mean and standard deviation of the filter bank are computed."""
 
 BERT_ENDS = ("[CLS]", "[SEP]")
 CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
@@ -56,15 +56,19 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
 
     Args:
         name: ``tiny`` (the family that fits the modalities) or one of :data:`TINY`.
-        modalities: what it must take.
+        modalities: the modalities that it must take.
         train: the training split.
-        seed: of the weights.
+        seed: seed of the weights.
 
     Raises:
         UsageError: no such name, or no tiny backbone for these modalities.
     """
     if name == "tiny":
-        name = _fitting(modalities)
+        fitting = [tiny for tiny, (family, _) in TINY.items() if set(family.modalities) == set(modalities)]
+        if not fitting:
+            pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
+            raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
+        name = fitting[0]
     if name not in TINY:
         raise unknown_name("tiny backbone", name, TINY)
     family, build = TINY[name]
@@ -72,14 +76,6 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(train)
-
-
-def _fitting(modalities: Sequence[str]) -> str:
-    for name, (family, _) in TINY.items():
-        if set(family.modalities) == set(modalities):
-            return name
-    pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
-    raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
 
 
 def _tiny_vilt(train: Split) -> Backbone:
@@ -153,7 +149,7 @@ def _texts(train: Split) -> Iterable[str]:
 
 
 def _filterbank_statistics(train: Split) -> tuple[float, float]:
-    """Mean and standard deviation over the frames of the first sounds of the training split."""
+    """Mean and standard deviation over the frames of the first recordings of the training split."""
     sounds = islice((sample for sample in train if sample.audio is not None), STATISTICS_SAMPLES)
     decoded = (decode_audio(s.audio, f"sample '{s.id}' in {s.origin}") for s in sounds if s.audio is not None)
     banks = [log_mel_filterbank(wave, rate, AUDIO["sampling_rate"], AUDIO["mel_bins"]) for wave, rate in decoded]
@@ -164,11 +160,11 @@ def _filterbank_statistics(train: Split) -> tuple[float, float]:
 def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
     """A lower-casing byte-pair tokenizer, trained on ``texts``.
 
-    Byte pairs and not WordPiece: the library's WordPiece trainer gives another vocabulary at every call.
+    It is not WordPiece because the library's WordPiece trainer gives a different vocabulary at every call.
 
     Args:
-        texts: what to learn the vocabulary from.
-        ends: the tokens that open and close every text, the family's own.
+        texts: texts to learn the vocabulary from.
+        ends: the family's start and end token.
     """
     special = ["[PAD]", "[UNK]", *ends]
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -195,4 +191,4 @@ TINY: dict[str, tuple[type[Backbone], Callable[[Split], Backbone]]] = {
     "tiny-cavmae-fusion": (CavMaeBackbone, partial(_tiny_cavmae, fusion=True)),
     "tiny-cavmae-deep": (CavMaeBackbone, partial(_tiny_cavmae, deep=True)),
 }
-"""Name → (family, how it is made). One line for each family that has a tiny member."""
+"""Name → (family, function that builds it from the training split)."""

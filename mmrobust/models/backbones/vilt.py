@@ -1,8 +1,8 @@
 """ViLT (Kim et al., ICML 2021) through ``transformers.ViltModel``: one joint stream over text and image.
 
-Two things differ from the library, both needed for reproducible numbers: patches keep their order (the library draws it
-at random, which changes float sums), and the blocks' LayerNorm uses eps 1e-6 as in the original weights. Hugging Face's
-default of 1e-12 makes the gradient of MMP's constant initial prompts a thousand times too large.
+It differs from the library in two ways, both needed for reproducible numbers: patches keep their order (the library
+shuffles them, which changes float sums), and LayerNorm in the blocks uses eps 1e-6 as in the original weights. With
+Hugging Face's default of 1e-12, the gradient of MMP's constant initial prompts is a thousand times too large.
 """
 
 from __future__ import annotations
@@ -12,46 +12,50 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import ViltModel
 
 from mmrobust.errors import UsageError
-from mmrobust.models.backbone import Backbone, BackboneSettings, Begun, Pooling, PromptSource
-from mmrobust.models.backbones.text_image import TextImageProcessor
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource
+from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView
 from mmrobust.models.sequence import TokenSequence
 
 BLOCK_EPS = 1e-6
-"""LayerNorm eps of the blocks and the final norm; the text embedding keeps the config's (1e-12)."""
+"""LayerNorm eps of the blocks and of the final norm; the text embedding keeps the config's (1e-12)."""
 
 JOINT = "joint"
 
 MOST_TEXT_TOKENS = 2**16
-"""Far more than any text has; a position table that is stretched further would only fill the memory."""
+"""Upper limit of ``max_text_length``, far above any text: a longer position table would only fill the memory."""
 
 
 @dataclass(frozen=True)
 class ViltSettings(BackboneSettings):
-    """How a ViLT runs.
+    """Settings of a ViLT.
 
     Raises:
         UsageError: a value out of range.
     """
 
     max_text_length: int = 0
-    """Tokens of a text; longer ones are cut. More than the position table holds stretch it, as MMP does with the 40
-    positions of the released weights. 0: what the table holds."""
+    """Tokens of a text at most; longer texts are cut. If it exceeds the position table, the table is stretched, as MMP
+    stretches the 40 positions of the released weights. 0: the length of the table."""
 
     def __post_init__(self) -> None:
         if self.max_text_length and self.max_text_length < 2:
-            raise UsageError(f"--max-text-length {self.max_text_length}: must be 2 or more, for [CLS] and [SEP]")
+            raise UsageError(
+                f"vilt backbone: max_text_length {self.max_text_length} must be 2 or more, for [CLS] and [SEP]"
+            )
         if self.max_text_length > MOST_TEXT_TOKENS:
-            raise UsageError(f"--max-text-length {self.max_text_length}: must be {MOST_TEXT_TOKENS:,} at most")
+            raise UsageError(
+                f"vilt backbone: max_text_length {self.max_text_length} must be at most {MOST_TEXT_TOKENS:,}"
+            )
 
 
 class ViltProcessor(TextImageProcessor):
-    """Text by the backbone's tokenizer, images by its image processor, in sizes that keep their shape."""
+    """Text by the backbone's tokenizer, images by its image processor, which keeps their aspect ratio."""
 
     image_processor_class = "ViltImageProcessorPil"
 
@@ -76,30 +80,30 @@ class ViltProcessor(TextImageProcessor):
         }
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """Patches and their rows, so that images of one size come together, and tokens of the text."""
+        """Patches and their rows and columns, so that images of one size are batched together, and text tokens."""
         patch = int(self.image_processor.size_divisor)
         rows, columns = (side // patch for side in sample["image"].shape[1:])
         return rows * columns, rows, len(sample["text"])
 
 
 class ViltPooling(Pooling):
-    """Final norm, then the tanh dense on the text [CLS] (pooled), or the text and the image [CLS] (parts)."""
+    """Final norm, then a tanh dense layer on the text [CLS] (pooled), or the text and the image [CLS] (by modality)."""
 
-    trained_names: ClassVar[tuple[str, ...]] = ("pooler",)
+    trained_if_pooled: ClassVar[tuple[str, ...]] = ("pooler",)
 
-    def __init__(self, norm: nn.Module, pooler: nn.Module, size: int) -> None:
-        super().__init__()
-        self.norm, self.pooler = norm, pooler
-        self.pooled_size = size
-        self.part_sizes = {"image": size, "text": size}
+    def __init__(self, model: ViltModel) -> None:
+        super().__init__(model)
+        self.norm, self.pooler = model.layernorm, model.pooler
+        self.pooled_size = model.config.hidden_size
+        self.modality_sizes = dict.fromkeys(("image", "text"), self.pooled_size)
 
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
         """tanh(dense(norm(text [CLS]))) [B, D]."""
         pooled: Tensor = self.pooler(self.norm(streams[JOINT].segment("text")))
         return pooled
 
-    def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """The last layer's [CLS] of each modality, normed [B, D]."""
+    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
+        """Modality → its normed [CLS] of the last layer [B, D]."""
         return {m: self.norm(streams[JOINT].segment(m)[:, 0]) for m in ("image", "text")}
 
 
@@ -108,6 +112,7 @@ class ViltBackbone(Backbone):
 
     family = "vilt"
     settings_class = ViltSettings
+    pooling_class = ViltPooling
     modalities = ("image", "text")
     streams = (JOINT,)
     processor: ViltProcessor
@@ -119,8 +124,14 @@ class ViltBackbone(Backbone):
         model.layernorm.eps = BLOCK_EPS
         super().__init__(model, processor, source)
 
+    @classmethod
+    def load(cls, place: str, source: str) -> ViltBackbone:
+        """See :meth:`Backbone.load`."""
+        model = ViltModel.from_pretrained(place)
+        return cls(model, ViltProcessor.load(place, model.config.max_position_embeddings), source)
+
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """See :meth:`Backbone.configure`; the processor cuts texts at the length that is asked for."""
+        """See :meth:`Backbone.configure`; the processor cuts texts at the length that is set."""
         super().configure(settings)
         table = self.model.config.max_position_embeddings
         self.processor.max_length = self.settings.max_text_length or table
@@ -132,20 +143,10 @@ class ViltBackbone(Backbone):
 
     def layers(self, stream: str) -> Sequence[LayerView]:
         """See :meth:`Backbone.layers`."""
-        del stream
         return [_view(layer) for layer in self.model.encoder.layer]
 
-    def first_layer(self, stream: str) -> int:
-        """See :meth:`Backbone.first_layer`."""
-        del stream
-        return 0
-
-    def pooling(self) -> ViltPooling:
-        """See :meth:`Backbone.pooling`."""
-        return ViltPooling(self.model.layernorm, self.model.pooler, self.model.config.hidden_size)
-
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
-        """Text tokens, or the image [CLS] and the valid patches; both with positions and the modality's type."""
+        """Text tokens, or the image [CLS] and the valid patches; both with position and modality type embeddings."""
         modality_type = self.model.embeddings.token_type_embeddings.weight
         if modality == "text":
             text = self._embed_text(inputs["input_ids"]) + modality_type[0]
@@ -153,24 +154,24 @@ class ViltBackbone(Backbone):
         image, mask = self._embed_image(inputs["pixel_values"], inputs["pixel_mask"])
         return TokenSequence(image + modality_type[1], mask, (("image", image.shape[1]),))
 
-    def meet(
+    def fuse(
         self,
-        alone: Mapping[str, TokenSequence],
+        encoded: Mapping[str, TokenSequence],
         prompts: PromptSource | None = None,
-        begun: Mapping[str, Begun] | None = None,
+        partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
-        """See :meth:`Backbone.meet`: every layer sees text and image."""
-        start = begun[JOINT] if begun else Begun(self.join(alone), 0)
-        return {JOINT: self.run(JOINT, start, prompts)}
+        """See :meth:`Backbone.fuse`: all layers run over text and image together."""
+        start = partial[JOINT] if partial else PartialStream(self.joint_input(encoded), 0)
+        return {JOINT: self.run_remaining_layers(JOINT, start, prompts)}
 
-    def join(self, alone: Mapping[str, TokenSequence]) -> TokenSequence:
-        """See :meth:`Backbone.join`: text, then image."""
-        return alone["text"].followed_by(alone["image"])
+    def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
+        """See :meth:`Backbone.joint_input`: text, then image."""
+        return encoded["text"].followed_by(encoded["image"])
 
     def _embed_text(self, ids: Tensor) -> Tensor:
-        """Tokens [B, L, D] with positions, stretched where texts may be longer than the position table.
+        """Tokens [B, L, D] with positions, which are stretched if texts may be longer than the position table.
 
-        The table itself stays as it is: it is the backbone's weight, frozen or trained.
+        The table itself, a weight of the backbone, is not changed.
         """
         embeddings = self.model.embeddings.text_embeddings
         table = embeddings.position_embeddings.weight
@@ -186,7 +187,8 @@ class ViltBackbone(Backbone):
     def _embed_image(self, pixels: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
         """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K].
 
-        K is the most valid patches of any image. They come first, in reading order; a padded one is never attended to.
+        K is the largest number of valid patches of an image. Valid patches come first, in reading order; padding is
+        masked.
         """
         embeddings = self.model.embeddings
         patches = embeddings.patch_embeddings(pixels)
@@ -203,7 +205,7 @@ class ViltBackbone(Backbone):
         return tokens, F.pad(mask, (1, 0), value=True)
 
     def _positions(self, mask: Tensor) -> Tensor:
-        """The position map [1 or B, D, rows, columns] stretched to each image's own rows × columns of valid patches."""
+        """The position map [1 or B, D, rows, columns], stretched to each image's rows × columns of valid patches."""
         side = self.model.config.image_size // self.model.config.patch_size
         table = self.model.embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
         rows, columns = mask.shape[1:]
@@ -218,40 +220,28 @@ class ViltBackbone(Backbone):
 
 
 def stretch_text_positions(table: Tensor, length: int) -> Tensor:
-    """A position table [L, D] at another length [length, D]: bilinear, corners not aligned, as MMP does.
+    """A position table [L, D] stretched to [length, D], linearly and without aligned corners.
 
-    Its map is stretched along L alone, where bilinear is linear.
+    MMP interpolates bilinearly, but along L alone, which is the same.
     """
     return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
 def _stretch(table: Tensor, rows: int, columns: int) -> Tensor:
-    """A position map [1, D, side, side] at another size, bilinear with aligned corners, as ViLT does."""
+    """A position map [1, D, side, side] at another size, bilinear with aligned corners, as in ViLT."""
     if table.shape[2:] == (rows, columns):
         return table
     return F.interpolate(table, size=(rows, columns), mode="bilinear", align_corners=True)
 
 
 def _view(layer: Any) -> LayerView:
-    """The parts of a ``ViltLayer``."""
     attention = layer.attention.attention
-
-    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return attention.query(x), attention.key(x), attention.value(x)
-
     return LayerView(
         norm1=layer.layernorm_before,
-        project=project,
+        project=lambda x: (attention.query(x), attention.key(x), attention.value(x)),
         out=lambda x: layer.attention.output(x, None),
         norm2=layer.layernorm_after,
         mlp=lambda x: layer.output.dropout(layer.output.dense(layer.intermediate(x))),
         heads=attention.num_attention_heads,
         attention_dropout=attention.dropout,
     )
-
-
-def load(place: str, source: str) -> ViltBackbone:
-    """The ViLT whose weights and processor lie in the folder or Hub id ``place``."""
-    model = ViltModel.from_pretrained(place)
-    processor = ViltProcessor.load(place, model.config.max_position_embeddings)
-    return ViltBackbone(model, processor, source)

@@ -1,4 +1,4 @@
-"""Heads: what turns features into class scores. One module each, and one line in :data:`HEADS`."""
+"""Heads: from features to class scores. One module each, and one line in :data:`HEADS`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADS = {
     "mlp": "mmrobust.models.heads.linear:MlpHead",
     "prototype": "mmrobust.models.heads.prototype:PrototypeHead",
 }
-"""Name → ``module:class``; imported when it is asked for."""
+"""Name → ``module:class``; imported on demand."""
 
 
 def head_class(name: str) -> type[Head]:

@@ -1,4 +1,4 @@
-"""What a head is: features in, logits out."""
+"""The interface of a head: features in, logits out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mmrobust.models.backbone import Features
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Settings of a head; a head with settings has its own subclass."""
+    """Settings of a head; a head with settings subclasses it."""
 
 
 @dataclass(frozen=True)
 class HeadSizes:
-    """What a head must know of its surroundings."""
+    """Sizes of the features that a head reads."""
 
     pooled: int
     """Size of the pooled vector."""
-    parts: Mapping[str, int]
-    """Modality → size of its part."""
+    by_modality: Mapping[str, int]
+    """Modality → size of its own vector."""
     normed: bool
-    """Whether the family puts a LayerNorm in front of a linear head."""
+    """Whether the backbone's family puts a LayerNorm in front of a linear head."""
 
 
 class Head(nn.Module, ABC):
@@ -37,15 +37,15 @@ class Head(nn.Module, ABC):
         config: an instance of :attr:`config_class`.
         sizes: sizes of the features.
         classes: number of classes.
-        cases: the cases that the classifier tells apart.
+        cases: the cases that the classifier distinguishes.
     """
 
     name: ClassVar[str]
     config_class: ClassVar[type[HeadConfig]] = HeadConfig
-    reads_parts: ClassVar[bool] = False
-    """Whether it reads the modalities' own features instead of the pooled vector."""
+    reads_modalities: ClassVar[bool] = False
+    """Whether it reads one vector per modality instead of the pooled vector."""
     knows_case: ClassVar[bool] = False
-    """Whether its logits depend on the case: then situation and concat prompting differ."""
+    """Whether its logits depend on the case, so that situation and concat prompting differ."""
 
     def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
         super().__init__()
@@ -56,34 +56,33 @@ class Head(nn.Module, ABC):
         """Logits [B, classes] for the case that the model is told (situation), or for all of them (concat)."""
 
     def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What a training step needs of a batch; a head with an objective of its own overrides it.
+        """Logits and loss term for a training step; a head with an objective of its own overrides it.
 
         Args:
-            features: of the batch.
+            features: features of the batch.
             cases: as for :meth:`forward`.
-            targets: labels as ones in [B, classes].
+            targets: multi-hot labels [B, classes].
 
         Returns:
-            The logits [B, classes] that the task's loss is taken of, and the head's own term of the loss, a scalar,
-            summed over the batch.
+            The logits [B, classes] for the task's loss, and the head's own loss term, a scalar summed over the batch.
         """
         logits = self(features, cases)
         return logits, logits.new_zeros(())
 
     @property
     def starts_from_features(self) -> bool:
-        """Whether :meth:`start_from` is to be called: where a head overrides it, unless its settings say otherwise.
+        """Whether :meth:`start_from` must be called, for which the features of the whole training split are computed.
 
-        The features of the whole training split are computed for it.
+        By default it must if the head overrides it.
         """
         return type(self).start_from is not Head.start_from
 
     def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Initial values from the features of the training split, before the first step.
+        """Set initial weights from the features of the training split, before the first step.
 
         Random numbers come from PyTorch's global generator on the CPU, which training seeds.
 
         Args:
-            seen: case → (modality → features [N, D], labels as ones in [N, classes]), over the samples that have, by
-                nature, what the case calls present.
+            seen: case → (modality → features [N, D], multi-hot labels [N, classes]) of the samples that have every
+                modality that is present in the case.
         """

@@ -1,4 +1,4 @@
-"""The heads of the papers: ``linear``, and MMP's ``mlp``."""
+"""Heads on the pooled vector: ``linear``, and MMP's ``mlp``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmrobust.models.heads.base import Head, HeadSizes
 
 
 class LinearHead(Head):
-    """``linear``: one dense layer on the pooled vector; CAV-MAE's has a LayerNorm in front."""
+    """``linear``: one dense layer on the pooled vector, with a LayerNorm in front on CAV-MAE."""
 
     name = "linear"
 

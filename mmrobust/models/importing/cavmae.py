@@ -1,4 +1,4 @@
-"""CAV-MAE's fine-tuned checkpoints (YuanGongND/cav-mae, ``CAVMAEFT``): the encoder's names are already ours."""
+"""CAV-MAE's fine-tuned checkpoints (YuanGongND/cav-mae, ``CAVMAEFT``); mmrobust's encoder uses the same names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmrobust.models.importing.reference import Imported, ReferenceState
 WHAT = "checkpoint of cav-mae"
 REPOSITORY = "https://github.com/YuanGongND/cav-mae"
 TASKS = {"acc": ("single-label", "accuracy"), "mAP": ("multi-label", "map")}
-"""The reference's ``metrics`` → (our task, our headline metric)."""
+"""The reference's ``metrics`` → (task, headline metric)."""
 FUSION = "fusion_block."
-"""Prompt-the-Missing's fusion block between the streams, where a release of it was saved."""
+"""Prefix of Prompt the Missing's fusion block, which its release may have saved."""
 
 _PLAIN = (
     "modality_a",
@@ -36,17 +36,17 @@ _HEAD = {"norm": "mlp_head.0", "dense": "mlp_head.1"}
 
 
 def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """A checkpoint of the reference, as CAV-MAE + ``full`` + ``linear`` head.
+    """Map a checkpoint of the reference to CAV-MAE + ``full`` + ``linear`` head.
 
     Args:
         state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``num_heads`` (12 for a hidden size of 768) and ``mel_bins`` (128), which no tensor
-            tells; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one label per sample,
-            ``mAP``: several); ``dataset``. The ``args.json`` that the reference writes beside its weights has them.
-        head_from: of no use here.
+        settings: its configuration: ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128),
+            which no tensor shows; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one
+            label per sample, ``mAP``: several); ``dataset``. The reference writes them to an ``args.json``.
+        head_from: must be ``None``: there is one head.
 
     Raises:
-        CheckpointError: a weight that is missing or not known, or a setting that is needed; the message names it.
+        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
         UsageError: ``head_from`` was given.
     """
     reference = ReferenceState(state, settings, WHAT)
@@ -65,7 +65,7 @@ def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_f
     if aside:
         remarks = (
             *remarks,
-            "leaves Prompt the Missing's fusion block behind: CAVMAEFT, whose checkpoint this is, does not use it",
+            "leaves Prompt the Missing's fusion block out: CAVMAEFT, whose checkpoint this is, does not use it",
         )
     return Imported(
         family="cavmae",
@@ -86,7 +86,7 @@ def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_f
 
 
 def _task(reference: ReferenceState) -> tuple[str, str]:
-    """Task and headline metric: of a single label, where the settings do not say otherwise."""
+    """Task and headline metric; single-label by default."""
     metrics = reference.settings.get("metrics", "acc")
     if not isinstance(metrics, str) or metrics not in TASKS:
         raise CheckpointError(f"{WHAT}: setting metrics = {metrics!r} is none of {', '.join(TASKS)}")
@@ -94,7 +94,7 @@ def _task(reference: ReferenceState) -> tuple[str, str]:
 
 
 def _filterbank(reference: ReferenceState) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Mean and spread that the reference takes off its filter bank, and a remark where nobody knows them."""
+    """Mean and standard deviation for normalising the filter bank, and a remark if they are unknown."""
     names = {"mean": "dataset_mean", "std": "dataset_std"}
     known = {o: t for o, t in names.items() if reference.settings.get(t) is not None}
     inputs = {ours: float(reference.number(theirs, 0.0)) for ours, theirs in known.items()}
@@ -102,24 +102,24 @@ def _filterbank(reference: ReferenceState) -> tuple[dict[str, float], tuple[str,
         raise CheckpointError(f"{WHAT}: setting dataset_std = {inputs['std']} must be above 0")
     if len(known) == len(names):
         return inputs, ()
-    lacking = " and ".join(theirs for ours, theirs in names.items() if ours not in known)
+    missing = " and ".join(theirs for ours, theirs in names.items() if ours not in known)
     return inputs, (
-        f"{lacking} unknown: filter banks are normalised as the reference does on VGGSound; a --config FILE.json with "
-        "them (its args.json) sets them",
+        f"{missing} unknown: filter banks are normalised as the reference does on VGGSound; set them with a --config "
+        "FILE.json (the reference's args.json)",
     )
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:
-    """Arguments of ``CavMaeConfig``, read off the tensors' shapes."""
+    """Arguments of ``CavMaeConfig``, inferred from the tensors' shapes."""
     hidden, channels, patch, _ = reference.shape("patch_embed_v.proj.weight", 4)
     mel_bins = int(reference.number("mel_bins", 128))
-    sounds = reference.shape("pos_embed_a", 3)[1]
-    if mel_bins < patch or sounds % (mel_bins // patch):
+    patches_a = reference.shape("pos_embed_a", 3)[1]
+    if mel_bins < patch or patches_a % (mel_bins // patch):
         raise CheckpointError(
-            f"{WHAT}: mel_bins {mel_bins} in patches of {patch} do not divide the {sounds} positions of pos_embed_a"
+            f"{WHAT}: mel_bins {mel_bins} in patches of {patch} do not divide the {patches_a} positions of pos_embed_a"
         )
     return {
-        "audio_frames": sounds // (mel_bins // patch) * patch,
+        "audio_frames": patches_a // (mel_bins // patch) * patch,
         "mel_bins": mel_bins,
         "image_size": reference.side(reference.shape("pos_embed_v", 3)[1], "pos_embed_v") * patch,
         "patch_size": patch,

@@ -1,8 +1,8 @@
-"""DCP's checkpoints (hulianyuyy/Deep_Correlated_Prompting, commit 3519534): CLIP with prompts, in its own names.
+"""DCP's checkpoints (hulianyuyy/Deep_Correlated_Prompting, commit 3519534): CLIP with prompts, under its own names.
 
-The reference holds everything in one state dict: OpenAI's CLIP below ``model.image_encoder`` and
-``model.text_encoder``, the prompts below ``model.prompt_learner`` and in block 0 of each tower, and one linear head per
-task. It names a case by what is *present*: its ``image`` is our ``missing-text``.
+The reference keeps everything in one state dict: OpenAI's CLIP under ``model.image_encoder`` and
+``model.text_encoder``, the prompts under ``model.prompt_learner`` and in block 0 of each tower, and one linear head per
+task. It names a case after what is *present*: its ``image`` is mmrobust's ``missing-text``.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
 WHAT = "checkpoint of Deep_Correlated_Prompting"
 REPOSITORY = "https://github.com/hulianyuyy/Deep_Correlated_Prompting"
 CASES = {"complete": "complete", "missing-text": "image", "missing-image": "text"}
-"""Our name of a case → the reference's."""
+"""Case → the reference's name for it."""
 STATES = {"present": "complete", "missing": "missing"}
-"""Our name of a modality's state → the reference's."""
+"""State of a modality → the reference's name for it."""
 TOWERS = {"image": ("model.image_encoder", "vision_model"), "text": ("model.text_encoder", "text_model")}
-"""Tower → (the reference's name of it, that of ``transformers.CLIPModel``)."""
+"""Tower → (the reference's name for it, the name in ``transformers.CLIPModel``)."""
 LEARNER = "model.prompt_learner"
 HEAD_DIM = 64
-"""Size of an attention head in every model of OpenAI's, and in the reference's code, where settings name no other."""
+"""Default size of an attention head, as in all of OpenAI's models and in the reference's code."""
 DYNAMIC_SEED = 0
 
 
 def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """A checkpoint of the reference, as CLIP + ``dcp`` + ``linear`` head.
+    """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head.
 
     Dynamic prompts are read from ``dynamic.{tower}.{case}``, or from block 0's ``prompts_dynamic_{case}`` as forks
-    write them. The released code saves none: then they are drawn anew, and a remark says what that means.
+    write them. The released code does not save them; they are then drawn at random, and a remark explains it.
 
     Args:
         state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``head_dim`` (64 by default), which no tensor tells.
-        head_from: which task's head to take, where there are several.
+        settings: its configuration: ``head_dim`` (64 by default), which no tensor shows.
+        head_from: task whose head to take, if there are several.
 
     Raises:
-        CheckpointError: a weight that is missing or not known, or a setting out of range; the message names it.
+        CheckpointError: a weight that is missing or unknown, or a setting out of range; the message names it.
         UsageError: an unknown ``head_from``.
     """
     reference = ReferenceState(state, settings, WHAT)
@@ -53,13 +53,13 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         clip |= _tower(reference, tower)
     trained, remarks = _prompts(reference, method["depth"])
     trained |= {
-        # The reference trains these in place; ours are copies beside frozen ones, and both get these values.
+        # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
         "pooling.visual_projection.weight": clip["visual_projection.weight"],
         **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
         **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
         **reference.affine(f"{head_name}_classifier", "head.dense"),
     }
-    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
+    aside = reference.other_heads()
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(
@@ -80,7 +80,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:
-    """Arguments of ``CLIPConfig``, read off the tensors' shapes."""
+    """Arguments of ``CLIPConfig``, inferred from the tensors' shapes."""
     image, text = (theirs for theirs, _ in TOWERS.values())
     vision_width, channels, patch, _ = reference.shape(f"{image}.conv1.weight", 4)
     patches = reference.shape(f"{image}.positional_embedding", 2)[0] - 1
@@ -107,7 +107,7 @@ def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str
     head_dim = reference.number("head_dim", HEAD_DIM)
     if type(head_dim) is not int or head_dim < 1 or width % head_dim:
         raise CheckpointError(
-            f"{WHAT}: head_dim {head_dim} does not divide the width {width} of {theirs}; a --config FILE.json names it"
+            f"{WHAT}: head_dim {head_dim} does not divide the width {width} of {theirs}; set it in a --config FILE.json"
         )
     return {
         "hidden_size": width,
@@ -118,14 +118,14 @@ def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str
 
 
 def _method(reference: ReferenceState) -> dict[str, Any]:
-    """Settings of ``dcp``: rows of all three kinds together, and how many layers get correlated ones of their own."""
+    """Settings of ``dcp``: rows of all three kinds, and number of layers with correlated rows of their own."""
     rows = reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
     depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
     return {"name": "dcp", "length": 3 * rows, "depth": depth}
 
 
 def _tower(reference: ReferenceState, tower: str) -> dict[str, Tensor]:
-    """One encoder in OpenAI's names → in those of ``transformers.CLIPModel``."""
+    """The weights of one tower, renamed from OpenAI's names to those of ``transformers.CLIPModel``."""
     theirs, ours = TOWERS[tower]
     layers = reference.count(f"{theirs}.transformer.resblocks")
     found = {f"{ours}.embeddings.position_embedding.weight": reference.take(f"{theirs}.positional_embedding")}
@@ -163,7 +163,7 @@ def _layer(reference: ReferenceState, theirs: str, ours: str) -> dict[str, Tenso
 
 
 def _prompts(reference: ReferenceState, depth: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Everything that the method ``dcp`` trains, and remarks."""
+    """All parameters that the method ``dcp`` trains, and remarks."""
     found = {f"method.common.{ours}": reference.take(f"{LEARNER}.common_prompt_{name}") for ours, name in CASES.items()}
     missing: list[str] = []
     generator = torch.Generator().manual_seed(DYNAMIC_SEED)
@@ -195,7 +195,7 @@ def _prompts(reference: ReferenceState, depth: int) -> tuple[dict[str, Tensor], 
         return found, ()
     remark = (
         f"holds no dynamic prompts for {', '.join(missing)}: the released code neither trains nor saves them, so they "
-        f"were drawn anew (seed {DYNAMIC_SEED}); expect figures near, not equal to, those of the run that wrote it"
+        f"were drawn at random (seed {DYNAMIC_SEED}); expect figures close but not equal to those of the original run"
     )
     return found, (remark,)
 

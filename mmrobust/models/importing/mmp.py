@@ -1,4 +1,4 @@
-"""MMP's checkpoints (YiLunLee/missing_aware_prompts): ViLT with prompts, in the names of ``ViLTransformerSS``."""
+"""MMP's checkpoints (YiLunLee/missing_aware_prompts): ViLT with prompts, under the names of ``ViLTransformerSS``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPTS = {
     "missing-image": "missing_img_prompt",
     "missing-text": "missing_text_prompt",
 }
-"""Our case → the reference's tensor."""
+"""Case → the reference's tensor."""
 
 _EMBEDDINGS = {
     **{
@@ -48,16 +48,16 @@ _BLOCK = {
 
 
 def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """A checkpoint of the reference, as ViLT + ``mmp`` + ``mlp`` head.
+    """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head.
 
     Args:
         state: its state dict; names with or without ``module.``.
         settings: its configuration (``num_heads``, ``prompt_type``, ``prompt_layers``, ``drop_rate``), for what no
-            tensor tells. ``num_heads`` is 12 for a hidden size of 768, ``prompt_layers`` are the first ones by default.
-        head_from: which task's head to take, where there are several.
+            tensor shows. By default ``num_heads`` is 12 for a hidden size of 768, and the first layers are prompted.
+        head_from: task whose head to take, if there are several.
 
     Raises:
-        CheckpointError: a weight that is missing or not known, or a setting that is needed; the message names it.
+        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
         UsageError: an unknown ``head_from``.
     """
     reference = ReferenceState(state, settings, WHAT)
@@ -69,7 +69,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     for index in range(sizes["num_hidden_layers"]):
         ours, theirs = f"encoder.layer.{index}", f"transformer.blocks.{index}"
         for kind in ("weight", "bias"):
-            # One projection, its rows in the order query, key, value.
+            # One projection with rows in the order query, key, value.
             parts = reference.take(f"{theirs}.attn.qkv.{kind}").chunk(3)
             for name, part in zip(("query", "key", "value"), parts, strict=True):
                 backbone[f"{ours}.attention.attention.{name}.{kind}"] = part.contiguous()
@@ -77,7 +77,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
 
     trained = {}
     for kind in ("weight", "bias"):
-        # The reference trains the pooler in place; ours is a copy beside a frozen one, and both get these values.
+        # The reference trains the pooler in place; here it is a copy beside a frozen one, and both get these values.
         pooler = reference.take(f"pooler.dense.{kind}")
         backbone[f"pooler.dense.{kind}"] = trained[f"pooling.pooler.dense.{kind}"] = pooler
         for layer in (0, 1, 3):
@@ -85,8 +85,8 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     for case, name in PROMPTS.items():
         trained[f"method.tokens.joint.{case}"] = reference.take(name)
 
-    aside = {name: t for other in HEADS for name, t in reference.take_all(f"{other}_classifier.").items()}
-    aside |= reference.take_all("text_embeddings.position_ids")  # 0, 1, 2 …: a buffer of transformers 4
+    # Position ids (0, 1, 2 …) are a buffer of transformers 4.
+    aside = reference.other_heads() | reference.take_all("text_embeddings.position_ids")
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(
@@ -106,7 +106,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:
-    """Arguments of ``ViltConfig``, read off the tensors' shapes."""
+    """Arguments of ``ViltConfig``, inferred from the tensors' shapes."""
     vocabulary, hidden = reference.shape("text_embeddings.word_embeddings.weight", 2)
     patch = reference.shape("transformer.patch_embed.proj.weight", 4)
     positions = reference.shape("transformer.pos_embed", 3)[1] - 1
@@ -127,18 +127,18 @@ def _sizes(reference: ReferenceState) -> dict[str, Any]:
 
 
 def _method(reference: ReferenceState) -> dict[str, Any]:
-    """Settings of ``mmp``. The level is in no tensor: both levels' prompts look the same."""
+    """Settings of ``mmp``. No tensor shows the level: the prompts of both levels look the same."""
     layers, length, _ = reference.shape(PROMPTS["complete"], 3)
     level = reference.settings.get("prompt_type")
     if level is None:
         raise CheckpointError(
-            f"{WHAT}: no tensor tells the prompts' level; name prompt_type (input or attention) in a --config FILE.json"
+            f"{WHAT}: no tensor shows the prompts' level; set prompt_type (input or attention) in a --config FILE.json"
         )
     if level not in ("input", "attention"):
         raise CheckpointError(f"{WHAT}: prompt_type '{level}' is neither input nor attention")
     prompted = reference.settings.get("prompt_layers", list(range(layers)))
     if not isinstance(prompted, (list, tuple)) or not all(type(layer) is int for layer in prompted):
-        raise CheckpointError(f"{WHAT}: prompt_layers {prompted!r} is no list of layers")
+        raise CheckpointError(f"{WHAT}: prompt_layers {prompted!r} is not a list of layers")
     prompted = list(prompted)
     if len(prompted) != layers:
         raise CheckpointError(

@@ -1,6 +1,7 @@
-"""What a reference's checkpoint is to the mappings: a state dict of which every tensor must find its place.
+"""State dicts of the papers' code, and the result of mapping one to mmrobust's names.
 
-A mapping is a pure function (state dict, settings, head) → :class:`Imported`; it opens no file and builds no model.
+A mapping is a pure function (state dict, settings, head) → :class:`Imported`; it opens no file and builds no model. It
+must use every tensor.
 """
 
 from __future__ import annotations
@@ -16,57 +17,57 @@ from torch import Tensor
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
 
 WRAPPER = "module."
-"""What ``DataParallel`` puts in front of every name."""
+"""Prefix that ``DataParallel`` adds to every name."""
 
 HEADS = {
     "mmimdb": ("multi-label", "macro_f1"),
     "food101": ("single-label", "accuracy"),
     "hatememes": ("binary", "auroc"),
 }
-"""The heads of MMP's and DCP's code, ``{name}_classifier`` → (our task, our headline metric)."""
+"""Heads in MMP's and DCP's code, which calls them ``{name}_classifier``: name → (task, headline metric)."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a reference's checkpoint holds, in our words."""
+    """A checkpoint of a paper's code under mmrobust's names."""
 
     family: str
-    """Of the backbone: ``vilt``, ``clip`` or ``cavmae``."""
+    """Family of the backbone: ``vilt``, ``clip`` or ``cavmae``."""
     repository: str
-    """Whose code wrote such checkpoints."""
+    """URL of the code that wrote it."""
     sizes: dict[str, Any]
     """Arguments of the backbone's config class."""
     backbone: dict[str, Tensor]
-    """State dict of the backbone's model, complete."""
+    """Complete state dict of the backbone's model."""
     method: dict[str, Any]
-    """``name`` and settings, as in a checkpoint's config."""
+    """``name`` and settings of the method, as in a checkpoint's config."""
     head: dict[str, Any]
-    """The head's, likewise."""
+    """``name`` and settings of the head."""
     trained: dict[str, Tensor]
-    """The classifier's trained tensors that are not the backbone's: what ``model.safetensors`` holds."""
+    """The trained tensors outside the backbone, as in ``model.safetensors``."""
     classes: int
     task: str
     headline_metric: str
     dataset: str
-    """The reference's name of the data that the head was trained on, or ``unknown``."""
+    """The paper's name of the data that the head was trained on, or ``unknown``."""
     inputs: dict[str, Any] = field(default_factory=dict)
-    """How raw inputs become tensors, where the reference's settings say so: fields of the family's own settings."""
+    """Settings of the input processor, as far as the paper's configuration has them."""
     aside: dict[str, Tensor] = field(default_factory=dict)
-    """Tensors that are known but play no part in this classifier, under the reference's names."""
+    """Tensors that this classifier does not use, under the paper's names."""
     remarks: tuple[str, ...] = ()
     """What the user should know, one sentence each."""
 
 
 class ReferenceState:
-    """Tensors by the reference's names, handed out one by one.
+    """Tensors under the names of the paper's code, taken out one by one.
 
     Args:
         state: the state dict, with or without ``module.`` in front of its names.
-        settings: the reference's own configuration, by its own names.
+        settings: the paper's own configuration, under its own names.
         what: names the kind of checkpoint in messages.
 
     Raises:
-        CheckpointError: a name that is there twice, with and without ``module.``.
+        CheckpointError: a name occurs twice, with and without ``module.``.
     """
 
     def __init__(self, state: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> None:
@@ -74,10 +75,10 @@ class ReferenceState:
         self._left = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
         if len(self._left) < len(state):
             twice = min(name for name in state if WRAPPER + name in state)
-            raise CheckpointError(f"{what}: weight {twice} is there twice, with and without '{WRAPPER}'")
+            raise CheckpointError(f"{what}: weight {twice} occurs twice, with and without '{WRAPPER}'")
 
     def take(self, name: str) -> Tensor:
-        """The tensor of that name, which is mapped by that.
+        """Take out the tensor of that name.
 
         Raises:
             CheckpointError: there is none.
@@ -87,22 +88,22 @@ class ReferenceState:
         return self._left.pop(name)
 
     def affine(self, theirs: str, ours: str) -> dict[str, Tensor]:
-        """Weight and bias of a dense layer or a norm, under our name of it."""
+        """Take out weight and bias of a dense layer or norm called ``theirs``, and name them ``ours``."""
         return {f"{ours}.{kind}": self.take(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
     def take_all(self, prefix: str) -> dict[str, Tensor]:
-        """Every tensor whose name begins with ``prefix``, by its whole name."""
+        """Take out all tensors whose names start with ``prefix``, under their full names."""
         return {name: self._left.pop(name) for name in sorted(self._left) if name.startswith(prefix)}
 
     def has(self, prefix: str) -> bool:
-        """Whether a name with that beginning is left."""
+        """Whether a tensor with that prefix is left."""
         return any(name.startswith(prefix) for name in self._left)
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor that is not taken yet.
+        """The shape of a tensor that is still there.
 
         Raises:
-            CheckpointError: there is none of that name, or it has another number of ``dimensions``, or an empty one.
+            CheckpointError: there is none of that name, it has another number of ``dimensions``, or it is empty.
         """
         if name not in self._left:
             raise CheckpointError(f"{self.what}: weight {name} is missing")
@@ -114,24 +115,24 @@ class ReferenceState:
         return shape
 
     def count(self, stem: str) -> int:
-        """How many numbered modules there are: the different N of the names ``{stem}.N.…``.
+        """Number of numbered modules: of the different N in the names ``{stem}.N.…``.
 
-        Where a number is left out, the modules up to the count are looked for, and the missing one is named then.
+        If a number is skipped, taking the modules up to the count fails and names the missing one.
         """
         numbers = (re.match(rf"{re.escape(stem)}\.(\d+)\.", name) for name in self._left)
         return len({found[1] for found in numbers if found})
 
     def number(self, name: str, default: float) -> float:
-        """A setting that is a number; ``default`` where the settings do not have it.
+        """A setting that must be a number; ``default`` if the settings do not have it.
 
         Raises:
             CheckpointError: it is something else.
         """
         value = self.settings.get(name, default)
-        if value is None:  # an option of a command line that was not given
+        if value is None:  # an option of the paper's command line that was not given
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CheckpointError(f"{self.what}: setting {name} = {value!r} is no number")
+            raise CheckpointError(f"{self.what}: setting {name} = {value!r} is not a number")
         return value
 
     def choose_head(self, head_from: str | None) -> str:
@@ -139,64 +140,68 @@ class ReferenceState:
 
         Raises:
             UsageError: no such name.
-            CheckpointError: there is no head, not this one, or several and none is named.
+            CheckpointError: there is no head, not this one, or there are several and none is named.
         """
         if head_from is not None and head_from not in HEADS:
             raise unknown_name("--head-from", head_from, HEADS)
         there = [name for name in HEADS if self.has(f"{name}_classifier.")]
         if not there:
             names = ", ".join(f"{name}_classifier" for name in HEADS)
-            raise CheckpointError(f"{self.what}: there is no head in it ({names})")
+            raise CheckpointError(f"{self.what}: has no head ({names})")
         if head_from is None and len(there) > 1:
-            raise CheckpointError(
-                f"{self.what}: there are heads for {', '.join(there)} in it; choose one with --head-from"
-            )
+            raise CheckpointError(f"{self.what}: has heads for {', '.join(there)}; choose one with --head-from")
         if head_from is not None and head_from not in there:
             raise CheckpointError(
-                f"{self.what}: there is no head for {head_from} in it, but for {', '.join(there)}; see --head-from"
+                f"{self.what}: has no head for {head_from}, only for {', '.join(there)}; see --head-from"
             )
         return head_from or there[0]
 
+    def other_heads(self) -> dict[str, Tensor]:
+        """Take out the heads that are left, under their full names."""
+        return {name: tensor for head in HEADS for name, tensor in self.take_all(f"{head}_classifier.").items()}
+
     def only_head(self, head_from: str | None) -> None:
-        """For a reference whose checkpoints hold one head.
+        """Refuse ``--head-from`` for a kind whose checkpoints hold one head.
 
         Raises:
-            UsageError: a head was named all the same.
+            UsageError: a head was named.
         """
         if head_from is not None:
             raise UsageError(f"--head-from {head_from}: a {self.what} holds one head; leave the option out")
 
     def heads(self, hidden_size: int) -> int:
-        """``num_heads`` of the settings; the base size's 12 where they do not say. No tensor tells.
+        """``num_heads`` of the settings, which no tensor shows; 12 by default for the base size of 768.
 
         Raises:
-            CheckpointError: unknown, or no divisor of ``hidden_size``.
+            CheckpointError: it is unknown, or does not divide ``hidden_size``.
         """
         heads = self.settings.get("num_heads", 12 if hidden_size == 768 else None)
         if heads is None:
             raise CheckpointError(
-                f"{self.what}: no tensor tells the number of attention heads; name num_heads in a --config FILE.json"
+                f"{self.what}: no tensor shows the number of attention heads; set num_heads in a --config FILE.json"
             )
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or hidden_size % heads:
             raise CheckpointError(f"{self.what}: num_heads {heads} does not divide the hidden size {hidden_size}")
         return heads
 
     def side(self, patches: int, name: str) -> int:
-        """Side of the square that ``patches`` patches make.
+        """Side of the square of ``patches`` patches, which are counted in the tensor ``name``.
 
         Raises:
-            CheckpointError: they make none; ``name`` is the tensor they were counted in.
+            CheckpointError: they do not form a square.
         """
         side = math.isqrt(patches)
         if side * side != patches:
-            raise CheckpointError(f"{self.what}: weight {name} holds {patches} image positions, which make no square")
+            raise CheckpointError(
+                f"{self.what}: weight {name} holds {patches} image positions, which is not a square number"
+            )
         return side
 
     def finish(self) -> None:
-        """Make sure that nothing is left.
+        """Check that every tensor was taken.
 
         Raises:
-            CheckpointError: a tensor found no place; the message names the first.
+            CheckpointError: some were not; the message names the first.
         """
         if self._left:
             name, more = min(self._left), len(self._left) - 1

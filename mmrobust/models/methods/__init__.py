@@ -19,7 +19,7 @@ METHODS = {
     "lora": "mmrobust.models.methods.lora:Lora",
     "adapter": "mmrobust.models.methods.adapter:Adapters",
 }
-"""Name → ``module:class``; imported when it is asked for, so that listing the names costs no torch."""
+"""Name → ``module:class``; imported on demand, so that listing the names does not load torch."""
 
 
 def method_class(name: str) -> type[Method]:

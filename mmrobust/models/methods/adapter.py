@@ -1,14 +1,14 @@
-"""Bottleneck adapters (Houlsby et al., ICML 2019): a baseline that adapts every layer, whatever the case.
+"""Bottleneck adapters (Houlsby et al., ICML 2019): a baseline that adapts every layer, independent of the case.
 
 After the attention and after the feed-forward half of every layer, the output h becomes h + up(gelu(down(h))) before it
-is added to the residual. ``up`` begins at zero, so the training begins at the frozen model.
+is added to the residual. ``up`` starts at zero, so training starts from the frozen model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
-from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.methods.base import Injection, Method, MethodConfig
 from mmrobust.models.sequence import TokenSequence
 
 
@@ -29,7 +29,7 @@ class AdapterConfig(MethodConfig):
     """
 
     bottleneck: int = 64
-    """Size of the narrow middle."""
+    """Size of the bottleneck between the two dense layers."""
 
     def __post_init__(self) -> None:
         if self.bottleneck < 1:
@@ -37,7 +37,7 @@ class AdapterConfig(MethodConfig):
 
 
 class Bottleneck(nn.Module):
-    """[B, L, D] → [B, L, D] through a narrow middle, around which a residual leads."""
+    """Two dense layers with a bottleneck between them and a residual connection around them."""
 
     def __init__(self, size: int, bottleneck: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """H + up(gelu(down(h)))."""
+        """[B, L, D] → [B, L, D]: x + up(gelu(down(x)))."""
         changed: Tensor = x_BLD + self.up(F.gelu(self.down(x_BLD)))
         return changed
 
@@ -57,23 +57,23 @@ class Adapters(Method):
     name = "adapter"
     config_class = AdapterConfig
     trains_pooling = True
+    # The learning rate of prompts is too large for what changes every layer.
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "betas": (0.9, 0.999)}
 
     def __init__(self, config: AdapterConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
+        self.injections = {stream: Injection(range(len(backbone.layers(stream)))) for stream in backbone.streams}
         self.bottlenecks: Any = nn.ModuleDict(  # stream → layer → (after the attention, after the feed-forward half)
             {
                 stream: nn.ModuleList(
                     nn.ModuleList(Bottleneck(backbone.width[stream], config.bottleneck) for _ in range(2))
-                    for _ in backbone.layers(stream)
+                    for _ in injection.layers
                 )
-                for stream in backbone.streams
+                for stream, injection in self.injections.items()
             }
         )
 
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """See :meth:`Method.prompts`: the layer's two bottlenecks, the same in every case."""
-        del cases, sequence
-        if stream not in self.bottlenecks:  # a fusion block between streams is no layer of one
-            return None
+    def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
+        """See :meth:`Method.prompts`: the layer's two bottlenecks."""
         after_attention, after_mlp = self.bottlenecks[stream][layer]
         return Prompts(after_attention=after_attention, after_mlp=after_mlp)

@@ -1,21 +1,23 @@
-"""DCP: deep correlated prompting (Hu et al., NeurIPS 2024), for backbones with a tower for each modality (CLIP).
+"""DCP: deep correlated prompting (Hu et al., NeurIPS 2024), for backbones with one tower per modality (CLIP).
 
-Each tower gets n = length / 3 rows of three kinds in front of its tokens, [correlated | common | dynamic | features]:
+Each tower gets n = length / 3 rows of each of three kinds in front of its tokens, [correlated | common | dynamic |
+features]:
 
-- *correlated*: each modality has rows for being present and rows for being missing. A layer's rows of a tower are a
-  bottleneck of the LayerNorm of both towers' rows of the layer before, side by side on the feature axis. Layers below
-  ``depth`` put their own in the place of those of the layer before; all other rows go on as transformed tokens.
-- *common*: one set per case, in the width of the last tower, projected into each tower once.
-- *dynamic*: one set of queries per (tower, case), which attend (one head, no norm, no residual) to the tower's tokens
-  as they enter its first layer: all positions of a text, padding too. Unlike in the released code, where they are
-  plain tensors that are neither trained nor saved, the queries are parameters.
+- *correlated*: each modality has rows for being present and rows for being missing. The rows of a tower at a layer are
+  computed from both towers' rows of the previous layer, side by side on the feature axis, by a LayerNorm and a
+  bottleneck. In the first ``depth`` layers they replace those of the previous layer; all other rows stay in the
+  sequence as ordinary tokens.
+- *common*: one set per case, in the width of the last tower, projected once into each tower.
+- *dynamic*: one set of queries per (tower, case), which attend (one head, no norm, no residual) to the input tokens of
+  the tower's first layer, including the padding of texts. The queries are parameters; in the released code they are
+  plain tensors, neither trained nor saved.
 
-The correlated rows of a tower need only the prompts of the other, never its output, so the tower of a missing modality
-is not run. Beside the prompts, the towers' last norms, the image's projection and the head train.
+The correlated rows of a tower depend on the other tower's prompts but not on its output, so the tower of a missing
+modality is not run. Besides the prompts, the towers' last norms, the image's projection and the head train.
 
-Under concat prompting the rows of all cases lie side by side on the token axis, kind by kind: [correlated of every case
-| common of every case | dynamic of every case | features]. The chain works row by row, so each case's rows are what
-they are under situation prompting. In a causal tower a later case's rows see an earlier one's.
+Under concat prompting the rows of all cases stand side by side, kind by kind: [correlated of every case | common of
+every case | dynamic of every case | features]. The correlated rows are computed row by row, so those of a case are the
+same as under situation prompting. In a causal tower the rows of a case attend to those of earlier cases.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone, PromptSource
 from mmrobust.models.layers import Prompts
-from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.methods.base import Injection, Method, MethodConfig, one_set_per_case
 from mmrobust.models.sequence import TokenSequence
 
 KINDS = 3
-"""Correlated, common, dynamic: each a third of the prompt."""
+"""Correlated, common and dynamic rows: each a third of the prompt."""
 BOTTLENECK = 16
-"""How many times narrower a projection is inside."""
+"""Factor by which the inner layer of a projection is narrower."""
 PRESENT, MISSING = "present", "missing"
 
 
@@ -50,16 +52,16 @@ class DcpConfig(MethodConfig):
     """
 
     length: int = 36
-    """L: rows in front of each tower; a third of them of each kind."""
+    """L: rows in front of each tower, a third of each kind; must be a multiple of 3."""
     depth: int = 6
-    """How many layers get correlated rows of their own; at most the layers of the shallower tower."""
+    """Number of layers with correlated rows of their own; at most the depth of the shallower tower."""
 
     def __post_init__(self) -> None:
         if self.length < KINDS or self.length % KINDS:
             nearest = max(KINDS, self.length - self.length % KINDS)
             raise UsageError(
                 f"--prompt-length {self.length}: dcp divides it by 3 (correlated, common and dynamic prompts); "
-                f"take a multiple of 3, such as {nearest} or {nearest + KINDS}"
+                f"use a multiple of 3, such as {nearest} or {nearest + KINDS}"
             )
         if self.depth < 1:
             raise UsageError(f"--prompt-depth {self.depth}: must be 1 or more")
@@ -70,22 +72,22 @@ class DeepCorrelatedPrompts(Method):
 
     name = "dcp"
     config_class = DcpConfig
-    has_prompts = True
     trains_pooling = True
 
     def __init__(self, config: DcpConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        if not backbone.towers:
+        if not backbone.late_fusion:
             raise UsageError(
-                f"method dcp correlates the prompts of one tower per modality, as clip has them; {backbone.family} has "
-                f"the streams {', '.join(backbone.streams)}: take another --backbone or another --method"
+                f"method dcp needs one tower per modality, as clip has; {backbone.family} has the streams "
+                f"{', '.join(backbone.streams)}: use another --backbone or another --method"
             )
         self.depth = min(config.depth, *(len(backbone.layers(tower)) for tower in backbone.streams))
+        self.injections = dict.fromkeys(backbone.streams, Injection(range(self.depth), one_set_per_case(cases)))
         self.rows = config.length // KINDS
         self.states = {name: _states(name, backbone.modalities) for name in cases}
         width, joint, common = backbone.width, sum(backbone.width.values()), backbone.width[backbone.streams[-1]]
         self.correlated: Any = nn.ModuleDict()  # tower → state → parameter [n, D]
-        self.chain: Any = nn.ModuleDict()  # tower → layer → both towers' rows [n, sum of D] to its own [n, D]
+        self.chain: Any = nn.ModuleDict()  # tower → layer → module: both towers' rows [n, sum of D] to its own [n, D]
         self.common = nn.ParameterDict({case: self._initial(common) for case in cases})
         self.common_projection: Any = nn.ModuleDict()
         self.dynamic: Any = nn.ModuleDict()  # tower → case → parameter [n, D]
@@ -103,15 +105,11 @@ class DeepCorrelatedPrompts(Method):
     def _initial(self, size: int) -> nn.Parameter:
         return nn.Parameter(torch.randn(self.rows, size) * 0.02)
 
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """See :meth:`Method.prompts`."""
-        return self.source(cases)(stream, layer, sequence)
-
     def source(self, cases: Sequence[str]) -> PromptSource:
-        """See :meth:`Method.source`: the chain of correlated rows runs once."""
+        """See :meth:`Method.source`: the correlated rows of all layers are computed once."""
         correlated = self.correlated_rows(cases)
 
-        def at(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
+        def added(stream: str, layer: int, sequence: TokenSequence) -> Prompts | None:
             if layer >= self.depth:
                 return None
             if layer > 0:
@@ -120,10 +118,10 @@ class DeepCorrelatedPrompts(Method):
             shared = torch.cat([correlated[0][stream], self.common_rows(stream, cases)])
             return Prompts(tokens_PD=torch.cat([shared.expand(len(dynamic), -1, -1), dynamic], dim=1))
 
-        return at
+        return added
 
     def correlated_rows(self, cases: Sequence[str]) -> list[dict[str, Tensor]]:
-        """For each layer: tower → its correlated rows [cases · n, D]."""
+        """Per layer: tower → its correlated rows [cases · n, D]."""
         rows = {
             tower: torch.cat([states[self.states[case][tower]] for case in cases])
             for tower, states in self.correlated.items()
@@ -141,7 +139,7 @@ class DeepCorrelatedPrompts(Method):
         return projected
 
     def dynamic_rows(self, tower: str, cases: Sequence[str], sequence: TokenSequence) -> Tensor:
-        """The dynamic rows [B, cases · n, D] in front of the tower's first layer, whose tokens are ``sequence``."""
+        """The dynamic rows [B, cases · n, D] in front of the tower's first layer, whose input is ``sequence``."""
         tokens = sequence.padded_content()
         queries = torch.cat([self.dynamic[tower][case] for case in cases]).expand(len(tokens), -1, -1)
         attended: Tensor = self.attention[tower](queries, tokens, tokens, need_weights=False)[0]
@@ -149,7 +147,7 @@ class DeepCorrelatedPrompts(Method):
 
 
 def _states(name: str, modalities: Sequence[str]) -> dict[str, str]:
-    """Modality → which of its correlated rows stand for it in the case ``name``."""
+    """Modality → its state in the case ``name``, which selects its correlated rows."""
     case = Case.parse(name, modalities)
     return {modality: MISSING if case.is_missing(modality) else PRESENT for modality in modalities}
 

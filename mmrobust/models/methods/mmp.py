@@ -2,19 +2,20 @@
 
 One prompt tensor [layers, P, D] per case; prompts, the pooler and the head train.
 
-*Input level*: before layer l of the prompted ones, the case's P tokens go in front of the sequence, before norm1,
-without position or type embedding. They are queries, keys and values, and stay: after six layers of 16 there are 96
-more tokens.
+*Input level*: in front of each prompted layer, the case's P tokens are put in front of the sequence, before norm1 and
+without position or type embedding. They act as queries, keys and values, and stay in the sequence: after six layers of
+16 tokens each it is 96 tokens longer.
 
-*Attention level*: the first P/2 of the case's rows go in front of the layer's keys, the last P/2 in front of its
-values, raw, after the projection. They are no queries, and the sequence keeps its length.
+*Attention level*: the first P/2 of the case's rows are put in front of the layer's keys and the last P/2 in front of
+its values, without a projection. They are not queries, and the length of the sequence does not change.
 
-On a backbone of several streams (CAV-MAE) each stream has its own prompts, and a layer counts from the network's input.
+On a backbone with several streams (CAV-MAE) each stream has its own prompts, and layers are counted from the network's
+input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import nn
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
-from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.methods.base import Injection, Method, MethodConfig, one_set_per_case
 from mmrobust.models.sequence import TokenSequence
 
 INPUT, ATTENTION = "input", "attention"
@@ -41,14 +42,15 @@ class MmpConfig(MethodConfig):
     """
 
     level: str = INPUT
+    """Where prompts are added: ``input`` (tokens in front of the sequence) or ``attention`` (keys and values)."""
     length: int = 16
-    """P: rows per case and layer. At the attention level half of them are keys, half values."""
+    """P: rows per case and layer; at the attention level half of them are keys and half values."""
     depth: int = 6
-    """How many layers are prompted, from the network's input."""
+    """Number of prompted layers, counted from the network's input."""
     init: str = "released"
-    """``released``: zeros with one constant row, as the paper's code begins; ``normal``: N(0, 0.02²)."""
+    """``released``: zeros with one row of ones, as in the paper's code; ``normal``: N(0, 0.02²)."""
     layers: tuple[int, ...] = ()
-    """Which layers are prompted, from the network's input; empty: the first ``depth``."""
+    """Indices of the prompted layers, counted from the network's input; empty: the first ``depth``."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -62,10 +64,10 @@ class MmpConfig(MethodConfig):
         if self.level == ATTENTION and self.length % 2:
             raise UsageError(
                 f"--prompt-length {self.length}: must be even at the attention level, "
-                "where one half becomes keys and the other values"
+                "where half of the rows are keys and half are values"
             )
         if min(self.layers, default=0) < 0 or len(set(self.layers)) < len(self.layers):
-            raise UsageError(f"prompt layers {list(self.layers)}: each is 0 or more, and named once")
+            raise UsageError(f"prompt layers {list(self.layers)}: each must be 0 or more and named once")
 
 
 class MissingAwarePrompts(Method):
@@ -73,57 +75,43 @@ class MissingAwarePrompts(Method):
 
     name = "mmp"
     config_class = MmpConfig
-    has_prompts = True
     trains_pooling = True
 
     def __init__(self, config: MmpConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        self._rows: dict[str, dict[int, int]] = {}  # stream → its layer → row of the prompt tensor
         self.tokens: Any = nn.ModuleDict()  # stream → case → parameter [layers, P, D]
         for stream in backbone.streams:
-            first, layers = backbone.first_layer(stream), range(len(backbone.layers(stream)))
-            # A range is searched without being walked through, however deep it is said to be.
+            first, layers = backbone.layers_before(stream), range(len(backbone.layers(stream)))
             wanted = config.layers or [first + layer for layer in layers if first + layer < config.depth]
             prompted = [layer - first for layer in wanted if layer - first in layers]
             if not prompted:
                 continue
-            self._rows[stream] = {layer: row for row, layer in enumerate(prompted)}
+            self.injections[stream] = Injection(prompted, one_set_per_case(cases))
             shape = (len(prompted), config.length, backbone.width[stream])
             self.tokens[stream] = nn.ParameterDict(
                 {case: nn.Parameter(_initial(shape, index, config)) for index, case in enumerate(cases)}
             )
-        deepest = max(backbone.first_layer(s) + len(backbone.layers(s)) for s in backbone.streams)
+        deepest = max(backbone.layers_before(s) + len(backbone.layers(s)) for s in backbone.streams)
         if max(config.layers, default=0) >= deepest:
             raise UsageError(f"prompt layers {list(config.layers)}: {backbone.family} has {deepest} layers")
 
-    def first_changed(self, stream: str) -> int | None:
-        """See :meth:`Method.first_changed`: the first prompted one."""
-        return min(self._rows.get(stream, {}), default=None)
-
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """See :meth:`Method.prompts`: the case's rows, or those of all cases side by side."""
-        del sequence
-        row = self._rows.get(stream, {}).get(layer)
-        if row is None:
-            return None
-        sets = [self.tokens[stream][case][row] for case in cases]
+    def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
+        """See :meth:`Method.prompts`: the rows of the cases, side by side."""
+        index = self.injections[stream].layers.index(layer)
+        chosen = [self.tokens[stream][case][index] for case in sets]
         if self.config.level == INPUT:
-            return Prompts(tokens_PD=torch.cat(sets))
+            return Prompts(tokens_PD=torch.cat(chosen))
         half = self.config.length // 2
         return Prompts(
-            keys_PD=torch.cat([rows_PD[:half] for rows_PD in sets]),
-            values_PD=torch.cat([rows_PD[half:] for rows_PD in sets]),
+            keys_PD=torch.cat([rows_PD[:half] for rows_PD in chosen]),
+            values_PD=torch.cat([rows_PD[half:] for rows_PD in chosen]),
         )
-
-    def prompts_key(self, stream: str, cases: Sequence[str]) -> Hashable:
-        """See :meth:`Method.prompts_key`: a stream below no prompted layer has none."""
-        return tuple(cases) if stream in self._rows else ()
 
 
 def _initial(shape: tuple[int, int, int], row: int, config: MmpConfig) -> torch.Tensor:
-    """First values [layers, P, D]: the reference fills row 0, 1 or 2 (by case) of zeros with ones.
+    """Initial values [layers, P, D]. The reference sets row 0, 1 or 2 (by case) to ones, and all others to zeros.
 
-    At the attention level it fills the same row again in the half that becomes values.
+    At the attention level it also sets the same row of the half that becomes values.
     """
     if config.init == "normal":
         return torch.randn(shape) * 0.02

@@ -1,34 +1,34 @@
-"""PTM: Prompt the Missing (Park, CVPRW 2025), on a backbone with a stream per modality and layers where they meet.
+"""PTM: Prompt the Missing (Park, CVPRW 2025), for backbones with a stream per modality and layers that fuse them.
 
-For each case and modality one set of P tokens [P, D]; nothing else trains, unless the head is asked to.
+For each case and modality there is one set of P tokens [P, D]; nothing else trains, except the head if asked for.
 
-*Input level*: the tokens of a modality go in front of its embedded tokens, before its encoder, and stay.
+*Input level*: the tokens of a modality are put in front of its embedded tokens, before its encoder, and stay there.
 
-*Attention level*: the same tokens are extra keys and values where the streams meet. They pass through the layer's own
-norm and projections first, as the released code puts them in front of what its cross-attentions take keys and values
-from; MMP's raw keys and values are another thing. With a fusion block, audio queries see [image's prompts; image] and
-the reverse; without one, the joint layers see the tokens of both modalities.
+*Attention level*: the same tokens are extra keys and values where the modalities are fused. Unlike MMP's, they pass
+through the layer's own norm and projections first: the released code prepends them to the sequence from which its
+cross-attentions take keys and values. With a fusion block, audio queries attend to [image prompts; image] and vice
+versa; without one, the joint layers attend to the prompts of both modalities.
 
-Prompts are left out of the pooling. Under concat prompting the cases' tokens stand side by side on the token axis.
+Prompts are left out of the pooling. Under concat prompting the tokens of all cases stand side by side.
 
 The released code can be neither built nor trained (its prompts never receive a gradient), so this follows the paper and
-the release's documentation: the fine-tuned backbone AND its head stay frozen. Since each case has prompts of its own
-and shares nothing that trains, training the cases in turn is what the paper does in one training per case.
+the release's documentation: the fine-tuned backbone AND its head stay frozen. Each case has prompts of its own and the
+cases share no trained weight, so training them in turn equals the paper's one training per case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
-from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.methods.base import Injection, Method, MethodConfig, one_set_per_case
 from mmrobust.models.sequence import TokenSequence
 
 INPUT, ATTENTION, BOTH = LEVELS = ("input", "attention", "both")
@@ -44,11 +44,11 @@ class PtmConfig(MethodConfig):
     """
 
     level: str = ATTENTION
-    """Where the tokens enter; the released code's is the attention level."""
+    """Where the tokens are added: ``input``, ``attention`` (as in the released code) or ``both``."""
     length: int = 16
     """P: tokens per case and modality."""
     train_head: bool = False
-    """Whether the head trains too; else it is the fine-tuned backbone's, frozen."""
+    """Train the head as well; otherwise it is the fine-tuned checkpoint's head, frozen."""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -58,28 +58,50 @@ class PtmConfig(MethodConfig):
 
 
 class PromptTheMissing(Method):
-    """``ptm``: tokens per (modality, case), the same at every place where they enter."""
+    """``ptm``: one set of tokens per (modality, case), used wherever that modality's tokens are added."""
 
     name = "ptm"
     config_class = PtmConfig
-    has_prompts = True
-    keeps_head = True
+    reuses_head = True
     default_scenario = "noisy-both"
+    # The released recipe, except for the loss.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "epochs": 5,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "optimizer": "adam",
+        "weight_decay": 5e-7,
+        "betas": (0.9, 0.999),
+        "warmup": 0.0,
+        "schedule": "constant",  # the release creates a scheduler but never steps it
+        # The loss that the head was fine-tuned with. In the paper that is BCE throughout, but training a frozen softmax
+        # head with BCE pulls its scores towards sigmoids, which lowers the loss and the accuracy together.
+        "loss": "head",
+        "label_smoothing": 0.1,
+        "batching": "case-wise",
+        "share": 0.3,  # the release uses 30 % of each batch and discards the rest
+        "clip": 0.0,
+    }
 
     def __init__(self, config: PtmConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
         if not set(backbone.modalities) <= set(backbone.streams):
             raise UsageError(
-                f"method ptm wants a stream for each modality, as CAV-MAE has; {backbone.family} has "
-                f"{', '.join(backbone.streams)} only"
+                f"method ptm needs a stream for each modality, as CAV-MAE has; {backbone.family} has only "
+                f"{', '.join(backbone.streams)}"
             )
-        if config.level != INPUT and not backbone.meetings:
+        if config.level != INPUT and not backbone.fusion_points:
             raise UsageError(
-                f"method ptm at the {config.level} level wants streams that meet, as CAV-MAE's do; those of "
-                f"{backbone.family} do not: take --prompt-level input"
+                f"method ptm at the {config.level} level needs layers that fuse the modalities, as CAV-MAE has; "
+                f"{backbone.family} has none: use --prompt-level input"
             )
-        self.trains_head = config.train_head
-        self._meetings = {} if config.level == INPUT else dict(backbone.meetings)
+        self.trains_head, sets = config.train_head, one_set_per_case(cases)
+        if config.level != ATTENTION:
+            self.injections |= {modality: Injection([0], sets) for modality in backbone.modalities}
+        self._attended = {} if config.level == INPUT else dict(backbone.fusion_points)
+        for stream in self._attended:  # a fusion block is no stream: it counts as one layer
+            layers = range(len(backbone.layers(stream)) if stream in backbone.streams else 1)
+            self.injections[stream] = Injection(layers, sets)
         self.tokens: Any = nn.ModuleDict(  # modality → case → parameter [P, D]
             {
                 modality: nn.ParameterDict(
@@ -92,28 +114,9 @@ class PromptTheMissing(Method):
             }
         )
 
-    def first_changed(self, stream: str) -> int | None:
-        """See :meth:`Method.first_changed`: at the attention level nothing changes before the streams meet."""
-        entered = stream in self._meetings or (stream in self.tokens and self.config.level != ATTENTION)
-        return 0 if entered else None
-
-    def prompts(self, stream: str, layer: int, cases: Sequence[str], sequence: TokenSequence) -> Prompts | None:
-        """See :meth:`Method.prompts`."""
-        del sequence
-        if stream in self._meetings:
-            return Prompts(context_PD=torch.cat([self._of(modality, cases) for modality in self._meetings[stream]]))
-        if layer == 0 and self._enters(stream):
-            return Prompts(tokens_PD=self._of(stream, cases))
-        return None
-
-    def prompts_key(self, stream: str, cases: Sequence[str]) -> Hashable:
-        """See :meth:`Method.prompts_key`: at the attention level nothing is added before the streams meet."""
-        return tuple(cases) if stream in self._meetings or self._enters(stream) else ()
-
-    def _enters(self, stream: str) -> bool:
-        """Whether the tokens enter at the stream's input."""
-        return stream in self.tokens and self.config.level != ATTENTION
-
-    def _of(self, modality: str, cases: Sequence[str]) -> Tensor:
-        """The modality's tokens of the ``cases`` side by side [len(cases) · P, D]."""
-        return torch.cat([self.tokens[modality][case] for case in cases])
+    def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
+        """See :meth:`Method.prompts`: context where modalities are fused, tokens in front of a modality's stream."""
+        tokens_PD = torch.cat(
+            [self.tokens[modality][case] for modality in self._attended.get(stream, (stream,)) for case in sets]
+        )
+        return Prompts(context_PD=tokens_PD) if stream in self._attended else Prompts(tokens_PD=tokens_PD)

@@ -1,1 +1,1 @@
-"""Predictions of a classifier: everything that several of them have in common is computed once."""
+"""Predictions of a classifier, which share all computations that they have in common."""

@@ -1,4 +1,4 @@
-"""A classifier as an evaluation asks for it: what it takes, which promptings it tells apart, and its predictions."""
+"""The interface of a classifier to an evaluation: its inputs, its promptings and its predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmrobust.scoring.truth import Key, Plan, PredictedRows
 
 @dataclass(frozen=True)
 class ClassifierModel:
-    """Implements :class:`mmrobust.evaluation.model.Model`, as far as that needs no checkpoint."""
+    """The part of :class:`mmrobust.evaluation.model.Model` that needs no checkpoint."""
 
     classifier: Classifier
 
@@ -35,7 +35,7 @@ class ClassifierModel:
 
     @property
     def classes_named(self) -> bool:
-        """Whether :attr:`classes` are names, and not numbers for want of names."""
+        """Whether the names of the classes are known; otherwise they are numbered."""
         return self.classifier.classes_named
 
     @property
@@ -45,7 +45,7 @@ class ClassifierModel:
 
     @property
     def dtype(self) -> str:
-        """The type of its matrix work."""
+        """The type in which matrix products run."""
         return self.classifier.dtype
 
     @property
@@ -55,14 +55,14 @@ class ClassifierModel:
 
     @property
     def promptings(self) -> tuple[str, ...]:
-        """The promptings that it tells apart."""
+        """The promptings under which its logits can differ."""
         return PROMPTINGS if self.classifier.depends_on_prompting else (SITUATION,)
 
     def check(self, keys: Iterable[Key]) -> None:
-        """Raise where it cannot predict under one of these (case, prompting).
+        """Raise if it cannot predict under one of these (case, prompting).
 
         Raises:
-            UsageError: a case that nothing was trained for, under situation prompting.
+            UsageError: a case that it was not trained for, under situation prompting.
         """
         for case, prompting in keys:
             self.classifier.told(case, prompting)
@@ -82,13 +82,13 @@ class ClassifierModel:
         Args:
             samples: the samples.
             plan: which of them to predict, in which cases.
-            noise: what becomes of degraded inputs.
-            batch_size: samples per forward pass; changes no result.
-            workers: processes that decode.
+            noise: the degradation of inputs.
+            batch_size: samples per forward pass; does not affect results.
+            workers: processes that decode samples.
             progress: counts predictions.
 
         Raises:
-            DataError: a sample that cannot be read, named.
+            DataError: a sample cannot be read; the message names it.
         """
         classifier = self.classifier
         encoded = EncodedSplit(
@@ -98,7 +98,7 @@ class ClassifierModel:
             classifier.fill,
             noise,
             workers=workers,
-            memory=MemoryBudget(0),  # every sample is read once: nothing need stay in memory
+            memory=MemoryBudget(0),  # every sample is read once, so none is kept in memory
         )
         try:
             with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
@@ -108,5 +108,5 @@ class ClassifierModel:
 
 
 def as_model(model: Classifier | ClassifierModel) -> ClassifierModel:
-    """What answers for ``model`` in an evaluation: a checkpoint does so itself."""
+    """``model`` with the interface to an evaluation; a checkpoint has it already."""
     return ClassifierModel(model) if isinstance(model, Classifier) else model

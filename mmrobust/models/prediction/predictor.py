@@ -1,4 +1,4 @@
-"""Running a classifier over samples: the predictions that are wanted of them go in, logits in input order come out."""
+"""Prediction of logits for the samples of a split, in several cases and promptings at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.data.selection import STRETCH_SAMPLES
 from mmrobust.models.backbone import PromptSource
 from mmrobust.models.classifier import Classifier
-from mmrobust.models.prediction.shared_batch import Batch, Rows
-from mmrobust.models.prediction.sharing import Alone, Parts, parts_of
+from mmrobust.models.prediction.sharing import EncodingKey, ForwardPass, Rows, SharedBatch, forward_pass
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
 from mmrobust.runtime.progress import Advance
@@ -24,18 +23,16 @@ from mmrobust.runtime.threads import in_background
 from mmrobust.scoring.truth import Key, PredictedRows
 
 STRETCH_BYTES = 32 * 2**20
-"""How large they may be, encoded; of larger samples a stretch has fewer, but two batches."""
+"""Largest size of a stretch of encoded samples; it has at least two batches, however large they are."""
 
 
 class Predictor:
-    """Predicts with one classifier on one split; what several predictions have in common is computed once.
-
-    See :mod:`mmrobust.models.prediction.sharing`. The classifier must be in evaluation mode, and stay as it is.
+    """Predicts with one classifier on one split, sharing computations (:mod:`mmrobust.models.prediction.sharing`).
 
     Args:
-        classifier: the classifier.
+        classifier: in evaluation mode; it must not change.
         encoded: the samples.
-        batch_size: samples per forward pass. Where they do not fit into memory, fewer are taken from then on.
+        batch_size: samples per forward pass; reduced when they do not fit into memory.
     """
 
     def __init__(
@@ -44,31 +41,31 @@ class Predictor:
         self.classifier, self.encoded = classifier, encoded
         self.batch_size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
         self.device = next(classifier.parameters()).device
-        self._parts: dict[Key, Parts] = {}
+        self._passes: dict[Key, ForwardPass] = {}
         self._sources: dict[tuple[str, ...], PromptSource] = {}
-        self._fills: dict[Alone, TokenSequence] = {}
+        self._fills: dict[EncodingKey, TokenSequence] = {}
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
-        """All that is planned, a stretch of the split at a time.
+        """All planned predictions, one stretch of the split at a time; memory does not grow with the split.
 
-        A sample is read and decoded once for all its cases. Memory does not grow with the split.
+        A sample is read and decoded once for all its cases.
 
         Args:
             plan: key → positions, ascending.
-            advance: told how many predictions were made.
+            advance: called with the number of predictions made.
 
         Raises:
-            DataError: a sample that cannot be read, named.
+            DataError: a sample cannot be read; the message names it.
             UsageError: not even one sample fits into memory.
         """
         union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
         encoded_bytes = sum(fill.nbytes for fill in self.encoded.fills.values())
         size = max(2 * self.batch_size.now, min(STRETCH_SAMPLES, STRETCH_BYTES // encoded_bytes))
         blocks = np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1)
-        parts = (block[start : start + size] for block in blocks for start in range(0, len(block), size))
+        stretches = (block[start : start + size] for block in blocks for start in range(0, len(block), size))
         steps = (
-            {key: chosen for key, p in plan.items() if len(chosen := p[(p >= part[0]) & (p <= part[-1])])}
-            for part in parts
+            {key: chosen for key, p in plan.items() if len(chosen := p[(p >= stretch[0]) & (p <= stretch[-1])])}
+            for stretch in stretches
         )
         for step in self.encoded.prefetch(steps, _by_case):
             logits = self(step, advance)
@@ -77,7 +74,7 @@ class Predictor:
     def __call__(
         self, wanted: Mapping[Key, Positions], advance: Advance | None = None
     ) -> dict[Key, npt.NDArray[np.float32]]:
-        """Logits [n, classes] under each key, of the samples at its positions [n], in their order."""
+        """Logits [n, classes] under each key for the samples at its positions [n], in that order."""
         modalities = self.encoded.request(_by_case(wanted))
         modalities = {position: modalities[position] for position in sorted(modalities)}
         positions = np.asarray(list(modalities), dtype=np.int64)
@@ -104,19 +101,19 @@ class Predictor:
         done: list[tuple[Key, npt.NDArray[np.int64], Tensor]],
         advance: Advance | None,
     ) -> npt.NDArray[np.int64]:
-        """Run batches until all are done, or one does not fit into memory. Gives the rows that are done."""
+        """Run batches until all are done or one does not fit into memory. Returns the rows that are done."""
         finished = [np.empty(0, np.int64)]
 
-        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], SharedBatch]]:
             for rows in batches:
                 chosen = {key: place[rows] >= 0 for key, place in places.items()}
                 yield rows, self._batch(positions[rows], {key: some for key, some in chosen.items() if some.any()})
 
         try:
-            # What a GPU computes next is put together and copied to it while it computes.
+            # On a GPU, the next batch is prepared and copied while the current one is computed.
             with in_background(prepared(), self.device.type != "cpu") as following:
                 for rows, batch in following:
-                    logits = batch.logits(self.classifier, self._parts, self.source, self._fill)
+                    logits = batch.logits(self.classifier, self._passes, self.source, self._fill)
                     for key, values in logits.items():
                         place = places[key][rows]
                         done.append((key, place[place >= 0], values))
@@ -129,43 +126,45 @@ class Predictor:
             too_many = True
         else:
             too_many = False
-        if too_many:  # out of the handler, which holds the failed batch's tensors
+        if too_many:  # outside the handler, which keeps the failed batch's tensors alive
             self.batch_size.halve(self.device)
         return np.concatenate(finished)
 
-    def _batch(self, positions: Positions, wanted: Mapping[Key, Rows]) -> Batch:
-        """The samples at ``positions`` with the inputs that the keys want of some of them."""
-        rows: dict[Alone, Rows] = {}
-        cases: dict[Alone, Case] = {}
+    def _batch(self, positions: Positions, wanted: Mapping[Key, Rows]) -> SharedBatch:
+        """The samples at ``positions``, with the inputs that their predictions under the keys need."""
+        rows: dict[EncodingKey, Rows] = {}
+        cases: dict[EncodingKey, Case] = {}
         for key, chosen in wanted.items():
-            parts = self.parts(key)
-            for alone in parts.alone.values():
-                if not alone.is_fill:
-                    rows[alone] = rows.get(alone, np.zeros(len(positions), dtype=bool)) | chosen
-                    cases[alone] = parts.case
+            steps = self.forward_pass(key)
+            for encoding in steps.encodings.values():
+                if not encoding.is_fill:
+                    rows[encoding] = rows.get(encoding, np.zeros(len(positions), dtype=bool)) | chosen
+                    cases[encoding] = steps.case
         inputs = {
-            alone: (some, self._collated(alone.modality, positions[some], cases[alone])) for alone, some in rows.items()
+            encoding: (some, self._collated(encoding.modality, positions[some], cases[encoding]))
+            for encoding, some in rows.items()
         }
-        return Batch(wanted, inputs)
+        return SharedBatch(wanted, inputs)
 
-    def parts(self, key: Key) -> Parts:
-        """What the predictions under ``key`` are made of."""
-        if key not in self._parts:
-            self._parts[key] = parts_of(self.classifier, key)
-        return self._parts[key]
+    def forward_pass(self, key: Key) -> ForwardPass:
+        """The steps of the predictions under ``key``."""
+        if key not in self._passes:
+            self._passes[key] = forward_pass(self.classifier, key)
+        return self._passes[key]
 
     def source(self, told: tuple[str, ...]) -> PromptSource:
-        """What the method adds where the model is told these cases: what it makes once for all layers, once for all."""
+        """What the method adds when the model is told these cases; what its layers share is computed once."""
         if told not in self._sources:
             self._sources[told] = self.classifier.method.source(told)
         return self._sources[told]
 
-    def _fill(self, alone: Alone, told: tuple[str, ...]) -> TokenSequence:
-        """What the fill of a missing modality becomes [1, L, D]: once for all samples."""
-        if alone not in self._fills:
-            inputs = self._on_device(alone.modality, [self.encoded.fills[alone.modality]])
-            self._fills[alone] = self.classifier.backbone.alone(alone.modality, inputs, self.source(told))
-        return self._fills[alone]
+    def _fill(self, encoding: EncodingKey, told: tuple[str, ...]) -> TokenSequence:
+        """The encoded fill of a missing modality [1, L, D], computed once for all samples."""
+        if encoding not in self._fills:
+            modality = encoding.modality
+            inputs = self._on_device(modality, [self.encoded.fills[modality]])
+            self._fills[encoding] = self.classifier.backbone.encode_modality(modality, inputs, self.source(told))
+        return self._fills[encoding]
 
     def _collated(self, modality: str, positions: Positions, case: Case) -> dict[str, Tensor]:
         return self._on_device(modality, self.encoded.inputs(positions.tolist(), modality, case))
@@ -182,7 +181,7 @@ def _by_case(step: Mapping[Key, Positions]) -> Iterator[tuple[str, Positions]]:
 
 
 def _places(union: Positions, positions: Positions) -> npt.NDArray[np.int64]:
-    """Where in ``positions`` each of ``union`` stands; −1 where it does not."""
+    """Index in ``positions`` of each position of ``union``; −1 if it is not there."""
     places = np.full(len(union), -1, dtype=np.int64)
     places[np.searchsorted(union, positions)] = np.arange(len(positions))
     return places

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import missing_cases
 from mmrobust.errors import UsageError
-from mmrobust.models.backbones.cavmae import ALONE, JOINT, CavMaeBackbone, CavMaeSettings
+from mmrobust.models.backbones.cavmae import JOINT, UNIMODAL, CavMaeBackbone, CavMaeSettings
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel, sincos_positions
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads.linear import LinearHead
@@ -92,8 +92,8 @@ def test_the_features_of_one_modality_alone_are_the_references(
 ) -> None:
     backbone = classifier_of(recorded, "single").backbone
     streams = backbone(inputs_of(recorded), missing=(missing,))
-    assert set(streams) == {modality, ALONE[modality]}
-    features = getattr(backbone.model, f"norm_{letter}")(streams[ALONE[modality]].tokens_BLD)
+    assert set(streams) == {modality, UNIMODAL[modality]}
+    features = getattr(backbone.model, f"norm_{letter}")(streams[UNIMODAL[modality]].tokens_BLD)
     torch.testing.assert_close(features, recorded.io[f"out.feat_{letter}"], **close)
 
 

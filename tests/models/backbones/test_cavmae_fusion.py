@@ -71,10 +71,12 @@ def test_a_fusion_block_is_saved_and_loaded(tiny: Callable[[str], Backbone], tmp
     backbone.save(tmp_path / "it")
     loaded = load_backbone(str(tmp_path / "it"), ("audio", "image"))
     assert loaded.fingerprint() == backbone.fingerprint() != tiny("tiny-cavmae").fingerprint()
-    assert dict(loaded.meetings) == {"fusion-audio": ("image",), "fusion-image": ("audio",)}
-    assert dict(tiny("tiny-cavmae").meetings) == {"joint": ("audio", "image")}
+    assert dict(loaded.fusion_points) == {"fusion-audio": ("image",), "fusion-image": ("audio",)}
+    assert dict(tiny("tiny-cavmae").fusion_points) == {"joint": ("audio", "image")}
 
 
 def test_it_has_no_way_with_one_stream(tiny: Callable[[str], Backbone]) -> None:
-    with pytest.raises(UsageError, match="missing path single: this CAV-MAE has a fusion block, which needs both"):
+    with pytest.raises(
+        UsageError, match="missing_path single: this CAV-MAE has a fusion block, which needs both streams"
+    ):
         tiny("tiny-cavmae-fusion").configure({"missing_path": "single"})

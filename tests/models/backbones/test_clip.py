@@ -70,7 +70,7 @@ def test_features_are_those_of_the_library(seed: int, lengths: list[int], eos: i
     backbone, batch = random_clip(seed, eos, act), inputs(seed, lengths, pad)
     model = backbone.model
     with torch.inference_mode():
-        parts = backbone.pooling().parts(backbone(batch))
+        parts = backbone.pooling().by_modality(backbone(batch))
         image = model.get_image_features(batch["pixel_values"]).pooler_output
         text = model.get_text_features(batch["input_ids"], attention_mask=batch["attention_mask"]).pooler_output
         pooled = backbone.pooling().pooled(backbone(batch))
@@ -135,7 +135,7 @@ def test_a_tower_that_nothing_looks_at_is_not_run() -> None:
 
 def test_families_whose_streams_meet_run_everything(digits: Dataset) -> None:
     backbone = make_tiny("tiny-vilt", ("image", "text"), digits.split("train"), 0)
-    assert backbone.needed(["image"]) == backbone.modalities
+    assert backbone.modalities_to_run(["image"]) == backbone.modalities
 
 
 def test_tiny_image_and_text_is_still_vilt(digits: Dataset) -> None:
@@ -189,6 +189,6 @@ def test_a_folder_laid_out_as_openai_published_it(tmp_path: Path) -> None:
     assert texts[2].tolist() == [start, *[seven] * 8, end]
     batch = processor.collate([{"text": text, "image": processor.fill("image", "ones")} for text in texts])
     with torch.inference_mode():
-        ours = backbone.pooling().parts(backbone(batch))["text"]
+        ours = backbone.pooling().by_modality(backbone(batch))["text"]
         theirs = backbone.model.get_text_features(batch["input_ids"], attention_mask=batch["attention_mask"])
     torch.testing.assert_close(ours, theirs.pooler_output, atol=1e-5, rtol=1e-5)

@@ -76,7 +76,7 @@ def agree(seed: int, layers: int, heads: int, lengths: list[int], sizes: list[tu
     seen = inputs["attention_mask"].bool()
     text = ours.model.layernorm(streams[JOINT].segment("text"))
     torch.testing.assert_close(text[seen], expected.last_hidden_state[:, : seen.shape[1]][seen], **close)
-    cls = ours.pooling().parts(streams)["image"]
+    cls = ours.pooling().by_modality(streams)["image"]
     torch.testing.assert_close(cls, expected.last_hidden_state[:, seen.shape[1]], **close)
 
 
@@ -129,5 +129,5 @@ def test_texts_are_cut_at_the_length_that_was_asked_for(tiny: Any, length: int, 
 
 
 def test_a_length_without_room_for_the_marks_is_refused() -> None:
-    with pytest.raises(UsageError, match="--max-text-length 1: must be 2 or more"):
+    with pytest.raises(UsageError, match="max_text_length 1 must be 2 or more"):
         ViltSettings(max_text_length=1)

@@ -17,7 +17,7 @@ from mmrobust.models.heads.base import HeadSizes
 from mmrobust.models.heads.prototype import PrototypeConfig, PrototypeHead, supervised_contrast, with_margin
 
 CASES = missing_cases(("image", "text"))
-SIZES = HeadSizes(pooled=6, parts={"image": 4, "text": 6}, normed=False)
+SIZES = HeadSizes(pooled=6, by_modality={"image": 4, "text": 6}, normed=False)
 
 
 def head(**settings: Any) -> PrototypeHead:
@@ -27,7 +27,7 @@ def head(**settings: Any) -> PrototypeHead:
 
 def features(count: int = 5) -> Features:
     draws = torch.Generator().manual_seed(1)
-    return Features(None, {m: torch.randn(count, size, generator=draws) for m, size in SIZES.parts.items()})
+    return Features(None, {m: torch.randn(count, size, generator=draws) for m, size in SIZES.by_modality.items()})
 
 
 TARGETS = torch.eye(3)[[0, 1, 2, 0, 1]]
@@ -35,7 +35,7 @@ TARGETS = torch.eye(3)[[0, 1, 2, 0, 1]]
 
 def test_a_class_scores_by_the_best_of_its_prototypes() -> None:
     several, seen = head(per_class=3, scale=2.0), features()
-    h = torch.nn.functional.normalize(torch.cat([seen.parts_BD["image"], seen.parts_BD["text"]], -1), dim=-1)
+    h = torch.nn.functional.normalize(torch.cat([seen.by_modality["image"], seen.by_modality["text"]], -1), dim=-1)
     sets = torch.cat([several.prototypes["complete"][m] for m in ("image", "text")], -1)
     for k in range(3):
         cosines = [torch.cosine_similarity(h, w[None]) for w in sets[k]]
@@ -45,14 +45,14 @@ def test_a_class_scores_by_the_best_of_its_prototypes() -> None:
 
 def test_what_is_missing_has_no_say() -> None:
     one, seen = head(), features()
-    changed = Features(None, {**seen.parts_BD, "text": torch.zeros(5, 6)})
+    changed = Features(None, {**seen.by_modality, "text": torch.zeros(5, 6)})
     assert torch.equal(one(seen, ("missing-text",)), one(changed, ("missing-text",)))
 
 
 def test_several_prototypes_begin_around_the_class_mean() -> None:
     several = head(per_class=2)
     draws = torch.Generator().manual_seed(2)
-    parts = {m: torch.randn(60, size, generator=draws) for m, size in SIZES.parts.items()}
+    parts = {m: torch.randn(60, size, generator=draws) for m, size in SIZES.by_modality.items()}
     labels = torch.eye(3).repeat(20, 1)
     several.start_from({case.name: (parts, labels) for case in CASES})
     for m, begun in several.prototypes["complete"].items():
@@ -107,7 +107,7 @@ def test_samples_that_share_one_of_several_labels_attract() -> None:
 
 @pytest.mark.parametrize("rows", [[0], [0, 1]])
 def test_a_batch_without_pairs_adds_nothing(rows: list[int]) -> None:
-    h = torch.nn.functional.normalize(features().parts_BD["image"][rows], dim=-1).requires_grad_()
+    h = torch.nn.functional.normalize(features().by_modality["image"][rows], dim=-1).requires_grad_()
     own = supervised_contrast(h, TARGETS[rows], 0.1)
     own.backward()
     assert own == 0 and h.grad is not None and h.grad.isfinite().all()
@@ -124,8 +124,8 @@ def test_the_heads_own_term_is_weighted() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"margin": -0.1}, "margin -0.1 must lie between 0 and"),
-        ({"margin": 2.0}, "margin 2.0 must lie between"),
+        ({"margin": -0.1}, "margin -0.1 must be at least 0 and"),
+        ({"margin": 2.0}, "margin 2.0 must be at least 0"),
         ({"contrastive": -1.0}, "contrastive -1.0 must not be negative"),
         ({"temperature": 0.0}, "temperature 0.0 must be positive"),
         ({"per_class": 0}, "per_class 0 must be positive"),

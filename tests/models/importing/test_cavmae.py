@@ -61,5 +61,5 @@ def test_positions_that_make_no_square_are_refused(recorded: Any) -> None:
 
 
 def test_the_number_of_heads_is_asked_for(recorded: Any) -> None:
-    with pytest.raises(CheckpointError, match="name num_heads"):
+    with pytest.raises(CheckpointError, match="set num_heads"):
         from_cavmae(recorded.weights, {})

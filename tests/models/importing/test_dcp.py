@@ -77,7 +77,7 @@ def test_a_foreign_weight_is_named(weights: dict[str, torch.Tensor]) -> None:
 
 
 def test_a_head_must_be_chosen_where_there_are_several(weights: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(CheckpointError, match="heads for mmimdb, food101, hatememes in it; choose one"):
+    with pytest.raises(CheckpointError, match="heads for mmimdb, food101, hatememes; choose one"):
         from_dcp(weights, SETTINGS)
     with pytest.raises(UsageError, match="unknown --head-from 'mmimdbs': did you mean 'mmimdb'"):
         from_dcp(weights, SETTINGS, "mmimdbs")

@@ -83,7 +83,7 @@ def test_cav_mae_gives_the_recorded_logits_in_every_mode(
     out = tmp_path / "checkpoint"
     code, _, err = cli("import", "cav-mae", *written("cavmae", layout, tmp_path), "--out", out)
     assert code == 0, err
-    assert "dataset_mean and dataset_std unknown" in err and "fusion block behind" in err
+    assert "dataset_mean and dataset_std unknown" in err and "fusion block out" in err
     classifier, io = mmrobust.load(out), golden("cavmae").io
     inputs = {"audio_values": io["in.audio"], "pixel_values": io["in.image"]}
     for mode, (path, case) in MODES.items():
@@ -116,7 +116,7 @@ def test_cav_maes_args_json_sets_the_filter_bank_and_the_task(
     for change, said in [
         ({"metrics": "f1"}, "metrics = 'f1' is none of acc, mAP"),
         ({"dataset_std": 0}, "dataset_std = 0.0 must be above 0"),
-        ({"dataset_mean": "low"}, "dataset_mean = 'low' is no number"),
+        ({"dataset_mean": "low"}, "dataset_mean = 'low' is not a number"),
         ({"mel_bins": 48}, "mel_bins 48 in patches of 16 do not divide the 32 positions"),
     ]:
         (tmp_path / "args.json").write_text(json.dumps(args | change))
@@ -293,7 +293,9 @@ def test_dcp_without_its_dynamic_prompts_is_imported_with_a_remark(
     file = save(lightning(state, {"config": recorded.config}), tmp_path / "last.ckpt")
     code, _, err = cli("import", "dcp", file, "--head-from", "hatememes", "--out", tmp_path / "out")
     assert code == 0
-    assert "last.ckpt: holds no dynamic prompts for image/complete" in err and "expect figures near, not equal" in err
+    assert (
+        "last.ckpt: holds no dynamic prompts for image/complete" in err and "expect figures close but not equal" in err
+    )
     assert "holds no dynamic prompts" in (tmp_path / "out" / "README.md").read_text()
     code, _, err = cli("import", "dcp", file, "--head-from", "hatememes", "--out", tmp_path / "quiet", "--quiet")
     assert (code, err) == (0, "")
@@ -330,20 +332,20 @@ def test_files_that_are_not_what_they_should_be(
         for name in ("constants.pkl", "version", "data.pkl"):
             archive.writestr(f"script/{name}", b"3")
     for file, saying in [
-        (cut, "is no file that PyTorch wrote, or is cut off"),
-        (tmp_path / "cut-legacy.pth", "is no file that PyTorch wrote, or is cut off"),
-        (text, "is no file that PyTorch wrote, or is cut off"),
-        (tmp_path / "empty.pth", "is no file that PyTorch wrote, or is cut off"),
-        (tmp_path / "cut.safetensors", "cannot be read as safetensors"),
+        (cut, "was not written by PyTorch or is truncated"),
+        (tmp_path / "cut-legacy.pth", "was not written by PyTorch or is truncated"),
+        (text, "was not written by PyTorch or is truncated"),
+        (tmp_path / "empty.pth", "was not written by PyTorch or is truncated"),
+        (tmp_path / "cut.safetensors", "cannot be read"),
         (tmp_path / "none.ckpt", "no such file"),
         (tmp_path, "is a folder; name the checkpoint file in it"),
-        (script, "is no file that PyTorch wrote, or is cut off"),
+        (script, "was not written by PyTorch or is truncated"),
         (save([1, 2], tmp_path / "list.pth"), "holds no weights"),
         (save({"epoch": 3}, tmp_path / "epoch.pth"), "holds no weights"),
-        (save({**weights, "note": "x"}, tmp_path / "note.pth"), "entry 'note' of its state dict is no tensor"),
+        (save({**weights, "note": "x"}, tmp_path / "note.pth"), "entry 'note' of its state dict is not a tensor"),
         (
             save({**weights, "pooler.dense.bias": torch.full((64,), torch.nan)}, tmp_path / "nan.pth"),
-            "weight pooler.dense.bias holds values that are not finite",
+            "weight pooler.dense.bias holds NaN or infinite numbers",
         ),
         (
             save({**weights, "huge": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "huge.pth"),
@@ -408,7 +410,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(
     ("name", "change", "said"),
     [
         ("mmp_input", {"complete_prompt": None}, "weight complete_prompt is missing"),
-        ("mmp_input", {"module.complete_prompt": torch.zeros(1)}, "weight complete_prompt is there twice, with and"),
+        ("mmp_input", {"module.complete_prompt": torch.zeros(1)}, "weight complete_prompt occurs twice, with and"),
         ("mmp_input", {"itm_score.fc.weight": torch.zeros(2, 64)}, "weight itm_score.fc.weight is not known"),
         ("mmp_input", {"pooler.dense.bias": torch.zeros(3)}, "what becomes pooler.dense.bias is of shape [3]"),
         ("mmp_input", {"mmimdb_classifier.3.bias": torch.zeros(4)}, "what becomes head.layers.3.weight is of shape"),
@@ -461,17 +463,17 @@ def test_arguments_that_do_not_fit(
     for arguments, said in [
         (("mpm", ckpt, *out), "unknown kind of checkpoint 'mpm': did you mean 'mmp'? Known: mmp, dcp, cav-mae"),
         (("dcp", ckpt, *mmimdb, *out), "weight model.image_encoder.conv1.weight is missing"),
-        (("mmp", bare, *mmimdb, *out), "name num_heads in a --config FILE.json"),
-        (("mmp", bare, "--config", tmp_path / "heads.json", *mmimdb, *out), "name prompt_type"),
-        (("mmp", bare, "--config", tmp_path / "layers.json", *mmimdb, *out), "prompt_layers 3 is no list of layers"),
+        (("mmp", bare, *mmimdb, *out), "set num_heads in a --config FILE.json"),
+        (("mmp", bare, "--config", tmp_path / "heads.json", *mmimdb, *out), "set prompt_type"),
+        (("mmp", bare, "--config", tmp_path / "layers.json", *mmimdb, *out), "prompt_layers 3 is not a list of layers"),
         (("dcp", plain, *mmimdb, *out), "head_dim 64 does not divide the width 48"),
-        (("cav-mae", sound, *out), "name num_heads in a --config FILE.json"),
+        (("cav-mae", sound, *out), "set num_heads in a --config FILE.json"),
         (
             ("cav-mae", sound, "--config", settings, *mmimdb, *out),
             "--head-from mmimdb: a checkpoint of cav-mae holds one",
         ),
         (("cav-mae", sound, "--config", settings, "--processor", "x", *out), "--processor x: a CAV-MAE needs no"),
-        (("mmp", ckpt, *out), "there are heads for mmimdb, food101, hatememes in it; choose one with --head-from"),
+        (("mmp", ckpt, *out), "has heads for mmimdb, food101, hatememes; choose one with --head-from"),
         (("mmp", ckpt, "--head-from", "imdb", *out), "unknown --head-from 'imdb': did you mean 'mmimdb'"),
         (("dcp", three, "--config", config, "--head-from", "hatememes", *out), "is of shape"),
         (
@@ -492,7 +494,7 @@ def test_a_head_that_is_not_there_is_refused(
     recorded = golden("mmp_input")
     one = {n: t for n, t in recorded.weights.items() if not n.startswith(("food101", "hatememes"))}
     file = save(lightning(one, {"config": recorded.config}), tmp_path / "one.ckpt")
-    said = f"{file}: checkpoint of missing_aware_prompts: there is no head for food101 in it, but for mmimdb"
+    said = f"{file}: checkpoint of missing_aware_prompts: has no head for food101, only for mmimdb"
     refused(cli, said, "mmp", file, "--head-from", "food101", "--out", tmp_path / "out")
     assert cli("import", "mmp", file, "--out", tmp_path / "out").code == 0
 
@@ -515,6 +517,6 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmrobust.models.importing.checkpoint.write_import_card", full)  # the last of what is written
+    monkeypatch.setattr("mmrobust.models.importing.convert.write_card", full)  # the last of what is written
     file = written("dcp", "lightning", tmp_path)
     refused(cli, "No space left on device", "dcp", *file, "--head-from", "mmimdb", "--out", tmp_path / "out")

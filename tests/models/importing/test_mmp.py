@@ -87,9 +87,9 @@ def test_a_weight_that_is_missing_is_named(recorded: Any, name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"prompt_type": "input"}, "name num_heads in a --config"),
+        ({"prompt_type": "input"}, "set num_heads in a --config"),
         ({"num_heads": 5, "prompt_type": "input"}, "num_heads 5 does not divide the hidden size 64"),
-        ({"num_heads": 4}, "name prompt_type"),
+        ({"num_heads": 4}, "set prompt_type"),
         ({"num_heads": 4, "prompt_type": "both"}, "prompt_type 'both'"),
         ({"num_heads": 4, "prompt_type": "input", "prompt_layers": [0]}, "name 1 layers, the prompts have 3"),
     ],
@@ -100,15 +100,13 @@ def test_a_setting_that_no_tensor_tells_is_asked_for(recorded: Any, settings: di
 
 
 def test_a_head_must_be_chosen_where_there_are_several(recorded: Any) -> None:
-    with pytest.raises(
-        CheckpointError, match="heads for mmimdb, food101, hatememes in it; choose one with --head-from"
-    ):
+    with pytest.raises(CheckpointError, match="heads for mmimdb, food101, hatememes; choose one with --head-from"):
         from_mmp(recorded.weights, recorded.config)
     one = {n: t for n, t in recorded.weights.items() if not n.startswith(("food101", "hatememes"))}
     assert from_mmp(one, recorded.config).classes == 23
-    with pytest.raises(CheckpointError, match="no head for food101 in it, but for mmimdb"):
+    with pytest.raises(CheckpointError, match="no head for food101, only for mmimdb"):
         from_mmp(one, recorded.config, "food101")
-    with pytest.raises(CheckpointError, match="there is no head in it"):
+    with pytest.raises(CheckpointError, match=r"has no head \("):
         from_mmp({n: t for n, t in one.items() if not n.startswith("mmimdb")}, recorded.config)
     with pytest.raises(UsageError, match="did you mean 'mmimdb'"):
         from_mmp(one, recorded.config, "imdb")

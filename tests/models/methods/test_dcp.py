@@ -201,7 +201,7 @@ ON_CLIP: dict[str, dict[str, Any]] = {  # method → its settings
     "mmp": {},
     "msp": {},
     "dcp": {},
-    "ptm": {"level": "input"},  # towers do not meet
+    "ptm": {"level": "input"},  # towers are fused by no layer
     "lora": {},
     "adapter": {},
 }
@@ -278,13 +278,13 @@ def test_settings_out_of_range_are_refused_with_the_way_out() -> None:
 
 def test_a_backbone_without_towers_is_refused(digits: Dataset) -> None:
     vilt = make_tiny("tiny-vilt", ("image", "text"), digits.split("train"), 0)
-    with pytest.raises(UsageError, match=r"method dcp correlates .* vilt has the streams joint"):
+    with pytest.raises(UsageError, match=r"method dcp needs one tower .* vilt has the streams joint"):
         DeepCorrelatedPrompts(DcpConfig(), vilt, ("complete",))
 
 
 def test_only_prompts_are_replaced() -> None:
     sequence = TokenSequence(torch.zeros(2, 5, 4), None, (("text", 5),))
-    with pytest.raises(ValueError, match="cannot take the place"):
+    with pytest.raises(ValueError, match="cannot replace"):
         sequence.with_first(torch.ones(1, 4))
     replaced = sequence.with_prompts(torch.zeros(3, 4)).with_first(torch.ones(2, 4))
     assert replaced.tokens_BLD[:, :, 0].tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]] * 2

@@ -69,7 +69,7 @@ def test_targets_that_the_backbone_does_not_have_are_named(tiny: Any) -> None:
 def test_a_backbone_that_was_adapted_before_is_refused(tiny: Any) -> None:
     backbone = tiny("tiny-vilt")
     Lora(LoraConfig(), backbone, ["complete"])
-    with pytest.raises(UsageError, match="carries LoRA weights already; load it anew"):
+    with pytest.raises(UsageError, match="has LoRA weights already; load it again"):
         Lora(LoraConfig(), backbone, ["complete"])
 
 

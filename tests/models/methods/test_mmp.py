@@ -87,7 +87,7 @@ def test_every_block_gives_what_the_papers_code_gives(golden: Any, level: str) -
 
         def prompts(stream: str, layer: int, sequence: Any, case: str = case, states: list[Any] = states) -> Any:
             states.append(sequence)  # the input of a layer is the output of the one before
-            return classifier.method.prompts(stream, layer, (case,), sequence)
+            return classifier.method.source((case,))(stream, layer, sequence)
 
         states.append(classifier.backbone(inputs, prompts)[JOINT])
         for block, state in enumerate(states[1:]):
@@ -119,7 +119,7 @@ def test_the_token_features_that_the_release_reads_right_are_the_papers(golden: 
     recorded = golden(f"mmp_{level}")
     classifier = classifier_of(recorded, "mmimdb")
     for case, rows, inputs in batches(recorded.io):
-        streams = classifier.backbone(inputs, lambda s, i, x, case=case: classifier.method.prompts(s, i, (case,), x))
+        streams = classifier.backbone(inputs, lambda s, i, x, case=case: classifier.method.source((case,))(s, i, x))
         norm = classifier.backbone.model.layernorm
         text, image = norm(streams[JOINT].segment("text")), norm(streams[JOINT].segment("image"))
         seen, valid = inputs["attention_mask"].bool(), recorded.io["out.image_masks"][rows].bool()
@@ -164,10 +164,10 @@ def test_the_learning_rate_is_the_papers(golden: Any) -> None:
 def test_attention_prompts_of_all_cases_stand_side_by_side(tiny: Any) -> None:
     names = [case.name for case in CASES]
     method = MissingAwarePrompts(MmpConfig(level="attention", length=4, init="normal"), tiny("tiny-vilt"), names)
-    added = method.prompts(JOINT, 0, names, None)  # type: ignore[arg-type]  # the sequence is not looked at
+    added = method.source(names)(JOINT, 0, None)  # type: ignore[arg-type]  # the sequence is not looked at
     assert added.tokens_PD is None and added.keys_PD.shape == added.values_PD.shape == (6, 128)
     for index, name in enumerate(names):
-        alone = method.prompts(JOINT, 0, (name,), None)  # type: ignore[arg-type]
+        alone = method.source((name,))(JOINT, 0, None)  # type: ignore[arg-type]
         assert torch.equal(added.keys_PD[2 * index :][:2], alone.keys_PD)
         assert torch.equal(added.values_PD[2 * index :][:2], alone.values_PD)
 
@@ -176,7 +176,7 @@ def test_any_layers_can_be_prompted(tiny: Any) -> None:
     method = MissingAwarePrompts(MmpConfig(layers=(3, 1), length=2), tiny("tiny-vilt"), ["complete"])
     with torch.no_grad():
         method.tokens[JOINT]["complete"][0] = 7.0
-    asked = [method.prompts(JOINT, layer, ("complete",), None) for layer in range(4)]  # type: ignore[arg-type]
+    asked = [method.source(("complete",))(JOINT, layer, None) for layer in range(4)]  # type: ignore[arg-type]
     assert [added is not None for added in asked] == [False, True, False, True]
     assert asked[3].tokens_PD.eq(7.0).all()  # rows follow the order in which the layers are named, as in the release
 

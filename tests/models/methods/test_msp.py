@@ -20,7 +20,7 @@ OFFERED = {
 
 
 def offered(method: ModalitySpecificPrompts, cases: tuple[str, ...], layer: int = 0) -> Any:
-    added = method.prompts("joint", layer, cases, None)  # type: ignore[arg-type]  # the sequence is not looked at
+    added = method.source(cases)("joint", layer, None)  # type: ignore[arg-type]  # the sequence is not looked at
     return None if added is None else added.tokens_PD
 
 

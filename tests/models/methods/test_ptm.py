@@ -21,7 +21,7 @@ from mmrobust.models.methods.ptm import PromptTheMissing, PtmConfig
 from mmrobust.models.sequence import PROMPT
 from mmrobust.training.kept_head import head_loss
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import PROMPT_THE_MISSING, default_recipe
+from mmrobust.training.recipe import default_recipe
 from mmrobust.training.settings import TrainSettings
 
 AUDIO_IMAGE = ("audio", "image")
@@ -62,7 +62,7 @@ def entered(classifier: Classifier, inputs: Any, told: tuple[str, ...]) -> dict[
     added = {}
 
     def prompts(stream: str, layer: int, sequence: Any) -> Any:
-        added[stream, layer] = classifier.method.prompts(stream, layer, told, sequence)
+        added[stream, layer] = classifier.method.source(told)(stream, layer, sequence)
         return added[stream, layer]
 
     classifier.backbone(inputs, prompts)
@@ -80,17 +80,17 @@ def test_which_tokens_enter_where(built: Classifier, samples: Any, told: tuple[s
                 assert torch.equal(prompts.tokens_PD, tokens[stream]) and prompts.context_PD is None
             else:
                 assert prompts is None
-        elif stream not in built.backbone.meetings or level == "input":
+        elif stream not in built.backbone.fusion_points or level == "input":
             assert prompts is None
         else:
-            expected = torch.cat([tokens[m] for m in built.backbone.meetings[stream]])
+            expected = torch.cat([tokens[m] for m in built.backbone.fusion_points[stream]])
             assert torch.equal(prompts.context_PD, expected) and prompts.tokens_PD is None
 
 
 @torch.inference_mode()
 def test_prompts_are_not_pooled(built: Classifier, samples: Any) -> None:
     inputs = inputs_of(built, samples)
-    streams = built.backbone(inputs, lambda s, i, x: built.method.prompts(s, i, ("complete",), x))
+    streams = built.backbone(inputs, built.method.source(("complete",)))
     joint = streams["joint"]
     prompts = [length for name, length in joint.segments if name == PROMPT]
     assert prompts == ([] if built.method.config.level == "attention" else [3, 3])
@@ -146,7 +146,7 @@ def test_only_prompts_train_unless_the_head_is_asked_to(tiny: Callable[[str], Ba
 
 
 def test_a_backbone_without_a_stream_per_modality_is_refused(tiny: Callable[[str], Backbone]) -> None:
-    with pytest.raises(UsageError, match="wants a stream for each modality, as CAV-MAE has; vilt has joint only"):
+    with pytest.raises(UsageError, match="needs a stream for each modality, as CAV-MAE has; vilt has only joint"):
         PromptTheMissing(PtmConfig(), tiny("tiny-vilt"), CASES)
 
 
@@ -168,7 +168,7 @@ def settings_of(digits: Dataset, backbone: Path | str, **changes: Any) -> TrainS
         "backbone": str(backbone),
         "method": "ptm",
         "head": "linear",
-        "recipe": PROMPT_THE_MISSING.changed(epochs=2, batch_size=10),
+        "recipe": default_recipe("ptm", "full").changed(epochs=2, batch_size=10),
         "modalities": AUDIO_IMAGE,
         "scenario": "noisy-both",
         "method_settings": {"length": 2},
@@ -201,7 +201,7 @@ def test_its_loss_is_the_one_that_the_head_was_fine_tuned_with(
     trained: Callable[..., Path], digits: Dataset, tmp_path: Path
 ) -> None:
     full = trained("full", "linear", AUDIO_IMAGE)
-    recipe = PROMPT_THE_MISSING.changed(epochs=1, batch_size=10)
+    recipe = default_recipe("ptm", "full").changed(epochs=1, batch_size=10)
     assert train(settings_of(digits, full, recipe=recipe), tmp_path / "a").training["recipe"]["loss"] == "task"
     binary = recipe.changed(loss="bce", batching="mixed", share=1.0)
     changes = {"method": "full", "recipe": binary, "method_settings": {}}
@@ -215,7 +215,7 @@ def test_a_trained_head_begins_as_the_fine_tuned_one(
     trained: Callable[..., Path], digits: Dataset, tmp_path: Path
 ) -> None:
     full = trained("full", "linear", AUDIO_IMAGE)
-    recipe = PROMPT_THE_MISSING.changed(epochs=1, batch_size=10, lr=1e-9)
+    recipe = default_recipe("ptm", "full").changed(epochs=1, batch_size=10, lr=1e-9)
     changes = {"recipe": recipe, "method_settings": {"length": 2, "train_head": True}}
     train(settings_of(digits, full, **changes), tmp_path / "ptm")
     theirs, ours = (load_file(folder / "model.safetensors") for folder in (full, tmp_path / "ptm"))

@@ -56,7 +56,7 @@ def test_how_the_backbone_runs_is_part_of_the_checkpoint(
     cli: Any, digits: Dataset, backbone: Path, tmp_path: Path
 ) -> None:
     command = ["train", "--data", digits.folder, "--backbone", backbone, "--method", "none", "--epochs", "1"]
-    flags = ["--max-text-length", "200", "--backbone-dropout", "--device", "cpu"]
+    flags = ["--backbone-set", "max_text_length=200", "--backbone-set", "dropout=true", "--device", "cpu"]
     for name, more in (("plain", []), ("changed", flags)):
         assert cli(*command, *more, "--out", tmp_path / name).code == 0
     plain, changed = (load_checkpoint(tmp_path / name) for name in ("plain", "changed"))
@@ -75,8 +75,8 @@ def test_how_the_backbone_runs_is_part_of_the_checkpoint(
     [
         (["--method", "lora", "--method-set", "rnak=2"], "unknown lora method setting 'rnak': did you mean 'rank'?"),
         (["--method", "none", "--head-set", "margin=1"], "unknown linear head setting 'margin': it has none"),
-        (["--method", "none", "--missing-path", "single"], "unknown vilt backbone setting 'missing_path'"),
-        (["--method", "none", "--max-text-length", "1"], "--max-text-length 1: must be 2 or more"),
+        (["--method", "none", "--backbone-set", "missing_path=single"], "unknown vilt backbone setting 'missing_path'"),
+        (["--method", "none", "--backbone-set", "max_text_length=1"], "max_text_length 1 must be 2 or more"),
         (["--method", "mmp", "--method-set", "length"], "--method-set length: give KEY=VALUE"),
         (["--method", "mmp", "--prompt-level", "attention", "--prompt-length", "7"], "must be even"),
     ],

@@ -1,4 +1,4 @@
-"""Weights without a tokenizer or an image processor load; only what needs one fails, and says so."""
+"""The fill of a missing image, and weights without a tokenizer or an image processor."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mmrobust.data.processor import FILLS
 from mmrobust.errors import CheckpointError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import load_backbone
-from mmrobust.models.backbones.absent import IMAGE_PROCESSOR_FILES, TOKENIZER_FILES, Absent
+from mmrobust.models.backbones.processors import FILES, Unavailable
+from mmrobust.models.backbones.tiny import TINY
 
 
 @pytest.mark.parametrize("name", ["tiny-vilt", "tiny-clip"])
 @pytest.mark.parametrize(
     ("files", "what", "works"),
-    [(TOKENIZER_FILES, "tokenizer", "image"), (IMAGE_PROCESSOR_FILES, "image processor", "text")],
+    [(FILES["tokenizer"], "tokenizer", "image"), (FILES["image processor"], "image processor", "text")],
 )
 def test_only_what_is_lacking_fails(
     tiny: Callable[[str], Backbone], tmp_path: Path, name: str, files: tuple[str, ...], what: str, works: str
@@ -45,9 +48,31 @@ def fill(backbone: Backbone, modality: str) -> torch.Tensor:
 
 
 def test_it_can_be_copied_and_sent_to_another_process() -> None:
-    absent = Absent("tokenizer", "place")
+    absent = Unavailable("tokenizer", "place")
     for twin in (copy.deepcopy(absent), pickle.loads(pickle.dumps(absent))):
         with pytest.raises(CheckpointError, match="place: holds no tokenizer"):
             twin("text")
         with pytest.raises(CheckpointError, match="import again with --processor"):
             _ = twin.pad_token_id
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_fill_is_an_image_of_the_models_size(tiny: Callable[[str], Backbone], name: str) -> None:
+    processor = tiny(name).processor
+    fills = {fill: processor.fill("image", fill) for fill in FILLS}
+    assert {tuple(fill.shape) for fill in fills.values()} == {(3, 64, 64)}
+    assert fills["ones"].unique().tolist() == [1] and fills["zeros"].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_mean_is_what_becomes_of_an_image_of_the_mean_colour(
+    tiny: Callable[[str], Backbone], name: str, normalised: bool
+) -> None:
+    processor = tiny(name).processor
+    images = processor.image_processor  # type: ignore[attr-defined]  # those of the families have one
+    images.do_normalize = normalised
+    colour = np.round(np.asarray(images.image_mean) * 255).astype(np.uint8)
+    encoded = processor.encode("image", Image.fromarray(np.tile(colour, (64, 64, 1))))
+    # A picture's colours are whole numbers, the mean colour is none.
+    torch.testing.assert_close(processor.fill("image", "mean"), encoded, rtol=0, atol=0.5 / 255 / 0.25)

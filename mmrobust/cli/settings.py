@@ -1,0 +1,103 @@
+"""Listing of the settings for ``train --method-set``, ``--head-set`` and ``--backbone-set`` without a value."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from typer import Exit
+from typer.core import TyperCommand
+
+from mmrobust.cli import console
+from mmrobust.configuration import plain
+
+if TYPE_CHECKING:
+    from mmrobust.models.backbone import Backbone
+
+FLAGS = {"--method-set": "method", "--head-set": "head", "--backbone-set": "backbone"}
+"""Option → the option that names what it sets."""
+
+
+class SettingsCommand(TyperCommand):
+    """A command that prints the available settings and exits if one of :data:`FLAGS` has no value (or an empty one)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse ``args``, or answer an option without a value."""
+        following = [*args[1:], "--"]
+        listed = [flag for flag, value in zip(args, following, strict=True) if flag in FLAGS and value[:1] in ("", "-")]
+        if not listed:
+            return super().parse_args(ctx, args)
+        ctx.resilient_parsing = True  # --data and --out are not needed to list settings
+        super().parse_args(ctx, [word for word in args if word not in listed and word])
+        for flag in listed:
+            for name, settings in _settings(FLAGS[flag], ctx.params):
+                console.out().print(_described(f"{FLAGS[flag]} {name}", flag, settings), markup=False)
+        raise Exit
+
+
+def _settings(kind: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, type[Any]]]:
+    """(name, settings class) of the method, head or backbone that is named, or of all if none is."""
+    from mmrobust.models.heads import HEADS, head_class
+    from mmrobust.models.methods import METHODS, method_class
+    from mmrobust.training.recipe_file import read_training_recipe
+
+    named = parameters[kind] or getattr(read_training_recipe(parameters["recipe"]), kind)
+    if kind == "backbone":
+        yield from ((family.family, family.settings_class) for family in _families(named))
+    elif kind == "method":
+        yield from ((name, method_class(name).config_class) for name in ([named] if named else METHODS))
+    else:
+        yield from ((name, head_class(name).config_class) for name in ([named] if named else HEADS))
+
+
+def _families(backbone: str | None) -> Sequence[type[Backbone]]:
+    """The family of a backbone; all families for ``tiny``, which depends on the data, and if none is named."""
+    from mmrobust.configuration import look_up
+    from mmrobust.errors import unknown_name
+    from mmrobust.models.backbones import FAMILIES, family_of, is_tiny
+    from mmrobust.models.backbones.tiny import TINY
+
+    if backbone in (None, "tiny"):
+        return [look_up(FAMILIES, name, "family") for name in FAMILIES]
+    if not is_tiny(str(backbone)):
+        return [family_of(str(backbone))]
+    if backbone not in TINY:
+        raise unknown_name("tiny backbone", str(backbone), TINY)
+    return [TINY[str(backbone)][0]]
+
+
+def _described(title: str, flag: str, settings: type[Any]) -> str:
+    """Name, default and meaning of every setting of a dataclass."""
+    fields = dataclasses.fields(settings)
+    if not fields:
+        return f"{title} has no settings"
+    meanings = field_docstrings(settings)
+    lines = [f"{title}: {flag} NAME=VALUE"]
+    for field in fields:
+        default = plain(field.default)
+        lines.append(f"  {field.name}={default if isinstance(default, str) else json.dumps(default)}")
+        lines += textwrap.wrap(meanings.get(field.name, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def field_docstrings(settings: type[Any]) -> dict[str, str]:
+    """Field of a dataclass, inherited ones included → the docstring below it, without reStructuredText's markup."""
+    found: dict[str, str] = {}
+    for cls in reversed(settings.__mro__[:-1]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                text = re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", str(below.value.value))
+                found[ast.unparse(field.target)] = " ".join(text.split())
+    return found

@@ -1,0 +1,123 @@
+"""The model card: the ``README.md`` of a checkpoint, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from mmrobust.data.processor import FILLS
+from mmrobust.models.checkpoint import CARD_FILE, CheckpointConfig
+from mmrobust.storage.files import atomic_file
+
+_CARD = """---
+{front}---
+
+# {title}
+
+`{method}` on a {family} backbone with a `{head}` head, {made}.
+
+| | |
+| --- | --- |
+| task | {task}, {classes} classes |
+| modalities | {modalities} |
+{rows}
+| a missing image is | {fill}, after the transform |
+
+## Use
+
+{rest}
+"""
+
+_TRAINED_ROWS = """| backbone | `{backbone}` (weights {fingerprint}) |
+| trained parameters | {trained_parameters:,} of {all_parameters:,} |
+| trained under | {under}, seed {seed} |
+| epochs | {epochs}, the best was {best_epoch} |
+| {metric} on validation, under the same | **{validation:.4f}** |"""
+
+_TRAINED_REST = """```python
+import mmrobust
+
+classifier = mmrobust.load("{title}")
+logits = classifier.logits([sample], case="complete")  # sample: {{{sample}}}
+```
+
+Cases: {cases}. Evaluate over missing rates with `mmrobust eval {title} --data DIR --out DIR`.
+
+## Limits
+
+The validation figure is of one seed and one missing rate. Nothing is known of inputs that are degraded in another way
+than those above."""
+
+_IMPORTED_ROWS = """| trained on | {dataset} |
+| file | `{file}` |
+| its SHA-256 | `{sha256}` |"""
+
+_IMPORTED_REST = """```bash
+mmrobust eval {title} --data DIR --out DIR
+```
+
+Cases: {cases}.
+
+## What to know
+
+{remarks}"""
+
+_RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)"}
+
+
+def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequence[str] = ()) -> None:
+    """Write the card of a trained or imported checkpoint.
+
+    Args:
+        folder: the checkpoint's folder.
+        title: its name.
+        config: its config; ``training`` says how it was trained or where it was imported from.
+        remarks: one sentence each, for an imported checkpoint.
+    """
+    training, tags = config.training, ["multimodal", "missing-modality", config.method["name"], config.head["name"]]
+    values = {
+        "title": title,
+        "cases": ", ".join(f"`{case}`" for case in config.cases),
+        "dataset": config.dataset["name"],
+        "version": config.versions["mmrobust"],
+    }
+    if origin := training.get("imported"):
+        tags.append("imported")
+        made = "trained with the code of <{repository}> and imported by\nmmrobust {version}"
+        rows, rest = _IMPORTED_ROWS, _IMPORTED_REST
+        values |= {**origin, "remarks": "\n".join(f"- {remark}" for remark in remarks)}
+    else:
+        made = "trained by mmrobust {version} on **{dataset}**"
+        rows, rest = _TRAINED_ROWS, _TRAINED_REST
+        under = (
+            f"every case in turn, noise profile {training['noise_profile']}"
+            if training["recipe"]["batching"] == "case-wise"
+            else f"{training['scenario']} at a missing rate of {training['missing_rate']:g}"
+        )
+        values |= {
+            **training,
+            "backbone": config.backbone["id"],
+            "fingerprint": config.backbone["fingerprint"][:12],
+            "under": under,
+            "metric": config.headline_metric,
+            "sample": ", ".join(f'"{m}": {_RAW[m]}' for m in config.modalities),
+        }
+    front = {"library_name": "mmrobust", "tags": tags, "metrics": [config.headline_metric]}
+    text = _CARD.format(
+        front=yaml.safe_dump(front, sort_keys=False),
+        title=title,
+        method=config.method["name"],
+        family=config.backbone["family"],
+        head=config.head["name"],
+        made=made.format(**values),
+        task=config.task,
+        classes=len(config.classes),
+        modalities=" + ".join(config.modalities),
+        rows=rows.format(**values),
+        fill=FILLS[config.fill],
+        rest=rest.format(**values),
+    )
+    with atomic_file(folder / CARD_FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
