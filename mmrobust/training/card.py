@@ -10,7 +10,7 @@ from mmrobust.data.processor import FILLS
 from mmrobust.models.checkpoint import CARD_FILE, CheckpointConfig
 from mmrobust.storage.files import atomic_file
 from mmrobust.training.recipe import CASE_WISE
-from mmrobust.training.state import Progressed
+from mmrobust.training.state import TrainingState
 
 _CARD = """---
 {front}---
@@ -50,9 +50,9 @@ than those above.
 _RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)"}
 
 
-def write_card(folder: Path, config: CheckpointConfig, progressed: Progressed) -> None:
+def write_card(folder: Path, config: CheckpointConfig, state: TrainingState) -> None:
     """Write the card into the checkpoint ``folder``."""
-    best = progressed.records[progressed.best_epoch - 1]
+    best = state.records[state.best_epoch - 1]
     front = {
         "library_name": "mmrobust",
         "tags": ["multimodal", "missing-modality", config.method["name"], config.head["name"]],
@@ -80,7 +80,7 @@ def write_card(folder: Path, config: CheckpointConfig, progressed: Progressed) -
             else f"{config.training['scenario']} at a missing rate of {config.training['missing_rate']:g}"
         ),
         seed=config.training["seed"],
-        epochs=progressed.epoch,
+        epochs=state.epoch,
         best_epoch=best.epoch,
         metric=config.headline_metric,
         validation=best.validation,

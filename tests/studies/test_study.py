@@ -24,9 +24,9 @@ from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError, UsageError
 from mmrobust.runtime.ray_cluster import connected
 from mmrobust.studies.jobs import jobs_of
-from mmrobust.studies.run import run_study
+from mmrobust.studies.runner import claim_folder, run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
-from mmrobust.studies.table import contrasts
+from mmrobust.studies.summary import contrasts
 
 SMALL: dict[str, Any] = {
     "methods": ["none"],
@@ -52,12 +52,13 @@ def test_jobs_are_the_product_and_teachers_come_first(digits: Dataset, tmp_path:
     assert len(set(names)) == len(names) == 2 + 2 * (2 * 2 * 2 + 1 + 2)
     assert names[:2] == ["digits/teacher-linear-complete-s0", "digits/teacher-linear-complete-s1"]
     mmp = next(job for job in jobs if job.name == "digits/mmp-prototype-missing-text-0.7-s1")
-    assert mmp.waits and mmp.settings.backbone == str(tmp_path / "checkpoints/digits/teacher-linear-complete-s1")
+    assert mmp.needs_teacher
+    assert mmp.settings.backbone == str(tmp_path / "checkpoints/digits/teacher-linear-complete-s1")
     assert (mmp.settings.method_settings, mmp.settings.recipe.epochs) == ({"length": 2}, 1)
     full = next(job for job in jobs if job.method == "full")
-    assert not full.waits and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
+    assert not full.needs_teacher and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
     missing = next(job for job in jobs if job.method == "full-missing")
-    assert not missing.waits and missing.settings.backbone == "tiny" and missing.settings.missing_rate == 0.5
+    assert not missing.needs_teacher and missing.settings.backbone == "tiny" and missing.settings.missing_rate == 0.5
 
 
 def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
         data = tones if name.startswith("ptm") else digits.folder
         assert jobs_of(read_study(name), [data], tmp_path) and read_study(name).about
     ablation = jobs_of(read_study("ptm-ablation"), [tones], tmp_path)
-    assert {job.settings.backbone for job in ablation if not job.waits} == {"tiny-cavmae", "tiny-cavmae-fusion"}
+    assert {job.settings.backbone for job in ablation if not job.needs_teacher} == {"tiny-cavmae", "tiny-cavmae-fusion"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tmp_
 
 def test_another_study_is_not_mixed_in(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study({**SMALL, "methods": []} | {"methods": ["none"]})
-    run_study(study, [], tmp_path / "out")
+    claim_folder(study, [], tmp_path / "out")
     jobs = jobs_of(study, [digits.folder], tmp_path / "out")
     other = dataclasses.replace(study, evaluate=dataclasses.replace(study.evaluate, seeds=2))
     with pytest.raises(UsageError, match="holds another study \\(another grid\\); name another --out"):
@@ -231,7 +232,7 @@ JOB = "digits/none-linear-missing-both-0.7-s0"
 
 def test_an_error_in_a_job_is_told_as_what_it_is(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study(ONE)
-    run_study(study, [], tmp_path / "out")
+    claim_folder(study, [], tmp_path / "out")
     (tmp_path / "out" / "checkpoints").write_text("no folder")
     with pytest.raises(TrainingError, match=rf"^job {JOB}: unexpected (FileExists|NotADirectory)Error: .*checkpoints"):
         run_study(study, jobs_of(study, [digits.folder], tmp_path / "out"), tmp_path / "out")
