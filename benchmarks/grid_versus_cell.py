@@ -25,7 +25,8 @@ from torch.nn import functional as F  # noqa: N812
 import mmrobust
 from mmrobust.cases import Case
 from mmrobust.data.batches import EncodedSplit, Room
-from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.data.selection import select_samples
+from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.scenarios.draws import missing_table
@@ -114,9 +115,11 @@ def main() -> None:
             for seed in range(SEEDS)
         ]
 
+        samples = select_samples(encoded.split.dataset, encoded.split.name)
+
         def cell_by_cell() -> None:
             for cell in cells[:: asked.every]:
-                plan = plan_predictions(split.ids, cell, classifier.modalities, None, cell.promptings)
+                plan = DrawnGrid.draw(cell, samples, classifier.modalities).plan(cell.promptings)
                 for _ in Predictor(classifier, encoded, BATCH).stretches(plan):
                     pass
 

@@ -18,9 +18,9 @@ from mmrobust.cases import missing_cases
 from mmrobust.gate.check import check
 from mmrobust.gate.rules import parse_rule
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.paired import make_pair
-from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results
 
@@ -49,7 +49,7 @@ def truth_of(random: np.random.Generator, samples: int, task: str, classes: int)
 
 def evaluated(
     random: np.random.Generator, truth: SplitTruth, hard: dict[str, Floats], metric: str
-) -> tuple[Results, StoredPredictions]:
+) -> tuple[Results, Predictions]:
     """A model: what is hard for all of them, and noise of its own."""
     belongs = np.asarray([[c in label for c in range(truth.classes)] for label in truth.labels])
     logits = {
@@ -61,8 +61,10 @@ def evaluated(
     dataset = {"name": "d", "fingerprint": "0", "split": "test", "task": truth.task, "headline_metric": metric}
     classes = [f"c{i}" for i in range(truth.classes)]
     provenance = {"dataset": {**dataset, "classes": classes}, "checkpoints": {"mmp": {"fill": "ones"}}}
-    frame = score(truth, logits, GRID, metrics=[metric], resamples=0).assign(**key, **about)
-    return Results(frame, provenance), StoredPredictions(truth, logits, tuple(GRID.cells()))
+    frame = score(
+        Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=0), metrics=[metric]
+    ).assign(**key, **about)
+    return Results(frame, provenance), Predictions(truth, logits, tuple(GRID.cells()))
 
 
 def false_alarms(metric: str, comparisons: int, samples: int) -> int:

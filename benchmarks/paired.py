@@ -16,7 +16,7 @@ import numpy as np
 from mmrobust.cases import missing_cases
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import differences, make_pair
-from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
@@ -25,7 +25,7 @@ GRID = Grid(("missing-image", "missing-text", "missing-both"), RATES, range(5), 
 METRICS = (("single-label", "accuracy", 101), ("single-label", "macro_f1", 101), ("multi-label", "macro_f1", 23))
 
 
-def made(task: str, samples: int, classes: int, seed: int) -> StoredPredictions:
+def made(task: str, samples: int, classes: int, seed: int) -> Predictions:
     """Predictions of a model that is right more often than not."""
     truth_draws, draws = np.random.default_rng(0), np.random.default_rng(seed)
     belongs = np.eye(classes, dtype=bool)[truth_draws.integers(0, classes, samples)]
@@ -37,7 +37,7 @@ def made(task: str, samples: int, classes: int, seed: int) -> StoredPredictions:
         for case in missing_cases(MODALITIES)
     }
     truth = SplitTruth(tuple(f"s{i}" for i in range(samples)), labels, MODALITIES, classes, task)
-    return StoredPredictions(truth, logits, tuple(GRID.cells()))
+    return Predictions(truth, logits, tuple(GRID.cells()))
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ from mmrobust.cases import missing_cases
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.scenario import Scenario
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
@@ -61,7 +62,7 @@ def measure(shape: tuple[int, int, int, int], samples: int, classes: int, resamp
     grid = grid_of(shape)
     before = os.times()
     started = time.perf_counter()
-    frame = score(truth, logits, grid, resamples=resamples)
+    frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=resamples))
     seconds, after = time.perf_counter() - started, os.times()
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -16,7 +16,7 @@ import mmrobust
 from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_image
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.gate.check import check_files
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
@@ -71,7 +71,7 @@ def main() -> None:
         checkpoint = load_checkpoint(folder)
         grid = make_grid(checkpoint.classifier.modalities, None, (0.0, 0.5, 1.0), 2, ("situation",))
         out = work / "results" / name
-        results[name] = evaluate_checkpoints({name: checkpoint}, dataset, {name: grid}, out)
+        results[name] = evaluate_models({name: checkpoint}, dataset, grid, out)
     (work / "report.html").write_text(FORMATS["html"](build(list(results.values()))), encoding="utf-8")
     verdict = check_files(work / "results" / "full", work / "results" / "gaps", [parse_rule("accuracy:-0.02")])
     print("full against gaps:", "passed" if verdict.passed else f"{len(verdict.failures)} cells are worse")

@@ -1,7 +1,8 @@
 """The house in figures: its rooms and floors as the imports draw them, and how often a missing table is drawn.
 
-``python scripts/house.py`` prints them, and exits with 1 where the layout of CONTRIBUTING.md does not hold: an arrow that
-points up or sideways, a circle, a module that stands flat and is not named there. ``tests/test_house.py`` asks the same.
+``python scripts/house.py`` prints them, and exits with 1 where the layout of CONTRIBUTING.md does not hold: an arrow
+that points up or sideways, a circle, a module that stands flat and is not named there. ``tests/test_house.py`` asks the
+same.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def room_of(module: str) -> str:
 def circle(edges: Iterable[tuple[str, str]]) -> list[str]:
     """A way that leads back to where it begins; empty where there is none."""
     try:
-        TopologicalSorter(_after(edges)).prepare()
+        TopologicalSorter(_after(sorted(edges))).prepare()
     except CycleError as found:
         return list(found.args[1])
     return []
@@ -92,10 +93,10 @@ def height(edges: Iterable[tuple[str, str]]) -> int:
     return max(floors.values(), default=0)
 
 
-def _after(edges: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    after: dict[str, set[str]] = {}
+def _after(edges: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    after: dict[str, list[str]] = {}
     for start, end in edges:
-        after.setdefault(start, set()).add(end)
+        after.setdefault(start, []).append(end)
     return after
 
 

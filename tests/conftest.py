@@ -21,21 +21,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust.cases import missing_cases
+from mmrobust.cases import PROMPTINGS, missing_cases
 from mmrobust.cli import app
 from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.evaluation.plan import plan_predictions
-from mmrobust.evaluation.store import PredictionStore
+from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.tiny import TINY, make_tiny
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.results import Results, write_results
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
@@ -243,7 +244,9 @@ def evaluated(
         "fingerprint": f"of-{name}-{seed}",
         "fill": "ones",
         "modalities": ["image", "text"],
+        "device": "cpu",
         "dtype": "float32",
+        "depends_on_prompting": True,
         **about,
     }
     provenance = {
@@ -253,12 +256,12 @@ def evaluated(
         "dtype": "float32",
         "noise": None,
     }
-    frame = score(truth, logits, grid, resamples=0)
+    frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0))
     rows = frame.assign(checkpoint=name, dataset="made", split="test", **about)
     write_results(folder / "results.parquet", rows, provenance)
     identity = {"checkpoint": facts["fingerprint"], "dataset": "0123", "split": "test", "dtype": "float32"}
-    store = PredictionStore(folder, identity, facts, truth)
-    plan = plan_predictions(ids, grid, ("image", "text"), natural, grid.promptings)
+    store = PredictionWriter(folder, truth, identity, name=name, described=facts, dataset=provenance["dataset"])
+    plan = DrawnGrid(grid, truth, truth.draw_grid(grid)).plan(PROMPTINGS)
     for part in (range(n // 2), range(n // 2, n)):  # two shards, as a larger split has several
         chosen = {key: np.asarray([i for i in positions if i in part]) for key, positions in plan.items()}
         store.add({key: (at, logits[key][at]) for key, at in chosen.items() if at.size})

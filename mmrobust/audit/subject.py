@@ -48,7 +48,7 @@ class Subject:
         check_seed(seed)
         self.checkpoint, self.classifier = checkpoint, checkpoint.classifier
         self.split, self.seed = dataset.split(split), seed
-        check_fits(self.classifier, dataset, str(checkpoint.folder))
+        check_fits(checkpoint, dataset, str(checkpoint.folder))
         natural = self.split.natural_cases(self.classifier.modalities)
         complete = [i for i in range(len(self.split)) if natural is None or not set(natural[i].states) - _present(self)]
         if len(complete) < 2:

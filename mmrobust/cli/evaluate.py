@@ -96,57 +96,50 @@ def evaluate(
     from mmrobust.data.loading import resolve_workers
     from mmrobust.degradations import Noise
     from mmrobust.errors import Unfinished
-    from mmrobust.evaluation.evaluate import check_fits, evaluate_checkpoints, given_tables
-    from mmrobust.evaluation.parts import Part, Running
+    from mmrobust.evaluation.evaluate import evaluate_models
+    from mmrobust.evaluation.plan import PredictionSettings, WorkShare
     from mmrobust.models.checkpoint import load_checkpoint
     from mmrobust.models.classifier import compile_model
     from mmrobust.runtime.devices import evaluation_batch_size, resolve_device, resolve_dtype
-    from mmrobust.scenarios.grid import DEFAULT_RATES, make_grid, parse_rates
+    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
     from mmrobust.scoring.join import ScoringSettings
 
-    noise = Noise(noise_profile, noise_seed)
-    rates = parse_rates(missing_rate) if missing_rate else DEFAULT_RATES
-    given_files = listed_paths(missing_table, "--missing-table")
-    promptings = listed(prompting, "--prompting") or PROMPTINGS
-    place = resolve_device(device)
-    size = evaluation_batch_size(batch_size, place)
-    dataset = Dataset(data)
+    grid = Grid(
+        listed(scenario, "--scenario") or (),
+        parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
+        mask_seeds(seeds),
+        listed(prompting, "--prompting") or PROMPTINGS,
+    )
+    place, dataset = resolve_device(device), Dataset(data)
     samples = min(limit or sys.maxsize, dataset.info.splits.get(split, 0))
+    settings = PredictionSettings(
+        batch_size=evaluation_batch_size(batch_size, place),
+        engine=engine,
+        ray_address=ray_address,
+        ray_workers=ray_workers,
+        share=WorkShare.parse(shard) if shard else None,
+        overwrite=overwrite,
+        workers=resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
+    )
     loaded = {
         name: load_checkpoint(source, device=str(place), dtype=resolve_dtype(dtype, place), backbone=backbone)
         for name, source in _names(checkpoints).items()
     }
-    grids = {}
-    scenarios = listed(scenario, "--scenario")
-    for name, checkpoint in loaded.items():
-        check_fits(checkpoint.classifier, dataset, name)
-        modalities = checkpoint.classifier.modalities
-        given = given_tables(given_files, dataset.split(split), modalities)
-        grids[name] = make_grid(modalities, scenarios, rates, seeds, promptings, given)
     if compile:
         for checkpoint in loaded.values():
             compile_model(checkpoint.classifier)
-    running = Running(
-        size,
-        engine,
-        ray_address,
-        ray_workers,
-        backbone,
-        Part.parse(shard) if shard else None,
-        overwrite,
-        resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
-    )
     try:
-        results = evaluate_checkpoints(
+        results = evaluate_models(
             loaded,
             dataset,
-            grids,
+            grid,
             out,
             split=split,
             limit=limit,
-            noise=noise,
+            missing_tables=listed_paths(missing_table, "--missing-table"),
+            noise=Noise(noise_profile, noise_seed),
             on_bad_sample=on_bad_sample,
-            running=running,
+            settings=settings,
             scoring=ScoringSettings(f1_absent=f1_absent),
             progress=console.progress_bar,
             say=console.remark,

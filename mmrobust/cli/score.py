@@ -37,9 +37,9 @@ def score(
     """Make results.parquet again from predictions alone: other rates, seeds, metrics; no model, no torch."""
     from mmrobust.scenarios.grid import parse_rates
     from mmrobust.scoring.join import ScoringSettings
-    from mmrobust.scoring.rescore import Wanted, rescore
+    from mmrobust.scoring.rescore import CellChoice, rescore
 
-    wanted = Wanted(
+    asked = CellChoice(
         scenarios=listed(scenario, "--scenario"),
         rates=parse_rates(missing_rate) if missing_rate else None,
         seeds=seeds,
@@ -48,7 +48,7 @@ def score(
     )
     results = rescore(
         folder,
-        wanted,
+        asked,
         ScoringSettings(threshold, f1_absent, resamples, bootstrap_seed),
         out=out,
         progress=console.progress_bar,

@@ -11,8 +11,8 @@ from mmrobust.errors import UsageError
 from mmrobust.runtime.progress import Progress, no_progress
 
 STRETCH_SAMPLES = 512
-"""Samples, by their position in the split, that are decoded and sorted into batches together. Whoever predicts them, and
-after whatever interruption, they form the same batches, and so give the same logits to the last bit."""
+"""Samples, by their position in the split, that are decoded and sorted into batches together. Whoever predicts them,
+and after whatever interruption, they form the same batches, and so give the same logits to the last bit."""
 
 
 @dataclass(frozen=True)

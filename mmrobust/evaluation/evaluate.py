@@ -1,4 +1,7 @@
-"""Evaluation: predict what a grid needs, once; score every cell as a join; write results with their provenance."""
+"""Evaluation, told once: draw the missing tables, plan, predict, store, join, write.
+
+:func:`evaluate` does it in memory for one model, :func:`evaluate_models` in a results folder for several.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
@@ -16,35 +18,29 @@ from mmrobust.data.screening import ERROR, MISSING
 from mmrobust.data.selection import SelectedSamples, select_samples
 from mmrobust.degradations import DEFAULT, Noise, check_profile
 from mmrobust.errors import Unfinished, UsageError
-from mmrobust.evaluation.kept import KeptPredictions, describe
-from mmrobust.evaluation.parts import Running
-from mmrobust.evaluation.results_folder import earlier_results, keeping, merged, outdated, refuse_results
-from mmrobust.evaluation.shards import plan_for, predict_shards, truth_of, under_every_prompting
-from mmrobust.models.checkpoint import Checkpoint, classes_fit
-from mmrobust.models.classifier import Classifier
+from mmrobust.evaluation.model import Model, PredictingModel
+from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
+from mmrobust.evaluation.predicting import predict_missing
+from mmrobust.evaluation.results_folder import earlier_results, hold_folder, merged, outdated, refuse_results
+from mmrobust.models.checkpoint import classes_fit
+from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid
 from mmrobust.scenarios.missing_tables import GivenTable, keep_table, read_missing_table
 from mmrobust.scoring.join import ScoringSettings, score
-from mmrobust.storage.files import remove_partial
-from mmrobust.storage.locks import hold, hold_part, hold_whole
+from mmrobust.scoring.predictions import LogitMatrices, Predictions
+from mmrobust.scoring.writer import PredictionWriter
+from mmrobust.storage.locks import hold
 from mmrobust.storage.provenance import command_line, git_state, now, versions
-from mmrobust.storage.results import (
-    PREDICTIONS_FOLDER,
-    RESULTS_FILE,
-    Results,
-    identified,
-    read_results,
-    write_results,
-)
+from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 RESULTS_PATIENCE = 600.0
-"""Seconds that the last part of a shared evaluation waits for another that is writing the table."""
+"""Seconds that the last share of an evaluation waits for another that is writing the table."""
 
 
 def evaluate(
-    classifier: Classifier,
+    model: Any,
     dataset: str | Path | Dataset,
     *,
     scenarios: Sequence[str] | None = None,
@@ -61,24 +57,24 @@ def evaluate(
     missing_table: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """The results table of a classifier over a grid, in memory.
+    """Evaluate a model over a grid, in memory.
 
     Args:
-        classifier: as :func:`mmrobust.load` gives it.
+        model: a classifier, as :func:`mmrobust.load` gives it, or a checkpoint.
         dataset: a data set, or its folder.
-        scenarios: names; ``None``: every missing-modality scenario of the classifier's modalities, or none where a
-            missing table is given.
+        scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none where a missing
+            table is given.
         rates: missing rates in [0, 1].
         seeds: mask seeds, or how many of them.
         prompting: ``situation``, ``concat``.
         split: of the data set.
         batch_size: samples per forward pass; changes no result.
-        limit: only so many samples, from the first.
+        limit: use only the first so many samples.
         noise_profile: what becomes of noisy inputs: ``default`` or ``released``.
         noise_seed: of the noise; the mask seeds do not touch it.
-        workers: processes that decode; a script that asks for any keeps its own work under ``if __name__ ==
+        workers: processes that decode. A script that asks for any keeps its own work under ``if __name__ ==
             "__main__"``, since they import it.
-        on_bad_sample: what becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``.
+        on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         missing_table: a file with a missing table, as one more scenario.
         progress: shows how far it is.
 
@@ -87,103 +83,124 @@ def evaluate(
         ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
 
     Raises:
-        MmrobustError: names that do not exist, data that do not fit the classifier or cannot be read.
+        MmrobustError: names that do not exist, data that do not fit the model or cannot be read.
     """
+    model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    check_fits(classifier, dataset, "the classifier")
-    tables = given_tables([missing_table] if missing_table else [], dataset.split(split), classifier.modalities)
-    grid = make_grid(classifier.modalities, scenarios, rates, seeds, prompting, tables)
-    samples = select_samples(dataset, split, limit)
-    samples = samples.screened(classifier.modalities, on_bad_sample, workers, progress)
-    truth = truth_of(samples, classifier.modalities)
-    plan = plan_for(classifier, truth, grid)
-    logits = {key: np.full((len(truth.ids), truth.classes), np.nan, dtype=np.float32) for key in plan}
-    noise = Noise(noise_profile, noise_seed)
-    for shard in predict_shards(classifier, samples, plan, batch_size, progress, noise, workers=workers):
-        for key, (positions, values) in shard.items():
-            logits[key][positions] = values
-    return score(truth, under_every_prompting(classifier, logits, grid), grid, progress=progress)
+    check_fits(model, dataset, "the classifier")
+    tables = given_tables([missing_table] if missing_table else [], dataset.split(split), model.modalities)
+    grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
+    samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
+    drawn, noise = DrawnGrid.draw(grid, samples, model.modalities), Noise(noise_profile, noise_seed)
+
+    plan = drawn.plan(model.promptings)
+    model.check(plan)
+    logits = LogitMatrices(len(drawn.truth.ids), drawn.truth.classes)
+    for rows in model.predict(samples, plan, noise, batch_size=batch_size, workers=workers, progress=progress):
+        logits.take(rows)
+    return score(Predictions(drawn.truth, logits.by_key, promptings=model.promptings), drawn.tables, progress=progress)
 
 
-def evaluate_checkpoints(
-    checkpoints: Mapping[str, Checkpoint],
+def evaluate_models(
+    models: Mapping[str, Model],
     dataset: Dataset,
-    grid_for: Mapping[str, Grid],
+    grid: Grid,
     out: Path,
     *,
     split: str = "test",
     limit: int | None = None,
+    missing_tables: Iterable[Path] = (),
     noise: Noise | None = None,
     on_bad_sample: str = ERROR,
-    running: Running | None = None,
+    settings: PredictionSettings | None = None,
     scoring: ScoringSettings | None = None,
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> Results:
-    """Evaluate checkpoints over their grids into the folder ``out``, and extend what is there.
+    """Evaluate models over a grid into the folder ``out``, and extend what is there.
 
     Only predictions that are new are computed. Rows of the same key are replaced, all others of ``results.parquet``
     are kept.
 
     Args:
-        checkpoints: name → checkpoint.
+        models: name → model.
         dataset: the data.
-        grid_for: name → grid.
+        grid: the grid, for each model as :meth:`Grid.of` its modalities.
         out: gets ``results.parquet`` and ``predictions/``.
         split: of the data set.
-        limit: only so many samples, from the first.
+        limit: use only the first so many samples.
+        missing_tables: files with missing tables, each one more scenario.
         noise: what becomes of noisy inputs.
-        on_bad_sample: what becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``.
-        running: how predictions are made: batch size, engine, part of the work, what is overwritten.
+        on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
+        settings: how predictions are made: batch size, engine, share of the work, what is overwritten.
         scoring: threshold, absent classes, resamples.
         progress: shows how far it is.
-        say: told of what was found amiss and is mended.
+        say: told of problems that were found and solved.
 
     Returns:
         All results of the folder, as they were written.
 
     Raises:
-        Unfinished: this was one part of the work, and predictions of others are not there yet.
+        Unfinished: this was one share of the work, and predictions of others are not there yet.
         MmrobustError: data that do not fit or cannot be read, results of other data or other noise in ``out``, or
-            somebody else at work there.
+            another run at work there.
     """
-    started, noise, running, scoring = now(), noise or Noise(), running or Running(), scoring or ScoringSettings()
-    samples = _readable(
-        checkpoints, dataset, grid_for, select_samples(dataset, split, limit), on_bad_sample, running, progress
+    started, noise = now(), noise or Noise()
+    settings, scoring = settings or PredictionSettings(), scoring or ScoringSettings()
+
+    for name, model in models.items():
+        check_fits(model, dataset, name)
+    grids = _grids(models, grid, list(missing_tables), dataset.split(split))
+    samples = _readable_samples(
+        models, grids, select_samples(dataset, split, limit), on_bad_sample, settings.workers, progress
     )
-    affected = [case for name, c in checkpoints.items() for case in grid_for[name].cases(c.classifier.modalities)]
-    check_profile(affected, noise)
-    noise_told = noise if any(case.degraded for case in affected) else None
-    if running.overwrite == "never":
+    used_noise = _used_noise(grids, noise)
+    drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
+    plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
+    for name, model in models.items():
+        model.check(plans[name])
+
+    if settings.overwrite == "never":
         refuse_results(out)
-    about, part = _about(samples), running.part
-    device = next((describe(checkpoint)["device"] for checkpoint in checkpoints.values()), "cpu")
-    with keeping(out, device), hold_part(out, part.index, part.of) if part else hold_whole(out):
-        earlier_results(out, about, noise_told, scoring)
-        if not part:
-            remove_partial(out, out / PREDICTIONS_FOLDER)
-        for grid in grid_for.values():
-            for table in grid.tables:
+    about, described = _about(samples), {name: model.described() for name, model in models.items()}
+    with hold_folder(out, next(iter(models.values())).device, settings.share):
+        earlier_results(out, about, used_noise, scoring)
+        for one in grids.values():
+            for table in one.tables:
                 keep_table(out, table, samples.ids)
-        kept = {
-            name: KeptPredictions(name, checkpoint, samples, noise, out, about, say)
-            for name, checkpoint in checkpoints.items()
+        stores = {
+            name: PredictionWriter(
+                out,
+                drawn[model.modalities].truth,
+                _identity(model, samples),
+                name=name,
+                described=described[name],
+                dataset=about,
+                noise=dataclasses.asdict(noise),
+                say=say,
+            )
+            for name, model in models.items()
         }
-        complete = [predictions.make(grid_for[name], running, progress) for name, predictions in kept.items()]
+        complete = [
+            predict_missing(model, plans[name], stores[name], samples, noise, settings, progress, say)
+            for name, model in models.items()
+        ]
         if not all(complete):
             raise Unfinished(
-                f"{out}: shard {part} is done, predictions of others are not there yet; the last one makes the table, "
-                "or the same command without --shard"
+                f"{out}: shard {settings.share} is done, predictions of others are not there yet; the last one makes "
+                "the table, or the same command without --shard"
             )
-        # The parts that end last may end together; they make the same table.
+        # The shares that end last may end together; they make the same table.
         with hold(out, "results", timeout=RESULTS_PATIENCE):
-            earlier = earlier_results(out, about, noise_told, scoring)
-            frames = [_scored(predictions, grid_for[name], scoring, progress) for name, predictions in kept.items()]
-            described = {name: describe(checkpoint) for name, checkpoint in checkpoints.items()}
-            told = {
+            earlier = earlier_results(out, about, used_noise, scoring)
+            frames = []
+            for name, model in models.items():
+                frame = score(stores[name].read(), drawn[model.modalities].tables, scoring, progress=progress)
+                frames.append(identified(frame, name, described[name], about))
+            provenance = {
                 "dataset": about,
                 "bad_samples": samples.bad.describe(),
-                "noise": dataclasses.asdict(noise_told) if noise_told else None,
+                "noise": dataclasses.asdict(used_noise) if used_noise else None,
                 "checkpoints": described,
                 "scoring": dataclasses.asdict(scoring),
                 "versions": versions(),
@@ -195,35 +212,49 @@ def evaluate_checkpoints(
             }
             for name in outdated(earlier, described):
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are left out")
-            write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), told))
+            write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance))
             return read_results(out)
 
 
-def _readable(
-    checkpoints: Mapping[str, Checkpoint],
-    dataset: Dataset,
-    grid_for: Mapping[str, Grid],
+def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split: Split) -> dict[tuple[str, ...], Grid]:
+    """Modalities → the grid for models that take these."""
+    every = dict.fromkeys(model.modalities for model in models.values())
+    return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in every}
+
+
+def _readable_samples(
+    models: Mapping[str, Model],
+    grids: Mapping[tuple[str, ...], Grid],
     samples: SelectedSamples,
     on_bad_sample: str,
-    running: Running,
+    workers: int,
     progress: Progress,
 ) -> SelectedSamples:
-    """The samples, after a look at those modalities that the checkpoints take.
+    """The samples, after a look at those modalities that any of the models takes.
 
     Raises:
-        MmrobustError: a checkpoint that the data do not fit, samples that cannot be read, or such that would be missing
-            a modality that a given table may call present.
+        MmrobustError: samples that cannot be read, or that would count as missing a modality which a table from a file
+            may call present.
     """
-    for name, checkpoint in checkpoints.items():
-        check_fits(checkpoint.classifier, dataset, name)
-    looked_at = {m for checkpoint in checkpoints.values() for m in checkpoint.classifier.modalities}
-    modalities = [m for m in dataset.info.modalities if m in looked_at]
-    samples = samples.screened(modalities, on_bad_sample, running.workers, progress)
-    if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grid_for.values()):
+    taken = {modality for model in models.values() for modality in model.modalities}
+    modalities = [modality for modality in samples.split.info.modalities if modality in taken]
+    samples = samples.screened(modalities, on_bad_sample, workers, progress)
+    if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grids.values()):
         raise UsageError(
             f"{samples.bad.summary}: a missing table that is given may call it present; take --on-bad-sample skip"
         )
     return samples
+
+
+def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | None:
+    """``noise``, where any sample is degraded.
+
+    Raises:
+        UsageError: its profile has no noise for a modality that is degraded.
+    """
+    cases = [case for modalities, grid in grids.items() for case in grid.cases(modalities)]
+    check_profile(cases, noise)
+    return noise if any(case.degraded for case in cases) else None
 
 
 def _about(samples: SelectedSamples) -> dict[str, Any]:
@@ -240,18 +271,16 @@ def _about(samples: SelectedSamples) -> dict[str, Any]:
     }
 
 
-def _scored(predictions: KeptPredictions, grid: Grid, scoring: ScoringSettings, progress: Progress) -> pd.DataFrame:
-    """The rows of one checkpoint in the results table."""
-    frame = score(
-        predictions.truth,
-        predictions.read(grid),
-        grid,
-        settings=scoring.of_metrics,
-        resamples=scoring.resamples,
-        bootstrap_seed=scoring.bootstrap_seed,
-        progress=progress,
-    )
-    return identified(frame, predictions.name, describe(predictions.checkpoint), predictions.about)
+def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
+    """Everything that decides a logit apart from case, prompting and noise."""
+    bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
+    return {
+        "checkpoint": model.fingerprint,
+        "dataset": samples.split.info.fingerprint,
+        "split": samples.split.name,
+        "dtype": model.dtype,
+        **bad,
+    }
 
 
 def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
@@ -264,25 +293,25 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
     return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
 
 
-def check_fits(classifier: Classifier, dataset: Dataset, name: str) -> None:
-    """Raise where a classifier cannot be evaluated on a data set.
+def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
+    """Raise where a model cannot be evaluated on a data set.
 
-    Where nobody knows what the classifier's classes are called (an imported checkpoint), as many classes of the same
-    task do: :func:`mmrobust.models.checkpoint.classes_fit`.
+    Where nobody knows what the model's classes are called (an imported checkpoint), as many classes of the same task
+    do.
 
     Raises:
         UsageError: other modalities, classes or another task; the message names both.
     """
     info = dataset.info
-    lacking = [m for m in classifier.modalities if m not in info.modalities]
-    if lacking:
+    missing = [m for m in model.modalities if m not in info.modalities]
+    if missing:
         raise UsageError(
-            f"{name}: takes {' + '.join(classifier.modalities)}, but {dataset.folder} has "
-            f"{' + '.join(info.modalities)}: no {' and no '.join(lacking)}"
+            f"{name}: takes {' + '.join(model.modalities)}, but {dataset.folder} has "
+            f"{' + '.join(info.modalities)}: no {' and no '.join(missing)}"
         )
-    if not classes_fit(classifier, info.classes, info.task):
+    if not classes_fit(model, info.classes, info.task):
         raise UsageError(
-            f"{name}: knows {_about_classes(classifier.task, classifier.classes)}, "
+            f"{name}: knows {_about_classes(model.task, model.classes)}, "
             f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
         )
 

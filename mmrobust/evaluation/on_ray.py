@@ -1,4 +1,4 @@
-"""Prediction with Ray Data: ``read_parquet`` → ``map_batches`` on actors that hold the model → the store of the caller.
+"""Prediction with Ray Data: ``read_parquet`` → ``map_batches`` on actors that hold the model → the caller's store.
 
 Every stretch of the split is one block, whoever reads it, so its batches are those of the local engine, and so are the
 logits. Actors that die are started again and their blocks are predicted again; what arrived is in the store.
@@ -7,8 +7,7 @@ Checkpoint and data must be readable at the same paths on every node, and mmrobu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,36 +18,38 @@ from mmrobust.data.screening import BadSamples
 from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import DataError
-from mmrobust.evaluation.shards import predict_shards
-from mmrobust.models.checkpoint import Checkpoint, load_checkpoint
+from mmrobust.evaluation.model import Model
+from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import available_cores
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.runtime.ray_cluster import connected, reason
 from mmrobust.scoring.truth import Plan, PredictedRows
 
-if TYPE_CHECKING:
-    from mmrobust.evaluation.parts import Running
-
 SPARE_CPUS = 2
 """For the tasks that read and cut blocks: without any, actors that hold every CPU would wait for them forever."""
 
 
-def predict(
-    checkpoint: Checkpoint, samples: SelectedSamples, plan: Plan, noise: Noise, running: Running, progress: Progress
+def predict_on_ray(
+    model: Model,
+    samples: SelectedSamples,
+    plan: Plan,
+    noise: Noise,
+    settings: PredictionSettings,
+    progress: Progress,
 ) -> Iterator[PredictedRows]:
-    """The predictions of a plan, stretch by stretch.
+    """The predictions of ``plan``, one stretch of the split at a time.
 
     Raises:
         UsageError: Ray is not installed, or its cluster not reachable.
         DataError: a worker fails for another reason than that it was killed.
     """
-    cpus = (running.ray_workers or available_cores()) + SPARE_CPUS
+    cpus = (settings.ray_workers or available_cores()) + SPARE_CPUS
     total = sum(len(positions) for positions in plan.values())
-    with connected(running.ray_address, cpus) as ray, progress("predict", total) as advance:
-        device = next(checkpoint.classifier.parameters()).device.type
+    with connected(settings.ray_address, cpus) as ray, progress("predict", total) as advance:
+        device = model.device.partition(":")[0]
         slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
-        workers = running.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
+        workers = settings.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
         needed = np.unique(np.concatenate(list(plan.values())) // STRETCH_SAMPLES)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -59,17 +60,15 @@ def predict(
             .map_batches(
                 _Worker,
                 fn_constructor_kwargs={
-                    "checkpoint": str(checkpoint.folder.resolve()),
-                    "backbone": running.backbone,
+                    "load": model.loader(),
                     "data": str(samples.split.dataset.folder.resolve()),
                     "split": samples.split.name,
                     "size": samples.size,
                     "bad": samples.bad,
                     "plan": dict(plan),
                     "noise": noise,
-                    "batch_size": running.batch_size,
+                    "batch_size": settings.batch_size,
                     "device": device,
-                    "dtype": checkpoint.classifier.dtype,
                 },
                 batch_size=None,
                 batch_format="pyarrow",
@@ -94,8 +93,7 @@ class _Worker:
     def __init__(
         self,
         *,
-        checkpoint: str,
-        backbone: str | None,
+        load: Callable[[str], Model],
         data: str,
         split: str,
         size: int,
@@ -104,9 +102,8 @@ class _Worker:
         noise: Noise,
         batch_size: int | BatchSize,
         device: str,
-        dtype: str,
     ) -> None:
-        self._classifier = load_checkpoint(checkpoint, device=device, dtype=dtype, backbone=backbone).classifier
+        self._model = load(device)
         self._split, self._size = bad.treated(Dataset(data).split(split)), size
         self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
@@ -117,8 +114,10 @@ class _Worker:
         mine = {key: p[np.isin(p, here)] for key, p in self._plan.items()}
         mine = {key: positions for key, positions in mine.items() if len(positions)}
         samples = SelectedSamples(_Block(self._split, block, places), self._size)
-        parts = predict_shards(self._classifier, samples, mine, self._batch_size, no_progress, self._noise)
-        return pa.concat_tables([_table(key, *rows) for part in parts for key, rows in part.items()] or [_EMPTY])
+        pieces = self._model.predict(
+            samples, mine, self._noise, batch_size=self._batch_size, workers=0, progress=no_progress
+        )
+        return pa.concat_tables([_table(key, *rows) for piece in pieces for key, rows in piece.items()] or [_EMPTY])
 
 
 class _Block(Split):

@@ -12,20 +12,37 @@ import pandas as pd
 
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, UsageError
+from mmrobust.evaluation.plan import WorkShare
 from mmrobust.runtime.devices import device_errors
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.storage.files import writing
+from mmrobust.storage.files import remove_partial, writing
+from mmrobust.storage.locks import hold_part, hold_whole
 from mmrobust.storage.results import PREDICTIONS_FOLDER, RESULTS_FILE, RESULTS_KEYS, Results, read_results
 
 SMALLER = "take a smaller --batch-size, or another --device"
 
 
 @contextmanager
-def keeping(out: Path, device: str) -> Iterator[None]:
-    """Say that what is finished is kept, where the block is stopped, the disk is full or the device fails."""
+def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[None]:
+    """Hold ``out`` against other runs, or against those of the same share of the work, while the block runs.
+
+    Where the block is stopped, the disk is full or the device fails, the error says that what is finished is kept.
+
+    Raises:
+        UsageError: another run is at work there.
+        Interrupted: Ctrl-C.
+        DataError: ``out`` cannot be written.
+        DeviceError: the device has too little memory, or failed.
+    """
     kept = f"what is predicted is kept in {out}, the same command goes on"
     try:
-        with writing(out, "what is there is kept, the same command goes on"), device_errors(device, SMALLER, kept):
+        with (
+            writing(out, "what is there is kept, the same command goes on"),
+            device_errors(device, SMALLER, kept),
+            hold_part(out, share.index, share.of) if share else hold_whole(out),
+        ):
+            if not share:
+                remove_partial(out, out / PREDICTIONS_FOLDER)
             yield
     except KeyboardInterrupt:
         raise Interrupted(f"evaluation stopped; {kept}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmrobust.errors import UsageError
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
-from mmrobust.scoring.shards import shards_behind
+from mmrobust.scoring.store import PredictionStore, shard_headers
 from mmrobust.storage.files import atomic_folder
 from mmrobust.storage.results import PREDICTIONS_FOLDER, RESULTS_FILE, Results, read_results
 
@@ -58,7 +58,9 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
 
 
 def _shards(path: Path, results: Results) -> dict[str, list[Path]]:
-    return {name: shards_behind(path, results, name) for name in dict.fromkeys(results.frame["checkpoint"])}
+    headers = shard_headers(path if path.is_dir() else path.parent)
+    names = dict.fromkeys(results.frame["checkpoint"])
+    return {name: PredictionStore.behind(path, results, name, headers).paths for name in names}
 
 
 def _copy(source: Path, target: Path) -> None:

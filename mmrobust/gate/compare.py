@@ -16,7 +16,7 @@ from mmrobust.gate.comparable import refuse_other_measurement
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.metrics import target_matrix
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, make_pair
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.significance import (
     CORRECTIONS,
     Placements,
@@ -27,6 +27,7 @@ from mmrobust.scoring.significance import (
     placements,
     smallest_shown,
 )
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
@@ -207,8 +208,8 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     truth, targets = pair.baseline.truth, _targets(pair.baseline)
-    for case, prompting in sorted(set(pair.baseline.logits) & set(pair.candidate.logits)):
-        logits = [side.logits[case, prompting] for side in (pair.baseline, pair.candidate)]
+    for case, prompting in sorted(set(pair.baseline.keys) & set(pair.candidate.keys)):
+        logits = [side.get(case, prompting) for side in (pair.baseline, pair.candidate)]
         both = ~np.isnan(logits[0][:, 0]) & ~np.isnan(logits[1][:, 0])
         said = [pair.baseline.predicted(values) for values in logits]
         right = [(predicted == targets).all(axis=1) for predicted in said]
@@ -229,7 +230,7 @@ def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
     targets, by_key = _targets(pair.baseline), []
     for key in range(len(pair.tables.keys)):
         right = [
-            (side.predicted(pair.tables.chosen(side.logits, key)) == targets).all(axis=1)
+            (side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1)
             for side in (pair.baseline, pair.candidate)
         ]
         by_key.append(((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()))
@@ -248,7 +249,7 @@ def _delong(pair: Pair) -> npt.NDArray[np.float64]:
         return np.full(groups.ngroups, np.nan)
     by_key = []
     for key in range(len(pair.tables.keys)):
-        sides = [pair.tables.chosen(side.logits, key).astype(np.float64) for side in (pair.baseline, pair.candidate)]
+        sides = [side.chosen(pair.tables, key).astype(np.float64) for side in (pair.baseline, pair.candidate)]
         by_key.append([placements(logits[:, 1] - logits[:, 0], positive) for logits in sides])
     p = []
     for rows in groups.indices.values():
@@ -261,5 +262,5 @@ def _delong(pair: Pair) -> npt.NDArray[np.float64]:
     return np.asarray(p)
 
 
-def _targets(stored: StoredPredictions) -> _Bools:
+def _targets(stored: Predictions) -> _Bools:
     return target_matrix(stored.truth.labels, stored.truth.classes)

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
+from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.runtime.hub import offline_where_out_of_reach
 from mmrobust.storage.files import check_file, read_json, write_json
@@ -127,7 +129,23 @@ def unnamed_classes(number: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(number))
 
 
-def classes_fit(known: Classifier | CheckpointConfig, classes: Sequence[str], task: str) -> bool:
+class KnowsClasses(Protocol):
+    """A classifier, or what a config says of one."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Its classes."""
+
+    @property
+    def classes_named(self) -> bool:
+        """Whether these are names, and not numbers for want of names."""
+
+    @property
+    def task(self) -> str:
+        """Its task."""
+
+
+def classes_fit(known: KnowsClasses, classes: Sequence[str], task: str) -> bool:
     """Whether what scores its ``known`` classes can score these.
 
     The classes of an imported checkpoint may have no names. Then as many classes of the same task do, whatever they
@@ -184,14 +202,38 @@ def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that was loaded."""
+class Checkpoint(ClassifierModel):
+    """A checkpoint that was loaded: a model that an evaluation can ask for predictions."""
 
     folder: Path
     config: CheckpointConfig
-    classifier: Classifier
     fingerprint: str
     """Of all that the logits depend on: the trained weights, the settings, the backbone and what feeds it."""
+    backbone: str | None = None
+    """Where the frozen backbone lies now, if not where the checkpoint remembers it."""
+
+    def described(self) -> dict[str, Any]:
+        """What results and predictions say of it."""
+        config = self.config
+        return {
+            "fingerprint": self.fingerprint,
+            "method": config.method["name"],
+            "head": config.head["name"],
+            "settings": {"method": config.method, "head": config.head},
+            "backbone": config.backbone["id"],
+            "backbone_fingerprint": config.backbone["fingerprint"],
+            "fill": config.fill,
+            "modalities": config.modalities,
+            "cases": config.cases,
+            "training": config.training,
+            "depends_on_prompting": self.classifier.depends_on_prompting,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+    def loader(self) -> Callable[[str], Checkpoint]:
+        """What loads the same model in another process, there on the given device."""
+        return functools.partial(_load_on, str(self.folder.resolve()), self.backbone, self.dtype)
 
 
 def load_checkpoint(
@@ -251,7 +293,11 @@ def load_checkpoint(
     )
     classifier.to(place)
     classifier.dtype = dtype
-    return Checkpoint(folder, config, classifier.train(False), fingerprint)
+    return Checkpoint(classifier.train(False), folder, config, fingerprint, backbone)
+
+
+def _load_on(folder: str, backbone: str | None, dtype: str, device: str) -> Checkpoint:
+    return load_checkpoint(folder, device=device, dtype=dtype, backbone=backbone)
 
 
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:

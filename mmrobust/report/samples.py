@@ -20,7 +20,8 @@ from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
 from mmrobust.errors import DataError, NotComparableError
 from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
 
 MOST = 12
@@ -110,7 +111,7 @@ def find_worst(paths: Sequence[Path], results: Sequence[Results], data: Path) ->
         if of.provenance["dataset"]["split"] == split.name
         for name in dict.fromkeys(of.frame["checkpoint"])
     }
-    told = {told for stored in predictions.values() for case, told in stored.logits if case == "complete"}
+    told = {told for stored in predictions.values() for case, told in stored.keys if case == "complete"}
     prompting = next((name for name in PROMPTINGS if name in told), None)
     if prompting is None:
         raise DataError(f"{fitting[0][0]}: no predictions of complete samples there; run mmrobust eval with the rate 0")
@@ -133,20 +134,19 @@ def find_worst(paths: Sequence[Path], results: Sequence[Results], data: Path) ->
 
 
 def _lost(
-    predictions: Mapping[str, StoredPredictions], prompting: str, position: Mapping[str, int]
+    predictions: Mapping[str, Predictions], prompting: str, position: Mapping[str, int]
 ) -> dict[str, dict[int, list[_Loss]]]:
     """Case → position of a sample in the split → who gets it right when complete, and wrong in the case."""
     lost: dict[str, dict[int, list[_Loss]]] = {}
     for checkpoint, stored in predictions.items():
-        if ("complete", prompting) not in stored.logits:
+        if ("complete", prompting) not in stored.keys:
             continue
         at = _positions(stored, position)
         targets = target_matrix(stored.truth.labels, stored.truth.classes)
-        before, said = _judge(stored, stored.logits["complete", prompting], targets)
+        before, said = _judge(stored, stored.get("complete", prompting), targets)
         right = (said == targets).all(axis=1)
-        for (case, told), logits in stored.logits.items():
-            if case == "complete" or told != prompting:
-                continue
+        for case in dict.fromkeys(case for case, told in stored.keys if case != "complete" and told == prompting):
+            logits = stored.get(case, prompting)
             after, said = _judge(stored, logits, targets)
             known = np.isfinite(before) & np.isfinite(after)
             for row in np.flatnonzero(known & right & ~(said == targets).all(axis=1)):
@@ -155,7 +155,7 @@ def _lost(
     return lost
 
 
-def _positions(stored: StoredPredictions, position: Mapping[str, int]) -> list[int]:
+def _positions(stored: Predictions, position: Mapping[str, int]) -> list[int]:
     """Where in the whole split the samples stand, of which only some may have been evaluated.
 
     Raises:
@@ -167,7 +167,7 @@ def _positions(stored: StoredPredictions, position: Mapping[str, int]) -> list[i
 
 
 def _judge(
-    stored: StoredPredictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
+    stored: Predictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """The loss of every sample [N], NaN where not predicted, and what is predicted [N, C], as the results count it."""
     z = logits.astype(np.float64)
@@ -178,7 +178,7 @@ def _judge(
     return loss, stored.predicted(logits)
 
 
-def _share(stored: StoredPredictions, logits: npt.NDArray[np.float32]) -> float:
+def _share(stored: Predictions, logits: npt.NDArray[np.float32]) -> float:
     """The probability of the predicted class; NaN where the task is multi-label."""
     if stored.truth.task == "multi-label":
         return float("nan")

@@ -25,8 +25,9 @@ from mmrobust.scoring.across import SAME, effective_robustness, prompting_gap, s
 from mmrobust.scoring.by_class import BREAKS, broken_first, class_curves
 from mmrobust.scoring.calibration import BINS, reliability
 from mmrobust.scoring.joint import joint_standings
-from mmrobust.scoring.predictions import StoredPredictions, cells_of, predictions_behind
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.robustness import CURVE_KEYS, curves
+from mmrobust.scoring.store import cells_of, predictions_behind
 from mmrobust.storage.results import Results
 
 FIRST_TO_BREAK = 3
@@ -37,7 +38,7 @@ def with_sections(
     report: Report,
     *,
     baseline: str | None = None,
-    stored: Mapping[str, StoredPredictions] | None = None,
+    stored: Mapping[str, Predictions] | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """``report`` with all that it says beyond its curves; a section that has nothing to say is left out.
@@ -90,7 +91,7 @@ def with_costs(report: Report) -> Report:
     return replace(report, sections=(*report.sections, *made))
 
 
-def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, StoredPredictions]:
+def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, Predictions]:
     """The predictions of every checkpoint of the results, as :func:`mmrobust.report.tables.read` gives them.
 
     Args:
@@ -107,7 +108,7 @@ def read_behind(paths: Sequence[Path], results: Sequence[Results]) -> dict[str, 
     }
 
 
-def _shown(stored: Mapping[str, StoredPredictions], rows: pd.DataFrame) -> dict[str, StoredPredictions]:
+def _shown(stored: Mapping[str, Predictions], rows: pd.DataFrame) -> dict[str, Predictions]:
     """The predictions of the checkpoints of some rows, behind no other cells than those of the rows."""
     by_name = rows.groupby("checkpoint", sort=False, observed=True)
     return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
@@ -131,7 +132,7 @@ def _over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standings(
-    frame: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions], progress: Progress
+    frame: pd.DataFrame, table: Table, stored: Mapping[str, Predictions], progress: Progress
 ) -> Section | None:
     figures = standings(frame)
     if figures.empty:
@@ -164,7 +165,7 @@ def _standings(
 
 
 def _with_intervals(
-    figures: pd.DataFrame, table: Table, stored: Mapping[str, StoredPredictions], progress: Progress
+    figures: pd.DataFrame, table: Table, stored: Mapping[str, Predictions], progress: Progress
 ) -> pd.DataFrame:
     """The standings with the intervals that the predictions give them.
 

@@ -1,7 +1,7 @@
 """Who is affected: a missing table is a pure function of (sample ids, scenario, rate, seed).
 
-Samples are ranked by ``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is the
-same on every platform and nested: who is missing at 30 % is missing at 70 %.
+Samples are ranked by ``blake2b(f"{seed}/{scenario}/{sample_id}")`` and the first ⌊N·η⌋ are affected, so the table is
+the same on every platform and nested: who is missing at 30 % is missing at 70 %.
 """
 
 from __future__ import annotations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.scenarios.draws import ScenarioDraw
-from mmrobust.scenarios.missing_tables import GivenDraw, GivenTable
+from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 
 
@@ -25,14 +24,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Scenarios × missing rates × mask seeds × promptings; and given missing tables × promptings.
+    """Scenarios × missing rates × mask seeds × promptings; and missing tables from files × promptings.
 
     Raises:
-        UsageError: an empty axis (scenarios may be none where there are tables), a rate outside [0, 1] or an unknown
-            prompting.
+        UsageError: no rate, seed or prompting, a rate outside [0, 1] or an unknown prompting.
     """
 
     scenarios: tuple[str, ...]
+    """Empty, where there are no tables either: every missing-modality scenario of whichever model: :meth:`of`."""
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     promptings: tuple[str, ...] = PROMPTINGS
@@ -41,7 +40,7 @@ class Grid:
     def __post_init__(self) -> None:
         for axis in ("scenarios", "rates", "seeds", "promptings"):
             values = tuple(dict.fromkeys(getattr(self, axis)))
-            if not values and not (axis == "scenarios" and self.tables):
+            if not values and axis != "scenarios":
                 raise UsageError(f"the grid has no {axis}: name at least one")
             object.__setattr__(self, axis, values)
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
@@ -61,16 +60,16 @@ class Grid:
             for prompting in self.promptings:
                 yield Cell(table.name, table.rate, 0, prompting)
 
-    def draws(
-        self, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None = None
-    ) -> Iterator[tuple[str, int, tuple[float, ...], ScenarioDraw | GivenDraw]]:
-        """(scenario, seed, rates, draw) for every missing table of the grid, the drawn ones and the given ones."""
-        for name in self.scenarios:
-            scenario = Scenario.parse(name, modalities)
-            for seed in self.seeds:
-                yield name, seed, self.rates, ScenarioDraw(sample_ids, scenario, seed, natural)
-        for table in self.tables:
-            yield table.name, 0, (table.rate,), table.over(sample_ids)
+    def of(self, modalities: Sequence[str], tables: Sequence[GivenTable] = ()) -> Grid:
+        """The grid for a model of these modalities.
+
+        Args:
+            modalities: of the model.
+            tables: further missing tables from files.
+        """
+        tables = (*self.tables, *tables)
+        scenarios = self.scenarios or (() if tables else scenario_names(modalities))
+        return replace(self, scenarios=scenarios, tables=tables)
 
     def cases(self, modalities: Sequence[str]) -> tuple[Case, ...]:
         """What affected samples become in any of its cells."""
@@ -92,14 +91,13 @@ def make_grid(
     promptings: Sequence[str],
     tables: Sequence[GivenTable] = (),
 ) -> Grid:
-    """The grid for a model of these modalities: every missing-modality scenario, where neither these nor tables are.
+    """The grid for a model of these modalities; without scenarios and tables, of every missing-modality scenario.
 
     Raises:
-        UsageError: a scenario, rate or prompting that does not exist, or no seed.
+        UsageError: a rate or prompting that does not exist, or no seed.
     """
-    chosen = tuple(scenarios or ()) or (() if tables else scenario_names(modalities))
     drawn = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
-    return Grid(chosen, tuple(rates), drawn, tuple(promptings), tuple(tables))
+    return Grid(tuple(scenarios or ()), tuple(rates), drawn, tuple(promptings)).of(modalities, tables)
 
 
 def mask_seeds(count: int) -> tuple[int, ...]:

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.scoring.metrics import WeightedTruth, target_matrix
-from mmrobust.scoring.predictions import StoredPredictions
-from mmrobust.scoring.tables import cell_tables
+from mmrobust.scoring.predictions import Predictions
 
 BREAKS = 0.1
 """A class is broken where its F1 lies more than this below its complete one: ten points."""
 _KEYS = ["scenario", "prompting", "missing_rate"]
 
 
-def class_curves(stored: StoredPredictions, classes: tuple[str, ...]) -> pd.DataFrame:
+def class_curves(stored: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
     """F1 of each class at each missing rate, mean over mask seeds.
 
     Args:
@@ -25,11 +24,11 @@ def class_curves(stored: StoredPredictions, classes: tuple[str, ...]) -> pd.Data
         One row per scenario, prompting, missing rate and ``class``, with ``support`` (samples of the class) and ``f1``;
         a class that is neither there nor predicted has F1 0.
     """
-    truth, tables = stored.truth, cell_tables(stored.truth, stored.cells)
+    truth, tables = stored.truth, stored.truth.draw(stored.cells)
     targets = target_matrix(truth.labels, truth.classes)
     weighted = WeightedTruth(targets, np.ones((1, len(truth.ids))))
     f1 = np.stack(
-        [stored.outcomes(tables.chosen(stored.logits, key), weighted).class_f1[0] for key in range(len(tables.keys))]
+        [stored.outcomes(stored.chosen(tables, key), weighted).class_f1[0] for key in range(len(tables.keys))]
     )
     frame = pd.DataFrame([(c.scenario, c.prompting, c.missing_rate) for c in stored.cells], columns=_KEYS)
     wide = pd.concat([frame, pd.DataFrame(f1[tables.of_cell], columns=list(classes))], axis=1)

@@ -20,8 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.predictions import StoredPredictions
-from mmrobust.scoring.tables import cell_tables
+from mmrobust.scoring.predictions import Predictions
 
 BINS = 15
 
@@ -49,17 +48,17 @@ def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) 
     return raised.max(axis=1) / raised.sum(axis=1), targets[np.arange(len(logits)), chosen]
 
 
-def reliability(stored: StoredPredictions) -> pd.DataFrame:
+def reliability(stored: Predictions) -> pd.DataFrame:
     """Calibration of one checkpoint at each missing rate, mean over mask seeds.
 
     Returns:
         One row per scenario, prompting and missing rate: ``ece``, ``confidence`` (mean), ``right`` (share), and
         ``overconfidence``: confidence − right.
     """
-    truth, tables = stored.truth, cell_tables(stored.truth, stored.cells)
+    truth, tables = stored.truth, stored.truth.draw(stored.cells)
     figures = []
     for key in range(len(tables.keys)):
-        confidence, right = confidences(tables.chosen(stored.logits, key), truth.labels, truth.task)
+        confidence, right = confidences(stored.chosen(tables, key), truth.labels, truth.task)
         figures.append((expected_calibration_error(confidence, right), confidence.mean(), right.mean()))
     by_key = pd.DataFrame(figures, columns=["ece", "confidence", "right"])
     keys = ["scenario", "prompting", "missing_rate"]

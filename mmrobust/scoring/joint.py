@@ -16,16 +16,16 @@ import pandas as pd
 
 from mmrobust.errors import DataError
 from mmrobust.runtime.progress import Advance, Progress, no_progress
+from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scoring.across import SAME
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.paired import seed_means
-from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.resampled import resampled_values
-from mmrobust.scoring.tables import CellTables, cell_tables
 
 
 def joint_standings(
-    stored: Mapping[str, StoredPredictions],
+    stored: Mapping[str, Predictions],
     metric: str,
     *,
     resamples: int = RESAMPLES,
@@ -101,11 +101,11 @@ def _won(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.
     return wins, above
 
 
-def _shared(stored: Mapping[str, StoredPredictions]) -> tuple[list[StoredPredictions], CellTables]:
+def _shared(stored: Mapping[str, Predictions]) -> tuple[list[Predictions], CellTables]:
     """The predictions on the same samples in one order, and the tables of the cells that all of them have."""
     first = next(iter(stored.values()))
     sides = [replace(side, name=name).beside(first) for name, side in stored.items()]
     cells = set(first.cells).intersection(*(side.cells for side in sides))
     if not cells:
         raise DataError("the predictions have no cell in common")
-    return sides, cell_tables(first.truth, sorted(cells))
+    return sides, first.truth.draw(sorted(cells))

@@ -20,10 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError
+from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.resampled import resampled_values, sample_shares
-from mmrobust.scoring.tables import CellTables, cell_tables
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
@@ -34,8 +35,8 @@ PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 class Pair:
     """The predictions of two checkpoints on the same samples, in one order, and the cells that both have."""
 
-    baseline: StoredPredictions
-    candidate: StoredPredictions
+    baseline: Predictions
+    candidate: Predictions
     tables: CellTables
     """Of the cells, under the ids of the baseline."""
 
@@ -60,7 +61,7 @@ def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, 
     return make_pair(predictions_behind(baseline, before, theirs), predictions_behind(candidate, after, ours))
 
 
-def make_pair(baseline: StoredPredictions, candidate: StoredPredictions) -> Pair:
+def make_pair(baseline: Predictions, candidate: Predictions) -> Pair:
     """Two checkpoints' predictions, sample by sample.
 
     Raises:
@@ -70,7 +71,7 @@ def make_pair(baseline: StoredPredictions, candidate: StoredPredictions) -> Pair
     shared = set(candidate.cells) & set(baseline.cells)
     if not shared:
         raise DataError("the predictions have no cell in common")
-    return Pair(baseline, ordered, cell_tables(baseline.truth, sorted(shared)))
+    return Pair(baseline, ordered, baseline.truth.draw(sorted(shared)))
 
 
 def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: int = 0) -> Differences:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
-from mmrobust.scoring.predictions import StoredPredictions
-from mmrobust.scoring.tables import CellTables
+from mmrobust.scoring.predictions import Predictions
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -43,7 +43,7 @@ class _Counted(Outcomes):
 
 
 def resampled_values(
-    stored: StoredPredictions, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
+    stored: Predictions, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     """The value of a metric in every key of ``tables``, under every row of weights.
 
@@ -74,11 +74,11 @@ def resampled_values(
                 values[key] = function(_Counted(**vars(nothing), known=known))
         return values
     for key in range(len(tables.keys)):
-        values[key] = function(stored.outcomes(tables.chosen(stored.logits, key), weighted))
+        values[key] = function(stored.outcomes(stored.chosen(tables, key), weighted))
     return values
 
 
-def sample_shares(stored: StoredPredictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
+def sample_shares(stored: Predictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
     """What each sample adds to a metric that is a mean over samples [keys, N]; ``None`` where the metric is none.
 
     To the accuracy: whether it is right. To the samples F1: its own.
@@ -88,7 +88,7 @@ def sample_shares(stored: StoredPredictions, tables: CellTables, metric: str) ->
     targets = target_matrix(stored.truth.labels, stored.truth.classes)
     shares = np.empty((len(tables.keys), len(targets)), dtype=np.float32)
     for key in range(len(tables.keys)):
-        predicted = stored.predicted(tables.chosen(stored.logits, key))
+        predicted = stored.predicted(stored.chosen(tables, key))
         hits, both = (predicted & targets).sum(axis=1), predicted.sum(axis=1) + targets.sum(axis=1)
         shares[key] = np.divide(2 * hits, both, out=np.zeros(len(hits)), where=both > 0)
     return shares
@@ -103,14 +103,14 @@ def _chains(tables: CellTables) -> list[list[int]]:
 
 
 def _counts(
-    stored: StoredPredictions, tables: CellTables, chain: Sequence[int], weighted: WeightedTruth
+    stored: Predictions, tables: CellTables, chain: Sequence[int], weighted: WeightedTruth
 ) -> npt.NDArray[np.float32]:
     """Weight of the true positives and of the predicted members of each class: [len(chain), 2, R, C]."""
     from scipy import sparse
 
     steps, before = [], sparse.csc_matrix((len(weighted.targets), 2 * weighted.targets.shape[1]), dtype=np.float32)
     for key in chain:
-        predicted = stored.predicted(tables.chosen(stored.logits, key))
+        predicted = stored.predicted(stored.chosen(tables, key))
         now = sparse.csc_matrix(np.concatenate([predicted & weighted.targets, predicted], axis=1), dtype=np.float32)
         step = now - before
         step.eliminate_zeros()

@@ -15,14 +15,15 @@ from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_gri
 from mmrobust.scenarios.missing_tables import is_given, keep_table, kept_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
-from mmrobust.scoring.predictions import StoredPredictions, read_predictions
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.store import read_predictions
 from mmrobust.storage.locks import hold_whole
 from mmrobust.storage.provenance import command_line, git_state, now, versions
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CellChoice:
     """The cells to score; ``None`` wherever it is to stay as the results have it.
 
     Raises:
@@ -42,7 +43,7 @@ class Wanted:
 
 def rescore(
     folder: Path,
-    wanted: Wanted,
+    asked: CellChoice,
     settings: ScoringSettings,
     *,
     out: Path | None = None,
@@ -53,7 +54,7 @@ def rescore(
 
     Args:
         folder: results folder of an evaluation, finished or not.
-        wanted: the cells.
+        asked: the cells.
         settings: how they are scored.
         out: folder for the new results; ``None``: ``folder``, where they take the place of the old ones.
         progress: shows how far it is.
@@ -72,15 +73,12 @@ def rescore(
     dataset: dict[str, Any] = {}
     noise: Mapping[str, Any] | None = None
     for predictions in read_predictions(folder, earlier, say):
-        for grid in _grids(predictions, wanted, folder, earlier.frame if earlier else None):
+        for grid in _grids(predictions, asked, folder, earlier.frame if earlier else None):
             frame = score(
-                predictions.truth,
-                predictions.logits,
-                grid,
-                metrics=wanted.metrics,
-                settings=settings.of_metrics,
-                resamples=settings.resamples,
-                bootstrap_seed=settings.bootstrap_seed,
+                predictions,
+                predictions.truth.draw_grid(grid),
+                settings,
+                metrics=asked.metrics,
                 way_out=_way_out(folder, grid),
                 progress=progress,
             )
@@ -112,15 +110,14 @@ _Axes = dict[tuple[float, str], tuple[int, ...]]
 """(Missing rate, prompting) → mask seeds: the cells of a scenario."""
 
 
-def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results: pd.DataFrame | None) -> list[Grid]:
-    """What to score: the cells of the results, with what is wanted in place of each axis that is named.
+def _grids(predictions: Predictions, asked: CellChoice, folder: Path, results: pd.DataFrame | None) -> list[Grid]:
+    """What to score: the cells of the results, with what is asked in place of each axis that is named.
 
     A results table may have grown by several evaluations, each with rates, seeds and promptings of its own; what is
     alike makes one grid.
     """
     modalities = predictions.truth.modalities
-    promptings = tuple(sorted({prompting for _, prompting in predictions.logits}, reverse=True))
-    default: _Axes = {(rate, prompting): DEFAULT_SEEDS for rate in DEFAULT_RATES for prompting in promptings}
+    default: _Axes = {(rate, prompting): DEFAULT_SEEDS for rate in DEFAULT_RATES for prompting in predictions.answered}
     of_scenario: dict[str, _Axes] = {}
     if results is not None:
         own = results[results["checkpoint"] == predictions.name]
@@ -129,16 +126,16 @@ def _grids(predictions: StoredPredictions, wanted: Wanted, folder: Path, results
             default = default if is_given(str(name)) else of_scenario[str(name)]
     grids: dict[tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]], list[str]] = {}
     given = []
-    for name in wanted.scenarios or of_scenario or scenario_names(modalities):
+    for name in asked.scenarios or of_scenario or scenario_names(modalities):
         axes = of_scenario.get(name, default)
         if is_given(name):
             table = kept_table(folder, name, predictions.truth.ids, modalities, predictions.truth.natural)
             rate = min(axes)[0] if name in of_scenario else table.rate
-            told = wanted.promptings or _promptings(axes)
+            told = asked.promptings or _promptings(axes)
             given.append(Grid((), (rate,), (0,), told, (replace(table, rate=rate),)))
             continue
         Scenario.parse(name, modalities)
-        for alike in _alike(_changed(axes, wanted)):
+        for alike in _alike(_changed(axes, asked)):
             grids.setdefault(alike, []).append(name)
     return [make_grid(modalities, names, *axes) for axes, names in grids.items()] + given
 
@@ -150,17 +147,17 @@ def _axes_of(rows: pd.DataFrame) -> _Axes:
     return axes
 
 
-def _changed(axes: _Axes, wanted: Wanted) -> _Axes:
-    """``axes`` with what is wanted: of a new rate or prompting, the mask seeds that there are of any."""
+def _changed(axes: _Axes, asked: CellChoice) -> _Axes:
+    """``axes`` with what is asked: of a new rate or prompting, the mask seeds that there are of any."""
 
     def seeds(at: int, value: float | str) -> tuple[int, ...]:
         return tuple(sorted({seed for key, found in axes.items() if key[at] == value for seed in found}))
 
-    if wanted.rates:
-        axes = {(rate, prompting): seeds(1, prompting) for rate in wanted.rates for prompting in _promptings(axes)}
-    if wanted.promptings:
-        axes = {(rate, prompting): seeds(0, rate) for rate, _ in axes for prompting in wanted.promptings}
-    return axes if wanted.seeds is None else dict.fromkeys(axes, mask_seeds(wanted.seeds))
+    if asked.rates:
+        axes = {(rate, prompting): seeds(1, prompting) for rate in asked.rates for prompting in _promptings(axes)}
+    if asked.promptings:
+        axes = {(rate, prompting): seeds(0, rate) for rate, _ in axes for prompting in asked.promptings}
+    return axes if asked.seeds is None else dict.fromkeys(axes, mask_seeds(asked.seeds))
 
 
 def _alike(axes: _Axes) -> list[tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]]]:

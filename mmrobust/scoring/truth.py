@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
+from mmrobust.scenarios.cell_tables import CellTables, draw_tables
+from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scenarios.missing_tables import GivenTable
 
 Key = tuple[str, str]
@@ -54,3 +56,16 @@ class SplitTruth:
             for sample, label in zip(self.ids, self.labels, strict=True):
                 if len(label) != 1:
                     raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task wants one")
+
+    def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
+        """The missing tables of ``cells`` over these samples: :func:`mmrobust.scenarios.cell_tables.draw_tables`.
+
+        Args:
+            cells: the cells.
+            given: further missing tables from files.
+        """
+        return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given))
+
+    def draw_grid(self, grid: Grid) -> CellTables:
+        """The missing tables of every cell of ``grid``, sorted."""
+        return self.draw(sorted(grid.cells()), grid.tables)

@@ -12,7 +12,7 @@ from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import INFO_FILE
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import Interrupted
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.gate.check import Verdict, check
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
@@ -118,9 +118,7 @@ def _evaluate(data: Path, out: Path, progress: Progress, say: Say) -> dict[str, 
         say(f"mmrobust eval {folder} --data {data} --prompting situation --out {out / 'results' / name}")
         checkpoint = load_checkpoint(folder)
         grid = make_grid(checkpoint.classifier.modalities, None, DEFAULT_RATES, 3, (SITUATION,))
-        results[name] = evaluate_checkpoints(
-            {name: checkpoint}, dataset, {name: grid}, out / "results" / name, progress=progress
-        )
+        results[name] = evaluate_models({name: checkpoint}, dataset, grid, out / "results" / name, progress=progress)
     return results
 
 

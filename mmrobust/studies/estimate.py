@@ -10,10 +10,12 @@ import torch
 
 from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Dataset, Positions
-from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.data.selection import select_samples
+from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.checkpoint import trained_tensors
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
+from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
@@ -122,8 +124,5 @@ def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Posi
 def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
     """The number of predictions that evaluating the job takes."""
     grid = study.evaluate.grid(classifier.modalities)
-    split = Dataset(job.settings.data).split("test")
-    promptings = grid.promptings if classifier.depends_on_prompting else (SITUATION,)
-    natural = split.natural_cases(classifier.modalities)
-    plan = plan_predictions(split.ids, grid, classifier.modalities, natural, promptings)
-    return sum(len(positions) for positions in plan.values())
+    drawn = DrawnGrid.draw(grid, select_samples(Dataset(job.settings.data), "test"), classifier.modalities)
+    return sum(len(positions) for positions in drawn.plan(ClassifierModel(classifier).promptings).values())

@@ -16,7 +16,7 @@ from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.runtime.ray_cluster import connected, reason
@@ -126,7 +126,7 @@ def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
     grid = study.evaluate.grid(checkpoint.classifier.modalities)
     dataset, noise = Dataset(job.settings.data), Noise(job.settings.noise_profile)
-    evaluate_checkpoints({job.name: checkpoint}, dataset, {job.name: grid}, results, noise=noise)
+    evaluate_models({job.name: checkpoint}, dataset, grid, results, noise=noise)
     write_json(results / DONE_FILE, {"job": job.name})
 
 

@@ -32,9 +32,10 @@ from mmrobust.models.backbone import Begun, Features
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.machine import free_memory
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Advance
 from mmrobust.storage.fingerprints import fingerprint_settings
-from mmrobust.training.feature_table import SHARED, FeatureTable, MemoryBudget
+from mmrobust.training.feature_table import SHARED, FeatureTable
 from mmrobust.training.sources import STRETCH, FeatureRequest, LiveSource
 from mmrobust.training.splits import PositionsByCase
 

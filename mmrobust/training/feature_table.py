@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.storage.files import atomic_file
 
 SHARED = -1
@@ -32,20 +33,6 @@ SHARED = -1
 NO_MARK = -1
 DISK_LEFT = 0.1
 """Share of the disk that is left free."""
-
-
-@dataclass
-class MemoryBudget:
-    """How much memory the tables of one training may still take, together."""
-
-    left: int
-
-    def take(self, size: int) -> bool:
-        """Whether there are ``size`` bytes left; if so they are taken."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
 
 
 class _Kind(NamedTuple):

@@ -9,7 +9,8 @@ import pytest
 
 from mmrobust.cases import missing_cases
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import write_results
 
@@ -28,7 +29,7 @@ def runs(tmp_path, monkeypatch):
         logits = {(case.name, "situation"): right.copy() for case in missing_cases(MODALITIES)}
         logits["missing-image", "situation"][:wrong] *= -1
         about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
-        frame = score(truth, logits, grid, resamples=0)
+        frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0))
         dataset = {"name": "digits", "fingerprint": folder if folder == "elsewhere" else "0123", "split": "test"}
         provenance = {
             "dataset": {**dataset, "task": "single-label", "headline_metric": "accuracy", "classes": ["even", "odd"]},

@@ -12,7 +12,8 @@ import pytest
 from mmrobust.cases import missing_cases
 from mmrobust.report import FORMATS
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import read_results, write_results
 
@@ -36,7 +37,7 @@ def runs(tmp_path, monkeypatch):
         }
         logits["missing-image", "situation"][:wrong] *= -1
         about = {"method": name, "head": "linear", "backbone": "tiny-vilt"}
-        frame = score(truth, logits, grid, resamples=50).assign(
+        frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=50)).assign(
             checkpoint=name, dataset="digits", split="test", **about
         )
         dataset = {"name": "digits", "fingerprint": "0123", "split": "test", "task": "single-label"}

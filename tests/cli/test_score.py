@@ -15,10 +15,10 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import DataError
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.grid import Cell, Grid
-from mmrobust.scoring.predictions import predictions_behind, read_predictions
+from mmrobust.scoring.store import predictions_behind, read_predictions
 from mmrobust.storage.results import PREDICTIONS_VERSION, RESULTS_KEYS, read_results, read_shard
 
 HISTORIC = Path(__file__).resolve().parents[1] / "historic"
@@ -32,7 +32,7 @@ def evaluated(
     """A copy of a results folder with two checkpoints: one to which prompting makes a difference, and one not."""
     folder = tmp_path_factory.mktemp("evaluated") / "grid"
     loaded = {name: load_checkpoint(trained(name, "linear")) for name in ("mmp", "none")}
-    evaluate_checkpoints(loaded, digits, dict.fromkeys(loaded, GRID), folder)
+    evaluate_models(loaded, digits, GRID, folder)
     return lambda to: shutil.copytree(folder, to / "grid")
 
 
@@ -102,8 +102,8 @@ def test_results_without_the_headline_metric_are_reported(
 def test_a_table_that_grew_by_several_evaluations_stays_what_it_is(
     cli: Callable[..., object], grid: Path, trained: Callable[..., Path], digits: Dataset
 ) -> None:
-    more = {"mmp": Grid(("missing-text",), (0.5,), (0,), ("situation",))}
-    evaluate_checkpoints({"mmp": load_checkpoint(trained("mmp", "linear"))}, digits, more, grid)
+    more = Grid(("missing-text",), (0.5,), (0,), ("situation",))
+    evaluate_models({"mmp": load_checkpoint(trained("mmp", "linear"))}, digits, more, grid)
     before = read_results(grid)
     assert len(before.frame[before.frame["missing_rate"] == 0.5]) == 2
     assert cli("score", grid).code == 0
@@ -137,7 +137,7 @@ def test_naturally_missing_samples_stay_so(
     common = {"name": "some", "classes": CLASSES, "task": "single-label", "headline_metric": "accuracy"}
     write_dataset(tmp_path / "data", rows, modalities=("image", "text"), licence="", source="", **common)
     loaded = {"it": load_checkpoint(trained("mmp", "linear"))}
-    before = evaluate_checkpoints(loaded, Dataset(tmp_path / "data"), {"it": GRID}, tmp_path / "grid").frame
+    before = evaluate_models(loaded, Dataset(tmp_path / "data"), GRID, tmp_path / "grid").frame
     assert cli("score", tmp_path / "grid").code == 0
     after = read_results(tmp_path / "grid").frame
     assert set(after.n_naturally_missing) == {5}

@@ -25,8 +25,7 @@ from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare import PREPARERS
 from mmrobust.data.processor import FILLS
 from mmrobust.errors import MmrobustError, UsageError, unknown_name
-from mmrobust.evaluation.engines import ENGINES
-from mmrobust.evaluation.parts import OVERWRITE
+from mmrobust.evaluation.plan import ENGINES, OVERWRITE
 from mmrobust.gate.compare import INTERVALS
 from mmrobust.gate.rules import parse_rule, read_rules
 from mmrobust.models.backbones import is_tiny

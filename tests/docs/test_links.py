@@ -80,7 +80,7 @@ def test_the_map_of_the_house_names_every_room(root: Path) -> None:
     table = text[text.index("## The map of the house") : text.index("## How we write")]
     named = {
         name.rstrip("/")
-        for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+        for cell in re.findall(r"^\| \d? ?\| (.*?) \|", table, re.MULTILINE)
         for name in re.findall(r"`([\w/.]+)`", cell)
     }
     rooms = {

@@ -17,13 +17,13 @@ from mmrobust.data.batches import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
-from mmrobust.evaluation.parts import Running
-from mmrobust.evaluation.plan import plan_predictions
+from mmrobust.evaluation.evaluate import evaluate_models
+from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid, make_grid
 from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import RESULTS_KEYS, Results
 
 SCENARIOS = ("missing-image", "missing-text", "missing-both")
@@ -37,7 +37,7 @@ def run(checkpoint: Path, dataset: Dataset, out: Path, **grid: object) -> Result
     loaded = load_checkpoint(checkpoint)
     settings = {"scenarios": None, "rates": (0.0, 0.5, 1.0), "seeds": 2, "promptings": ("situation", "concat"), **grid}
     made = make_grid(loaded.classifier.modalities, **settings)
-    return evaluate_checkpoints({"it": loaded}, dataset, {"it": made}, out)
+    return evaluate_models({"it": loaded}, dataset, made, out)
 
 
 @pytest.mark.parametrize("modalities", [("image", "text"), ("audio", "image")], ids="+".join)
@@ -115,11 +115,11 @@ def test_a_model_without_prompts_is_run_once_for_both_promptings(
 
 def test_several_checkpoints_share_a_folder(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
     loaded = {head: load_checkpoint(trained("none", head)) for head in ("linear", "prototype")}
-    grids = dict.fromkeys(loaded, Grid(("missing-text",), (0.0, 1.0), (0,)))
-    frame = evaluate_checkpoints(loaded, digits, grids, tmp_path).frame
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,))
+    frame = evaluate_models(loaded, digits, grid, tmp_path).frame
     assert set(frame.checkpoint) == {"linear", "prototype"}
     assert set(frame[frame.checkpoint == "prototype"]["head"]) == {"prototype"}
-    alone = evaluate_checkpoints({"linear": loaded["linear"]}, digits, grids, tmp_path / "alone").frame
+    alone = evaluate_models({"linear": loaded["linear"]}, digits, grid, tmp_path / "alone").frame
     together = frame[frame.checkpoint == "linear"].reset_index(drop=True)
     assert together.equals(alone)
 
@@ -177,7 +177,8 @@ def test_naturally_missing_samples_are_evaluated_in_their_true_case(
 def test_a_plan_is_what_the_cells_say() -> None:
     ids = [f"s{i}" for i in range(40)]
     grid = Grid(SCENARIOS, (0.1, 0.5, 0.8), (0, 3))
-    plan = plan_predictions(ids, grid, ("image", "text"), None, ("situation",))
+    truth = SplitTruth(tuple(ids), ((0,),) * 40, ("image", "text"), 2, "single-label")
+    plan = DrawnGrid(grid, truth, truth.draw_grid(grid)).plan(("situation",))
     needed: dict[str, set[int]] = {}
     for cell in grid.cells():
         table = missing_table(ids, Scenario.parse(cell.scenario, ("image", "text")), cell.missing_rate, cell.seed)
@@ -189,7 +190,7 @@ def test_a_plan_is_what_the_cells_say() -> None:
 def noisy_run(checkpoint: Path, dataset: Dataset, out: Path, noise: Noise, *scenarios: str) -> Results:
     loaded = load_checkpoint(checkpoint)
     grid = Grid(scenarios, (0.0, 0.5), (0, 1))
-    return evaluate_checkpoints({"it": loaded}, dataset, {"it": grid}, out, noise=noise)
+    return evaluate_models({"it": loaded}, dataset, grid, out, noise=noise)
 
 
 def test_noise_decides_degraded_predictions_alone(
@@ -218,8 +219,8 @@ def test_noisy_cells_in_memory_are_those_on_disk(trained: Callable[..., Path], d
     loaded = load_checkpoint(trained("mmp", "linear", ("audio", "image")))
     grid = Grid(("noisy-image",), (0.0, 1.0), (0,), ("concat",))
     noise = Noise("released", 2)
-    ours = evaluate_checkpoints(
-        {"it": loaded}, digits, {"it": grid}, tmp_path, noise=noise, running=Running(batch_size=7)
+    ours = evaluate_models(
+        {"it": loaded}, digits, grid, tmp_path, noise=noise, settings=PredictionSettings(batch_size=7)
     ).frame
     settings = {"scenarios": ["noisy-image"], "rates": (0.0, 1.0), "seeds": 1, "prompting": ("concat",)}
     face = mmrobust.evaluate(loaded.classifier, digits, **settings, noise_profile="released", noise_seed=2)

@@ -20,18 +20,17 @@ from mmrobust.data.recordings import SplitRecordings
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.degradations import Noise, degradation_of
 from mmrobust.errors import DataError, UsageError
-from mmrobust.evaluation.evaluate import evaluate_checkpoints, given_tables
-from mmrobust.evaluation.parts import Running
+from mmrobust.evaluation.evaluate import evaluate_models, given_tables
+from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import make_grid
 from mmrobust.scenarios.missing_tables import write_missing_table
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.resampled import resampled_values
-from mmrobust.scoring.rescore import Wanted, rescore
-from mmrobust.scoring.tables import cell_tables
+from mmrobust.scoring.rescore import CellChoice, rescore
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import PROMPT_THE_MISSING, Recipe
@@ -48,9 +47,7 @@ def predictions(folder: Path) -> pd.DataFrame:
 def run(checkpoint: Path, dataset: Dataset, out: Path, *scenarios: str, size: int = 64, **settings: object) -> Results:
     loaded = load_checkpoint(checkpoint)
     grid = make_grid(loaded.classifier.modalities, scenarios, (0.0, 1.0), 1, ("situation", "concat"))
-    return evaluate_checkpoints(
-        {"it": loaded}, dataset, {"it": grid}, out, running=Running(batch_size=size), **settings
-    )
+    return evaluate_models({"it": loaded}, dataset, grid, out, settings=PredictionSettings(batch_size=size), **settings)
 
 
 def test_corruptions_are_predicted_by_themselves_and_kept_apart(
@@ -261,15 +258,15 @@ def test_a_given_table_is_kept_with_the_results_that_are_compared_later(
         loaded = load_checkpoint(trained("none", head))
         given = given_tables([tmp_path / "half.csv"], digits.split("test"), PAIR)
         grid = make_grid(PAIR, None, (0.5,), 1, ("situation",), given)
-        evaluate_checkpoints({head: loaded}, digits, {head: grid}, tmp_path / head, limit=40)
+        evaluate_models({head: loaded}, digits, grid, tmp_path / head, limit=40)
     (tmp_path / "half.csv").unlink()
     results = read_results(tmp_path / "linear")
     stored = predictions_behind(tmp_path / "linear", results, "linear")
-    tables = cell_tables(stored.truth, stored.cells)
+    tables = stored.truth.draw(stored.cells)
     (value,) = resampled_values(stored, tables, "accuracy", np.ones((1, 40), dtype=np.float32))
     (row,) = results.frame[results.frame.metric == "accuracy"].itertuples()
     assert value[0] == row.value and row.n == 40
-    again = rescore(tmp_path / "linear", Wanted(), ScoringSettings(), out=tmp_path / "again")
+    again = rescore(tmp_path / "linear", CellChoice(), ScoringSettings(), out=tmp_path / "again")
     assert again.frame.equals(results.frame)
     assert [path.name for path in (tmp_path / "again" / "missing-tables").iterdir()]
     for kept in (tmp_path / "linear" / "missing-tables").iterdir():
@@ -312,7 +309,7 @@ def test_predictions_are_known_by_all_that_decides_them(
 
     (tmp_path / "all" / "results.parquet").unlink()
     with pytest.raises(DataError, match=r"under several noises .*default with seed 0, default with seed 1, released"):
-        rescore(tmp_path / "all", Wanted(), ScoringSettings())
+        rescore(tmp_path / "all", CellChoice(), ScoringSettings())
 
 
 def test_results_under_other_noise_are_neither_mixed_nor_compared(

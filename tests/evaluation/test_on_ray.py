@@ -13,8 +13,8 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import UsageError
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
-from mmrobust.evaluation.parts import Running
+from mmrobust.evaluation.evaluate import evaluate_models
+from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.prediction import predictor as run_module
 from mmrobust.scenarios.grid import Grid
@@ -69,27 +69,23 @@ def test_a_killed_worker_costs_nothing_but_time(
 
         yield advance
 
-    def run(name: str, running: Running, progress: Callable[..., object]) -> Results:
-        return evaluate_checkpoints(
-            {"it": checkpoint}, digits, {"it": GRID}, tmp_path / name, running=running, progress=progress
-        )
+    def run(name: str, running: PredictionSettings, progress: Callable[..., object]) -> Results:
+        return evaluate_models({"it": checkpoint}, digits, GRID, tmp_path / name, settings=running, progress=progress)
 
     def quiet(description: str, total: int | None) -> object:
         from mmrobust.runtime.progress import no_progress
 
         return no_progress(description, total)
 
-    ray = run("ray", Running(batch_size=8, engine="ray", ray_workers=2), progress)
+    ray = run("ray", PredictionSettings(batch_size=8, engine="ray", ray_workers=2), progress)
     assert killed
     assert bars[0] == ("predict", done[0]) and [name for name, _ in bars] == ["predict", "scoring"]
-    local = run("local", Running(batch_size=8), quiet)
+    local = run("local", PredictionSettings(batch_size=8), quiet)
     pd.testing.assert_frame_equal(ray.frame, local.frame, check_exact=True)
 
 
 def test_a_cluster_that_is_not_there_is_said(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("ray.data")
-    running = Running(engine="ray", ray_address="127.0.0.1:1")
+    running = PredictionSettings(engine="ray", ray_address="127.0.0.1:1")
     with pytest.raises(UsageError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
-        evaluate_checkpoints(
-            {"it": load_checkpoint(trained("none", "linear"))}, digits, {"it": GRID}, tmp_path, running=running
-        )
+        evaluate_models({"it": load_checkpoint(trained("none", "linear"))}, digits, GRID, tmp_path, settings=running)

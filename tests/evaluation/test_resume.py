@@ -16,12 +16,14 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import DataError, Unfinished, UsageError
-from mmrobust.evaluation import engines, parts, store
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
-from mmrobust.evaluation.parts import Part, Running
+from mmrobust.evaluation import plan
+from mmrobust.evaluation.evaluate import evaluate_models
+from mmrobust.evaluation.plan import PredictionSettings, WorkShare
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.prediction import predictor as run_module
+from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.scenarios.grid import Grid
+from mmrobust.scoring import writer
 from mmrobust.storage.results import Results, read_results
 
 GRID = Grid(("missing-text", "missing-both"), (0.0, 0.5, 1.0), (0, 1))
@@ -31,18 +33,18 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five stretches of the sixty samples, each a shard of its own."""
-    for module in (run_module, parts):
+    for module in (run_module, plan):
         monkeypatch.setattr(module, "STRETCH_SAMPLES", 12)
-    monkeypatch.setattr(store, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
 
 
 def run(checkpoint: Path, data: Dataset, out: Path, said: list[str] | None = None, **running: object) -> Results:
-    return evaluate_checkpoints(
+    return evaluate_models(
         {"it": load_checkpoint(checkpoint)},
         data,
-        {"it": GRID},
+        GRID,
         out,
-        running=Running(**running),  # type: ignore[arg-type]  # a test's shorthand
+        settings=PredictionSettings(**running),  # type: ignore[arg-type]  # a test's shorthand
         say=(said if said is not None else []).append,
     )
 
@@ -51,7 +53,7 @@ def run(checkpoint: Path, data: Dataset, out: Path, said: list[str] | None = Non
 def whole(trained: Callable[..., Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The table of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (run_module, parts):
+        for module in (run_module, plan):
             patch.setattr(module, "STRETCH_SAMPLES", 12)
         return run(trained("mmp", "linear"), digits, tmp_path_factory.mktemp("whole")).frame
 
@@ -66,22 +68,23 @@ import os, random, signal, sys, time
 from pathlib import Path
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.data import Dataset
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
-from mmrobust.evaluation import parts, store
+from mmrobust.evaluation.evaluate import evaluate_models
+from mmrobust.evaluation import plan
 from mmrobust.models.prediction import predictor as run
+from mmrobust.scoring import writer
 from mmrobust.scenarios.grid import Grid
 import mmrobust.scoring.join, pandas
 
 checkpoint, data, out = sys.argv[1:]
-run.STRETCH_SAMPLES = parts.STRETCH_SAMPLES = 12
-store.FLUSH_SECONDS = 0.0
+run.STRETCH_SAMPLES = plan.STRETCH_SAMPLES = 12
+writer.FLUSH_SECONDS = 0.0
 grid = Grid(("missing-text", "missing-both"), (0.0, 0.5, 1.0), (0, 1))
 
 def start():
     pid = os.fork()
     if not pid:
         try:
-            evaluate_checkpoints({"it": load_checkpoint(checkpoint)}, Dataset(data), {"it": grid}, Path(out))
+            evaluate_models({"it": load_checkpoint(checkpoint)}, Dataset(data), grid, Path(out))
             os._exit(0)
         finally:
             os._exit(1)
@@ -173,8 +176,8 @@ def test_parts_make_the_table_of_the_whole(
     trained: Callable[..., Path], digits: Dataset, tmp_path: Path, whole: pd.DataFrame
 ) -> None:
     with pytest.raises(Unfinished, match=r"shard 2/2 is done, .* the last one makes the table"):
-        run(trained("mmp", "linear"), digits, tmp_path, part=Part(2, 2))
-    results = run(trained("mmp", "linear"), digits, tmp_path, part=Part(1, 2))
+        run(trained("mmp", "linear"), digits, tmp_path, share=WorkShare(2, 2))
+    results = run(trained("mmp", "linear"), digits, tmp_path, share=WorkShare(1, 2))
     pd.testing.assert_frame_equal(results.frame, whole, check_exact=True)
     assert len(shards_of(tmp_path)) == 5
 
@@ -207,15 +210,18 @@ def test_what_is_overwritten(trained: Callable[..., Path], digits: Dataset, tmp_
 
 
 BAD = [
-    (lambda: Part.parse("3/2"), r"--shard 3/2: shards count from 1/2 to 2/2"),
-    (lambda: Part.parse("0/2"), r"--shard 0/2: shards count from 1/2"),
-    (lambda: Part.parse("1of2"), r"--shard '1of2': give I/N, from 1/N to N/N"),
-    (lambda: Running(engine="rya"), r"unknown engine 'rya': did you mean 'ray'\? Known: local, ray"),
-    (lambda: Running(overwrite="only_missing"), r"unknown --overwrite 'only_missing': did you mean 'only-missing'"),
-    (lambda: Running(ray_workers=2), r"--ray-address and --ray-workers go with --engine ray"),
-    (lambda: Running(engine="ray", ray_workers=0), r"--ray-workers 0: at least one is needed"),
+    (lambda: WorkShare.parse("3/2"), r"--shard 3/2: shards count from 1/2 to 2/2"),
+    (lambda: WorkShare.parse("0/2"), r"--shard 0/2: shards count from 1/2"),
+    (lambda: WorkShare.parse("1of2"), r"--shard '1of2': give I/N, from 1/N to N/N"),
+    (lambda: PredictionSettings(engine="rya"), r"unknown engine 'rya': did you mean 'ray'\? Known: local, ray"),
     (
-        lambda: Running(part=Part(1, 2), overwrite="always"),
+        lambda: PredictionSettings(overwrite="only_missing"),
+        r"unknown --overwrite 'only_missing': did you mean 'only-missing'",
+    ),
+    (lambda: PredictionSettings(ray_workers=2), r"--ray-address and --ray-workers go with --engine ray"),
+    (lambda: PredictionSettings(engine="ray", ray_workers=0), r"--ray-workers 0: at least one is needed"),
+    (
+        lambda: PredictionSettings(share=WorkShare(1, 2), overwrite="always"),
         r"--shard goes with --overwrite only-missing, not with always",
     ),
 ]
@@ -242,11 +248,11 @@ def test_predictions_of_the_first_schema_are_brought_up_to_date(
         few = tmp_path / f"limit-{limit}"
         shutil.copytree(tmp_path / "predictions", few / "predictions")
         it = load_checkpoint(trained("mmp", "linear"))
-        evaluate_checkpoints({"it": it}, digits, {"it": GRID}, few, limit=limit)
+        evaluate_models({"it": it}, digits, GRID, few, limit=limit)
         for path, content in first.items():
             whole = set(pq.read_table(path)["id"].to_pylist()) <= set(ids[:limit])
             assert ((few / "predictions" / path.name).read_bytes() != content) == whole
-    monkeypatch.setitem(engines.ENGINES, "local", lambda *_: pytest.fail("predicted again"))
+    monkeypatch.setattr(ClassifierModel, "predict", lambda *_, **__: pytest.fail("predicted again"))
     pd.testing.assert_frame_equal(run(trained("mmp", "linear"), digits, tmp_path).frame, now.frame, check_exact=True)
     assert all(pq.read_schema(path).get_field_index("position") >= 0 for path in shards_of(tmp_path))
     assert pa.__version__

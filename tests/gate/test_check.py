@@ -12,7 +12,8 @@ from mmrobust.errors import NotComparableError, UsageError
 from mmrobust.gate.check import LIMIT_ALONE, check
 from mmrobust.gate.rules import parse_rule
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results
 
@@ -35,7 +36,7 @@ def evaluated(name="mmp", wrong=20, grid=GRID):
         "dataset": {**dataset, "headline_metric": "accuracy", "classes": ["even", "odd"]},
         "checkpoints": {name: {"fill": "ones", **about}},
     }
-    frame = score(truth, logits, grid, resamples=0)
+    frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0))
     return Results(frame.assign(checkpoint=name, dataset="digits", split="test", **about), provenance)
 
 

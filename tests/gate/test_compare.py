@@ -16,8 +16,8 @@ from mmrobust.gate.compare import compare, compare_files
 from mmrobust.report import comparison
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import make_pair
-from mmrobust.scoring.predictions import predictions_behind
 from mmrobust.scoring.significance import delong, placements
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results, write_results
 
 SMALL = Grid(("missing-text",), (0.0, 0.5, 1.0), (0, 1), ("situation",))

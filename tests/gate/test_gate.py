@@ -16,9 +16,9 @@ from mmrobust.gate.rules import parse_rule
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.scenario import Scenario
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.paired import make_pair
-from mmrobust.scoring.predictions import StoredPredictions
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results, read_results, write_results
 
@@ -45,9 +45,9 @@ def evaluated(right, samples, grid=GRID):
     about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
     dataset = {"name": "d", "fingerprint": "0", "split": "test", "task": "single-label", "headline_metric": "accuracy"}
     provenance = {"dataset": {**dataset, "classes": ["a", "b"]}, "checkpoints": {"mmp": {"fill": "ones"}}}
-    frame = score(truth, logits, grid, metrics=["accuracy"], resamples=0)
+    frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0), metrics=["accuracy"])
     results = Results(frame.assign(checkpoint="mmp", dataset="d", split="test", **about), provenance)
-    return results, StoredPredictions(truth, logits, tuple(grid.cells()))
+    return results, Predictions(truth, logits, tuple(grid.cells()))
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def evaluated_fast(right, samples, grid):
     sign = np.where(np.asarray(truth_of(samples).labels)[:, 0] == 1, 1.0, -1.0)
     scores = {case: (sign * np.where(hits, 1.0, -1.0)).astype(np.float32) for case, hits in right.items()}
     logits = {(case, "situation"): np.stack([-score, score], axis=1) for case, score in scores.items()}
-    stored = StoredPredictions(truth_of(samples), logits, tuple(grid.cells()))
+    stored = Predictions(truth_of(samples), logits, tuple(grid.cells()))
     return Results(results.frame.assign(value=values), results.provenance), stored
 
 

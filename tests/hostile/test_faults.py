@@ -24,9 +24,10 @@ import torch
 from safetensors.torch import load_file
 
 from mmrobust.data import Dataset
-from mmrobust.evaluation import parts, store
+from mmrobust.evaluation import plan
 from mmrobust.models.backbones.vilt import ViltBackbone
 from mmrobust.models.prediction import predictor as run_module
+from mmrobust.scoring import writer
 from mmrobust.storage import locks
 from mmrobust.storage.locks import hold
 from mmrobust.storage.results import read_results
@@ -50,9 +51,9 @@ GRID = (
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five stretches of the sixty samples, each a shard of its own."""
-    for module in (run_module, parts):
+    for module in (run_module, plan):
         monkeypatch.setattr(module, "STRETCH_SAMPLES", 12)
-    monkeypatch.setattr(store, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
 
 
 def shards_of(out: Path) -> list[Path]:

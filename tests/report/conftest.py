@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results
 
@@ -31,7 +32,11 @@ def make(name="mmp", strength=1.0, rates=DEFAULT_RATES, seeds=(0, 1, 2), prompti
             z = np.random.default_rng([number, len(prompting)]).normal(size=(80, 4)).astype(np.float32)
             z[np.arange(80), labels] += 3.0 if case.name == "complete" else strength - 0.2 * (prompting == "concat")
             logits[case.name, prompting] = z
-    frame = score(truth, logits, Grid(SCENARIOS, rates, seeds, promptings), resamples=100)
+    frame = score(
+        Predictions(truth, logits),
+        truth.draw_grid(Grid(SCENARIOS, rates, seeds, promptings)),
+        ScoringSettings(resamples=100),
+    )
     about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
     provenance = {
         "dataset": {
@@ -66,7 +71,7 @@ def grid(digits, trained, tmp_path_factory):
     folders = [trained(method, head) for method in ("none", "mmp") for head in ("linear", "prototype")]
     checkpoints = {"-".join(folder.name.split("-")[:2]): load_checkpoint(folder) for folder in folders}
     cells = Grid(SCENARIOS, DEFAULT_RATES, tuple(range(5)), ("situation",))
-    evaluate_checkpoints(checkpoints, digits, dict.fromkeys(checkpoints, cells), out)
+    evaluate_models(checkpoints, digits, cells, out)
     return out
 
 

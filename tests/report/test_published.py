@@ -13,7 +13,8 @@ from mmrobust.errors import UsageError
 from mmrobust.report import FORMATS, tables
 from mmrobust.report.published import beside
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results
 
@@ -32,7 +33,11 @@ def noisy(make_results):
         z[: 8 * number] *= -1
         logits[case.name, "situation"] = z
     scenarios = ("noisy-audio", "noisy-image", "noisy-both")
-    frame = score(truth, logits, Grid(scenarios, (0.0, 1.0), (0,), ("situation",)), resamples=0)
+    frame = score(
+        Predictions(truth, logits),
+        truth.draw_grid(Grid(scenarios, (0.0, 1.0), (0,), ("situation",))),
+        ScoringSettings(resamples=0),
+    )
     about = {"method": "ptm", "head": "linear", "backbone": "tiny-cavmae"}
     _, provenance = make_results()
     provenance = {**provenance, "dataset": {**provenance["dataset"], "name": "urbansound8k-av"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import sections, tables
 from mmrobust.scenarios.grid import Grid
@@ -34,7 +34,7 @@ def results(trained, digits, tmp_path_factory):
         train(settings, folder / f"at-{rate:g}")
     loaded = {f"at-{rate:g}": load_checkpoint(folder / f"at-{rate:g}") for rate in RATES}
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
-    evaluate_checkpoints(loaded, digits, dict.fromkeys(loaded, grid), folder / "results")
+    evaluate_models(loaded, digits, grid, folder / "results")
     return folder / "results"
 
 

@@ -14,13 +14,13 @@ from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.data.writing import Row, write_dataset
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.evaluation.store import PredictionStore
 from mmrobust.report.samples import MOST, find_worst
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
-from mmrobust.scoring.metrics import MetricSettings
-from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.results import read_results, write_results
 
 
@@ -94,16 +94,20 @@ def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
     }
     grid = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
     about = {"method": "none", "head": "linear", "backbone": "tiny-vilt"}
-    facts = {"fingerprint": "f", "modalities": ["image", "text"], "dtype": "float32", **about}
+    facts = {"fingerprint": "f", "modalities": ["image", "text"], "dtype": "float32", "device": "cpu", **about}
+    facts["depends_on_prompting"] = True
     identity = {"checkpoint": "f", "dataset": dataset.info.fingerprint, "split": "test", "dtype": "float32"}
-    store = PredictionStore(tmp_path / "run", identity, facts, truth)
+    data = {**common, "fingerprint": dataset.info.fingerprint, "split": "test", "n": 3}
+    store = PredictionWriter(tmp_path / "run", truth, identity, name="it", described=facts, dataset=data)
     store.add({key: (np.arange(3), values) for key, values in logits.items()})
     store.flush()
     found = {}
     for threshold in (0.5, 0.9):
-        frame = score(truth, logits, grid, resamples=0, settings=MetricSettings(threshold))
+        frame = score(
+            Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0, threshold=threshold)
+        )
         provenance = {
-            "dataset": {**common, "fingerprint": dataset.info.fingerprint, "split": "test", "n": 3},
+            "dataset": data,
             "checkpoints": {"it": facts},
             "scoring": {"threshold": threshold},
         }

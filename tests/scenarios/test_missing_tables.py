@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError, MmrobustError, UsageError
+from mmrobust.scenarios.cell_tables import draw_tables
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import read_missing_table, write_missing_table
@@ -107,13 +108,13 @@ def test_to_a_grid_it_is_a_scenario_of_one_rate(tmp_path: Path) -> None:
     grid = Grid((), (0.0, 1.0), (0, 1), ("situation",), (given_table,))
     (cell,) = grid.cells()
     assert (cell.scenario, cell.missing_rate, cell.seed) == (given_table.name, 0.7, 0)
-    ((name, seed, rates, draw),) = grid.draws(IDS[:20], PAIR)
-    assert (name, seed, rates) == (given_table.name, 0, (0.7,))
-    assert draw.table(0.7).tolist() == [TABLE[i] for i in IDS[:20]]
-    assert draw.affected(0.7).tolist() == [p for p, i in enumerate(IDS[:20]) if TABLE[i] != "complete"]
+    drawn = draw_tables([cell], IDS[:20], PAIR, given=grid.tables)
+    (table,) = drawn.tables
+    assert [drawn.cases[number] for number in table] == [TABLE[i] for i in IDS[:20]]
+    assert drawn.affected.tolist() == [sum(TABLE[i] != "complete" for i in IDS[:20])]
     assert {case.name for case in grid.cases(PAIR)} == {"complete", "missing-image", "missing-text"}
-    with pytest.raises(UsageError, match="the grid has no scenarios"):
-        Grid((), (0.5,), (0,))
+    assert Grid((), (0.5,), (0,)).of(PAIR, [given_table]).scenarios == ()
+    assert Grid((), (0.5,), (0,)).of(PAIR).scenarios == ("missing-image", "missing-text", "missing-both")
 
 
 @given(st.lists(st.text(min_size=1), unique=True, min_size=1, max_size=20), st.sampled_from([".csv", ".parquet"]))

@@ -197,7 +197,6 @@ def test_the_default_grid() -> None:
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        (((), (0.5,), (0,)), "the grid has no scenarios"),
         ((("missing-text",), (), (0,)), "the grid has no rates"),
         ((("missing-text",), (0.5,), ()), "the grid has no seeds"),
         ((("missing-text",), (0.5,), (0,), ()), "the grid has no promptings"),

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from mmrobust.scoring.by_class import broken_first, class_curves
-from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
 NAMES = ("c0", "c1", "c2", "c3")

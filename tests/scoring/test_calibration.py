@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmrobust.scoring.calibration import confidences, expected_calibration_error, reliability
-from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
 

@@ -19,8 +19,9 @@ from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring import join
 from mmrobust.scoring.bootstrap import resample_weights
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.metrics import METRICS
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 
 MODALITIES = ("image", "text")
@@ -67,7 +68,7 @@ def naive_cell(truth, logits, cell):
 @pytest.mark.parametrize(("task", "classes"), [("single-label", 4), ("multi-label", 5), ("binary", 2)])
 def test_every_cell_equals_a_naive_evaluation_of_it_alone(task, classes):
     truth, logits = evaluation(task, classes=classes)
-    frame = score(truth, logits, GRID, resamples=0)
+    frame = score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=0))
     assert len(frame) == len(list(GRID.cells())) * len(METRICS[task])
     by_key = frame.set_index(["scenario", "missing_rate", "seed", "prompting", "metric"])["value"]
     for cell in GRID.cells():
@@ -78,11 +79,15 @@ def test_every_cell_equals_a_naive_evaluation_of_it_alone(task, classes):
 
 def test_intervals_come_from_resamples_that_all_cells_share():
     truth, logits = evaluation()
-    frame = score(truth, logits, GRID, resamples=200, metrics=["accuracy"])
+    frame = score(
+        Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=200), metrics=["accuracy"]
+    )
     assert (frame.ci_low <= frame.value).all()
     assert (frame.value <= frame.ci_high).all()
     twin = {key: logits[key[0], "situation"] for key in logits}  # concat says what situation says
-    paired = score(truth, twin, GRID, resamples=200, metrics=["accuracy"])
+    paired = score(
+        Predictions(truth, twin), truth.draw_grid(GRID), ScoringSettings(resamples=200), metrics=["accuracy"]
+    )
     ends = paired.pivot(columns="prompting", index=["scenario", "missing_rate", "seed"], values=["ci_low", "ci_high"])
     assert (ends["ci_low"]["situation"] == ends["ci_low"]["concat"]).all()
     assert (ends["ci_high"]["situation"] == ends["ci_high"]["concat"]).all()
@@ -90,14 +95,16 @@ def test_intervals_come_from_resamples_that_all_cells_share():
 
 def test_the_same_resamples_whatever_the_memory(monkeypatch):
     truth, logits = evaluation()
-    whole = score(truth, logits, GRID, resamples=50)
+    whole = score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=50))
     monkeypatch.setattr(join, "resample_weights", functools.partial(resample_weights, chunk_bytes=4 * 60 * 7))
-    pd.testing.assert_frame_equal(score(truth, logits, GRID, resamples=50), whole)
+    pd.testing.assert_frame_equal(
+        score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=50)), whole
+    )
 
 
 def test_without_resamples_there_are_no_intervals():
     truth, logits = evaluation()
-    frame = score(truth, logits, GRID, resamples=0)
+    frame = score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=0))
     assert frame[["ci_low", "ci_high"]].isna().all(axis=None)
 
 
@@ -105,14 +112,22 @@ def test_cells_with_the_same_missing_table_are_scored_once(monkeypatch):
     truth, logits = evaluation()
     scored = []
     monkeypatch.setitem(METRICS, "single-label", {"accuracy": lambda outcomes: scored.append(1) or np.zeros(1)})
-    score(truth, logits, dataclasses.replace(GRID, rates=(0.0, 1.0), promptings=("situation",)), resamples=0)
+    score(
+        Predictions(truth, logits),
+        truth.draw_grid(dataclasses.replace(GRID, rates=(0.0, 1.0), promptings=("situation",))),
+        ScoringSettings(resamples=0),
+    )
     # Rate 0 is one table; rate 1 is one for missing-image, one for missing-text and one per seed for missing-both.
     assert len(scored) == 1 + 1 + 1 + 3
 
 
 def test_who_is_affected_is_counted():
     truth, logits = evaluation(samples=10)
-    frame = score(truth, logits, dataclasses.replace(GRID, rates=(0.0, 0.29, 1.0)), resamples=0)
+    frame = score(
+        Predictions(truth, logits),
+        truth.draw_grid(dataclasses.replace(GRID, rates=(0.0, 0.29, 1.0))),
+        ScoringSettings(resamples=0),
+    )
     assert set(frame.n) == {10}
     assert dict(zip(frame.missing_rate, frame.n_affected, strict=True)) == {0.0: 0, 0.29: 2, 1.0: 10}
     assert set(frame.n_naturally_missing) == {0}
@@ -121,7 +136,11 @@ def test_who_is_affected_is_counted():
 def test_a_naturally_missing_modality_stays_missing_and_is_counted():
     complete, no_text = Case.complete(MODALITIES), Case.missing(MODALITIES, "text")
     truth, logits = evaluation(samples=20, natural=(no_text,) * 5 + (complete,) * 15)
-    frame = score(truth, logits, dataclasses.replace(GRID, scenarios=("missing-image",)), resamples=0)
+    frame = score(
+        Predictions(truth, logits),
+        truth.draw_grid(dataclasses.replace(GRID, scenarios=("missing-image",))),
+        ScoringSettings(resamples=0),
+    )
     assert set(frame.n_naturally_missing) == {5}
     assert frame.n_affected.max() == 15  # those with no text cannot lose their image as well
     for cell in dataclasses.replace(GRID, scenarios=("missing-image",)).cells():
@@ -143,7 +162,10 @@ def test_predictions_that_no_cell_needs_may_be_absent():
     for row, name in enumerate(truth.ids):
         other = "complete" if affected[name] == "missing-text" else "missing-text"
         partial[other, "situation"][row] = np.nan
-    pd.testing.assert_frame_equal(score(truth, partial, grid), score(truth, logits, grid))
+    pd.testing.assert_frame_equal(
+        score(Predictions(truth, partial), truth.draw_grid(grid)),
+        score(Predictions(truth, logits), truth.draw_grid(grid)),
+    )
 
 
 def test_an_absent_prediction_is_named():
@@ -152,20 +174,20 @@ def test_an_absent_prediction_is_named():
     with pytest.raises(
         DataError, match=r"no prediction of sample 'sample-.*' in case 'missing-text' under prompting 'c"
     ):
-        score(truth, lacking, GRID)
+        score(Predictions(truth, lacking), truth.draw_grid(GRID))
     logits["complete", "situation"][7] = np.nan
     with pytest.raises(DataError, match="no prediction of sample 'sample-7' in case 'complete' under prompting 'situ"):
-        score(truth, logits, GRID)
+        score(Predictions(truth, logits), truth.draw_grid(GRID))
     logits["complete", "situation"][7] = [0, 0, np.inf, 0]
     with pytest.raises(DataError, match="a prediction that is not finite of sample 'sample-7' in case 'complete'"):
-        score(truth, logits, GRID)
+        score(Predictions(truth, logits), truth.draw_grid(GRID))
 
 
 def test_predictions_of_another_shape_are_refused():
     truth, logits = evaluation()
     logits["complete", "concat"] = logits["complete", "concat"][:, :3]
     with pytest.raises(DataError, match="under prompting 'concat' are 60 × 3 logits, not 60 × 4"):
-        score(truth, logits, GRID)
+        score(Predictions(truth, logits), truth.draw_grid(GRID))
 
 
 def test_truth_that_contradicts_itself_is_refused():
@@ -181,9 +203,9 @@ def test_truth_that_contradicts_itself_is_refused():
 def test_an_unknown_scenario_or_metric_is_refused():
     truth, logits = evaluation()
     with pytest.raises(UsageError, match="did you mean 'missing-text'"):
-        score(truth, logits, dataclasses.replace(GRID, scenarios=("missing-txt",)))
+        score(Predictions(truth, logits), truth.draw_grid(dataclasses.replace(GRID, scenarios=("missing-txt",))))
     with pytest.raises(UsageError, match="unknown metric"):
-        score(truth, logits, GRID, metrics=["f1"])
+        score(Predictions(truth, logits), truth.draw_grid(GRID), metrics=["f1"])
 
 
 def test_progress_ends_at_its_total():
@@ -197,7 +219,7 @@ def test_progress_ends_at_its_total():
         yield lambda units: seen.update(done=seen["done"] + units)
 
     truth, logits = evaluation()
-    score(truth, logits, GRID, resamples=30, progress=progress)
+    score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=30), progress=progress)
     assert seen["done"] == seen["total"] > 0
 
 

@@ -10,7 +10,8 @@ from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scoring.across import standings
 from mmrobust.scoring.bootstrap import resample_weights
 from mmrobust.scoring.joint import joint_standings
-from mmrobust.scoring.predictions import StoredPredictions, predictions_behind
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import read_results
 
@@ -25,7 +26,7 @@ def model(complete, missing, grid=GRID):
         (case, "situation"): np.stack([~right, right], axis=1).astype(np.float32)
         for case, right in (("complete", complete), ("missing-text", missing))
     }
-    return StoredPredictions(truth, logits, tuple(grid.cells()))
+    return Predictions(truth, logits, tuple(grid.cells()))
 
 
 def right(count, start=0):
@@ -86,9 +87,9 @@ def test_real_predictions_give_the_standings_of_their_results(tmp_path, evaluate
 
 def test_other_samples_or_no_common_cell_are_refused():
     one = model(right(70), right(50))
-    other = StoredPredictions(SplitTruth(one.truth.ids, ((0,),) * 100, MODALITIES, 2, "binary"), one.logits, one.cells)
+    other = Predictions(SplitTruth(one.truth.ids, ((0,),) * 100, MODALITIES, 2, "binary"), one.logits, one.cells)
     with pytest.raises(DataError, match="predictions of 'b' are not of the same samples: their labels differ"):
         joint_standings({"a": one, "b": other}, "accuracy")
-    apart = StoredPredictions(one.truth, one.logits, (Cell("missing-text", 0.5, 0, "situation"),))
+    apart = Predictions(one.truth, one.logits, (Cell("missing-text", 0.5, 0, "situation"),))
     with pytest.raises(DataError, match="no cell in common"):
         joint_standings({"a": one, "b": apart}, "accuracy")

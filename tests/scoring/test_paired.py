@@ -10,7 +10,7 @@ import pytest
 from mmrobust.errors import DataError
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import differences, jackknife, make_pair, read_pair
-from mmrobust.scoring.predictions import predictions_behind
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
 

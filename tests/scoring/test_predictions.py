@@ -14,18 +14,17 @@ from mmrobust.cases import Case
 from mmrobust.errors import DataError
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, accuracy, target_matrix
-from mmrobust.scoring.predictions import predictions_behind
-from mmrobust.scoring.tables import cell_tables
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results, write_table
 
 
 def scored_again(stored):
     """Accuracy of every cell, from what was read."""
-    tables = cell_tables(stored.truth, stored.cells)
+    tables = stored.truth.draw(stored.cells)
     targets = target_matrix(stored.truth.labels, stored.truth.classes)
     weights = WeightedTruth(targets, np.ones((1, len(stored.truth.ids))))
     return {
-        cell: accuracy(Outcomes(tables.chosen(stored.logits, key), weights, False))[0]
+        cell: accuracy(Outcomes(stored.chosen(tables, key), weights, False))[0]
         for cell, key in zip(stored.cells, tables.of_cell, strict=True)
     }
 
@@ -75,10 +74,10 @@ def test_one_prompting_stands_for_both_where_it_makes_no_difference(tmp_path, ev
     only = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
     evaluate_into(tmp_path, grid=only)
     results = read_results(tmp_path)
-    assert ("complete", "concat") not in predictions_behind(tmp_path, results, "mmp").logits
+    assert ("complete", "concat") not in predictions_behind(tmp_path, results, "mmp").keys
     results.provenance["checkpoints"]["mmp"]["depends_on_prompting"] = False
     stored = predictions_behind(tmp_path, results, "mmp")
-    np.testing.assert_array_equal(stored.logits["complete", "concat"], stored.logits["complete", "situation"])
+    assert stored.get("complete", "concat") is stored.logits["complete", "situation"]
 
 
 def test_samples_come_in_the_order_that_is_asked_for(tmp_path, evaluate_into):

@@ -12,7 +12,8 @@ import pytest
 
 from mmrobust.errors import DataError
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import score
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import RESULTS_KEYS, RESULTS_SCHEMA, RESULTS_VERSION, read_results, write_results
 
@@ -29,7 +30,11 @@ def frame():
     truth = SplitTruth(("a", "b", "c", "d"), ((0,), (1,), (0,), (1,)), ("image", "text"), 2, "single-label")
     logits = np.asarray([[1, 0], [0, 1], [0, 1], [0, 1]], dtype=np.float32)
     cases = {(case, "situation"): logits for case in ("complete", "missing-text")}
-    scored = score(truth, cases, Grid(("missing-text",), (0.0, 0.5), (0, 1), ("situation",)), resamples=20)
+    scored = score(
+        Predictions(truth, cases),
+        truth.draw_grid(Grid(("missing-text",), (0.0, 0.5), (0, 1), ("situation",))),
+        ScoringSettings(resamples=20),
+    )
     about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
     return scored.assign(checkpoint="mmp", dataset="digits", split="test", **about)[RESULTS_SCHEMA.names]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.evaluation.evaluate import evaluate_checkpoints
+from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import load_backbone
 from mmrobust.models.backbones.tiny import TINY
@@ -133,7 +133,7 @@ GRID = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
 def evaluate(checkpoint: Path, digits: Dataset, out: Path, grid: Grid = GRID, said: list[str] | None = None) -> Results:
     loaded = load_checkpoint(checkpoint)
     say = (said if said is not None else []).append
-    return evaluate_checkpoints({"it": loaded}, digits, {"it": grid}, out, say=say)
+    return evaluate_models({"it": loaded}, digits, grid, out, say=say)
 
 
 def test_predictions_of_other_inputs_are_not_taken_for_these(
