@@ -94,7 +94,7 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
                 )
             backbone = str(checkpoint_of(out, teacher))
         for head, under in product(method.heads or study.heads, study.under[:1] if method.complete else study.under):
-            options = _options(study, name, method, head, under, backbone)
+            options = _options(study, name, head, under, backbone)
             settings = _resolve(study, options, folder, info, seed)
             students.append(Job(info.name, name, head, method.complete, seed, settings, base_backbone, needs_teacher))
     jobs = [*teachers.values(), *students]
@@ -107,46 +107,26 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
     return jobs
 
 
-def _options(
-    study: Study, name: str, method: Variant, head_name: str, under: TrainedUnder, backbone: str
-) -> TrainOptions:
-    """The options of a student, as the study, its method, its head and ``under`` ask for them.
+def _options(study: Study, name: str, head: str, under: TrainedUnder, backbone: str) -> TrainOptions:
+    """The options of a student: the study's, overridden by those of its method and its head.
 
     Raises:
         UsageError: both the method and ``under`` name a scenario, or a missing rate.
     """
-    head = study.heads[head_name]
+    method, rate = study.methods[name], under.missing_rate
     for key in ("scenario", "missing_rate"):
         if getattr(method, key) is not None and getattr(under, key) is not None:
             raise UsageError(f"study: method {name} names a {key}, and so does under; name it in one place")
-    rate = method.missing_rate if under.missing_rate is None else under.missing_rate
-    return TrainOptions(
-        method=method.use or name,
-        head=head.use or head_name,
-        backbone=backbone,
-        modalities=method.modalities or study.modalities,
-        scenario=under.scenario or method.scenario,
-        missing_rate=0.0 if method.complete else rate,
-        fill=method.fill,
-        noise_profile=method.noise_profile,
-        method_settings=method.settings,
-        head_settings=head.settings,
-        backbone_settings=method.backbone_settings,
-        recipe={**study.recipe, **method.recipe, **head.recipe},
-    )
+    options = study.options.overridden_by(method).overridden_by(study.heads[head])
+    rate = 0.0 if method.complete else rate
+    return options.overridden_by(TrainOptions(backbone=backbone, scenario=under.scenario, missing_rate=rate))
 
 
 def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info: DatasetInfo, seed: int) -> Job:
-    """The full fine-tuning that a student starts from: on its modalities and its base backbone."""
+    """The full fine-tuning that a student starts from: on its base backbone and its modalities."""
     backbone, modalities = student.backbone or study.backbone, student.modalities or study.modalities
     options = TrainOptions(
-        method=FULL,
-        head=teacher.head,
-        backbone=backbone,
-        modalities=modalities,
-        scenario=study.under[0].scenario,
-        missing_rate=0.0,
-        recipe=teacher.recipe,
+        FULL, teacher.head, backbone, modalities, study.under[0].scenario, missing_rate=0.0, recipe=teacher.recipe
     )
     name = TEACHER if backbone == study.backbone else f"{TEACHER}-{Path(backbone).name}"
     if modalities and modalities != study.modalities:

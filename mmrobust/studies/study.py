@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mmrobust.cases import PROMPTINGS, SITUATION
 from mmrobust.configuration import from_mapping, read_yaml
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
 from mmrobust.storage.files import read_text
+from mmrobust.training.settings import TrainOptions
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A method or a head of a study, under a name of its own. Every key but the first three is for methods only."""
+class Variant(TrainOptions):
+    """A method or a head of a study, under a name of its own.
 
-    use: str = ""
-    """The method's or the head's name; empty: the variant's own."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the method or the head."""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    """Changes to the method's default recipe; those of a head override those of its method."""
+    It takes the keys of a recipe file, except that ``use`` names the method or the head (default: its own name),
+    ``settings`` are its settings, and the recipe's own settings stand under ``recipe``. A head overrides its method.
+    """
+
     complete: bool = False
     """Whether to train on complete data, whatever the study trains under: a fine-tuned baseline."""
-    backbone: str | None = None
-    """Another backbone than the study's, with a teacher of its own."""
     from_teacher: bool = True
     """Whether to start from the teacher's backbone. If not, the method starts where the teacher started, as methods on
     complete data do: the papers' full fine-tuning starts from the published weights."""
     heads: list[str] = field(default_factory=list)
     """The study's heads to combine the method with; empty: all."""
-    scenario: str | None = None
-    """As in a recipe file, like the keys below; only where the study's ``under`` names none."""
-    missing_rate: float | None = None
-    modalities: tuple[str, ...] | None = None
-    fill: str | None = None
-    noise_profile: str | None = None
-    backbone_settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ class Study:
 
     methods: dict[str, Variant]
     about: str = ""
-    heads: dict[str, Variant] = field(default_factory=lambda: {"linear": Variant()})
+    heads: dict[str, Variant] = field(default_factory=lambda: {"linear": Variant(head="linear")})
     under: list[TrainedUnder] = field(default_factory=lambda: [TrainedUnder()])
     seeds: list[int] = field(default_factory=lambda: [0])
     data: list[str] = field(default_factory=list)
@@ -127,6 +118,11 @@ class Study:
     cache_memory: float | None = None
     """GiB of memory for cached features where the cache is not shared; the rest goes to files."""
 
+    @property
+    def options(self) -> TrainOptions:
+        """The options of every method."""
+        return TrainOptions(backbone=self.backbone, modalities=self.modalities, recipe=self.recipe)
+
     def __post_init__(self) -> None:
         for axis in ("methods", "heads", "under", "seeds"):
             if not getattr(self, axis):
@@ -141,7 +137,7 @@ class Study:
                 if head not in self.heads:
                     raise unknown_name(f"head of method {name}", head, self.heads)
         for name, own in self.heads.items():
-            if own != Variant(own.use, own.settings, own.recipe):
+            if own != Variant(head=own.head, head_settings=own.head_settings, recipe=own.recipe):
                 raise UsageError(
                     f"study: head {name} has a key that is for methods: use, settings and recipe are a head's"
                 )
@@ -195,16 +191,27 @@ def read_study(source: str) -> Study:
 def parse_study(values: Mapping[str, Any]) -> Study:
     """A study from the plain values of its file."""
     read = dict(values)
-    for axis in ("methods", "heads"):
-        if axis in read:
-            variants = _by_name(read[axis], axis)
-            read[axis] = {name: _section(Variant, entry or {}, axis) for name, entry in variants.items()}
+    for axis in AXES:
+        if (key := f"{axis}s") in read:
+            read[key] = {name: _variant(axis, name, entry or {}) for name, entry in _by_name(read[key], key).items()}
     if isinstance(read.get("under"), list):
         read["under"] = [_section(TrainedUnder, entry, "under") for entry in read["under"]]
     for key, cls in (("teacher", Teacher), ("evaluate", Evaluation), ("contrast", Contrast)):
         if read.get(key) is not None:
             read[key] = _section(cls, read[key], key)
     return from_mapping(Study, read, "study")
+
+
+def _variant(axis: str, name: str, values: Any) -> Variant:
+    """A method or a head, as its entry in the study's file says."""
+    long_names = {"use": axis, "settings": f"{axis}_settings"}
+    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", *long_names.values()}
+    for key in values if isinstance(values, Mapping) else ():
+        if key not in known and key not in long_names:
+            raise unknown_name(f"study's {axis}s setting", key, [*long_names, *sorted(known)])
+    if isinstance(values, Mapping):
+        values = {axis: name} | {long_names.get(key, key): value for key, value in values.items()}
+    return cast("Variant", _section(Variant, values, f"{axis}s"))
 
 
 def _section(cls: type[Any], values: Any, what: str) -> Any:

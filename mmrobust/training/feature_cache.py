@@ -35,7 +35,7 @@ from mmrobust.runtime.machine import free_memory
 from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Advance
 from mmrobust.storage.fingerprints import fingerprint_settings
-from mmrobust.training.feature_table import SHARED, FeatureTable
+from mmrobust.training.feature_table import FeatureTable
 from mmrobust.training.sources import STRETCH, FeatureRequest, LiveSource
 from mmrobust.training.splits import PositionsByCase
 
@@ -45,7 +45,7 @@ MEMORY_IF_UNKNOWN = 2**32
 FEATURES, POOLED = "features", "pooled"
 
 _Key = tuple[str, tuple[Hashable, ...], "Noise | None"]
-"""An output, what decides the inputs that it reads (:func:`input_key`), and their noise."""
+"""An output, what decides the inputs that it reads (:func:`input_key`), and their noise if they have any."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,15 @@ class StreamCache(LiveSource):
 
         def unread(start: int) -> Iterator[tuple[str, Positions]]:
             for case, noise, positions in requests:
-                for output in self._cacheable(case, noise):
-                    yield case.name, self._absent(output, case, noise, _within(positions, start))
+                for _, table in self._cacheable(case, noise):
+                    yield case.name, table.absent(_within(positions, start))
 
         # Each sample is read for one stretch only, and the training will not read it again: it need not stay in memory.
         for start in self.encoded.ahead(range(0, len(self.encoded.split), STRETCH), unread, keep=False):
             for case, noise, positions in requests:
                 stretch = _within(positions, start)
-                for output in self._cacheable(case, noise):
-                    self._fill(output, case, noise, stretch)
+                for output, table in self._cacheable(case, noise):
+                    self._fill(output, table, case, noise, stretch)
                 advance(len(stretch))
         self.encoded.forget()
         for table in self._tables.values():
@@ -193,8 +193,6 @@ class StreamCache(LiveSource):
         del case
         return self.classifier.backbone.begin(output, inputs, self.depths[output]).sequence
 
-    # What is in the cache, and what must be read.
-
     def _needs_inputs(self, case: Case, positions: Positions, noise: Noise) -> bool:
         """Whether :meth:`features` reads the inputs of any of these samples."""
         return not self._cover([each for each in self._outputs(case) if self._has(each, positions, case, noise)], case)
@@ -206,51 +204,34 @@ class StreamCache(LiveSource):
 
     def _has(self, output: str, positions: Positions, case: Case, noise: Noise) -> bool:
         table = self._tables.get(self._key(output, case, noise))
-        return table is not None and not len(table.absent(self._rows(output, case, positions)))
+        return table is not None and not len(table.absent(positions))
 
-    def _cacheable(self, case: Case, noise: Noise | None) -> list[str]:
-        """The outputs of samples in ``case`` that do not depend on an unknown noise."""
-        outputs = self._outputs(case)
-        return [o for o in outputs if noise is not None or not any(m in case.degraded for m in self._reads(o))]
-
-    def _absent(self, output: str, case: Case, noise: Noise | None, positions: Positions) -> Positions:
-        """The samples to compute an output of: one of them, where the output is the same for all."""
-        absent = self._table(output, case, noise).absent(self._rows(output, case, positions))
-        return positions[:1] if self._shared(output, case) and len(absent) else absent
+    def _cacheable(self, case: Case, noise: Noise | None) -> Iterator[tuple[str, FeatureTable]]:
+        """The outputs of samples in ``case`` that do not depend on an unknown noise, and their tables."""
+        for output in self._outputs(case):
+            if noise is not None or not any(modality in case.degraded for modality in self._reads(output)):
+                yield output, self._table(output, case, noise)
 
     @torch.no_grad()
-    def _fill(self, output: str, case: Case, noise: Noise | None, positions: Positions) -> None:
-        absent = self._absent(output, case, noise, positions)
-        for batch in self._by_length(case, absent, FILL_BATCH):
+    def _fill(self, output: str, table: FeatureTable, case: Case, noise: Noise | None, positions: Positions) -> None:
+        for batch in self._by_length(case, table.absent(positions), FILL_BATCH):
             with self.classifier.autocast():
-                sequence = self._compute(output, self._inputs(batch, case, noise), case)
-            self._table(output, case, noise).add(self._rows(output, case, batch).tolist(), sequence)
+                table.add(batch.tolist(), self._compute(output, self._inputs(batch, case, noise), case))
 
     def _cached(self, output: str, positions: Positions, case: Case, noise: Noise) -> TokenSequence | None:
         """An output of the samples at ``positions``, where it is cached for all of them."""
         if not self._has(output, positions, case, noise):
             return None
-        found = self._table(output, case, noise).read(self._rows(output, case, positions))
-        tokens, count = found.tokens_BLD.to(self._device), len(positions)
+        found, device, batch = self._table(output, case, noise).read(positions), self._device, len(positions)
         return replace(
             found,
-            tokens_BLD=tokens.expand(count, -1, -1),
-            mask_BL=None if found.mask_BL is None else found.mask_BL.to(self._device).expand(count, -1),
-            marked_B=None if found.marked_B is None else found.marked_B.to(self._device).expand(count),
+            tokens_BLD=found.tokens_BLD.to(device).expand(batch, -1, -1),
+            mask_BL=None if found.mask_BL is None else found.mask_BL.to(device).expand(batch, -1),
+            marked_B=None if found.marked_B is None else found.marked_B.to(device).expand(batch),
         )
 
-    # Tables, and the rows of samples in them.
-
-    def _shared(self, output: str, case: Case) -> bool:
-        """Whether an output is the same for every sample, because it reads only fills."""
-        return all(case.is_missing(modality) for modality in self._reads(output))
-
-    def _rows(self, output: str, case: Case, positions: Positions) -> Positions:
-        """The rows of samples in an output's table."""
-        return np.asarray([SHARED]) if len(positions) and self._shared(output, case) else positions
-
     def _key(self, output: str, case: Case, noise: Noise | None) -> _Key:
-        """What decides a row, beside the sample. Cases that differ only in what the output does not read share rows."""
+        """What decides an output, beside the sample. Cases that differ only in what it does not read share a table."""
         reads = self._reads(output)
         degraded = any(modality in case.degraded for modality in reads)
         return output, tuple(input_key(modality, case) for modality in reads), noise if degraded else None
@@ -259,11 +240,12 @@ class StreamCache(LiveSource):
         """The table of an output, created on first use."""
         key = self._key(output, case, noise)
         if key not in self._tables:
-            _, states, drawn = key
-            facts = {"part": output, "depth": self.depths.get(output), "reads": self._reads(output), "seen": states}
+            (_, states, drawn), reads = key, self._reads(output)
+            facts = {"part": output, "depth": self.depths.get(output), "reads": reads, "seen": states}
             under = {"noise": plain(drawn)} if drawn else {}
             name = fingerprint_settings({**self._identity, **plain(facts), **under})
-            self._tables[key] = FeatureTable(name, self._folder, self._memory)
+            only_fills = all(case.is_missing(modality) for modality in reads)
+            self._tables[key] = FeatureTable(name, self._folder, self._memory, shared=only_fills)
         return self._tables[key]
 
 

@@ -29,7 +29,7 @@ from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.storage.files import atomic_file
 
 SHARED = -1
-"""The position of a row that is the same for every sample."""
+"""Takes the place of a position where a table has one entry for all samples."""
 NO_MARK = -1
 DISK_LEFT = 0.1
 """Share of the disk that is left free."""
@@ -72,10 +72,11 @@ class FeatureTable:
         folder: where files go. Complete files of this name that lie there are part of the table.
         memory: what may be held in memory. What exceeds it is written to files, unless the disk is nearly full: then it
             is not stored.
+        shared: whether the sequence is the same for every sample, so that one entry is enough.
     """
 
-    def __init__(self, name: str, folder: Path, memory: MemoryBudget) -> None:
-        self.name, self._folder, self._memory = name, folder, memory
+    def __init__(self, name: str, folder: Path, memory: MemoryBudget, *, shared: bool = False) -> None:
+        self.name, self._folder, self._memory, self._shared = name, folder, memory, shared
         self._kind: _Kind | None = None
         self._places: dict[int, _Place] = {}
         self._growing: _File | None = None
@@ -84,7 +85,9 @@ class FeatureTable:
             self._read_index(index)
 
     def absent(self, positions: Positions) -> Positions:
-        """Those of ``positions`` that are not in the table."""
+        """Those of ``positions`` that must be added before all of them can be read."""
+        if self._shared:
+            return positions[:0] if SHARED in self._places else positions[:1]
         return positions[[int(position) not in self._places for position in positions]]
 
     def add(self, positions: Sequence[int], sequence: TokenSequence) -> None:
@@ -105,7 +108,8 @@ class FeatureTable:
         array, start = where
         lengths_BS = torch.stack([part.sum(1) for part in torch.split(valid_BL, list(sizes), dim=1)], dim=1).tolist()
         marks = [NO_MARK] * batch if sequence.marked_B is None else sequence.marked_B.tolist()
-        for position, lengths, mark in zip(positions, lengths_BS, marks, strict=True):
+        keys = [SHARED] if self._shared else positions
+        for position, lengths, mark in zip(keys, lengths_BS, marks, strict=True):
             self._places[int(position)] = _Place(array, start, mark, tuple(lengths))
             start += sum(lengths)
         self.nbytes += values.nbytes
@@ -119,14 +123,14 @@ class FeatureTable:
     def read(self, positions: Positions) -> TokenSequence:
         """The sequences of the samples at ``positions``, all of which are in the table, padded to the longest.
 
-        Without ``padding_ND``, which is only needed before a stream's first layer.
+        Without ``padding_ND``, which is only needed before a stream's first layer. One sequence, where it is shared.
 
         Raises:
             DataError: a file was changed or removed.
         """
         kind = self._kind
         assert kind is not None, f"table {self.name} is empty"
-        places = [self._places[int(position)] for position in positions]
+        places = [self._places[int(position)] for position in ([SHARED] if self._shared else positions)]
         distinct = {id(place.array): place.array for place in places}
         arrays = {key: _values(array, kind.width) for key, array in distinct.items()}
         lengths_BS = np.asarray([place.lengths for place in places])

@@ -22,11 +22,13 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError, UsageError
+from mmrobust.models.methods import METHODS
 from mmrobust.runtime.ray_cluster import connected
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.runner import claim_folder, run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
 from mmrobust.studies.summary import contrasts
+from mmrobust.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {
     "methods": ["none"],
@@ -72,6 +74,67 @@ def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: 
     assert own.head_settings == {"scale": 8.0}
 
 
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"scenario": "missing-text", "missing_rate": 0.3, "fill": "mean", "recipe": {"lr": 0.25}},
+    {"modalities": ["audio", "image"], "noise_profile": "released", "backbone_settings": {"missing_path": "average"}},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=["defaults", "missing", "audio"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_study_trains_a_method_as_train_does(
+    cli: Callable[..., Any],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    asked: dict[str, Any],
+) -> None:
+    study = parse_study({"methods": {method: asked}, "backbone": "tiny-vilt"})
+    (job,) = jobs_of(study, [digits.folder], tmp_path)
+    values = {key: value for key, value in asked.items() if key != "recipe"} | asked.get("recipe", {})
+    (tmp_path / "same.yaml").write_text(json.dumps({"method": method, "backbone": "tiny-vilt", **values}))
+    trained: list[TrainSettings] = []
+
+    def capture(settings: TrainSettings, *_: Any, **__: Any) -> None:
+        trained.append(settings)
+        raise UsageError("captured")
+
+    monkeypatch.setattr("mmrobust.training.loop.train", capture)
+    assert (
+        cli("train", "--data", digits.folder, "--recipe", tmp_path / "same.yaml", "--out", tmp_path / "out").code == 2
+    )
+    assert dataclasses.replace(trained[0], recipe_name="default") == job.settings
+
+
+def test_what_a_study_says_of_its_training_wins_over_the_methods_defaults(digits: Dataset, tmp_path: Path) -> None:
+    methods = {"ptm": None, "full": {"from_teacher": False}, "done": {"use": "full", "complete": True}}
+    study = {"methods": methods, "teacher": {}, "modalities": ["audio", "image"], "backbone": "tiny-cavmae"}
+    found = {}
+    for name, under in (("default", None), ("named", [{"scenario": "missing-audio", "missing_rate": 0.5}])):
+        jobs = jobs_of(parse_study(study | ({"under": under} if under else {})), [digits.folder], tmp_path)
+        assert all(job.settings.modalities == ("audio", "image") for job in jobs)
+        found[name] = {job.method: (job.settings.scenario, job.settings.missing_rate) for job in jobs}
+    clean, named, named_clean = ("missing-both", 0.0), ("missing-audio", 0.5), ("missing-audio", 0.0)
+    assert found["default"] == {"teacher": clean, "ptm": ("noisy-both", 0.7), "full": clean, "done": clean}
+    assert found["named"] == {
+        "teacher": ("missing-audio", 0.0),
+        "ptm": named,
+        "full": named,
+        "done": ("missing-audio", 0),
+    }
+
+
+def test_a_teacher_has_the_modalities_of_its_students(digits: Dataset, tmp_path: Path) -> None:
+    methods = {"none": None, "heard": {"use": "none", "modalities": ["audio", "image"]}}
+    jobs = jobs_of(parse_study({"methods": methods, "teacher": {}}), [digits.folder], tmp_path)
+    assert [(job.method, job.settings.modalities) for job in jobs[:2]] == [
+        ("teacher", None),
+        ("teacher-audio-image", ("audio", "image")),
+    ]
+
+
 @pytest.fixture(scope="module")
 def tones(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``digits`` without its texts: sounds and images alone."""
@@ -115,6 +178,12 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
             {"heads": {"linear": {"from_teacher": False}}, "contrast": None},
             "head linear has a key that is for methods: use,",
         ),
+        (
+            {"methods": {"none": {"missing_rate": 0.3}}, "under": [{"missing_rate": 0.7}]},
+            "method none names a missing_rate, and so does under; name it in one place",
+        ),
+        ({"methods": {"none": {"fill": "one"}}}, "unknown fill 'one': did you mean 'ones'"),
+        ({"methods": {"none": {"noise_profile": "realeased"}}}, "unknown noise profile 'realeased': did you mean"),
         ({"recipe": {"epoch": 3}}, "unknown recipe setting 'epoch': did you mean 'epochs'"),
         # What a job alone would find, hours later:
         ({"methods": ["mpm"]}, "unknown method 'mpm': did you mean 'mmp'"),
