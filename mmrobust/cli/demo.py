@@ -13,7 +13,7 @@ EXAMPLE = "Example: mmrobust demo --out mmrobust-demo"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes; a second run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes; a second run continues there.")] = Path(
         "mmrobust-demo"
     ),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,

@@ -31,7 +31,7 @@ def run(
     dtype: DType = "auto",
     json: AsJson = False,
 ) -> None:
-    """Train, evaluate and report every combination of a study; after an interruption, the same command goes on."""
+    """Train, evaluate and report every combination of a study; run it again to continue after an interruption."""
     from mmrobust.runtime.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
     from mmrobust.studies.study import read_study

@@ -149,7 +149,7 @@ def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[J
         except KeyboardInterrupt:
             process.join()
             raise Interrupted(
-                f"study stopped; finished jobs are kept, the same command goes on with {job.name}"
+                f"study stopped; finished jobs are kept; run the same command to continue with {job.name}"
             ) from None
         process.join()
         if error is not None:
@@ -210,7 +210,7 @@ def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -
                     raise type(error)(f"job {job.name}: {error}")
                 yield job
         except KeyboardInterrupt:
-            raise Interrupted("study stopped; finished jobs are kept, the same command goes on") from None
+            raise Interrupted("study stopped; finished jobs are kept; run the same command to continue") from None
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from mmrobust.cases import PROMPTINGS, SITUATION
-from mmrobust.configuration import from_mapping, read_yaml
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
-from mmrobust.storage.files import read_text
-from mmrobust.training.settings import TrainOptions
+from mmrobust.training.settings import TrainOptions, read_yaml_file
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
@@ -169,23 +168,9 @@ def read_study(source: str) -> Study:
     """Read a built-in study or a YAML file.
 
     Raises:
-        UsageError: no such study or file, not a mapping, an unknown key, or a value that does not fit; it names the
-            file.
+        UsageError: as for :func:`mmrobust.training.settings.read_yaml_file`.
     """
-    known = builtin_studies()
-    if source in known:
-        file = known[source]
-    elif Path(source).suffix in (".yaml", ".yml"):
-        file = Path(source)
-    else:
-        raise unknown_name("study", source, [*known, "FILE.yaml"])
-    values = read_yaml(read_text(file, "study", UsageError), f"study {file}: is not valid YAML")
-    if not isinstance(values, dict):
-        raise UsageError(f"study {file}: holds no settings; `mmrobust study list` names examples")
-    try:
-        return parse_study(values)
-    except UsageError as cause:
-        raise UsageError(f"study {file}: {cause}") from cause
+    return read_yaml_file("study", source, builtin_studies(), parse_study, "`mmrobust study list` names examples")
 
 
 def parse_study(values: Mapping[str, Any]) -> Study:

@@ -197,7 +197,7 @@ class FeatureTable:
 
 
 def _values(array: npt.NDArray[np.float32] | _File, width: int) -> npt.NDArray[np.float32]:
-    """The values [tokens, D] of an array. A file is mapped anew for each read, so that its pages do not stay in memory.
+    """The values [tokens, D] of an array. A file is mapped for each read only, so that it does not stay in memory.
 
     Raises:
         DataError: the file was changed or removed.

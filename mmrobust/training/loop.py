@@ -75,7 +75,7 @@ def train(
         remove_state(out)  # left by a training that was killed between its last two steps
         return config
     if is_unfinished(out) and not resume:
-        raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
+        raise UsageError(f"{out}: holds an unfinished training; continue it with --resume, or remove the folder")
     if not is_unfinished(out):
         refuse_to_overwrite(out, "checkpoint")
     place = resolve_device(local_device(device))
@@ -92,7 +92,7 @@ def train(
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
 
     store = StateStore(out, _identity(setup, settings, dtype, cache))
-    kept = "finished epochs are kept, the same command with --resume goes on"
+    kept = "finished epochs are kept; run the same command with --resume to continue"
     with (
         writing(out, kept),
         device_errors(place, SMALLER, kept),

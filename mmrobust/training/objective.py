@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.models.classifier import Classifier
@@ -70,9 +70,3 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     done = (step - warmup) / max(1, steps - warmup)
     factor = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[recipe.schedule]
     return recipe.lr * factor
-
-
-def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
-    """Scale the gradients down to a total norm of ``largest``; 0: do not clip."""
-    if largest:
-        nn.utils.clip_grad_norm_(parameters, largest)

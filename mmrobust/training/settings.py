@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmrobust.configuration import from_mapping, plain, read_yaml
 from mmrobust.data.processor import check_fill
@@ -24,6 +24,8 @@ from mmrobust.scenarios.grid import check_rate, check_seed
 from mmrobust.storage.files import read_text
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
+
+T = TypeVar("T")
 
 MISSING_RATE = 0.7
 """Default missing rate of every method but full fine-tuning, whose default is complete data."""
@@ -153,24 +155,44 @@ def read_recipe(source: str) -> TrainOptions:
     """Read a built-in recipe or a YAML file; the recipe ``default`` leaves every option at its default.
 
     Raises:
-        UsageError: no such recipe or file, not a mapping, an unknown key, or a value out of range; the message names
-            the file.
+        UsageError: as for :func:`read_yaml_file`.
     """
     if source == DEFAULT:
         return TrainOptions()
-    if source in BUILTIN:
-        file = BUILTIN[source]
-    elif Path(source).suffix:
-        file = Path(source)
-    else:
-        raise unknown_name("recipe", source, [DEFAULT, *BUILTIN, "FILE.yaml"])
-    values = read_yaml(read_text(file, "recipe", UsageError), f"recipe {file}: is not valid YAML")
+    return read_yaml_file("recipe", source, BUILTIN, parse_recipe, "write lines like `lr: 0.01`", known=[DEFAULT])
+
+
+def read_yaml_file(
+    kind: str,
+    source: str,
+    builtin: Mapping[str, Path],
+    parse: Callable[[Mapping[str, Any]], T],
+    hint: str,
+    known: Sequence[str] = (),
+) -> T:
+    """Parse the settings in a built-in or the user's own YAML file.
+
+    Args:
+        kind: what the file is, for messages.
+        source: a name of ``builtin``, or a file with a suffix.
+        builtin: name → file.
+        parse: makes an object of the settings.
+        hint: what to do, for the message where the file holds none.
+        known: further names, for the message where there is no such one.
+
+    Raises:
+        UsageError: no such name or file, not a mapping, or whatever ``parse`` raises; the message names the file.
+    """
+    if source not in builtin and not Path(source).suffix:
+        raise unknown_name(kind, source, [*known, *builtin, "FILE.yaml"])
+    file = builtin.get(source, Path(source))
+    values = read_yaml(read_text(file, kind, UsageError), f"{kind} {file}: is not valid YAML")
     if not isinstance(values, dict):
-        raise UsageError(f"recipe {file}: holds no settings; write lines like `lr: 0.01`")
+        raise UsageError(f"{kind} {file}: holds no settings; {hint}")
     try:
-        return parse_recipe(values)
+        return parse(values)
     except UsageError as cause:
-        raise UsageError(f"recipe {file}: {cause}") from cause
+        raise UsageError(f"{kind} {file}: {cause}") from cause
 
 
 def parse_recipe(values: Mapping[str, Any]) -> TrainOptions:

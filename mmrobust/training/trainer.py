@@ -17,7 +17,7 @@ from mmrobust.runtime.progress import Advance, Progress
 from mmrobust.training.cost import ResourceMeter, Stopwatch, TrainingCost, release_memory
 from mmrobust.training.distributed import ProcessGroup
 from mmrobust.training.feature_cache import Cache, make_source
-from mmrobust.training.objective import clip_gradients, learning_rate, loss, make_optimizer
+from mmrobust.training.objective import learning_rate, loss, make_optimizer
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup
@@ -49,18 +49,7 @@ OnStep = Callable[[StepRecord], None]
 
 
 class Trainer:
-    """Trains a classifier that was set up.
-
-    Args:
-        setup: the classifier and its splits.
-        settings: what is trained, and how.
-        store: saves the state after each epoch.
-        cache: whether and where frozen outputs are cached.
-        processes: the processes of this training.
-        progress: shows how far it is.
-        on_epoch: called after each epoch.
-        on_step: called after each step.
-    """
+    """Trains a classifier that was set up. Arguments: those of :func:`mmrobust.training.loop.train`."""
 
     def __init__(
         self,
@@ -134,7 +123,7 @@ class Trainer:
                         self.on_epoch(record, state.best_epoch)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"training stopped after epoch {state.epoch} of {recipe.epochs}; the same command with --resume goes on"
+                f"training stopped after epoch {state.epoch} of {recipe.epochs}; run the same command with --resume to continue"
             ) from None
         with torch.no_grad():
             for name, parameter in weights.items():
@@ -263,7 +252,8 @@ class Trainer:
                 value += float(part.detach()) / samples
         parameters = list(classifier.trained().values())
         self.processes.sum_gradients(parameters)
-        clip_gradients(parameters, recipe.clip)
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
         return self.processes.sum(value, self.device)
 

@@ -113,7 +113,7 @@ def test_a_full_disk_in_training(
     line = said.splitlines()[-1]
     assert (code, printed) == (2, "")
     assert line.startswith(f"mmrobust: {out}: cannot be written (") and any(why in line for why in NO_ROOM)
-    assert line.endswith("finished epochs are kept, the same command with --resume goes on")
+    assert line.endswith("finished epochs are kept; run the same command with --resume to continue")
     make_room()
     assert cli(*command, "--resume").code == 0
     assert (out / "model.safetensors").is_file() and not (out / ".training").exists()
@@ -240,7 +240,7 @@ def test_ctrl_c_in_training(
     code, printed, said = cli(*command)
     assert (code, printed) == (130, "")
     assert said.splitlines()[-1] == (
-        "mmrobust: training stopped after epoch 1 of 2; the same command with --resume goes on"
+        "mmrobust: training stopped after epoch 1 of 2; run the same command with --resume to continue"
     )
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert cli(*command, "--resume").code == 0

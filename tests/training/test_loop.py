@@ -83,10 +83,10 @@ def test_a_stopped_training_resumes_to_the_bit(
             raise KeyboardInterrupt
 
     train(settings, tmp_path / "whole")
-    with pytest.raises(Interrupted, match=rf"stopped after epoch {after} of 3; .*--resume goes on"):
+    with pytest.raises(Interrupted, match=rf"stopped after epoch {after} of 3; .*--resume to continue"):
         train(settings, tmp_path / "stopped", on_epoch=stop)
     assert {path.name for path in (tmp_path / "stopped").iterdir()} == {".training"}
-    with pytest.raises(UsageError, match="was not finished; go on with --resume"):
+    with pytest.raises(UsageError, match="unfinished training; continue it with --resume"):
         train(settings, tmp_path / "stopped")
     with pytest.raises(UsageError, match="started with other settings"):
         train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
