@@ -123,7 +123,8 @@ class Trainer:
                         self.on_epoch(record, state.best_epoch)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"training stopped after epoch {state.epoch} of {recipe.epochs}; run the same command with --resume to continue"
+                f"training stopped after epoch {state.epoch} of {recipe.epochs}; "
+                "run the same command with --resume to continue"
             ) from None
         with torch.no_grad():
             for name, parameter in weights.items():
