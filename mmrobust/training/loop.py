@@ -22,7 +22,7 @@ from mmrobust.training.card import write_card
 from mmrobust.training.cost import TrainingCost
 from mmrobust.training.distributed import ProcessGroup, local_device, process_group
 from mmrobust.training.feature_cache import Cache
-from mmrobust.training.kept_head import head_loss
+from mmrobust.training.pretrained_head import head_loss
 from mmrobust.training.recipe import HEAD
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup, set_up

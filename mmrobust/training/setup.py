@@ -25,8 +25,8 @@ from mmrobust.models.methods import method_class
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions
-from mmrobust.training.kept_head import take_head
 from mmrobust.training.objective import multi_hot
+from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.splits import TrainingSplit
 
