@@ -7,28 +7,21 @@ of a model to which knowing the case makes no difference) are scored once.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError, UsageError
-from mmrobust.runtime.progress import Advance, Progress, no_progress
-from mmrobust.runtime.threads import on_every_core
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
-from mmrobust.scoring.metrics import RANKED, Metric, MetricSettings, Outcomes, WeightedTruth, metrics_of, target_matrix
+from mmrobust.scoring.cell_values import CellValues
+from mmrobust.scoring.metrics import RANKED, MetricSettings, metrics_of
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.ranking import RankedCells
-
-CELLS_AT_ONCE = 32
-"""What one core is given at a time."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +85,31 @@ def score(
     # Promptings between which the model makes no difference share their predictions, and so their values.
     columns = [(table, predictions.prompting(prompting)) for table, prompting in tables.keys]
     keys = sorted(set(columns), key=lambda key: (predictions.promptings.index(key[1]), key[0]))
-    work = _Scoring(predictions, tables, scoring.of_metrics)
-    samples, ranked = len(truth.ids), work.ranked(functions)
+    cells, samples = CellValues(predictions, tables, scoring.of_metrics), len(truth.ids)
+    counted = [name for name in functions if name not in RANKED]
+    ranked = [name for name in functions if name in RANKED]
     value = np.empty((len(keys), len(functions)))
-    chunks = []
-    with progress("scoring", len(keys) * (scoring.resamples + 1) * work.cost(functions)) as advance:
-        value[:, ~ranked] = work.of_cells(keys, functions, np.ones((1, samples)), advance)[..., 0]
-        draws = resample_weights(samples, scoring.resamples, scoring.bootstrap_seed)
-        none = iter([np.zeros((0, samples), dtype=np.float32)])
-        for number, weights in enumerate(draws if scoring.resamples else none):
-            chunk = np.empty((len(keys), len(functions), len(weights)))
-            if len(weights):
-                chunk[:, ~ranked] = work.of_cells(keys, functions, weights, advance)
+    bootstrap = np.empty((*value.shape, scoring.resamples))
+    at_counted, at_ranked = (np.isin(list(functions), names) for names in (counted, ranked))
+    none = iter([np.zeros((0, samples), dtype=np.float32)])
+    draws = resample_weights(samples, scoring.resamples, scoring.bootstrap_seed) if scoring.resamples else none
+    with progress("scoring", len(keys) * (scoring.resamples + 1) * cells.cost(functions)) as advance:
+        value[:, at_counted] = cells.counted(keys, counted, np.ones((1, samples)), advance)[..., 0]
+        done = 0
+        for weights in draws:
+            part = slice(done, done + len(weights))
+            bootstrap[:, at_counted, part] = cells.counted(keys, counted, weights, advance)
             # One walk for the value and its resamples: it costs nearly as much for one row of weights as for many.
-            both = weights if number else np.concatenate([np.ones((samples, 1), np.float32), weights.T], axis=1).T
-            of_ranking = work.of_rankings(keys, functions, both, advance)
-            if not number:
-                value[:, ranked] = of_ranking[..., 0]
-            chunk[:, ranked] = of_ranking[..., len(both) - len(weights) :]
-            chunks.append(chunk)
+            both = weights if done else np.concatenate([np.ones((samples, 1), np.float32), weights.T], axis=1).T
+            of_ranking = cells.ranked(keys, ranked, both, advance)
+            if not done:
+                value[:, at_ranked] = of_ranking[..., 0]
+            bootstrap[:, at_ranked, part] = of_ranking[..., len(both) - len(weights) :]
+            done += len(weights)
     low = high = np.full_like(value, np.nan)
     if scoring.resamples:
-        bootstrap = np.concatenate(chunks, axis=-1).reshape(value.size, -1)
-        low, high = (end.reshape(value.shape) for end in percentile_interval(bootstrap))
+        ends = percentile_interval(bootstrap.reshape(value.size, -1))
+        low, high = (end.reshape(value.shape) for end in ends)
 
     rows = {key: row for row, key in enumerate(keys)}
     at = [rows[columns[key]] for key in tables.of_cell]
@@ -126,78 +121,6 @@ def score(
         ci_low=low[at].ravel(),
         ci_high=high[at].ravel(),
     )
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    """Values of metrics over cells, from what all of them share."""
-
-    predictions: Predictions
-    tables: CellTables
-    settings: MetricSettings
-
-    @functools.cached_property
-    def targets(self) -> npt.NDArray[np.bool_]:
-        """[N, C]: whether each sample belongs to each class."""
-        return target_matrix(self.predictions.truth.labels, self.predictions.truth.classes)
-
-    def cost(self, functions: Mapping[str, Metric]) -> int:
-        """Units of progress per cell and resample."""
-        return sum(self.predictions.truth.classes if name == "map" else 1 for name in functions)
-
-    def ranked(self, functions: Mapping[str, Metric]) -> npt.NDArray[np.bool_]:
-        """Which of the metrics are of a ranking."""
-        return np.array([name in RANKED for name in functions], dtype=np.bool_)
-
-    def of_cells(
-        self,
-        keys: Sequence[tuple[int, str]],
-        functions: Mapping[str, Metric],
-        weights: npt.NDArray[np.floating[Any]],
-        advance: Advance,
-    ) -> npt.NDArray[np.float64]:
-        """For each (table, prompting) of ``keys``, metric that is of no ranking, and row of ``weights`` [K, M', R]."""
-        chosen = [function for name, function in functions.items() if name not in RANKED]
-        weighted, several = WeightedTruth(self.targets, weights), self.predictions.truth.task == "multi-label"
-
-        def scored(part: Sequence[tuple[int, str]]) -> npt.NDArray[np.float64]:
-            values, near = np.empty((len(part), len(chosen), len(weights))), None
-            for row, (table, prompting) in enumerate(part):
-                logits = self.predictions.of_table(self.tables, table, prompting)
-                # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
-                outcomes = Outcomes(logits, weighted, several, self.settings, near)
-                values[row] = [function(outcomes) for function in chosen]
-                near = outcomes.tally
-            return values
-
-        parts = [keys[start : start + CELLS_AT_ONCE] for start in range(0, len(keys) if chosen else 0, CELLS_AT_ONCE)]
-        done = []
-        for values in on_every_core(scored, parts):
-            done.append(values)
-            advance(len(values) * len(chosen) * len(weights))
-        return np.concatenate(done) if done else np.empty((len(keys), 0, len(weights)))
-
-    def of_rankings(
-        self,
-        keys: Sequence[tuple[int, str]],
-        functions: Mapping[str, Metric],
-        weights: npt.NDArray[np.floating[Any]],
-        advance: Advance,
-    ) -> npt.NDArray[np.float64]:
-        """For each key, metric of a ranking, and row of ``weights`` [K, M'', R]; the first row in double precision."""
-        chosen = [RANKED[name] for name in functions if name in RANKED]
-        scored = np.empty((len(keys), len(chosen), len(weights)))
-        for prompting in dict.fromkeys(p for _, p in keys) if chosen else ():
-            rows = [row for row, key in enumerate(keys) if key[1] == prompting]
-            cells = RankedCells(
-                [self.predictions.logits[case, prompting] for case in self.tables.cases],
-                np.stack([self.tables.tables[keys[row][0]] for row in rows]),
-                self.targets,
-                weights,
-            )
-            for column, function in enumerate(chosen):
-                scored[rows, column] = function(cells, lambda done: advance(done * len(weights)))
-        return scored
 
 
 def _require(predictions: Predictions, tables: CellTables, way_out: str) -> None:

@@ -19,9 +19,9 @@ from mmrobust.runtime.progress import Advance, Progress, no_progress
 from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scoring.across import SAME
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
+from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.paired import seed_means
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.resampled import resampled_values
 
 
 def joint_standings(

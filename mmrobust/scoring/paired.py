@@ -22,8 +22,8 @@ import pandas as pd
 from mmrobust.errors import DataError
 from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
+from mmrobust.scoring.cell_values import resampled_values, sample_shares
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.resampled import resampled_values, sample_shares
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
 

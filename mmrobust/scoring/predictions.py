@@ -13,7 +13,7 @@ from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError
 from mmrobust.scenarios.cell_tables import CellTables
 from mmrobust.scenarios.grid import Cell
-from mmrobust.scoring.metrics import MetricSettings, Outcomes, WeightedTruth
+from mmrobust.scoring.metrics import MetricSettings, Outcomes, Tally, WeightedTruth
 from mmrobust.scoring.truth import Key, Logits, PredictedRows, SplitTruth
 
 
@@ -92,9 +92,22 @@ class Predictions:
             chosen[rows] = self.get(tables.cases[index], prompting)[rows]
         return chosen
 
-    def outcomes(self, logits: npt.NDArray[np.float32], weighted: WeightedTruth) -> Outcomes:
-        """``logits`` beside the truth: what a metric takes."""
-        return Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings)
+    def outcomes(
+        self,
+        logits: npt.NDArray[np.float32],
+        weighted: WeightedTruth,
+        settings: MetricSettings | None = None,
+        near: Tally | None = None,
+    ) -> Outcomes:
+        """``logits`` beside the truth: what a metric takes.
+
+        Args:
+            logits: [N, C].
+            weighted: the truth, with weights.
+            settings: of the metrics; ``None``: those of the results that the predictions are behind.
+            near: see :class:`mmrobust.scoring.metrics.Outcomes`.
+        """
+        return Outcomes(logits, weighted, self.truth.task == "multi-label", settings or self.settings, near)
 
     def predicted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """[N, C]: whether each class is predicted."""

@@ -27,8 +27,8 @@ from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import make_grid
 from mmrobust.scenarios.missing_tables import write_missing_table
 from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.scoring.resampled import resampled_values
 from mmrobust.scoring.rescore import CellChoice, rescore
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results

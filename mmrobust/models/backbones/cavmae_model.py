@@ -169,7 +169,7 @@ def sincos_positions(rows: int, columns: int, size: int) -> Tensor:
 
     The first half of the channels encodes the column, the second the row; in each half sines, then cosines.
     """
-    # Takes no memory: what an Allowance (mmrobust.storage.untrusted) counts, before NumPy makes it of a config's numbers.
+    # Takes no memory: what an Allowance (storage.untrusted) counts, before NumPy makes it of a config's numbers.
     torch.empty(1, rows * columns, size, device="meta")
     row, column = np.meshgrid(np.arange(rows, dtype=np.float64), np.arange(columns, dtype=np.float64), indexing="ij")
     frequency = 1.0 / 10000 ** (np.arange(size // 4, dtype=np.float64) / (size / 4.0))

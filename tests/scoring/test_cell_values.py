@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmrobust.scoring.bootstrap import resample_weights
+from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.metrics import METRICS, Outcomes, WeightedTruth, target_matrix
-from mmrobust.scoring.resampled import resampled_values
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
