@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmrobust.training.caching import Cache
+from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import TASK, default_recipe
 from mmrobust.training.settings import TrainSettings

@@ -13,12 +13,12 @@ EXAMPLE = "Example: mmrobust demo --out mmrobust-demo"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes; a second run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes; a second run continues there.")] = Path(
         "mmrobust-demo"
     ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
 ) -> None:
-    """Run the whole way on the embedded data, in about two minutes: what prompts and prototypes buy."""
+    """Run every step on the embedded data, in about two minutes: what prompts and prototypes gain."""
     from mmrobust.report import terminal
     from mmrobust.report.verdict import show
     from mmrobust.studies.demo import BASELINE, CANDIDATE, run_demo

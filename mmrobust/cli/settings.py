@@ -45,9 +45,9 @@ def _settings(kind: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, t
     """(name, settings class) of the method, head or backbone that is named, or of all if none is."""
     from mmrobust.models.heads import HEADS, head_class
     from mmrobust.models.methods import METHODS, method_class
-    from mmrobust.training.recipe_file import read_training_recipe
+    from mmrobust.training.settings import read_recipe
 
-    named = parameters[kind] or getattr(read_training_recipe(parameters["recipe"]), kind)
+    named = parameters[kind] or getattr(read_recipe(parameters["recipe"]), kind)
     if kind == "backbone":
         yield from ((family.family, family.settings_class) for family in _families(named))
     elif kind == "method":

@@ -1,4 +1,4 @@
-"""``mmrobust study``: whole tables by one command."""
+"""``mmrobust study``: train, evaluate and report whole tables."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from mmrobust.cli.options import AsJson, Device, DType, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
 
-app = typer.Typer(help="Whole tables by one command: trained, evaluated, reported.", no_args_is_help=True)
+app = typer.Typer(help="Whole tables with one command: train, evaluate, report.", no_args_is_help=True)
 
 
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
-    out: Annotated[Path, typer.Option(help="Folder for the study; what is done there is not done again.")],
+    out: Annotated[Path, typer.Option(help="Folder for the study; finished jobs in it are not repeated.")],
     data: Annotated[
-        list[str] | None, typer.Option(metavar="PATH", help="Data set folders, beside those that the study names.")
+        list[str] | None, typer.Option(metavar="PATH", help="Data set folders, in addition to the study's own.")
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: as many jobs at once as there is room for.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: one is started here.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs, with their time and disk.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of the Ray cluster. Default: start one here.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the jobs, with their time and disk.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     json: AsJson = False,
 ) -> None:
-    """Train, evaluate and report every combination of a study; killed, the same command goes on."""
+    """Train, evaluate and report every combination of a study; run it again to continue after an interruption."""
     from mmrobust.runtime.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
     from mmrobust.studies.study import read_study
@@ -39,6 +41,8 @@ def run(
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if dry_run:
+        import dataclasses
+        from json import dumps
         from tempfile import TemporaryDirectory
 
         from mmrobust.studies.estimate import estimate
@@ -46,9 +50,6 @@ def run(
         with TemporaryDirectory() as scratch:
             found = estimate(asked, jobs, Path(scratch), str(place), kind)
         if json:
-            import dataclasses
-            from json import dumps
-
             console.print_json(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
             return
         for name, one in found.items():
@@ -57,13 +58,14 @@ def run(
         disk = sum(one.disk for one in found.values()) / 2**20
         console.out().print(f"{len(jobs)} jobs: about {_time(total)}, one after the other, and {disk:.0f} MiB")
         return
-    from mmrobust.studies.run import run_study
-    from mmrobust.studies.table import REPORT_FILE, TABLE_FILE, write_report
+    from mmrobust.studies.runner import run_study
+    from mmrobust.studies.summary import REPORT_FILE, TABLE_FILE
 
-    run_study(
+    report = run_study(
         asked,
         jobs,
         out,
+        title=study,
         engine=engine,
         address=ray_address,
         device=str(place),
@@ -71,18 +73,17 @@ def run(
         progress=console.progress_bar,
         say=console.remark,
     )
-    text = write_report(jobs, out, asked.contrast, asked.about or study)
     if json:
         import pandas as pd
 
         console.print_json(pd.read_parquet(out / TABLE_FILE).to_json(orient="records"))
         return
-    console.out().print(text, markup=False)
+    console.out().print(report, markup=False)
     console.remark(f"table: {out / TABLE_FILE}, report: {out / REPORT_FILE}")
 
 
 def list_(json: AsJson = False) -> None:
-    """The studies that come with mmrobust."""
+    """List the studies that come with mmrobust."""
     from json import dumps
 
     from mmrobust.studies.study import builtin_studies, read_study

@@ -107,15 +107,15 @@ def train(
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
-    from mmrobust.training.caching import parse_cache
-    from mmrobust.training.distributed import leads
+    from mmrobust.training.distributed import is_main_process
+    from mmrobust.training.feature_cache import parse_cache
     from mmrobust.training.loop import train as run
-    from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
+    from mmrobust.training.settings import TrainOptions, read_recipe
 
-    prompts = _said(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
+    prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
     size = None if batch_size == "auto" else resolve_batch_size(batch_size)
-    steps = _said(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
-    flags = TrainingRecipe(
+    recipe_flags = _given(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
+    flags = TrainOptions(
         method=method,
         head=head,
         backbone=backbone,
@@ -132,12 +132,13 @@ def train(
             max_text_length=("--max-text-length", max_text_length),
         )
         | parse_settings(backbone_set or (), "--backbone-set"),
-        steps=parse_settings(recipe_set or (), "--recipe-set") | steps,
+        recipe=parse_settings(recipe_set or (), "--recipe-set") | recipe_flags,
     )
-    settings = read_training_recipe(recipe).overridden(flags).settings(data, seed, recipe, on_bad_sample)
+    options = read_recipe(recipe).overridden_by(flags)
+    settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
     place = resolve_device(device)
 
-    if not leads():  # one of several processes speaks for all
+    if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
     view = TrainingView(settings.recipe.epochs)
     config = run(
@@ -149,17 +150,17 @@ def train(
         workers=resolve_workers(workers, Dataset(data).info.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
-        observe=view.observe,
-        watch=view.watch,
+        on_epoch=view.on_epoch,
+        on_step=view.on_step,
     )
     for split in ("train", "validation"):
         if found := config.training.get(f"bad_samples_{split}"):
             console.remark(f"{split}: {found['summary']}")
-    if leads():
+    if is_main_process():
         console.out().print(_summary(out, config), markup=False)
 
 
-def _said(**flags: Any) -> dict[str, Any]:
+def _given(**flags: Any) -> dict[str, Any]:
     """The flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}
 

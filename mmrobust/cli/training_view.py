@@ -1,4 +1,4 @@
-"""What ``mmrobust train`` shows while it trains: loss, metric, speed, time left and memory, on one line."""
+"""The live line of ``mmrobust train``: loss, metric, speed, time left and memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from mmrobust.cli import console
 from mmrobust.runtime.progress import Advance
 
 if TYPE_CHECKING:
-    from mmrobust.training.fit import Tick
     from mmrobust.training.state import EpochRecord
+    from mmrobust.training.trainer import StepRecord
 
 
 class TrainingView:
-    """The live line of a training on a terminal, and a remark for every epoch.
+    """Shows a training: a live line on a terminal, and a remark for every epoch.
 
     Args:
-        epochs: of the recipe.
-        metric: name of the headline metric, where it is known.
+        epochs: the recipe's number of epochs.
     """
 
-    def __init__(self, epochs: int, metric: str = "validation") -> None:
-        self._epochs, self._metric = epochs, metric
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
         self._bar: Any = None
         self._task: Any = None
         self._best = "–"
@@ -40,32 +39,32 @@ class TrainingView:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[status]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
-            self._bar, self._task = bar, bar.add_task(description, total=total, said="")
+            self._bar, self._task = bar, bar.add_task(description, total=total, status="")
             try:
                 yield lambda units: bar.advance(self._task, units)
             finally:
                 self._bar = None
 
-    def watch(self, tick: Tick) -> None:
-        """Show where the training is."""
+    def on_step(self, record: StepRecord) -> None:
+        """Update the live line."""
         if self._bar is not None:
-            self._bar.update(self._task, said=self.line(tick))
+            self._bar.update(self._task, status=self.line(record))
 
-    def line(self, tick: Tick) -> str:
-        """What stands beside the bar."""
-        memory = "" if tick.peak_memory is None else f"  {tick.peak_memory / 2**20:,.0f} MiB"
+    def line(self, record: StepRecord) -> str:
+        """The text beside the bar."""
+        memory = "" if record.peak_memory is None else f"  {record.peak_memory / 2**20:,.0f} MiB"
         return (
-            f"epoch {tick.epoch}/{self._epochs}  loss {tick.loss:.4f}  {self._metric} {self._best}  "
-            f"{tick.samples_per_second:,.0f} samples/s{memory}"
+            f"epoch {record.epoch}/{self._epochs}  loss {record.loss:.4f}  validation {self._best}  "
+            f"{record.samples_per_second:,.0f} samples/s{memory}"
         )
 
-    def observe(self, record: EpochRecord, best: int) -> None:
-        """Say how an epoch went."""
+    def on_epoch(self, record: EpochRecord, best: int) -> None:
+        """Print the results of an epoch."""
         mark = "  best" if record.epoch == best else ""
         if mark:
             self._best = f"{record.validation:.4f}"

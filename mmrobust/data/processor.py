@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmrobust.errors import unknown_name
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -53,3 +55,14 @@ class Processor(ABC):
         nothing here cannot be distinguished.
         """
         return {}
+
+
+def check_fill(fill: str) -> str:
+    """Return ``fill`` if it is one of :data:`FILLS`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if fill not in FILLS:
+        raise unknown_name("fill", fill, FILLS)
+    return fill

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.cases import CONCAT, PROMPTINGS, SITUATION, Case
-from mmrobust.data.processor import FILLS
+from mmrobust.data.processor import check_fill
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Backbone, Features, PartialStream
 from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes
@@ -50,9 +50,7 @@ class Classifier(nn.Module):
         fill: str = "ones",
     ) -> None:
         super().__init__()
-        if fill not in FILLS:
-            raise unknown_name("fill", fill, FILLS)
-        self.classes, self.task, self.fill = tuple(classes), task, fill
+        self.classes, self.task, self.fill = tuple(classes), task, check_fill(fill)
         self.classes_named = True
         """Whether the names of the classes are known; an imported checkpoint may only number them."""
         self.dtype = "float32"

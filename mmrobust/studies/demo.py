@@ -1,8 +1,7 @@
-"""The whole way on the embedded data: prepare, full fine-tuning, prompts, prototypes, grid, report, check."""
+"""The demo: every step on the embedded data, from preparing it to a report and a check."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from mmrobust.scenarios.grid import DEFAULT_RATES, make_grid
 from mmrobust.storage.files import atomic_file
 from mmrobust.storage.results import Results
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import DEFAULT, default_recipe
-from mmrobust.training.settings import TrainSettings
+from mmrobust.training.settings import TrainOptions
 
 TEACHER = "full"
 STUDENTS = {
@@ -34,42 +32,41 @@ STUDENTS = {
     "mmp-linear": ("mmp", "linear"),
     "mmp-prototype": ("mmp", "prototype"),
 }
-"""Checkpoint → (method, head): what is trained at a missing rate of 0.7 on the frozen, fine-tuned backbone."""
+"""Checkpoint → (method, head), trained with missing modalities on the frozen, fine-tuned backbone."""
 
 BASELINE, CANDIDATE = "none-linear", "mmp-linear"
 GATE = "accuracy:-0.02"
-"""The candidate may lose two points of accuracy to the baseline in any cell."""
+"""In any cell, the candidate may be at most two points of accuracy below the baseline."""
 
-MISSING_RATE = 0.7
-TEACHER_RECIPE = dataclasses.replace(default_recipe("full", "tiny"), epochs=10, augment=False)
-STUDENT_RECIPE = dataclasses.replace(DEFAULT, epochs=7, batch_size=32)
+TEACHER_RECIPE = {"epochs": 10, "augment": False}
+STUDENT_RECIPE = {"epochs": 7, "batch_size": 32}
 PROMPTS = {"length": 4, "init": "normal"}
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo made."""
+    """The results of the demo."""
 
     report: Report
     verdict: Verdict
-    """Of the candidate against the baseline."""
+    """The candidate's, against the baseline."""
     files: tuple[Path, ...]
 
 
 def run_demo(
     out: Path, *, limit: int | None = None, progress: Progress = no_progress, say: Say = say_nothing
 ) -> DemoOutcome:
-    """Run everything into the folder ``out``; what is there from an earlier run is taken as it is.
+    """Run every step into the folder ``out``; steps that an earlier run finished are not repeated.
 
     Args:
         out: gets ``data/``, ``checkpoints/``, ``results/`` and the reports.
-        limit: only so many samples of each split, for a quicker look.
+        limit: use only the first ``limit`` samples of each split, for a quicker look.
         progress: shows how far each step is.
-        say: told each step, with the command that does the same.
+        say: called for each step with the command that does the same.
 
     Raises:
-        MmrobustError: ``out`` holds other things under these names.
-        Interrupted: Ctrl-C; the same command goes on.
+        MmrobustError: ``out`` holds other files under these names.
+        Interrupted: Ctrl-C; the same command continues.
     """
     with _resumable(out):
         data = out / "data" / "digits"
@@ -92,15 +89,14 @@ def _train(name: str, data: Path, out: Path, progress: Progress, say: Say) -> No
     teacher = name == TEACHER
     method, head = ("full", "linear") if teacher else STUDENTS[name]
     folder = out / "checkpoints" / name
-    settings = TrainSettings(
-        data=data,
-        backbone="tiny" if teacher else str(out / "checkpoints" / TEACHER),
+    options = TrainOptions(
         method=method,
         head=head,
-        recipe=TEACHER_RECIPE if teacher else STUDENT_RECIPE,
-        missing_rate=MISSING_RATE if not teacher else 0.0,
+        backbone="tiny" if teacher else str(out / "checkpoints" / TEACHER),
         method_settings=PROMPTS if method == "mmp" else {},
+        recipe=TEACHER_RECIPE if teacher else STUDENT_RECIPE,
     )
+    settings = options.resolve(data)
     flags: dict[str, object] = {"epochs": settings.recipe.epochs, "batch-size": settings.recipe.batch_size}
     if teacher:
         flags["recipe-set"] = "augment=false"
@@ -114,7 +110,7 @@ def _train(name: str, data: Path, out: Path, progress: Progress, say: Say) -> No
 
 
 def _evaluate(data: Path, out: Path, progress: Progress, say: Say) -> dict[str, Results]:
-    """Each checkpoint over the default grid, into a results folder of its own, so that they can be compared."""
+    """Evaluate each checkpoint on the default grid, into a results folder of its own, so that they can be compared."""
     dataset = Dataset(data)
     results = {}
     for name in (TEACHER, *STUDENTS):
@@ -137,4 +133,4 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"the demo stopped; what is finished is kept, `mmrobust demo --out {out}` goes on") from None
+        raise Interrupted(f"the demo stopped; finished steps are kept, `mmrobust demo --out {out}` continues") from None

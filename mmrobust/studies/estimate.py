@@ -1,4 +1,4 @@
-"""What a study will cost, from one timed step of each kind of job."""
+"""The expected cost of a study, from timed steps of each kind of job."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
-from mmrobust.training.batching import epoch_batches, share_of
-from mmrobust.training.caching import Cache
-from mmrobust.training.efficiency import Clock
-from mmrobust.training.frozen import FrozenSource, source_of
+from mmrobust.training.cost import Stopwatch
+from mmrobust.training.feature_cache import Cache, StreamCache, make_source
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
 from mmrobust.training.setup import set_up
-from mmrobust.training.sources import LiveSource
+from mmrobust.training.sources import FeatureRequest, LiveSource
+from mmrobust.training.splits import count, epoch_batches, training_share
+from mmrobust.training.trainable import check_trainable
 
 BYTES_PER_ROW = 60
-"""Of a row of predictions, beside its logits."""
+"""Size of a row of predictions, without its logits."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will take."""
+    """The expected cost of a job."""
 
     seconds: float
     disk: int
@@ -44,16 +44,16 @@ class Estimate:
 def estimate(
     study: Study, jobs: Sequence[Job], scratch: Path, device: str = "cpu", dtype: str = "float32"
 ) -> dict[str, Estimate]:
-    """Job name → what it will take here; jobs that differ in their seed alone are timed once.
+    """Job name → its expected cost on this machine. Jobs that differ only in their seed are timed once.
 
     Students are timed on the untrained backbone of their teacher, which costs the same.
 
     Args:
         study: the study.
         jobs: its jobs.
-        scratch: a folder for what is kept while it is timed.
+        scratch: a folder for temporary files.
         device: where the jobs would run.
-        dtype: of the matrix work.
+        dtype: ``float32`` or ``bfloat16``.
 
     Raises:
         MmrobustError: as for :func:`mmrobust.training.setup.set_up`; or no such device or dtype.
@@ -63,7 +63,7 @@ def estimate(
     kinds: dict[tuple[object, ...], Estimate] = {}
     found = {}
     for job in jobs:
-        kind = (job.dataset, job.method, job.head, job.under, job.settings.recipe)
+        kind = (job.dataset, job.method, job.head, job.trained_under, job.settings.recipe)
         if kind not in kinds:
             kinds[kind] = _timed(study, job, scratch, place, dtype)
         found[job.name] = kinds[kind]
@@ -72,29 +72,30 @@ def estimate(
 
 def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: str) -> Estimate:
     settings = job.settings
-    if job.waits:
-        keeps = {"train_head": True} if method_class(settings.method).reuses_head else {}
-        settings = replace(settings, backbone=job.begins_with, method_settings=settings.method_settings | keeps)
+    if job.needs_teacher:
+        head = {"train_head": True} if method_class(settings.method).reuses_head else {}  # there is no head to keep yet
+        settings = replace(settings, backbone=job.base_backbone, method_settings={**settings.method_settings, **head})
     recipe = settings.recipe.changed(loss=TASK if settings.recipe.loss == HEAD else settings.recipe.loss)
     setup = set_up(settings, scratch)
+    check_trainable(setup, recipe, settings.seed)
     classifier, split = setup.classifier, setup.train
     classifier.to(device)
     classifier.dtype = dtype
     cases = [Case.parse(name, classifier.modalities) for name in classifier.cases]
-    chosen = share_of(split.encoded.split.ids, recipe.share, settings.seed)
+    chosen = training_share(split.encoded.split.ids, recipe.share, settings.seed)
     batches = epoch_batches(split, chosen, recipe, cases)
-    samples = sum(len(positions) for batch in batches for positions in batch.values())
-    source = source_of(classifier, split.encoded, Cache(), scratch, {}, augmented=recipe.augment)
+    samples, validated = sum(count(batch) for batch in batches), len(setup.validation.table)
+    source = make_source(classifier, split.encoded, Cache(), scratch, {}, augmented=recipe.augment)
     name, positions = max(batches[0].items(), key=lambda item: len(item[1]))
     case, noise = Case.parse(name, classifier.modalities), split.encoded.noise
 
-    clock = Clock(device)
-    source.prepare([(case, noise, positions)], lambda n: None)
-    filled = clock.seconds() / len(positions)
+    clock = Stopwatch(device)
+    source.prepare([FeatureRequest(case, noise, positions)], lambda n: None)
+    filling = clock.seconds() / len(positions)
     classifier.train(True)
     seconds = []
-    for _ in range(2):  # the first decodes, and warms up
-        clock = Clock(device)
+    for _ in range(2):  # the first step decodes samples and warms up
+        clock = Stopwatch(device)
         features = source.features(positions, case, noise)
         targets = split.targets[positions].to(device)
         logits, own = classifier.learn(features, name, targets)
@@ -103,26 +104,25 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
         seconds.append(clock.seconds() / len(positions))
     classifier.train(False)
     forward = _forward_seconds(classifier, source, positions, case)
-    validated = len(setup.validation.table)
     predictions = _predictions(study, job, classifier)
-    once = filled * (samples + validated) if isinstance(source, FrozenSource) else seconds[0] * len(chosen)
-    total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filled) * predictions
+    once = filling * (samples + validated) if isinstance(source, StreamCache) else seconds[0] * len(chosen)
+    total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filling) * predictions
     weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
-    if setup.config.backbone["stored"] and not job.waits:
+    if setup.config.backbone["stored"] and not job.needs_teacher:
         weights += sum(tensor.nbytes for tensor in classifier.backbone.weights().values())
     return Estimate(total, weights + predictions * (4 * len(classifier.classes) + BYTES_PER_ROW))
 
 
 @torch.no_grad()
 def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Positions, case: Case) -> float:
-    clock = Clock(next(classifier.parameters()).device)
+    clock = Stopwatch(next(classifier.parameters()).device)
     with classifier.autocast():
         classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
     return clock.seconds() / len(positions)
 
 
 def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
-    """How many predictions the job's evaluation makes."""
+    """The number of predictions that evaluating the job takes."""
     grid = study.evaluate.grid(classifier.modalities)
     drawn = DrawnGrid.draw(grid, select_samples(Dataset(job.settings.data), "test"), classifier.modalities)
     return sum(len(positions) for positions in drawn.plan(ClassifierModel(classifier).promptings).values())

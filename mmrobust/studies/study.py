@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mmrobust.cases import PROMPTINGS, SITUATION
-from mmrobust.configuration import from_mapping, read_yaml
+from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
-from mmrobust.storage.files import read_text
+from mmrobust.training.settings import TrainOptions, read_yaml_file
 
 BUILTIN = Path(__file__).parent / "builtin"
 AXES = ("method", "head")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A method or a head of a study, under a name of its own."""
+class Variant(TrainOptions):
+    """A method or a head of a study, under a name of its own.
 
-    use: str = ""
-    """The method's or the head's name; empty: the variant's own."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    """What differs from the method's default recipe; what a head asks for goes above what its method does."""
+    It takes the keys of a recipe file, except that ``use`` names the method or the head (default: its own name),
+    ``settings`` are its settings, and the recipe's own settings stand under ``recipe``. A head overrides its method.
+    """
+
     complete: bool = False
-    """A method that is trained on complete data, whatever the study trains under: a fine-tuned baseline."""
-    backbone: str = ""
-    """Another backbone than the study's, with a teacher of its own."""
+    """Whether to train on complete data, whatever the study trains under: a fine-tuned baseline."""
     from_teacher: bool = True
-    """Whether a method begins with its teacher's backbone. No: where the teacher began, as a baseline on complete data
-    does; so the papers' full fine-tuning, from the published weights."""
+    """Whether to start from the teacher's backbone. If not, the method starts where the teacher started, as methods on
+    complete data do: the papers' full fine-tuning starts from the published weights."""
     heads: list[str] = field(default_factory=list)
-    """The study's heads that a method goes with; empty: all."""
+    """The study's heads to combine the method with; empty: all."""
 
 
 @dataclass(frozen=True)
-class Under:
-    """What is trained under."""
+class TrainedUnder:
+    """A scenario and a missing rate to train under; ``None``: the method's default."""
 
-    scenario: str = "missing-both"
-    missing_rate: float = 0.7
+    scenario: str | None = None
+    missing_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The full fine-tuning on complete data that the frozen backbone comes from, one for each seed."""
+    """The full fine-tuning on complete data that gives methods their frozen backbone, one for each seed."""
 
     head: str = "linear"
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +80,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two variants that are compared pairwise, seed by seed."""
+    """Two variants to compare pairwise, seed by seed."""
 
     axis: str
     """``method`` or ``head``."""
@@ -100,22 +98,29 @@ class Study:
 
     methods: dict[str, Variant]
     about: str = ""
-    heads: dict[str, Variant] = field(default_factory=lambda: {"linear": Variant()})
-    under: list[Under] = field(default_factory=lambda: [Under()])
+    heads: dict[str, Variant] = field(default_factory=lambda: {"linear": Variant(head="linear")})
+    under: list[TrainedUnder] = field(default_factory=lambda: [TrainedUnder()])
     seeds: list[int] = field(default_factory=lambda: [0])
     data: list[str] = field(default_factory=list)
-    """Data set folders; ``--data`` goes before them."""
+    """Data set folders; those of ``--data`` come before them."""
     backbone: str = "tiny"
+    modalities: tuple[str, ...] | None = None
+    """The modalities of every training. ``None``: those that the data set gives by default."""
     teacher: Teacher | None = None
     """``None``: the backbone is taken as it is."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """What differs from the default recipe of every method."""
+    """Changes to the default recipe of every method."""
     evaluate: Evaluation = field(default_factory=Evaluation)
     contrast: Contrast | None = None
     share_cache: bool = True
-    """Whether trainings on the same backbone share what is frozen. A study of costs says no."""
+    """Whether trainings on the same backbone share a cache of frozen features. A study of costs says no."""
     cache_memory: float | None = None
-    """GiB of memory that what is frozen may take where it is not shared; the rest lies in files."""
+    """GiB of memory for cached features where the cache is not shared; the rest goes to files."""
+
+    @property
+    def options(self) -> TrainOptions:
+        """The options of every method."""
+        return TrainOptions(backbone=self.backbone, modalities=self.modalities, recipe=self.recipe)
 
     def __post_init__(self) -> None:
         for axis in ("methods", "heads", "under", "seeds"):
@@ -125,13 +130,13 @@ class Study:
             check_seed(seed)
         for axis in AXES:
             for name in getattr(self, f"{axis}s"):
-                check_name(name, f"the study's {axis}")
-        for name, variant in self.methods.items():
-            for head in variant.heads:
+                check_folder_name(name, f"the study's {axis}")
+        for name, method in self.methods.items():
+            for head in method.heads:
                 if head not in self.heads:
                     raise unknown_name(f"head of method {name}", head, self.heads)
-        for name, variant in self.heads.items():
-            if variant.complete or variant.backbone or variant.heads or not variant.from_teacher:
+        for name, own in self.heads.items():
+            if own != Variant(head=own.head, head_settings=own.head_settings, recipe=own.recipe):
                 raise UsageError(
                     f"study: head {name} has a key that is for methods: use, settings and recipe are a head's"
                 )
@@ -144,14 +149,14 @@ class Study:
                     raise unknown_name(f"{self.contrast.axis} of the study's contrast", name, known)
 
 
-def check_name(name: str, what: str) -> None:
-    """Raise where ``name`` cannot be part of a folder's name: what a file calls itself must not choose where we write.
+def check_folder_name(name: str, what: str) -> None:
+    """Raise where a name from a file cannot be part of a folder's name, and so could choose where files are written.
 
     Raises:
-        UsageError: it holds more than letters, digits and ``. _ + -``, or begins with a dot.
+        UsageError: it holds anything but letters, digits and ``. _ + -``, or begins with a dot.
     """
     if not re.fullmatch(r"[\w+-][\w.+-]*", name):
-        raise UsageError(f"{what} is called {name!r}, which is no name of a folder: letters, digits and . _ + - are")
+        raise UsageError(f"{what} is called {name!r}; use letters, digits and . _ + - only, and no dot at the start")
 
 
 def builtin_studies() -> dict[str, Path]:
@@ -160,49 +165,48 @@ def builtin_studies() -> dict[str, Path]:
 
 
 def read_study(source: str) -> Study:
-    """The study of that name, or in that YAML file.
+    """Read a built-in study or a YAML file.
 
     Raises:
-        UsageError: no such study or file, no mapping, an unknown key or a value that does not fit; it names the file.
+        UsageError: as for :func:`mmrobust.training.settings.read_yaml_file`.
     """
-    known = builtin_studies()
-    if source in known:
-        file = known[source]
-    elif Path(source).suffix in (".yaml", ".yml"):
-        file = Path(source)
-    else:
-        raise unknown_name("study", source, [*known, "FILE.yaml"])
-    values = read_yaml(read_text(file, "study", UsageError), f"study {file}: is no YAML")
-    if not isinstance(values, dict):
-        raise UsageError(f"study {file}: holds no settings; `mmrobust study list` names examples")
-    try:
-        return parse_study(values)
-    except UsageError as cause:
-        raise UsageError(f"study {file}: {cause}") from cause
+    return read_yaml_file("study", source, builtin_studies(), parse_study, "`mmrobust study list` names examples")
 
 
 def parse_study(values: Mapping[str, Any]) -> Study:
-    """The study of plain values, as YAML gives them."""
+    """A study from the plain values of its file."""
     read = dict(values)
-    for axis in ("methods", "heads"):
-        if axis in read:
-            read[axis] = {name: _part(Variant, entry or {}, axis) for name, entry in _named(read[axis], axis).items()}
+    for axis in AXES:
+        if (key := f"{axis}s") in read:
+            read[key] = {name: _variant(axis, name, entry or {}) for name, entry in _by_name(read[key], key).items()}
     if isinstance(read.get("under"), list):
-        read["under"] = [_part(Under, entry, "under") for entry in read["under"]]
+        read["under"] = [_section(TrainedUnder, entry, "under") for entry in read["under"]]
     for key, cls in (("teacher", Teacher), ("evaluate", Evaluation), ("contrast", Contrast)):
         if read.get(key) is not None:
-            read[key] = _part(cls, read[key], key)
+            read[key] = _section(cls, read[key], key)
     return from_mapping(Study, read, "study")
 
 
-def _part(cls: type[Any], values: Any, what: str) -> Any:
+def _variant(axis: str, name: str, values: Any) -> Variant:
+    """A method or a head, as its entry in the study's file says."""
+    long_names = {"use": axis, "settings": f"{axis}_settings"}
+    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", *long_names.values()}
+    for key in values if isinstance(values, Mapping) else ():
+        if key not in known and key not in long_names:
+            raise unknown_name(f"study's {axis}s setting", key, [*long_names, *sorted(known)])
+    if isinstance(values, Mapping):
+        values = {axis: name} | {long_names.get(key, key): value for key, value in values.items()}
+    return cast("Variant", _section(Variant, values, f"{axis}s"))
+
+
+def _section(cls: type[Any], values: Any, what: str) -> Any:
     if not isinstance(values, Mapping):
         raise UsageError(f"{what}: {values!r} must be settings, like {{key: value}}")
     return from_mapping(cls, values, f"study's {what}")
 
 
-def _named(values: Any, what: str) -> dict[str, Any]:
-    """Variants by name; a plain list names them all without settings."""
+def _by_name(values: Any, what: str) -> dict[str, Any]:
+    """Variants by name; a plain list is of names without settings."""
     if isinstance(values, list) and all(isinstance(name, str) for name in values):
         return dict.fromkeys(values)
     if isinstance(values, dict):

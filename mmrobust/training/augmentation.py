@@ -13,21 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 SHIFT = 0.1
-"""Largest shift of an image, in image sizes, and of a sound, in filter bank lengths."""
+"""Largest shift, as a share of the image's size or the filter bank's length."""
 ROTATION = math.radians(12)
 SCALE = 0.12
 MASK = 0.15
-"""Largest masked stretch of a filter bank, along time and along mel (SpecAugment, Park et al. 2019)."""
+"""Largest masked share of a filter bank, along time and along mel (SpecAugment, Park et al. 2019)."""
 WORD_DROP = 0.1
 
 
 def augment(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An encoded sample, moved about a little: modality → tensor of the same kind."""
+    """Augment an encoded sample: modality → tensor of the same kind."""
     return {modality: _AUGMENTS[modality](tensor) for modality, tensor in sample.items()}
 
 
 def _image(image: Tensor) -> Tensor:
-    """[3, H, W] shifted, turned and scaled; what comes in at the edges repeats the edge."""
+    """An image [3, H, W], randomly shifted, rotated and scaled; pixels beyond the border repeat it."""
     angle = _uniform(ROTATION)
     stretch_x, stretch_y = 1 + _uniform(SCALE), 1 + _uniform(SCALE)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -42,7 +42,7 @@ def _image(image: Tensor) -> Tensor:
 
 
 def _audio(bank: Tensor) -> Tensor:
-    """[frames, mel] shifted in time, louder or softer, with one stretch of time and one of mel masked by the mean."""
+    """A filter bank [frames, mel], shifted in time, louder or softer, with a stretch of time and of mel masked."""
     frames, mel = bank.shape
     moved = bank.roll(round(_uniform(SHIFT) * frames), dims=0) + _uniform(0.3)
     mean = moved.mean()
@@ -54,14 +54,14 @@ def _audio(bank: Tensor) -> Tensor:
 
 
 def _text(ids: Tensor) -> Tensor:
-    """[L] with some tokens left out, never the first and the last."""
+    """Token ids [L], some of them dropped, but never the first or the last."""
     keep = torch.rand(len(ids)) >= WORD_DROP
     keep[[0, -1]] = True
     return ids[keep]
 
 
 def _uniform(largest: float) -> float:
-    """A number in [-largest, largest]."""
+    """A random number in [-largest, largest]."""
     return float((torch.rand(()) * 2 - 1) * largest)
 
 

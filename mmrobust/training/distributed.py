@@ -1,8 +1,8 @@
-"""Training on several devices, one process each, as ``torchrun`` or ``accelerate launch`` start them.
+"""Data-parallel training on several devices, one process each, started by ``torchrun`` or ``accelerate launch``.
 
-Every process takes its share of each batch, and the gradients are added up, so that a step is the one that a single
-process would take; but for a head's contrastive term, in which samples of different processes do not meet. The launcher
-says who is who in the environment (``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK``).
+Every process takes its share of each batch and the gradients are summed, so that a step is the same as that of a single
+process, except for a head's contrastive term, which only compares samples of the same process. The launcher sets
+``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK`` in the environment.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of one training."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Until every process is here."""
+    def barrier(self) -> None:
+        """Wait until every process has arrived here."""
         if self.size > 1:
             distributed.barrier()
 
-    def add_up(self, parameters: list[nn.Parameter]) -> None:
-        """The sum over all processes of each gradient; one that is absent here counts as zero.
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes; one that is ``None`` here counts as zero.
 
-        One that is absent everywhere stays so: the optimiser passes over it, and would not over zeros.
+        One that is ``None`` everywhere stays so: the optimiser skips it, but would apply weight decay to zeros.
         """
         if self.size == 1 or not parameters:
             return
@@ -50,7 +50,7 @@ class Team:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
 
-    def total(self, value: float, device: torch.device) -> float:
+    def sum(self, value: float, device: torch.device) -> float:
         """The sum of a number over all processes."""
         if self.size == 1:
             return value
@@ -58,33 +58,33 @@ class Team:
         distributed.all_reduce(number)
         return float(number)
 
-    def same(self, values: Tensor) -> Tensor:
-        """The first process's ``values``, in every process."""
+    def broadcast(self, values: Tensor) -> Tensor:
+        """The main process's ``values``, in every process."""
         if self.size > 1:
             distributed.broadcast(values, src=0)
         return values
 
 
 @contextmanager
-def team(device: torch.device) -> Iterator[Team]:
-    """The processes that a launcher has started; this one alone, where it was started by hand."""
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """The processes that a launcher has started, or this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(distributed.get_rank(), size)
+        yield ProcessGroup(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
 
 
-def leads() -> bool:
-    """Whether this process speaks for all that a launcher has started."""
+def is_main_process() -> bool:
+    """Whether this process is the one that prints: the first of those that a launcher has started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def own_device(device: str) -> str:
-    """The device of this process: its own GPU of those that ``cuda`` means."""
+def local_device(device: str) -> str:
+    """The device of this process: its own GPU where ``device`` is ``cuda`` and a launcher has started several."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local is not None else device

@@ -1,4 +1,4 @@
-"""From settings to checkpoint: :func:`train`, the same for every method."""
+"""Training, from settings to a checkpoint: :func:`train`, the same for every method."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.storage.files import atomic_file, refuse_to_overwrite, writing
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.locks import hold
-from mmrobust.training.caching import Cache
-from mmrobust.training.distributed import Team, own_device, team
-from mmrobust.training.efficiency import Efficiency
-from mmrobust.training.fit import Observer, Run, Watch
-from mmrobust.training.kept_head import head_loss
+from mmrobust.training.cost import TrainingCost
+from mmrobust.training.distributed import ProcessGroup, local_device, process_group
+from mmrobust.training.feature_cache import Cache
+from mmrobust.training.pretrained_head import head_loss
 from mmrobust.training.recipe import HEAD
 from mmrobust.training.settings import TrainSettings
-from mmrobust.training.setup import set_up
-from mmrobust.training.state import Progressed, StateStore, begun, forget
-from mmrobust.training.trainable import Setup
+from mmrobust.training.setup import Setup, set_up
+from mmrobust.training.state import StateStore, TrainingState, is_unfinished, remove_state
+from mmrobust.training.trainable import check_trainable
+from mmrobust.training.trainer import OnEpoch, OnStep, Trainer
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
@@ -43,81 +43,88 @@ def train(
     workers: int = 0,
     cache: Cache | None = None,
     progress: Progress = no_progress,
-    observe: Observer = lambda record, best: None,
-    watch: Watch = lambda tick: None,
+    on_epoch: OnEpoch = lambda record, best: None,
+    on_step: OnStep = lambda record: None,
 ) -> CheckpointConfig:
-    """Train a classifier and write its checkpoint to ``out``. Seeded to the bit on a CPU.
+    """Train a classifier and write its checkpoint to ``out``. On a CPU, the same settings give the same bits.
 
     Started by ``torchrun`` or ``accelerate launch``, every process takes its share of each batch.
 
     Args:
-        settings: what to train, on what, how.
-        out: the checkpoint folder. Until the training is done it holds nothing but the state to resume from.
-        resume: go on with the training that was begun in ``out`` (or begin, where none was).
+        settings: what to train, on which data, and how.
+        out: the checkpoint folder. Until the training is finished it holds only the state to resume from.
+        resume: continue the training that was started in ``out``; start one where there is none.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-        dtype: ``float32``, or ``bfloat16`` for the matrix work, or ``auto``.
-        workers: processes that decode; they change no bit of the result.
-        cache: whether and where what is frozen is kept; it changes no number by more than float rounding.
+        dtype: ``float32``, ``bfloat16`` (for matrix products) or ``auto``.
+        workers: processes that decode samples; the result does not depend on them.
+        cache: whether and where frozen outputs are cached; it changes numbers by no more than float rounding.
         progress: shows how far it is.
-        observe: called after each epoch.
-        watch: called after each step.
+        on_epoch: called after each epoch.
+        on_step: called after each step.
 
     Returns:
         The checkpoint's config, as it was written.
 
     Raises:
-        MmrobustError: settings or data that do not fit, an ``out`` that is taken, a loss that is no number.
-        Interrupted: Ctrl-C; what is finished is kept.
+        MmrobustError: settings or data that do not fit, an ``out`` that holds something else, or a loss that became NaN
+            or infinite.
+        Interrupted: Ctrl-C; finished epochs are kept.
     """
     if resume and (out / CONFIG_FILE).is_file():
         config = CheckpointConfig.read(out)
-        forget(out)  # of a training that was killed between its last two steps
+        remove_state(out)  # left by a training that was killed between its last two steps
         return config
-    if begun(out) and not resume:
-        raise UsageError(f"{out}: holds a training that was not finished; go on with --resume, or remove the folder")
-    if not begun(out):
+    if is_unfinished(out) and not resume:
+        raise UsageError(f"{out}: holds an unfinished training; continue it with --resume, or remove the folder")
+    if not is_unfinished(out):
         refuse_to_overwrite(out, "checkpoint")
-    place = resolve_device(own_device(device))
+    place = resolve_device(local_device(device))
     dtype = resolve_dtype(dtype, place)
+    cache = cache or Cache()
     if settings.recipe.loss == HEAD:
         recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
         settings = dataclasses.replace(settings, recipe=recipe)
-    setup, cache = set_up(settings, out, workers=workers, progress=progress), cache or Cache()
+
+    setup = set_up(settings, out, workers=workers, progress=progress)
+    check_trainable(setup, settings.recipe, settings.seed)
     setup.classifier.to(place)
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
-    identity = fingerprint_settings(
-        {"settings": plain(settings), "data": setup.config.dataset, "dtype": dtype, "cached": cache.on}
-        | {"head": fingerprint_tensors(dict(setup.classifier.head.named_parameters()))}
-        | {"backbone": setup.config.backbone["fingerprint"], "inputs": setup.classifier.backbone.inputs_fingerprint()}
-    )
-    store = StateStore(out, identity)
-    kept = "finished epochs are kept, the same command with --resume goes on"
-    with writing(out, kept), device_errors(place, SMALLER, kept), team(place) as processes, _alone(store, processes):
-        run = Run(setup, settings, store, cache, processes, progress, observe, watch)
-        progressed = run.fit()
-        config = _finish(setup, progressed, run.efficiency(progressed))
-        if processes.leads:
-            # The checkpoint last: its config says that the training is done, and with --resume no more is written.
-            _write_curves(out, progressed)
+
+    store = StateStore(out, _identity(setup, settings, dtype, cache))
+    kept = "finished epochs are kept; run the same command with --resume to continue"
+    with (
+        writing(out, kept),
+        device_errors(place, SMALLER, kept),
+        process_group(place) as processes,
+        _locked(store, processes),
+    ):
+        trainer = Trainer(setup, settings, store, cache, processes, progress, on_epoch, on_step)
+        state = trainer.fit()
+        config = _final_config(setup, state, trainer.cost(state))
+        if processes.is_main:
+            _write_curves(out, state)
             write_card(out, out.resolve().name, config)
-            save_checkpoint(out, setup.classifier, config)
-            forget(out)
-        processes.wait()
+            save_checkpoint(out, setup.classifier, config)  # writes the config last: it marks the training as finished
+            remove_state(out)
+        processes.barrier()
     return config
 
 
-def _write_curves(out: Path, progressed: Progressed) -> None:
-    """One row for each epoch."""
-    curves = pd.DataFrame([dataclasses.asdict(record) for record in progressed.records])
-    with atomic_file(out / CURVES_FILE) as partial:
-        curves.to_parquet(partial, index=False)
+def _identity(setup: Setup, settings: TrainSettings, dtype: str, cache: Cache) -> str:
+    """Fingerprint of everything that decides the result of a training: a state is only resumed under the same one."""
+    backbone, head = setup.classifier.backbone, setup.classifier.head
+    return fingerprint_settings(
+        {"settings": plain(settings), "data": setup.config.dataset, "dtype": dtype, "cached": cache.on}
+        | {"head": fingerprint_tensors(dict(head.named_parameters()))}
+        | {"backbone": setup.config.backbone["fingerprint"], "inputs": backbone.inputs_fingerprint()}
+    )
 
 
 @contextmanager
-def _alone(store: StateStore, processes: Team) -> Iterator[None]:
-    """Hold the training's folder against others, and leave none behind that a resumed training could not use."""
-    if not processes.leads:  # the first of several processes holds it for all
+def _locked(store: StateStore, processes: ProcessGroup) -> Iterator[None]:
+    """Lock the training's folder against other runs, and remove it again if there is nothing to resume from."""
+    if not processes.is_main:  # the main process locks it for all
         yield
         return
     with hold(store.folder):
@@ -127,11 +134,11 @@ def _alone(store: StateStore, processes: Team) -> Iterator[None]:
             store.remove_empty()
 
 
-def _finish(setup: Setup, progressed: Progressed, efficiency: Efficiency) -> CheckpointConfig:
-    """The config with what training found, after a look at the backbone: frozen means bit-identical.
+def _final_config(setup: Setup, state: TrainingState, cost: TrainingCost) -> CheckpointConfig:
+    """The config with the results of the training, once the frozen backbone is found to be bit-identical.
 
     Raises:
-        CheckpointError: a frozen backbone's weights have changed: a defect of mmrobust, not of the data.
+        CheckpointError: a frozen backbone's weights have changed: a bug in mmrobust.
     """
     config, backbone = copy.deepcopy(setup.config), setup.classifier.backbone
     fingerprint = backbone.fingerprint()
@@ -139,14 +146,21 @@ def _finish(setup: Setup, progressed: Progressed, efficiency: Efficiency) -> Che
         config.backbone["fingerprint"] = fingerprint
     elif fingerprint != config.backbone["fingerprint"]:
         raise CheckpointError("the frozen backbone's weights changed in training; please report this")
-    best = progressed.records[progressed.best_epoch - 1]
+    best = state.records[state.best_epoch - 1]
     config.training.update(
-        trained_parameters=efficiency.trained_parameters,
-        all_parameters=efficiency.all_parameters,
-        epochs=progressed.epoch,
+        trained_parameters=cost.trained_parameters,
+        all_parameters=cost.all_parameters,
+        epochs=state.epoch,
         best_epoch=best.epoch,
         validation=best.validation,
-        seconds=sum(record.seconds for record in progressed.records),
-        efficiency=plain(efficiency),
+        seconds=sum(record.seconds for record in state.records),
+        efficiency=plain(cost),
     )
     return config
+
+
+def _write_curves(out: Path, state: TrainingState) -> None:
+    """Write the curves, one row per epoch."""
+    curves = pd.DataFrame([dataclasses.asdict(record) for record in state.records])
+    with atomic_file(out / CURVES_FILE) as partial:
+        curves.to_parquet(partial, index=False)

@@ -1,4 +1,4 @@
-"""The objective and how it is optimised: losses by task, the optimiser's groups, the schedule."""
+"""The objective and its optimisation: losses by task, parameter groups, learning rate schedule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.models.classifier import Classifier
@@ -15,7 +15,7 @@ from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
 
 def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """Labels as ones in [N, classes]."""
+    """Multi-hot labels [N, classes]."""
     targets = torch.zeros(len(labels), classes)
     for row, label in enumerate(labels):
         targets[row, list(label)] = 1.0
@@ -23,10 +23,10 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kind: str = TASK) -> Tensor:
-    """Sum over the batch of the cross entropy (multi-label: of the binary cross entropy, mean over classes).
+    """Cross entropy, summed over the batch (multi-label: binary cross entropy, mean over classes).
 
-    Of the kind ``bce`` it is CAV-MAE's in every task: the binary cross entropy against soft labels, 1 − s
-    for a true class and s / classes for the others, mean over classes.
+    With the kind ``bce`` it is CAV-MAE's, whatever the task: binary cross entropy against soft labels, 1 − s for a true
+    class and s / classes for the others, mean over classes.
 
     Args:
         logits: [B, classes].
@@ -45,10 +45,10 @@ def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kin
 
 
 def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over what trains.
+    """The recipe's optimiser over all trained parameters.
 
-    Matrices and prompts decay, vectors (biases, norms, scales) do not; the head has its own learning rate. A group's
-    ``lr_scale`` is what the schedule's learning rate is multiplied with.
+    Weight decay applies to matrices and prompts, not to vectors (biases, norms, scales). The head has its own learning
+    rate: a group's ``lr_scale`` multiplies the schedule's.
     """
     groups: list[dict[str, Any]] = []
     for in_head in (False, True):
@@ -63,16 +63,10 @@ def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimi
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate at ``step`` of ``steps``: a linear rise, then the recipe's schedule."""
+    """Learning rate at ``step`` of ``steps``: a linear warm-up, then the recipe's schedule."""
     warmup = int(recipe.warmup * steps)
     if step < warmup:
         return recipe.lr * step / warmup
     done = (step - warmup) / max(1, steps - warmup)
     factor = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[recipe.schedule]
     return recipe.lr * factor
-
-
-def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
-    """Scale the gradients so that their common norm is at most ``largest``; 0: leave them."""
-    if largest:
-        nn.utils.clip_grad_norm_(parameters, largest)

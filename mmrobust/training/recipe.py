@@ -1,4 +1,4 @@
-"""Recipes: how long, how fast and with what a training runs."""
+"""Recipes: the settings of the optimiser, the batches and the validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLE, GRID = VALIDATIONS = ("table", "grid")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training. The defaults are MMP's for prompts (Lee et al., CVPR 2023), but for the batch size.
+    """Settings of a training. The defaults are MMP's for prompts (Lee et al., CVPR 2023), except for the batch size.
 
     Raises:
         UsageError: a value out of range.
@@ -39,34 +39,34 @@ class Recipe:
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from 0."""
     schedule: str = "linear"
-    """What follows the warm-up: ``linear`` or ``cosine`` to 0, or ``constant``."""
+    """After the warm-up: ``linear`` or ``cosine`` decay to 0, or ``constant``."""
     loss: str = TASK
-    """``task``: cross entropy, or, for multi-label data, the binary one; ``bce``: the binary one whatever the task;
-    ``head``: the one of the two that a kept head was fine-tuned with."""
+    """``task``: cross entropy, or binary cross entropy for multi-label data; ``bce``: binary cross entropy whatever the
+    task; ``head``: whichever of the two the head of the fine-tuned checkpoint was trained with."""
     label_smoothing: float = 0.0
     batching: str = MIXED
-    """``mixed``: a batch's samples are in the cases of the missing table; ``case-wise``: every batch is in one case,
-    each case in turn, and validation is the mean over the cases."""
+    """``mixed``: a batch's samples are in the cases of the missing table; ``case-wise``: each batch runs in every case,
+    one step per case, and validation is the mean over the cases."""
     share: float = 1.0
-    """Share of the training split that is trained on, fixed by the seed."""
+    """Share of the training split to train on, chosen by the seed."""
     draws: int = 1
-    """How many draws of the missing table and of the noise the epochs take in turn. 1: every sample keeps its case and
-    its noise (MMP's fixed tables; what is frozen is computed once). 0: both are drawn anew in each epoch (MMP's
+    """Number of draws of the missing table and the noise through which the epochs cycle. 1: every sample keeps its case
+    and its noise (MMP's fixed tables; frozen outputs are computed once). 0: both are redrawn in each epoch (MMP's
     ``simulate_missing``; under ``missing-both`` that is modality dropout)."""
     accumulate: int = 1
-    """In how many parts a batch runs through the model, one after the other, for one step of the optimiser."""
+    """Number of parts that a batch is split into, for gradient accumulation."""
     checkpointing: bool = False
-    """Whether a layer's activations are computed again in the backward pass instead of being kept: slower, and the
-    memory of one layer instead of all."""
+    """Activation checkpointing: activations are recomputed in the backward pass. Slower, but takes the memory of one
+    layer instead of all."""
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
     augment: bool = False
-    """Whether training samples are moved about a little (see ``training/augmentation.py``)."""
+    """Whether training samples are randomly augmented (see ``training/augmentation.py``)."""
     validate_on: str = TABLE
-    """What decides the best epoch: the validation split as the training scenario has it (``table``), or the mean over a
-    small grid of all its scenarios at the rates 0, 0.5 and 1 (``grid``)."""
+    """What decides the best epoch: the validation split under the training scenario (``table``), or the mean over a
+    small grid of all scenarios at the rates 0, 0.5 and 1 (``grid``)."""
     patience: int = 0
-    """Epochs without a better validation after which training stops; 0: never."""
+    """Epochs without improvement after which training stops; 0: never."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -95,7 +95,7 @@ class Recipe:
                 raise UsageError(f"recipe setting {name} = {getattr(self, name)} is out of range")
 
     def changed(self, **values: Any) -> Recipe:
-        """The same with the ``values`` that are not ``None`` in place."""
+        """A copy with those ``values`` that are not ``None``."""
         return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
 
 

@@ -1,23 +1,42 @@
-"""Everything that decides what a training gives."""
+"""The settings of a training, from what was asked for to what is trained.
+
+:class:`TrainOptions` holds what a recipe file, the flags of ``mmrobust train`` or a study ask for.
+:meth:`TrainOptions.resolve` fills in the defaults, and is the only place that does.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mmrobust.configuration import from_mapping, plain, read_yaml
+from mmrobust.data.processor import check_fill
 from mmrobust.data.screening import ERROR
-from mmrobust.degradations import DEFAULT
-from mmrobust.scenarios.grid import check_seed
-from mmrobust.training.recipe import Recipe
+from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
+from mmrobust.degradations import Noise
+from mmrobust.errors import UsageError, unknown_name
+from mmrobust.models.heads import head_class
+from mmrobust.models.methods import method_class
+from mmrobust.scenarios.grid import check_rate, check_seed
+from mmrobust.storage.files import read_text
+from mmrobust.training.recipe import Recipe, default_recipe
+from mmrobust.training.recipes import BUILTIN, DEFAULT
+
+T = TypeVar("T")
+
+MISSING_RATE = 0.7
+"""Default missing rate of every method but full fine-tuning, whose default is complete data."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides what a training gives.
+    """Everything that decides the result of a training.
 
     Raises:
-        UsageError: a negative seed.
+        UsageError: a negative seed, a missing rate outside [0, 1], or an unknown fill or noise profile.
     """
 
     data: Path
@@ -28,19 +47,166 @@ class TrainSettings:
     recipe: Recipe
     modalities: tuple[str, ...] | None = None
     scenario: str = "missing-both"
-    missing_rate: float = 0.7
+    missing_rate: float = MISSING_RATE
     seed: int = 0
     fill: str = "ones"
     method_settings: dict[str, Any] = field(default_factory=dict)
     head_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
-    """What differs from the way that the fine-tuned checkpoint ran it, or, without one, from the family's usual way."""
-    noise_profile: str = DEFAULT
-    """What becomes of noisy inputs: a pure function of the sample and the seed (see ``Recipe.draws``)."""
+    """Settings of the backbone; the others are those of the fine-tuned checkpoint or, without one, the defaults."""
+    noise_profile: str = DEFAULT_NOISE
+    """How noisy inputs are degraded: a pure function of the sample and the seed (see ``Recipe.draws``)."""
     on_bad_sample: str = ERROR
-    """What becomes of samples that cannot be read: ``error``, ``missing`` or ``skip``."""
-    recipe_name: str = "default"
-    """Where the settings come from: a built-in recipe's name or a file."""
+    """What to do with unreadable samples: ``error``, ``missing`` or ``skip``."""
+    recipe_name: str = DEFAULT
+    """The built-in recipe or file that the settings come from."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_rate(self.missing_rate)
+        check_fill(self.fill)
+        self.noise()
+
+    def noise(self) -> Noise:
+        """The noise of degraded training inputs, drawn with the seed."""
+        return Noise(self.noise_profile, self.seed)
+
+    def method_config(self) -> Any:
+        """The method's own settings, checked.
+
+        Raises:
+            UsageError: no such method, an unknown setting, or a value out of range.
+        """
+        return from_mapping(method_class(self.method).config_class, self.method_settings, f"{self.method} method")
+
+    def head_config(self) -> Any:
+        """The head's own settings, checked.
+
+        Raises:
+            UsageError: no such head, an unknown setting, or a value out of range.
+        """
+        return from_mapping(head_class(self.head).config_class, self.head_settings, f"{self.head} head")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The settings of a training that were asked for; ``None`` or an empty mapping stands for the default."""
+
+    method: str | None = None
+    head: str | None = None
+    backbone: str | None = None
+    modalities: tuple[str, ...] | None = None
+    scenario: str | None = None
+    missing_rate: float | None = None
+    fill: str | None = None
+    noise_profile: str | None = None
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    head_settings: dict[str, Any] = field(default_factory=dict)
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Settings of :class:`Recipe`. A recipe file has them at its top level, beside the others."""
+
+    def overridden_by(self, other: TrainOptions) -> TrainOptions:
+        """These options, replaced by those of ``other`` where it has any; mappings are merged key by key."""
+        values: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            own, new = getattr(self, each.name), getattr(other, each.name)
+            values[each.name] = {**own, **new} if isinstance(own, dict) else own if new is None else new
+        return TrainOptions(**values)
+
+    def resolve(
+        self, data: Path, *, seed: int = 0, recipe_name: str = DEFAULT, on_bad_sample: str = ERROR
+    ) -> TrainSettings:
+        """Fill in the defaults of the method and the backbone.
+
+        Args:
+            data: the data set's folder.
+            seed: seed of weights, batches and missing tables.
+            recipe_name: the recipe that the options come from, for the checkpoint.
+            on_bad_sample: what to do with unreadable samples.
+
+        Raises:
+            UsageError: no method or no backbone is named, or a setting does not exist or is out of range.
+        """
+        for needed in ("method", "backbone"):
+            if getattr(self, needed) is None:
+                raise UsageError(f"say --{needed}: recipe {recipe_name} names none")
+        method = method_class(str(self.method))
+        defaults = {
+            "head": "linear",
+            "scenario": method.default_scenario,
+            "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
+        }
+        asked = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if self.modalities is not None:
+            asked["modalities"] = tuple(self.modalities)
+        asked["recipe"] = from_mapping(
+            Recipe, {**plain(default_recipe(method.name, str(self.backbone))), **self.recipe}, "recipe"
+        )
+        settings = TrainSettings(
+            **{**defaults, **asked}, data=data, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample
+        )
+        settings.method_config(), settings.head_config()
+        return settings
+
+
+def read_recipe(source: str) -> TrainOptions:
+    """Read a built-in recipe or a YAML file; the recipe ``default`` leaves every option at its default.
+
+    Raises:
+        UsageError: as for :func:`read_yaml_file`.
+    """
+    if source == DEFAULT:
+        return TrainOptions()
+    return read_yaml_file("recipe", source, BUILTIN, parse_recipe, "write lines like `lr: 0.01`", known=[DEFAULT])
+
+
+def read_yaml_file(
+    kind: str,
+    source: str,
+    builtin: Mapping[str, Path],
+    parse: Callable[[Mapping[str, Any]], T],
+    hint: str,
+    known: Sequence[str] = (),
+) -> T:
+    """Parse the settings in a built-in or the user's own YAML file.
+
+    Args:
+        kind: what the file is, for messages.
+        source: a name of ``builtin``, or a file with a suffix.
+        builtin: name → file.
+        parse: makes an object of the settings.
+        hint: what to do, for the message where the file holds none.
+        known: further names, for the message where there is no such one.
+
+    Raises:
+        UsageError: no such name or file, not a mapping, or whatever ``parse`` raises; the message names the file.
+    """
+    if source not in builtin and not Path(source).suffix:
+        raise unknown_name(kind, source, [*known, *builtin, "FILE.yaml"])
+    file = builtin.get(source, Path(source))
+    values = read_yaml(read_text(file, kind, UsageError), f"{kind} {file}: is not valid YAML")
+    if not isinstance(values, dict):
+        raise UsageError(f"{kind} {file}: holds no settings; {hint}")
+    try:
+        return parse(values)
+    except UsageError as cause:
+        raise UsageError(f"{kind} {file}: {cause}") from cause
+
+
+def parse_recipe(values: Mapping[str, Any]) -> TrainOptions:
+    """Options from the plain values of a recipe file.
+
+    Raises:
+        UsageError: an unknown key, with the nearest correct spelling, or a value of the wrong type or out of range.
+    """
+    of_recipe = {each.name for each in dataclasses.fields(Recipe)}
+    of_options = [each.name for each in dataclasses.fields(TrainOptions) if each.name != "recipe"]
+    for key in values:
+        if key not in of_recipe and key not in of_options:
+            raise unknown_name("recipe setting", key, [*sorted(of_recipe), *of_options])
+    recipe = {key: value for key, value in values.items() if key in of_recipe}
+    from_mapping(Recipe, recipe, "recipe")
+    options = {key: value for key, value in values.items() if key in of_options}
+    return from_mapping(TrainOptions, {**options, "recipe": recipe}, "recipe")

@@ -1,116 +1,96 @@
-"""What a training begins with: the data, its missing tables, and an untrained classifier."""
+"""Setting up a training: read the data, draw the missing tables, load the backbone, build the classifier."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from mmrobust.configuration import from_mapping, plain
+from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
-from mmrobust.data.format import choose_modalities
-from mmrobust.data.screening import screen
-from mmrobust.degradations import Noise, check_profile
+from mmrobust.data.format import DatasetInfo, choose_modalities
+from mmrobust.data.screening import BadSamples, screen
+from mmrobust.degradations import check_profile
 from mmrobust.errors import TrainingError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import is_tiny, load_backbone
 from mmrobust.models.backbones.tiny import make_tiny
 from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, config_beside_backbone, relative_place
-from mmrobust.models.heads import head_class
+from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
 from mmrobust.runtime.memory import MemoryBudget
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.scenarios.grid import check_rate
 from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions
-from mmrobust.training.kept_head import take_head
 from mmrobust.training.objective import multi_hot
+from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.splits import TrainingSplit
-from mmrobust.training.trainable import Setup, check_trainable
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A classifier, and the splits that it trains and is validated on."""
+
+    classifier: Classifier
+    config: CheckpointConfig
+    train: TrainingSplit
+    validation: TrainingSplit
+    head_taken: bool
+    """Whether the head comes from a fine-tuned checkpoint, so that it needs no initialisation."""
 
 
 def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:
-    """Read the data, draw the missing tables, load the backbone, build the classifier.
+    """Set up a training; nothing is written.
 
     Args:
         settings: what to train.
-        out: the checkpoint folder to be; only to say where the backbone lies from there.
-        workers: processes that decode; they change nothing.
-        progress: shows how far the search for samples that cannot be read is, where one is asked for.
+        out: the future checkpoint folder, from which the backbone's relative path is taken.
+        workers: processes that decode samples; the result does not depend on them.
+        progress: shows the search for unreadable samples, where one is asked for.
 
     Raises:
-        MmrobustError: whatever does not exist or does not fit; nothing has been written.
+        MmrobustError: something does not exist or does not fit.
     """
-    method, head = method_class(settings.method), head_class(settings.head)
-    method_config = from_mapping(method.config_class, settings.method_settings, f"{settings.method} method")
-    head_config = from_mapping(head.config_class, settings.head_settings, f"{settings.head} head")
-    check_rate(settings.missing_rate)
-    noise = Noise(settings.noise_profile, settings.seed)
+    settings.method_config(), settings.head_config()  # a wrong setting is found before data are read
     dataset = Dataset(settings.data)
     modalities = choose_modalities(dataset.info, settings.modalities)
     scenario = Scenario.parse(settings.scenario, modalities)
-    cases = training_cases(settings.scenario, modalities)
-    check_profile((*cases, *scenario.cases), noise)
+    check_profile((*training_cases(settings.scenario, modalities), *scenario.cases), settings.noise())
     splits, bad = {}, {}
     for name in ("train", "validation"):
         splits[name], bad[name] = screen(
             _split(dataset, name), modalities, settings.on_bad_sample, workers=workers, progress=progress
         )
 
-    backbone = _load(settings, modalities, splits["train"])
+    if is_tiny(settings.backbone):
+        backbone = make_tiny(settings.backbone, modalities, splits["train"], settings.seed)
+    else:
+        backbone = load_backbone(settings.backbone, modalities)
     backbone_settings = _backbone_settings(settings)
     backbone.configure(backbone_settings)
-    stored = method.trains_backbone or is_tiny(settings.backbone)
-    config = CheckpointConfig(
-        method={"name": settings.method, **plain(method_config)},
-        head={"name": settings.head, **plain(head_config)},
-        backbone={
-            "id": settings.backbone,
-            "path": None if stored else relative_place(settings.backbone, out),
-            "family": backbone.family,
-            "stored": stored,
-            "fingerprint": backbone.fingerprint(),
-            "settings": backbone_settings,
-        },
-        modalities=list(backbone.modalities),
-        classes=list(dataset.info.classes),
-        task=dataset.info.task,
-        headline_metric=dataset.info.headline_metric,
-        cases=[case.name for case in training_cases(settings.scenario, backbone.modalities)],
-        fill=settings.fill,
-        dataset={"name": dataset.info.name, "fingerprint": dataset.info.fingerprint},
-        training={
-            "scenario": settings.scenario,
-            "missing_rate": settings.missing_rate,
-            "noise_profile": settings.noise_profile,
-            "seed": settings.seed,
-            "recipe": plain(settings.recipe),
-            "recipe_name": settings.recipe_name,
-            **{f"bad_samples_{name}": found.describe() for name, found in bad.items() if found.found},
-        },
-        versions=versions(),
-    )
+
+    config = _config(settings, backbone, backbone_settings, dataset.info, bad, out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
-    memory = MemoryBudget(CACHE_BYTES)
-    head_taken = method.reuses_head and take_head(classifier, config, settings.backbone)
+    head_taken = classifier.method.reuses_head and take_head(classifier, config, settings.backbone)
 
-    def under_table(name: str) -> TrainingSplit:
+    memory, noise = MemoryBudget(CACHE_BYTES), settings.noise()
+
+    def draw(name: str) -> TrainingSplit:
         split = splits[name]
         encoded = EncodedSplit(
             split, backbone.processor, backbone.modalities, settings.fill, noise, workers=workers, memory=memory
         )
-        targets, nobody = multi_hot(split.labels, len(dataset.info.classes)), np.empty(0, dtype=object)
-        return TrainingSplit(encoded, nobody, targets, scenario, settings.missing_rate).drawn(settings.seed)
+        targets = multi_hot(split.labels, len(dataset.info.classes))
+        return TrainingSplit.draw(encoded, targets, scenario, settings.missing_rate, settings.seed)
 
-    setup = Setup(classifier, config, under_table("train"), under_table("validation"), head_taken)
-    check_trainable(setup, settings.recipe, settings.seed)
-    return setup
+    return Setup(classifier, config, draw("train"), draw("validation"), head_taken)
 
 
 def _split(dataset: Dataset, name: str) -> Split:
@@ -122,14 +102,49 @@ def _split(dataset: Dataset, name: str) -> Split:
     return dataset.split(name)
 
 
-def _load(settings: TrainSettings, modalities: tuple[str, ...], train: Split) -> Backbone:
-    if is_tiny(settings.backbone):
-        return make_tiny(settings.backbone, modalities, train, settings.seed)
-    return load_backbone(settings.backbone, modalities)
-
-
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:
-    """What was asked for, and for the rest how the fine-tuned checkpoint ran; its dropout was for its own training."""
+    """The settings asked for, over those of the fine-tuned checkpoint, whose dropout was for its own training."""
     holder = config_beside_backbone(settings.backbone)
     theirs = holder.backbone.get("settings", {}) if holder else {}
     return {name: value for name, value in theirs.items() if name != "dropout"} | settings.backbone_settings
+
+
+def _config(
+    settings: TrainSettings,
+    backbone: Backbone,
+    backbone_settings: dict[str, Any],
+    info: DatasetInfo,
+    bad: Mapping[str, BadSamples],
+    out: Path,
+) -> CheckpointConfig:
+    """The checkpoint's config, as far as it is known before training."""
+    stored = method_class(settings.method).trains_backbone or is_tiny(settings.backbone)
+    return CheckpointConfig(
+        method={"name": settings.method, **plain(settings.method_config())},
+        head={"name": settings.head, **plain(settings.head_config())},
+        backbone={
+            "id": settings.backbone,
+            "path": None if stored else relative_place(settings.backbone, out),
+            "family": backbone.family,
+            "stored": stored,
+            "fingerprint": backbone.fingerprint(),
+            "settings": backbone_settings,
+        },
+        modalities=list(backbone.modalities),
+        classes=list(info.classes),
+        task=info.task,
+        headline_metric=info.headline_metric,
+        cases=[case.name for case in training_cases(settings.scenario, backbone.modalities)],
+        fill=settings.fill,
+        dataset={"name": info.name, "fingerprint": info.fingerprint},
+        training={
+            "scenario": settings.scenario,
+            "missing_rate": settings.missing_rate,
+            "noise_profile": settings.noise_profile,
+            "seed": settings.seed,
+            "recipe": plain(settings.recipe),
+            "recipe_name": settings.recipe_name,
+            **{f"bad_samples_{split}": found.describe() for split, found in bad.items() if found.found},
+        },
+        versions=versions(),
+    )

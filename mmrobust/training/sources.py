@@ -1,9 +1,11 @@
-"""What steps and validation take of a split: features of samples in a case."""
+"""Features of a split's samples, as training steps and validation ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,42 +17,49 @@ from mmrobust.models.backbone import Features, PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.runtime.progress import Advance
 from mmrobust.training.augmentation import augment
-from mmrobust.training.batching import Batch
+from mmrobust.training.splits import PositionsByCase, TrainingSplit
 
 STRETCH = 256
 """Samples that are decoded at a time, for all their cases."""
+START_BATCH = 64
 
-Wanted = tuple[Case, "Noise | None", Positions]
-"""Samples that will be asked for, in a case under a noise; ``None``: the noise is not known beforehand."""
+
+class FeatureRequest(NamedTuple):
+    """Samples whose features a training will ask for, in a case and under a noise."""
+
+    case: Case
+    noise: Noise | None
+    """``None`` where it is not known beforehand."""
+    positions: Positions
 
 
 class LiveSource:
-    """Features of a split's samples, computed anew each time.
+    """Features of a split's samples, computed whenever they are asked for.
 
     Args:
-        classifier: whose features.
+        classifier: computes the features.
         encoded: the split.
-        augmented: whether samples are moved about a little.
+        augmented: whether samples are randomly augmented.
     """
 
     def __init__(self, classifier: Classifier, encoded: EncodedSplit, augmented: bool = False) -> None:
         self.classifier, self.encoded, self._augmented = classifier, encoded, augmented
 
     @property
-    def kept_bytes(self) -> int:
-        """How much is kept."""
+    def cached_bytes(self) -> int:
+        """Size of what is cached."""
         return 0
 
-    def prepare(self, wanted: Iterable[Wanted], advance: Advance) -> None:
-        """Compute what can be kept of ``wanted``, and keep it; ``advance`` hears of samples that are done."""
+    def prepare(self, requests: Iterable[FeatureRequest], advance: Advance) -> None:
+        """Compute and cache what can be cached of ``requests``; ``advance`` is called with the samples done."""
 
-    def ahead(self, steps: Iterable[Batch], noise: Noise) -> Iterator[Batch]:
-        """The ``steps``, each when what it asks :meth:`features` for has been read."""
+    def prefetch(self, batches: Iterable[PositionsByCase], noise: Noise) -> Iterator[PositionsByCase]:
+        """Yield each batch once the samples that :meth:`features` needs for it have been read."""
         del noise
-        yield from self.encoded.prefetch(steps, dict.items)
+        yield from self.encoded.prefetch(batches, dict.items)
 
     def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
-        """``positions`` in batches for evaluation, samples of like length together, each when it has been read."""
+        """``positions`` in batches for evaluation, of samples of similar length, each once it has been read."""
         stretches = [positions[start : start + STRETCH] for start in range(0, len(positions), STRETCH)]
         for stretch in self.encoded.prefetch(stretches, lambda some: [(case.name, some)]):
             yield from self._by_length(case, stretch, size)
@@ -70,7 +79,7 @@ class LiveSource:
             return self.classifier.features(inputs, self.classifier.told(case.name, SITUATION), partial)
 
     def _inputs(self, positions: Positions, case: Case, noise: Noise | None) -> dict[str, Tensor]:
-        """The backbone's inputs, where the classifier is."""
+        """The backbone's inputs, on the classifier's device."""
         samples = self.encoded.samples(positions, case, noise)
         if self._augmented:
             samples = [augment(sample) for sample in samples]
@@ -79,3 +88,26 @@ class LiveSource:
     @property
     def _device(self) -> torch.device:
         return next(self.classifier.parameters()).device
+
+
+@torch.no_grad()
+def starting_features(
+    source: LiveSource, split: TrainingSplit, cases: Sequence[Case]
+) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
+    """Features for a head to start from.
+
+    Returns:
+        Case name → (modality → features [N, D], multi-hot targets [N, classes]) of every sample eligible for the case.
+    """
+    found = {}
+    for case in cases:
+        order: list[Positions] = []
+        by_modality: dict[str, list[Tensor]] = {}
+        for batch in source.batches(case, split.eligible(case), START_BATCH):
+            order.append(batch)
+            for modality, part_BD in source.features(batch, case, split.encoded.noise).by_modality.items():
+                by_modality.setdefault(modality, []).append(part_BD.float())
+        joined = {modality: torch.cat(parts) for modality, parts in by_modality.items()}
+        device = next(iter(joined.values())).device
+        found[case.plain.name] = joined, split.targets[np.concatenate(order)].to(device)
+    return found

@@ -1,7 +1,7 @@
-"""The state of a training between two epochs, on disk, so that a killed run goes on to the identical result.
+"""The state of an unfinished training on disk, from which a killed run resumes to the identical result.
 
-An epoch depends on nothing but the weights, the optimiser's moments and its own number (every random draw of an epoch
-is seeded by it), so these are all that is kept: safetensors and JSON, never pickle.
+An epoch depends only on the weights, the optimiser's moments and its own number (which seeds every random draw of the
+epoch), so these are all that is saved: safetensors and JSON, never pickle.
 """
 
 from __future__ import annotations
@@ -25,53 +25,51 @@ STATE_FOLDER = ".training"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the curves."""
+    """One row of the training curves."""
 
     epoch: int
-    """From 1."""
+    """Counted from 1."""
     train_loss: float
     validation: float
     """Headline metric on the validation split under the training scenario."""
     lr: float
-    """At the end of the epoch."""
+    """Learning rate at the end of the epoch."""
     seconds: float
     samples_per_second: float
     validation_seconds: float = 0.0
     peak_memory: int = 0
-    """Bytes at most so far above the loaded model; 0 where not known."""
+    """Highest memory so far, in bytes above the loaded model; 0 where it cannot be measured."""
 
 
 @dataclass
-class Progressed:
-    """How far a training is."""
+class TrainingState:
+    """The finished epochs of a training, and the best weights so far."""
 
     records: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """The trained weights of the best epoch."""
+    """Counted from 1."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
-        """Epochs finished."""
+        """Number of finished epochs."""
         return len(self.records)
 
 
 class StateStore:
-    """The states of one training, in ``.training`` under its checkpoint folder.
+    """Saves and loads the state of one training, in ``.training`` under its checkpoint folder.
 
     Args:
         out: the checkpoint folder.
-        identity: fingerprint of everything that decides the result; a state of another training is refused.
+        identity: fingerprint of everything that decides the result; the state of another training is refused.
     """
 
     def __init__(self, out: Path, identity: str) -> None:
         self.folder, self._identity = out / STATE_FOLDER, identity
 
-    def save(
-        self, progressed: Progressed, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Write the state after an epoch, then remove the ones before it."""
-        current = self.folder / f"epoch-{progressed.epoch:05d}"
+    def save(self, state: TrainingState, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        """Write the state after an epoch, then remove earlier ones."""
+        current = self.folder / f"epoch-{state.epoch:05d}"
         moments = {
             f"{name}/{key}": value
             for name, parameter in weights.items()
@@ -82,33 +80,33 @@ class StateStore:
                 {name: p.detach().cpu().contiguous() for name, p in weights.items()}, partial / "weights.safetensors"
             )
             save_file({name: t.cpu().contiguous() for name, t in moments.items()}, partial / "moments.safetensors")
-            save_file(progressed.best, partial / "best.safetensors")
-            records = [dataclasses.asdict(record) for record in progressed.records]
-            state = {"identity": self._identity, "best_epoch": progressed.best_epoch, "records": records}
-            write_json(partial / "state.json", state)
+            save_file(state.best_weights, partial / "best.safetensors")
+            records = [dataclasses.asdict(record) for record in state.records]
+            facts = {"identity": self._identity, "best_epoch": state.best_epoch, "records": records}
+            write_json(partial / "state.json", facts)
         for older in self.folder.glob("epoch-*"):
             if older != current:
                 shutil.rmtree(older, ignore_errors=True)
 
-    def load(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progressed:
-        """The newest state put back into ``weights`` and ``optimizer``; a fresh one where none is there.
+    def load(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainingState:
+        """Restore the latest state into ``weights`` and ``optimizer``; where there is none, begin with an empty one.
 
         Raises:
-            UsageError: the state is of a training with other settings.
+            UsageError: the state belongs to a training with other settings.
             CheckpointError: it cannot be read.
         """
         folders = sorted(self.folder.glob("epoch-*")) if self.folder.is_dir() else []
         if not folders:
-            return Progressed()
+            return TrainingState()
         folder = folders[-1]
-        state = read_json(folder / "state.json", "state of a training", CheckpointError)
-        if state.get("identity") != self._identity:
+        facts = read_json(folder / "state.json", "state of a training", CheckpointError)
+        if facts.get("identity") != self._identity:
             raise UsageError(
-                f"{self.folder.parent}: was begun with other settings or data; repeat its command with --resume, "
+                f"{self.folder.parent}: was started with other settings or data; repeat its command with --resume, "
                 "or name another --out"
             )
         saved, moments, best = (
-            read_weights(folder / f"{name}.safetensors", "state of a training", f"; remove {folder} to begin anew")
+            read_weights(folder / f"{name}.safetensors", "state of a training", f"; remove {folder} to start again")
             for name in ("weights", "moments", "best")
         )
         with torch.no_grad():
@@ -117,30 +115,30 @@ class StateStore:
         for name, parameter in weights.items():
             found = {key.removeprefix(f"{name}/"): t for key, t in moments.items() if key.rpartition("/")[0] == name}
             if found:
-                # Moments lie where the parameter does, the step counter on the CPU: as AdamW itself keeps them.
+                # As AdamW itself places them: moments beside their parameter, the step counter on the CPU.
                 optimizer.state[parameter] = {
                     key: t if key == "step" else t.to(parameter.device) for key, t in found.items()
                 }
-        return Progressed([EpochRecord(**record) for record in state["records"]], int(state["best_epoch"]), best)
+        return TrainingState([EpochRecord(**record) for record in facts["records"]], int(facts["best_epoch"]), best)
 
     @property
     def scratch(self) -> Path:
-        """A folder for what a training need not keep when it is done."""
+        """A folder for files that are deleted when the training ends."""
         return self.folder / "scratch"
 
     def remove_empty(self) -> None:
-        """Remove the folder where no epoch was finished: there is nothing to resume."""
+        """Remove the folder if no epoch was finished: there is nothing to resume from."""
         if self.folder.is_dir() and not any(self.folder.glob("epoch-*")):
             shutil.rmtree(self.folder, ignore_errors=True)
             if not any(self.folder.parent.iterdir()):
                 self.folder.parent.rmdir()
 
 
-def forget(out: Path) -> None:
-    """Remove every state under ``out``: the training is done."""
+def remove_state(out: Path) -> None:
+    """Remove the state of the training in ``out``, which is finished."""
     shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
 
 
-def begun(out: Path) -> bool:
-    """Whether ``out`` holds a training that was not finished."""
+def is_unfinished(out: Path) -> bool:
+    """Whether ``out`` holds a training that was started and not finished."""
     return (out / STATE_FOLDER).is_dir()

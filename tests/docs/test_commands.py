@@ -41,8 +41,8 @@ from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import ABSENT, METRICS
 from mmrobust.scoring.significance import CORRECTIONS
 from mmrobust.studies.study import parse_study, read_study
-from mmrobust.training.recipe_file import parse_training_recipe
 from mmrobust.training.recipes import BUILTIN
+from mmrobust.training.settings import parse_recipe
 
 CLI = typer.main.get_command(app)
 PAIRS = (("image", "text"), ("audio", "image"))
@@ -122,7 +122,7 @@ VALUES: dict[str, Callable[[str], object]] = {
     "method_set": lambda value: parse_settings([value], "--method-set"),
     "head_set": lambda value: parse_settings([value], "--head-set"),
     "backbone_set": lambda value: parse_settings([value], "--backbone-set"),
-    "recipe_set": lambda value: parse_training_recipe(parse_settings([value], "--recipe-set")),
+    "recipe_set": lambda value: parse_recipe(parse_settings([value], "--recipe-set")),
 }
 """Parameter → what raises where its value is none. Others are free text, numbers or paths."""
 MADE_UP = "--org"
@@ -211,7 +211,7 @@ def test_every_block_of_settings_is_understood(settings_block: Any, tmp_path: Pa
         assert read_rules(tmp_path / "gates.toml")
     elif settings_block.language == "yaml":
         values = yaml.safe_load(text)
-        (parse_study if "methods" in values else parse_training_recipe)(values)
+        (parse_study if "methods" in values else parse_recipe)(values)
     elif settings_block.language == "json":
         json.loads(text)
     else:  # a piece of a module, or the line of a registry

@@ -31,7 +31,7 @@ from mmrobust.scoring import writer
 from mmrobust.storage import locks
 from mmrobust.storage.locks import hold
 from mmrobust.storage.results import read_results
-from mmrobust.training.fit import Run
+from mmrobust.training.trainer import Trainer
 
 Cli = Callable[..., Any]
 GRID = (
@@ -113,7 +113,7 @@ def test_a_full_disk_in_training(
     line = said.splitlines()[-1]
     assert (code, printed) == (2, "")
     assert line.startswith(f"mmrobust: {out}: cannot be written (") and any(why in line for why in NO_ROOM)
-    assert line.endswith("finished epochs are kept, the same command with --resume goes on")
+    assert line.endswith("finished epochs are kept; run the same command with --resume to continue")
     make_room()
     assert cli(*command, "--resume").code == 0
     assert (out / "model.safetensors").is_file() and not (out / ".training").exists()
@@ -227,22 +227,22 @@ def test_ctrl_c_in_training(
     cli: Cli, digits: Dataset, trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The epochs before are kept: ``tests/training/test_loop.py`` shows that resuming changes no bit."""
-    epoch = Run._epoch
+    epoch = Trainer._epoch
 
-    def pressed(self: Run, optimizer: Any, number: int, advance: Any) -> Any:
+    def pressed(self: Trainer, optimizer: Any, number: int, advance: Any) -> Any:
         if number == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return epoch(self, optimizer, number, advance)
 
     command = ("train", "--data", digits.folder, "--backbone", trained("full", "linear"), "--method", "none")
     command = (*command, "--modalities", "image,text", "--epochs", 2, "--device", "cpu", "--out", tmp_path / "mine")
-    monkeypatch.setattr(Run, "_epoch", pressed)
+    monkeypatch.setattr(Trainer, "_epoch", pressed)
     code, printed, said = cli(*command)
     assert (code, printed) == (130, "")
     assert said.splitlines()[-1] == (
-        "mmrobust: training stopped after epoch 1 of 2; the same command with --resume goes on"
+        "mmrobust: training stopped after epoch 1 of 2; run the same command with --resume to continue"
     )
-    monkeypatch.setattr(Run, "_epoch", epoch)
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert cli(*command, "--resume").code == 0
 
 
@@ -401,7 +401,7 @@ def test_a_gpu_that_fails_in_training(cli: Cli, digits: Dataset, trained: Callab
         (vanished(), "device cpu failed (CUDA error: unspecified launch failure"),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Run, "_step", lambda *_, error=error: (_ for _ in ()).throw(error))
+            patch.setattr(Trainer, "_step", lambda *_, error=error: (_ for _ in ()).throw(error))
             code, printed, said = cli(*command)
         assert (code, printed) == (2, "") and message in said.splitlines()[-1]
         assert not (tmp_path / "mine").exists()  # no epoch was finished: the same command begins again

@@ -22,11 +22,13 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError, UsageError
+from mmrobust.models.methods import METHODS
 from mmrobust.runtime.ray_cluster import connected
 from mmrobust.studies.jobs import jobs_of
-from mmrobust.studies.run import run_study
+from mmrobust.studies.runner import claim_folder, run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
-from mmrobust.studies.table import contrasts
+from mmrobust.studies.summary import contrasts
+from mmrobust.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {
     "methods": ["none"],
@@ -52,12 +54,13 @@ def test_jobs_are_the_product_and_teachers_come_first(digits: Dataset, tmp_path:
     assert len(set(names)) == len(names) == 2 + 2 * (2 * 2 * 2 + 1 + 2)
     assert names[:2] == ["digits/teacher-linear-complete-s0", "digits/teacher-linear-complete-s1"]
     mmp = next(job for job in jobs if job.name == "digits/mmp-prototype-missing-text-0.7-s1")
-    assert mmp.waits and mmp.settings.backbone == str(tmp_path / "checkpoints/digits/teacher-linear-complete-s1")
+    assert mmp.needs_teacher
+    assert mmp.settings.backbone == str(tmp_path / "checkpoints/digits/teacher-linear-complete-s1")
     assert (mmp.settings.method_settings, mmp.settings.recipe.epochs) == ({"length": 2}, 1)
     full = next(job for job in jobs if job.method == "full")
-    assert not full.waits and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
+    assert not full.needs_teacher and full.settings.backbone == "tiny" and full.settings.missing_rate == 0
     missing = next(job for job in jobs if job.method == "full-missing")
-    assert not missing.waits and missing.settings.backbone == "tiny" and missing.settings.missing_rate == 0.5
+    assert not missing.needs_teacher and missing.settings.backbone == "tiny" and missing.settings.missing_rate == 0.5
 
 
 def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: Path) -> None:
@@ -69,6 +72,62 @@ def test_a_head_has_settings_and_a_recipe_of_its_own(digits: Dataset, tmp_path: 
     assert (plain.recipe.lr, plain.recipe.batching, plain.head_settings) == (0.5, "mixed", {})
     assert (own.head, own.recipe.lr, own.recipe.clip, own.recipe.batching) == ("prototype", 0.03, 2.0, "case-wise")
     assert own.head_settings == {"scale": 8.0}
+
+
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"scenario": "missing-text", "missing_rate": 0.3, "fill": "mean", "recipe": {"lr": 0.25}},
+    {"modalities": ["audio", "image"], "noise_profile": "released", "backbone_settings": {"missing_path": "average"}},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=["defaults", "missing", "audio"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_study_trains_a_method_as_train_does(
+    cli: Callable[..., Any],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    asked: dict[str, Any],
+) -> None:
+    study = parse_study({"methods": {method: asked}, "backbone": "tiny-vilt"})
+    (job,) = jobs_of(study, [digits.folder], tmp_path)
+    values = {key: value for key, value in asked.items() if key != "recipe"} | asked.get("recipe", {})
+    (tmp_path / "same.yaml").write_text(json.dumps({"method": method, "backbone": "tiny-vilt", **values}))
+    trained: list[TrainSettings] = []
+
+    def capture(settings: TrainSettings, *_: Any, **__: Any) -> None:
+        trained.append(settings)
+        raise UsageError("captured")
+
+    monkeypatch.setattr("mmrobust.training.loop.train", capture)
+    assert (
+        cli("train", "--data", digits.folder, "--recipe", tmp_path / "same.yaml", "--out", tmp_path / "out").code == 2
+    )
+    assert dataclasses.replace(trained[0], recipe_name="default") == job.settings
+
+
+def test_what_a_study_says_of_its_training_wins_over_the_methods_defaults(digits: Dataset, tmp_path: Path) -> None:
+    methods = {"ptm": None, "full": {"from_teacher": False}, "done": {"use": "full", "complete": True}}
+    study = {"methods": methods, "teacher": {}, "modalities": ["audio", "image"], "backbone": "tiny-cavmae"}
+    found = {}
+    for name, under in (("default", None), ("named", [{"scenario": "missing-audio", "missing_rate": 0.5}])):
+        jobs = jobs_of(parse_study(study | ({"under": under} if under else {})), [digits.folder], tmp_path)
+        assert all(job.settings.modalities == ("audio", "image") for job in jobs)
+        found[name] = {job.method: (job.settings.scenario, job.settings.missing_rate) for job in jobs}
+    clean, named, named_clean = ("missing-both", 0.0), ("missing-audio", 0.5), ("missing-audio", 0.0)
+    assert found["default"] == {"teacher": clean, "ptm": ("noisy-both", 0.7), "full": clean, "done": clean}
+    assert found["named"] == {"teacher": named_clean, "ptm": named, "full": named, "done": named_clean}
+
+
+def test_a_teacher_has_the_modalities_of_its_students(digits: Dataset, tmp_path: Path) -> None:
+    methods = {"none": None, "heard": {"use": "none", "modalities": ["audio", "image"]}}
+    jobs = jobs_of(parse_study({"methods": methods, "teacher": {}}), [digits.folder], tmp_path)
+    assert [(job.method, job.settings.modalities) for job in jobs[:2]] == [
+        ("teacher", None),
+        ("teacher-audio-image", ("audio", "image")),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +148,7 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
         data = tones if name.startswith("ptm") else digits.folder
         assert jobs_of(read_study(name), [data], tmp_path) and read_study(name).about
     ablation = jobs_of(read_study("ptm-ablation"), [tones], tmp_path)
-    assert {job.settings.backbone for job in ablation if not job.waits} == {"tiny-cavmae", "tiny-cavmae-fusion"}
+    assert {job.settings.backbone for job in ablation if not job.needs_teacher} == {"tiny-cavmae", "tiny-cavmae-fusion"}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +173,12 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
             {"heads": {"linear": {"from_teacher": False}}, "contrast": None},
             "head linear has a key that is for methods: use,",
         ),
+        (
+            {"methods": {"none": {"missing_rate": 0.3}}, "under": [{"missing_rate": 0.7}]},
+            "method none names a missing_rate, and so does under; name it in one place",
+        ),
+        ({"methods": {"none": {"fill": "one"}}}, "unknown fill 'one': did you mean 'ones'"),
+        ({"methods": {"none": {"noise_profile": "realeased"}}}, "unknown noise profile 'realeased': did you mean"),
         ({"recipe": {"epoch": 3}}, "unknown recipe setting 'epoch': did you mean 'epochs'"),
         # What a job alone would find, hours later:
         ({"methods": ["mpm"]}, "unknown method 'mpm': did you mean 'mmp'"),
@@ -177,7 +242,7 @@ def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tmp_
 
 def test_another_study_is_not_mixed_in(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study({**SMALL, "methods": []} | {"methods": ["none"]})
-    run_study(study, [], tmp_path / "out")
+    claim_folder(study, [], tmp_path / "out")
     jobs = jobs_of(study, [digits.folder], tmp_path / "out")
     other = dataclasses.replace(study, evaluate=dataclasses.replace(study.evaluate, seeds=2))
     with pytest.raises(UsageError, match="holds another study \\(another grid\\); name another --out"):
@@ -231,7 +296,7 @@ JOB = "digits/none-linear-missing-both-0.7-s0"
 
 def test_an_error_in_a_job_is_told_as_what_it_is(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study(ONE)
-    run_study(study, [], tmp_path / "out")
+    claim_folder(study, [], tmp_path / "out")
     (tmp_path / "out" / "checkpoints").write_text("no folder")
     with pytest.raises(TrainingError, match=rf"^job {JOB}: unexpected (FileExists|NotADirectory)Error: .*checkpoints"):
         run_study(study, jobs_of(study, [digits.folder], tmp_path / "out"), tmp_path / "out")

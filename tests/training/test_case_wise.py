@@ -18,15 +18,15 @@ from mmrobust.data import Dataset
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError, UsageError
-from mmrobust.training.batching import epoch_batches, share_of, validation_groups
 from mmrobust.training.loop import train
 from mmrobust.training.objective import loss, make_optimizer
 from mmrobust.training.recipe import BCE, Recipe, default_recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
+from mmrobust.training.splits import epoch_batches, training_share
 from mmrobust.training.state import EpochRecord
-from mmrobust.training.validation import validate
+from mmrobust.training.validation import validate, validation_groups
 
 AUDIO_IMAGE = ("audio", "image")
 CASES = noisy_cases(AUDIO_IMAGE)
@@ -66,24 +66,24 @@ def test_a_sample_is_in_no_case_that_its_nature_forbids(settings: TrainSettings,
         assert batches == []
         (batch,) = epoch_batches(split, np.arange(8, 12), RECIPE, CASES[:1])
         assert batch["complete"].tolist() == [10, 11]
-        assert [len(next(iter(group.values()))) for group in validation_groups(split, RECIPE, CASES)] == [50] * 4
+        assert [len(next(iter(group.values()))) for group in validation_groups(split, RECIPE, CASES, 0)] == [50] * 4
     finally:
         split.encoded.split.presence["audio"][:10] = True
 
 
 def test_the_share_is_fixed_nested_and_seeded() -> None:
     ids = [f"s{i}" for i in range(200)]
-    third, half = share_of(ids, 0.3, 0), share_of(ids, 0.5, 0)
+    third, half = training_share(ids, 0.3, 0), training_share(ids, 0.5, 0)
     assert len(third) == 60 and set(third) < set(half) and list(third) == sorted(third)
-    assert not np.array_equal(third, share_of(ids, 0.3, 1))
-    assert np.array_equal(share_of(ids, 1.0, 0), np.arange(200))
+    assert not np.array_equal(third, training_share(ids, 0.3, 1))
+    assert np.array_equal(training_share(ids, 1.0, 0), np.arange(200))
     with pytest.raises(TrainingError, match=r"a share of 0.001 of 200 training samples is none"):
-        share_of(ids, 0.001, 0)
+        training_share(ids, 0.001, 0)
 
 
 def test_validation_is_the_mean_over_the_cases(settings: TrainSettings, tmp_path: Path) -> None:
     setup = set_up(settings, tmp_path)
-    groups = validation_groups(setup.validation, RECIPE, CASES)
+    groups = validation_groups(setup.validation, RECIPE, CASES, 0)
     source = LiveSource(setup.classifier, setup.validation.encoded)
     alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
     assert validate(source, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
@@ -98,7 +98,7 @@ def test_a_stopped_training_resumes_to_the_bit(settings: TrainSettings, tmp_path
 
     train(settings, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        train(settings, tmp_path / "stopped", observe=stop)
+        train(settings, tmp_path / "stopped", on_epoch=stop)
     train(settings, tmp_path / "stopped", resume=True)
     whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
     assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from mmrobust.data import Dataset
-from mmrobust.training.fit import Tick
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings
+from mmrobust.training.trainer import StepRecord
 
 STEPS = 12  # three epochs of four batches
 
@@ -33,7 +33,7 @@ class KillsAt:
 
     left: int
 
-    def __call__(self, tick: Tick) -> None:
+    def __call__(self, tick: StepRecord) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_killed_at_any_step_it_resumes_to_the_same_weights(
     context.set_forkserver_preload(["mmrobust.training.loop"])
     draws, kills = random.Random(0), 0
     while True:
-        arguments = {"resume": True, "watch": KillsAt(draws.randrange(3, STEPS - 3))}
+        arguments = {"resume": True, "on_step": KillsAt(draws.randrange(3, STEPS - 3))}
         process = context.Process(target=train, args=(settings, tmp_path / "killed"), kwargs=arguments)
         process.start()
         process.join()

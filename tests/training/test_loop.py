@@ -20,9 +20,8 @@ from mmrobust.training import loop
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings
-from mmrobust.training.setup import set_up
+from mmrobust.training.setup import Setup, set_up
 from mmrobust.training.state import EpochRecord
-from mmrobust.training.trainable import Setup
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=5e-3)
 
@@ -84,12 +83,12 @@ def test_a_stopped_training_resumes_to_the_bit(
             raise KeyboardInterrupt
 
     train(settings, tmp_path / "whole")
-    with pytest.raises(Interrupted, match=rf"stopped after epoch {after} of 3; .*--resume goes on"):
-        train(settings, tmp_path / "stopped", observe=stop)
+    with pytest.raises(Interrupted, match=rf"stopped after epoch {after} of 3; .*--resume to continue"):
+        train(settings, tmp_path / "stopped", on_epoch=stop)
     assert {path.name for path in (tmp_path / "stopped").iterdir()} == {".training"}
-    with pytest.raises(UsageError, match="was not finished; go on with --resume"):
+    with pytest.raises(UsageError, match="unfinished training; continue it with --resume"):
         train(settings, tmp_path / "stopped")
-    with pytest.raises(UsageError, match="begun with other settings"):
+    with pytest.raises(UsageError, match="started with other settings"):
         train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
     train(settings, tmp_path / "stopped", resume=True)
     assert same(tmp_path / "whole", tmp_path / "stopped")
@@ -114,13 +113,13 @@ def test_a_training_that_is_stopped_while_its_checkpoint_is_written(
     files = {"config.json", "model.safetensors", "README.md", "training.parquet"}
     recipe = dataclasses.replace(RECIPE, epochs=1)
     settings = dataclasses.replace(settings, method="none", method_settings={}, recipe=recipe)
-    for number, last in enumerate(("write_card", "save_checkpoint", "forget")):
+    for number, last in enumerate(("write_card", "save_checkpoint", "remove_state")):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
             patch.setattr(loop, last, _stopped)
             with pytest.raises(SystemExit):
                 train(settings, out)
-        assert (out / "config.json").is_file() is (last == "forget")
+        assert (out / "config.json").is_file() is (last == "remove_state")
         config = train(settings, out, resume=True)
         assert {path.name for path in out.iterdir()} == files
         assert len(pd.read_parquet(out / "training.parquet")) == config.training["epochs"] == 1
@@ -162,19 +161,20 @@ def test_divergence_says_where_and_what_to_try(settings: TrainSettings, tmp_path
     recipe = Recipe(epochs=2, batch_size=16, lr=1e30, warmup=0, clip=0)
     wild = dataclasses.replace(settings, method="full", head="mlp", recipe=recipe, method_settings={})
     with pytest.raises(
-        TrainingError, match=r"no number any more at epoch \d, step \d+, first seen in .*; try a smaller --lr"
+        TrainingError, match=r"became NaN or infinite at epoch \d, step \d+, first seen in .*; try a smaller --lr"
     ):
         train(wild, tmp_path / "a")
 
 
 def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: Path) -> None:
-    from mmrobust.training.sources import LiveSource
-    from mmrobust.training.validation import class_features, validate
+    from mmrobust.training.sources import LiveSource, starting_features
+    from mmrobust.training.validation import validate
 
     def begun(setup: Setup) -> float:
         classifier, source = setup.classifier, LiveSource(setup.classifier, setup.train.encoded)
         if classifier.head.starts_from_features:
-            classifier.head.start_from(class_features(source, setup.train, missing_cases(classifier.modalities)))
+            features = starting_features(source, setup.train, missing_cases(classifier.modalities))
+            classifier.head.start_from(features)
         return validate(source, setup.train, "accuracy")
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)

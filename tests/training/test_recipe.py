@@ -12,8 +12,8 @@ from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.training.objective import learning_rate
 from mmrobust.training.recipe import DEFAULT, Recipe, default_recipe
-from mmrobust.training.recipe_file import TrainingRecipe, read_training_recipe
 from mmrobust.training.recipes import BUILTIN
+from mmrobust.training.settings import TrainOptions, read_recipe
 
 
 def test_defaults_by_method_and_backbone() -> None:
@@ -35,8 +35,8 @@ def test_a_folder_or_a_hub_id_that_is_called_tiny_is_fine_tuned(
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("lr: 0.5\nbetas: [0.8, 0.9]\n")
-    own = read_training_recipe(str(tmp_path / "mine.yaml")).overridden(TrainingRecipe(method="none", backbone="tiny"))
-    recipe = own.settings(tmp_path, 0, "mine.yaml").recipe
+    own = read_recipe(str(tmp_path / "mine.yaml")).overridden_by(TrainOptions(method="none", backbone="tiny"))
+    recipe = own.resolve(tmp_path, recipe_name="mine.yaml").recipe
     assert (recipe.lr, recipe.betas, recipe.epochs) == (0.5, (0.8, 0.9), DEFAULT.epochs)
     assert recipe.changed(lr=None, epochs=3) == Recipe(lr=0.5, betas=(0.8, 0.9), epochs=3)
 
@@ -52,18 +52,18 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("method_settings: 16", "recipe setting method_settings = 16: must be a mapping"),
         ("method: {name: mmp}", "recipe setting method = {'name': 'mmp'}: must be a string"),
         ("", "holds no settings"),
-        ("{", "is no YAML"),
+        ("{", "is not valid YAML"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_training_recipe(str(tmp_path / "mine.yaml"))
+        read_recipe(str(tmp_path / "mine.yaml"))
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file; expected the recipe"):
-        read_training_recipe(str(tmp_path / "none.yaml"))
+    with pytest.raises(UsageError, match="no such file; it is the recipe"):
+        read_recipe(str(tmp_path / "none.yaml"))
 
 
 def test_schedules() -> None:
@@ -76,8 +76,8 @@ def test_schedules() -> None:
 
 
 def test_flags_lie_over_a_recipe_setting_by_setting(tmp_path: Path) -> None:
-    flags = TrainingRecipe(backbone="tiny", missing_rate=0.1, method_settings={"length": 4}, steps={"lr": 1e-3})
-    settings = read_training_recipe("mmp-mmimdb").overridden(flags).settings(tmp_path, 3, "mmp-mmimdb")
+    flags = TrainOptions(backbone="tiny", missing_rate=0.1, method_settings={"length": 4}, recipe={"lr": 1e-3})
+    settings = read_recipe("mmp-mmimdb").overridden_by(flags).resolve(tmp_path, seed=3, recipe_name="mmp-mmimdb")
     assert (settings.method, settings.head, settings.backbone, settings.missing_rate) == ("mmp", "mlp", "tiny", 0.1)
     assert settings.method_settings == {"level": "input", "length": 4, "layers": [0, 1, 2, 3, 4, 5]}
     assert (settings.recipe.lr, settings.recipe.batch_size, settings.recipe.betas) == (1e-3, 256, (0.9, 0.98))
@@ -86,8 +86,10 @@ def test_flags_lie_over_a_recipe_setting_by_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(name: str, tmp_path: Path) -> None:
-    recipe = read_training_recipe(name)
-    settings = recipe.overridden(TrainingRecipe(backbone=recipe.backbone or "checkpoint")).settings(tmp_path, 0, name)
+    recipe = read_recipe(name)
+    settings = recipe.overridden_by(TrainOptions(backbone=recipe.backbone or "checkpoint")).resolve(
+        tmp_path, recipe_name=name
+    )
     for kind, chosen, values in (
         (method_class, settings.method, settings.method_settings),
         (head_class, settings.head, settings.head_settings),
@@ -101,6 +103,6 @@ def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(nam
 
 def test_a_recipe_without_a_backbone_or_a_method_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="say --backbone: recipe ptm-cifar10-av names none"):
-        read_training_recipe("ptm-cifar10-av").settings(tmp_path, 0, "ptm-cifar10-av")
+        read_recipe("ptm-cifar10-av").resolve(tmp_path, recipe_name="ptm-cifar10-av")
     with pytest.raises(UsageError, match="unknown recipe 'mmp-imdb': did you mean 'mmp-mmimdb'"):
-        read_training_recipe("mmp-imdb")
+        read_recipe("mmp-imdb")

@@ -16,14 +16,14 @@ import pytest
 from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError
 from mmrobust.runtime.progress import no_progress
-from mmrobust.training.caching import Cache
-from mmrobust.training.distributed import Team
-from mmrobust.training.fit import Run
+from mmrobust.training.distributed import ProcessGroup
+from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import CASE_WISE, GRID, Recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
 from mmrobust.training.state import StateStore
+from mmrobust.training.trainer import Trainer
 
 RECIPE = Recipe(epochs=1, batch_size=30)
 MIXED = {"scenario": "noisy-both", "method": "mmp", "method_settings": {"length": 2, "init": "normal"}}
@@ -125,11 +125,11 @@ def test_a_metric_that_becomes_no_number_ends_the_training(
     data = two_classes(digits, tmp_path / "data", lambda row, label: int(label >= 5))
     settings = dataclasses.replace(settings, data=data)
     setup = set_up(settings, tmp_path)
-    run = Run(
-        *(setup, settings, StateStore(tmp_path / "out", ""), Cache(on=False), Team(), no_progress),
-        observe=lambda record, best: None,
-        watch=lambda tick: None,
+    run = Trainer(
+        *(setup, settings, StateStore(tmp_path / "out", ""), Cache(on=False), ProcessGroup(), no_progress),
+        on_epoch=lambda record, best: None,
+        on_step=lambda tick: None,
     )
     setup.validation.targets[:, 0], setup.validation.targets[:, 1] = 0, 1
-    with pytest.raises(TrainingError, match="the validation auroc is no number any more at epoch 1, step 2; try"):
+    with pytest.raises(TrainingError, match="the validation auroc became NaN or infinite at epoch 1, step 2; try"):
         run.fit()

@@ -21,7 +21,7 @@ from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.classifier import Classifier
 from mmrobust.scenarios.grid import Grid
 from mmrobust.storage.results import Results
-from mmrobust.training.caching import Cache
+from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings

@@ -19,8 +19,8 @@ from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads.linear import LinearHead
 from mmrobust.models.methods.ptm import PromptTheMissing, PtmConfig
 from mmrobust.models.sequence import PROMPT
-from mmrobust.training.kept_head import head_loss
 from mmrobust.training.loop import train
+from mmrobust.training.pretrained_head import head_loss
 from mmrobust.training.recipe import default_recipe
 from mmrobust.training.settings import TrainSettings
 

@@ -15,7 +15,7 @@ import torch
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.memory import MemoryBudget
-from mmrobust.training.rows import RowTable
+from mmrobust.training.feature_table import FeatureTable
 
 ROWS = TokenSequence(torch.randn(8, 4, 32), None, (("image", 4),))
 
@@ -31,17 +31,17 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_files")
 def test_rows_that_a_disk_takes_in_part_are_no_rows(tmp_path: Path) -> None:
-    table = RowTable("a", tmp_path, MemoryBudget(0))
+    table = FeatureTable("a", tmp_path, MemoryBudget(0))
     with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         table.add(range(8), ROWS)
     assert len(table.absent(np.arange(8))) == 8
 
 
 def test_a_file_that_is_cut_off_under_a_training(tmp_path: Path) -> None:
-    table = RowTable("a", tmp_path, MemoryBudget(0))
+    table = FeatureTable("a", tmp_path, MemoryBudget(0))
     table.add(range(8), ROWS)
-    assert torch.equal(table.take(np.asarray([7, 2])).tokens_BLD, ROWS.tokens_BLD[[7, 2]])
+    assert torch.equal(table.read(np.asarray([7, 2])).tokens_BLD, ROWS.tokens_BLD[[7, 2]])
     (file,) = tmp_path.glob("*.partial")
     os.truncate(file, 3000)
-    with pytest.raises(DataError, match=rf"{file.name}: ends before what is kept in it; was it changed\?"):
-        table.take(np.asarray([7]))
+    with pytest.raises(DataError, match=rf"{file.name}: cached features were changed or removed"):
+        table.read(np.asarray([7]))

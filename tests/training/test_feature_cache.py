@@ -19,17 +19,15 @@ from mmrobust.degradations import Noise
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.classifier import Classifier
 from mmrobust.runtime.progress import no_progress
-from mmrobust.training.caching import Cache
-from mmrobust.training.distributed import Team
-from mmrobust.training.fit import Run
-from mmrobust.training.frozen import FeatureSource, FrozenSource, frozen_depths, source_of
+from mmrobust.training.distributed import ProcessGroup
+from mmrobust.training.feature_cache import Cache, FeatureCache, StreamCache, frozen_depths, make_source
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.settings import TrainSettings
-from mmrobust.training.setup import set_up
-from mmrobust.training.sources import LiveSource
+from mmrobust.training.setup import Setup, set_up
+from mmrobust.training.sources import FeatureRequest, LiveSource
 from mmrobust.training.state import StateStore
-from mmrobust.training.trainable import Setup
+from mmrobust.training.trainer import Trainer
 
 NOISE = Noise("default", 3)
 RECIPE = Recipe(epochs=2, batch_size=16, lr=5e-3)
@@ -114,18 +112,19 @@ def test_it_goes_to_files_beyond_memory_and_lasts_where_a_folder_is_named(
     losses = [pd.read_parquet(tmp_path / name / "training.parquet").train_loss for name in caches]
     assert all(other.equals(losses[0]) for other in losses[1:])
     assert not (tmp_path / "spilt" / ".training").exists()
-    assert list((tmp_path / "cache").glob("*.rows")) and not list((tmp_path / "cache").glob("*.partial"))
+    assert list((tmp_path / "cache").glob("*.index")) and not list((tmp_path / "cache").glob("*.partial"))
 
 
 def test_training_and_validation_share_the_memory(late: dict[str, TrainSettings], tmp_path: Path) -> None:
     setup, memory = set_up(late["none"], tmp_path), 100_000  # not enough for either
     store = StateStore(tmp_path / "out", "")
     nothing: Any = lambda *arguments: None  # noqa: E731
-    run = Run(setup, late["none"], store, Cache(memory=memory), Team(), no_progress, nothing, nothing)
-    run._prepare()
-    tables = [table for source in run.sources.values() for table in source._tables.values()]  # type: ignore[attr-defined]
-    kept = [shard.nbytes for table in tables for shard in table._shards if isinstance(shard, torch.Tensor)]
-    assert memory / 2 < sum(kept) <= memory
+    trainer = Trainer(setup, late["none"], store, Cache(memory=memory), ProcessGroup(), no_progress, nothing, nothing)
+    trainer._fill_cache()
+    sources: list[Any] = [trainer.train_source, trainer.validation_source]
+    places = [place for source in sources for table in source._tables.values() for place in table._places.values()]
+    arrays = {id(place.array): place.array for place in places if isinstance(place.array, np.ndarray)}
+    assert memory / 2 < sum(array.nbytes for array in arrays.values()) <= memory
 
 
 def test_a_head_that_begins_at_random_wants_no_features_of_what_is_not_trained_on(
@@ -139,10 +138,10 @@ def test_a_head_that_begins_at_random_wants_no_features_of_what_is_not_trained_o
     assert kept["random"] < 0.6 * kept["means"]  # all 60 and 60 samples, or 12 and 60
 
 
-def sources(setup: Setup, folder: Path) -> tuple[LiveSource, FrozenSource]:
+def sources(setup: Setup, folder: Path) -> tuple[LiveSource, StreamCache]:
     live = LiveSource(setup.classifier, setup.train.encoded)
-    kept = source_of(setup.classifier, setup.train.encoded, Cache(), folder, {"data": "d"})
-    assert isinstance(kept, FrozenSource)
+    kept = make_source(setup.classifier, setup.train.encoded, Cache(), folder, {"data": "d"})
+    assert isinstance(kept, StreamCache)
     return live, kept
 
 
@@ -158,14 +157,14 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
 
     cases = [Case.parse(name, AUDIO_IMAGE) for name in ("complete", "noisy-audio", "noisy-both", "missing-audio")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backbone, "run_first_layers", spied)
-        kept.prepare([(case, NOISE, np.arange(6)) for case in cases], lambda n: None)
+        patch.setattr(Backbone, "begin", spied)
+        kept.prepare([FeatureRequest(case, NOISE, np.arange(6)) for case in cases], lambda n: None)
     # clean audio, noisy audio, the milder noise of both; one missing audio for all samples; clean and noisy images
     assert sorted(ran) == [("audio", 1), ("audio", 6), ("audio", 6), ("audio", 6), ("image", 6), ("image", 6)]
     for case in cases[:3]:
         expected, found = (s.features(np.asarray([4, 1, 5]), case, NOISE).pooled_BD for s in (live, kept))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert kept.kept_bytes == 4 * (3 * 6 + 1) * 24 * 128 + 4 * 2 * 6 * 16 * 128
+    assert kept.cached_bytes == 4 * (3 * 6 + 1) * 24 * 128 + 4 * 2 * 6 * 16 * 128
 
 
 def test_padded_sequences_are_kept_without_their_padding(late: dict[str, TrainSettings], tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_padded_sequences_are_kept_without_their_padding(late: dict[str, TrainSe
     live, kept = sources(setup, tmp_path)
     for name in ("complete", "missing-text", "missing-image"):
         case = Case.parse(name, setup.classifier.modalities)
-        kept.prepare([(case, None, np.arange(40))], lambda n: None)
+        kept.prepare([FeatureRequest(case, None, np.arange(40))], lambda n: None)
         positions = np.asarray([30, 2, 17, 9])
         expected, found = (s.features(positions, case, NOISE).pooled_BD for s in (live, kept))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -183,19 +182,21 @@ def test_a_shard_that_is_torn_is_made_again(late: dict[str, TrainSettings], tmp_
     setup = set_up(late["none"], tmp_path)
     case, everyone = Case.complete(setup.classifier.modalities), np.arange(8)
 
-    def source(data: str = "d") -> FeatureSource:
-        kept = source_of(setup.classifier, setup.train.encoded, Cache(folder=tmp_path / "c"), tmp_path, {"data": data})
-        assert isinstance(kept, FeatureSource)
+    def source(data: str = "d") -> FeatureCache:
+        kept = make_source(
+            setup.classifier, setup.train.encoded, Cache(folder=tmp_path / "c"), tmp_path, {"data": data}
+        )
+        assert isinstance(kept, FeatureCache)
         return kept
 
     first = source()
-    first.prepare([(case, None, everyone)], lambda n: None)
+    first.prepare([FeatureRequest(case, None, everyone)], lambda n: None)
     (values,) = (tmp_path / "c").glob("*.values")
     values.write_bytes(values.read_bytes()[:-4])
     second = source()
-    second.prepare([(case, None, everyone)], lambda n: None)
-    assert len(list((tmp_path / "c").glob("*.values"))) == 2 and second.kept_bytes == first.kept_bytes
-    source("other").prepare([(case, None, everyone)], lambda n: None)  # of another backbone or other data
+    second.prepare([FeatureRequest(case, None, everyone)], lambda n: None)
+    assert len(list((tmp_path / "c").glob("*.values"))) == 2 and second.cached_bytes == first.cached_bytes
+    source("other").prepare([FeatureRequest(case, None, everyone)], lambda n: None)  # of another backbone or other data
     assert len(list((tmp_path / "c").glob("*.values"))) == 3
 
 

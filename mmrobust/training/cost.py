@@ -1,4 +1,4 @@
-"""What a training costs: memory above the loaded model, time and energy, measured while it runs."""
+"""Measures the cost of a training: memory above the loaded model, time and energy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-"""What, written to ``clear_refs``, sets the peak of resident memory back (proc(5))."""
+"""Written to ``clear_refs``, resets the peak of resident memory (proc(5))."""
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
 @dataclass(frozen=True)
-class Efficiency:
-    """What a training cost; part of the checkpoint's config."""
+class TrainingCost:
+    """The cost of a training; ``training.efficiency`` in the checkpoint's config."""
 
     trained_parameters: int
     all_parameters: int
     peak_memory: int | None
-    """Bytes at most above the loaded model and what was read to begin: allocated on a GPU, resident on a CPU. Input
-    data, what is kept of frozen parts, gradients, moments and activations are in it. ``None`` where not known."""
+    """Highest memory in bytes above the loaded model and what was read to set up; allocated on a GPU, resident on CPU.
+    Input data, cached features, gradients, moments and activations count. ``None`` where it cannot be measured."""
     seconds_per_epoch: float
-    """Training steps alone: no validation, no filling of the cache. Median over epochs."""
+    """Time of the training steps, without validation and filling the cache. Median over epochs."""
     samples_per_second: float
     samples_per_epoch: int
     validation_seconds: float
-    """Per epoch, median."""
+    """Per epoch; median over epochs."""
     cache_seconds: float
-    """What it took to compute once what is frozen."""
+    """Time to fill the cache of frozen features."""
     cache_bytes: int
     energy_joules: float | None
-    """Of the GPU, or of the processor as a whole, whoever else uses it; ``None`` where the machine does not tell."""
+    """Of the GPU, or of the whole processor including other programs; ``None`` where it cannot be measured."""
     device: str
     batch_size: int
 
 
-class Meter:
-    """Measures from its making on. Make it when the model is loaded and nothing has been trained yet."""
+class ResourceMeter:
+    """Measures memory and energy from its creation on: after the model is loaded, before anything is trained."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -61,7 +61,7 @@ class Meter:
         self._energy = _energy(device)
 
     def peak_memory(self) -> int | None:
-        """Bytes at most above what there were at the beginning."""
+        """Highest memory since then, in bytes above that at the start; ``None`` where it cannot be measured."""
         if self._base is None:
             return None
         if self._device.type == "cuda":
@@ -69,20 +69,20 @@ class Meter:
         return max(0, _resident_peak() - self._base)
 
     def energy(self) -> float | None:
-        """Joules since the beginning, where the machine tells."""
+        """Joules since then; ``None`` where it cannot be measured."""
         now = _energy(self._device)
         return None if now is None or self._energy is None or now < self._energy else now - self._energy
 
 
-class Clock:
-    """Wall time, with the work on a GPU waited for."""
+class Stopwatch:
+    """Measures wall time from its creation on, including work that a GPU has not finished yet."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._begin = self._now()
 
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since its creation."""
         return self._now() - self._begin
 
     def _now(self) -> float:
@@ -92,7 +92,7 @@ class Clock:
 
 
 def release_memory() -> None:
-    """Give memory that was freed back to the system, which else hides what is taken anew (where libraries can)."""
+    """Return freed memory to the system, where libraries can; otherwise reusing it would not show in the peak."""
     pyarrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # glibc
@@ -100,7 +100,7 @@ def release_memory() -> None:
 
 
 def _reset_resident_peak() -> int | None:
-    """Resident bytes now, from which on the peak is taken; ``None`` where the system keeps no peak to set back."""
+    """Reset the peak and return the bytes resident now; ``None`` where the system has no peak that can be reset."""
     if not _STATUS.is_file():
         return _resident_peak() or None
     try:
@@ -125,12 +125,10 @@ def _status(name: str) -> int:
 
 
 def _energy(device: torch.device) -> float | None:
-    """Joules so far: of the GPU through NVML, of the processor through RAPL."""
+    """Joules consumed so far: by the GPU (NVML) or the processor (RAPL)."""
     if device.type == "cuda":
         try:
-            nvml: Any = importlib.import_module(
-                "pynvml"
-            )  # no dependency: installed beside PyTorch by those who want it
+            nvml: Any = importlib.import_module("pynvml")  # optional: not a dependency of ours
         except ImportError:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The table of a study: means and spreads over training seeds, and paired contrasts."""
+"""The summary of a study: means and spreads over training seeds, paired contrasts, and costs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ AUC = "AUC-η"
 
 
 def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
-    """One row per (job, scenario, prompting, missing rate) of the headline metric, over the jobs that are done.
+    """The headline metric, one row per (job, scenario, prompting, missing rate).
 
     Columns: ``dataset``, ``method``, ``head``, ``under`` (what it was trained under), ``train_seed``, ``scenario``,
-    ``prompting``, ``missing_rate`` and ``value``, the mean over mask seeds. The rows of the rate NaN are AUC-η.
+    ``prompting``, ``missing_rate`` and ``value``, the mean over mask seeds. Rows with the rate NaN hold AUC-η.
     """
     frames = []
     for job in jobs:
@@ -36,8 +36,7 @@ def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
         frame = results.frame[results.frame["metric"] == results.headline_metric]
         values = curves(frame)[[*CELL, "missing_rate", "value"]]
         areas = summarise(frame)[[*CELL, "auc_eta"]].rename(columns={"auc_eta": "value"}).assign(missing_rate=math.nan)
-        under = f"{job.under.scenario} {job.under.missing_rate:g}" if job.under else "complete data"
-        columns = {"dataset": job.dataset, "method": job.method, "head": job.head, "under": under}
+        columns = {"dataset": job.dataset, "method": job.method, "head": job.head, "under": job.trained_under}
         frames.append(pd.concat([values, areas]).assign(**columns, train_seed=job.seed))
     return pd.concat(frames, ignore_index=True)[[*VARIANT, "train_seed", *CELL, "missing_rate", "value"]]
 
@@ -46,8 +45,8 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     """The paired difference of two variants, seed by seed, with a 95 % t interval over training seeds.
 
     Args:
-        table: of :func:`tidy`.
-        contrast: what is compared.
+        table: the table of :func:`tidy`.
+        contrast: the variants to compare.
 
     Returns:
         One row per (data set, the other axis, training, scenario, prompting, rate): ``difference`` (mean), ``low``,
@@ -68,11 +67,7 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
 
 
 def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, title: str) -> str:
-    """Write ``study.parquet`` and ``study.md`` of the jobs, all of which are done.
-
-    Returns:
-        The Markdown.
-    """
+    """Write ``study.parquet`` and ``study.md`` of finished jobs; returns the Markdown."""
     table = tidy(jobs, out)
     with atomic_file(out / TABLE_FILE) as partial:
         table.to_parquet(partial, index=False)
@@ -89,7 +84,7 @@ def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, titl
 
 
 def _matrix(rows: pd.DataFrame) -> str:
-    """Variants × missing rates, in %: mean over training seeds ± their standard deviation."""
+    """Variants × missing rates, in %: mean ± standard deviation over training seeds."""
     rates = sorted(rate for rate in rows["missing_rate"].unique() if not math.isnan(rate))
     lines = [f"| method | head | trained under | {' | '.join(f'{rate:g}' for rate in rates)} | {AUC} |"]
     lines.append(f"| --- | --- | --- |{' ---: |' * (len(rates) + 1)}")
@@ -108,7 +103,7 @@ def _mean(values: pd.Series[float]) -> str:
 
 
 def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
-    """The contrasts of AUC-η and of the rates at both ends, in points."""
+    """The contrasts of AUC-η and of the lowest and highest rate, in points."""
     shown = rows[rows["missing_rate"].isna() | rows["missing_rate"].isin([0.0, rows["missing_rate"].max()])]
     other = "head" if contrast.axis == "method" else "method"
     lines = [
@@ -128,9 +123,9 @@ def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
 def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
     """The efficiency table of each data set: means over seeds."""
     seen: dict[str, dict[str, list[TrainingCost]]] = {}
-    for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # the study's own full before them
+    for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # teachers last
         checkpoints = read_results(results_of(out, job)).provenance["checkpoints"]
-        under = f" {job.under.scenario} {job.under.missing_rate:g}" if job.under else ""
+        under = "" if job.complete else f" {job.trained_under}"
         for cost in training_costs({f"{job.method} {job.head}{under}": checkpoints[job.name]}):
             seen.setdefault(job.dataset, {}).setdefault(cost.name, []).append(cost)
     tables = {dataset: [_mean_cost(costs) for costs in named.values()] for dataset, named in seen.items()}
@@ -143,4 +138,4 @@ def _mean_cost(costs: Sequence[TrainingCost]) -> TrainingCost:
     for name in measured:
         values = [getattr(cost, name) for cost in costs]
         means[name] = None if None in values else sum(values) / len(values)
-    return dataclasses.replace(costs[0], **means)  # type: ignore[arg-type]  # of the fields' own kinds
+    return dataclasses.replace(costs[0], **means)  # type: ignore[arg-type]  # each has its field's type

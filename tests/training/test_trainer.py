@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from mmrobust.data import Dataset
-from mmrobust.training.batching import Batch
-from mmrobust.training.fit import Run, Tick
 from mmrobust.training.loop import train
 from mmrobust.training.objective import make_optimizer
 from mmrobust.training.recipe import GRID, Recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import LiveSource
-from mmrobust.training.validation import GRID_RATES, groups_of, validate
+from mmrobust.training.splits import PositionsByCase
+from mmrobust.training.trainer import StepRecord, Trainer
+from mmrobust.training.validation import GRID_RATES, validate, validation_groups
 
 RECIPE = Recipe(epochs=2, batch_size=20, lr=5e-3)
 
@@ -61,14 +61,14 @@ def test_missing_tables_are_fixed_taken_in_turn_or_drawn_anew(
     settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int, tables: int
 ) -> None:
     seen: list[frozenset[tuple[str, int]]] = []
-    true = Run._epoch
+    true = Trainer._epoch
 
-    def spied(self: Run, optimizer: Any, epoch: int, advance: Any) -> Any:
+    def spied(self: Trainer, optimizer: Any, epoch: int, advance: Any) -> Any:
         split, _ = self._drawn(epoch)
-        seen.append(frozenset((case, int(p)) for case, ps in split.of_case(self.chosen).items() for p in ps))
+        seen.append(frozenset((case, int(p)) for case, ps in split.by_case(self.chosen).items() for p in ps))
         return true(self, optimizer, epoch, advance)
 
-    monkeypatch.setattr(Run, "_epoch", spied)
+    monkeypatch.setattr(Trainer, "_epoch", spied)
     train(dataclasses.replace(settings, recipe=RECIPE.changed(epochs=3, draws=draws)), tmp_path / "a")
     assert len(seen) == 3 and len(set(seen)) == tables
     assert (seen[2] == seen[0]) is (draws > 0)
@@ -76,9 +76,9 @@ def test_missing_tables_are_fixed_taken_in_turn_or_drawn_anew(
 
 def test_validation_on_a_grid_is_the_mean_over_its_cells(settings: TrainSettings, tmp_path: Path) -> None:
     setup = set_up(settings, tmp_path)
-    groups = groups_of(setup.validation, RECIPE.changed(validate_on=GRID), [], 0)
+    groups = validation_groups(setup.validation, RECIPE.changed(validate_on=GRID), [], 0)
     assert len(groups) == 3 * len(GRID_RATES)  # missing-image, missing-text, missing-both
-    complete: Batch = {"complete": np.arange(60)}
+    complete: PositionsByCase = {"complete": np.arange(60)}
     assert [len(g) for g in groups[::3]] == [1, 1, 1] and np.array_equal(groups[0]["complete"], complete["complete"])
     source = LiveSource(setup.classifier, setup.validation.encoded)
     alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
@@ -87,8 +87,8 @@ def test_validation_on_a_grid_is_the_mean_over_its_cells(settings: TrainSettings
 
 
 def test_what_it_cost_is_in_the_checkpoint_and_every_step_is_told(settings: TrainSettings, tmp_path: Path) -> None:
-    ticks: list[Tick] = []
-    config = train(settings, tmp_path / "a", watch=ticks.append)
+    ticks: list[StepRecord] = []
+    config = train(settings, tmp_path / "a", on_step=ticks.append)
     cost = config.training["efficiency"]
     assert cost["trained_parameters"] == 1290 and cost["batch_size"] == 20 and cost["samples_per_epoch"] == 60
     assert cost["seconds_per_epoch"] > 0 and cost["cache_seconds"] > 0 and cost["device"] == "cpu"

@@ -1,0 +1,240 @@
+"""Running a study: each job in a process of its own, teachers before students, finished jobs never again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmrobust.configuration import check_json, plain
+from mmrobust.data.dataset import Dataset
+from mmrobust.degradations import Noise
+from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError, unknown_name
+from mmrobust.evaluation.evaluate import evaluate_models
+from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.storage.files import read_json, write_json
+from mmrobust.storage.fingerprints import fingerprint_settings
+from mmrobust.storage.results import RESULTS_FILE
+from mmrobust.studies.jobs import Job, checkpoint_of, results_of
+from mmrobust.studies.study import Study
+from mmrobust.studies.summary import write_report
+from mmrobust.training.feature_cache import Cache
+from mmrobust.training.loop import train
+
+ENGINES = LOCAL, RAY = ("local", "ray")
+FORMAT_VERSION = 1
+STUDY_FILE = "study.json"
+DONE_FILE = "done.json"
+CACHE_FOLDER = "cache"
+
+
+def run_study(
+    study: Study,
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    title: str = "",
+    engine: str = LOCAL,
+    address: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = no_progress,
+    say: Say = say_nothing,
+) -> str:
+    """Train and evaluate every unfinished job of a study into ``out``, and write the report.
+
+    Args:
+        study: the study.
+        jobs: its jobs: :func:`mmrobust.studies.jobs.jobs_of`.
+        out: receives ``checkpoints/`` and ``results/`` (a folder for each job), ``study.parquet`` and ``study.md``.
+        title: heading of the report, where the study is not described by its ``about``.
+        engine: ``local``: one job at a time; ``ray``: as many as the cluster has room for.
+        address: address of the Ray cluster; ``None`` starts one here.
+        device: the device of each job.
+        dtype: ``float32`` or ``bfloat16``.
+        progress: shows how many jobs are finished.
+        say: called with a line for each finished job.
+
+    Returns:
+        The report, as Markdown.
+
+    Raises:
+        UsageError: an unknown engine, or ``out`` holds another study.
+        MmrobustError: an error of a job, which is named.
+        Interrupted: Ctrl-C; finished jobs are kept, and the trainings of the others resume.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    claim_folder(study, jobs, out)
+    todo = [job for job in jobs if not _finished(out, job)]
+    work = partial(run_job, study=study, out=out, device=device, dtype=dtype)
+    with progress("jobs", len(jobs)) as advance:
+        advance(len(jobs) - len(todo))
+        for wave in ([job for job in todo if not job.needs_teacher], [job for job in todo if job.needs_teacher]):
+            for job in _run_locally(wave, work) if engine == LOCAL else _run_on_ray(wave, work, address):
+                advance(1)
+                say(f"{job.name} done")
+    shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
+    return write_report(jobs, out, study.contrast, study.about or title)
+
+
+def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
+    """Write into ``out`` which study it holds. More seeds, methods or data extend it; a job must keep its settings.
+
+    Raises:
+        UsageError: it holds another study, or other files.
+    """
+    file = out / STUDY_FILE
+    fingerprints = {job.name: fingerprint_settings(plain(job.settings)) for job in jobs}
+    grid = plain(study.evaluate)
+    if file.is_file():
+        held = read_json(file, "study of this folder", UsageError)
+        if (version := held.get("format_version", 1)) != FORMAT_VERSION:
+            raise UsageError(f"{file}: study format {version}, and this mmrobust reads {FORMAT_VERSION}; upgrade it")
+        try:
+            check_json(held, {"jobs": {str: str}, "evaluate": dict})
+        except UsageError as cause:
+            raise UsageError(f"{file}: the description of the study is damaged ({cause})") from cause
+        changed = [name for name, own in fingerprints.items() if held["jobs"].get(name, own) != own]
+        if changed or held["evaluate"] != grid:
+            what = f"job {changed[0]} had other settings" if changed else "another grid"
+            raise UsageError(f"{out}: holds another study ({what}); name another --out")
+        fingerprints = {**held["jobs"], **fingerprints}
+    elif out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds files that belong to no study; name another --out")
+    write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})
+
+
+def _finished(out: Path, job: Job) -> bool:
+    folder = results_of(out, job)
+    return all((folder / file).is_file() for file in (DONE_FILE, RESULTS_FILE))
+
+
+def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
+    """Train a job's checkpoint and evaluate it; an unfinished training is resumed."""
+    folder, results = checkpoint_of(out, job), results_of(out, job)
+    memory = None if study.cache_memory is None else int(study.cache_memory * 2**30)
+    cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache(memory=memory)
+    train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
+    checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
+    grid = study.evaluate.grid(checkpoint.classifier.modalities)
+    dataset, noise = Dataset(job.settings.data), Noise(job.settings.noise_profile)
+    evaluate_models({job.name: checkpoint}, dataset, grid, results, noise=noise)
+    write_json(results / DONE_FILE, {"job": job.name})
+
+
+def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[Job]:
+    """Run one job at a time, each in a fresh process, so that measured memory is its own; yield it when it is done."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(kind)
+    if kind == "forkserver":  # modules are imported once for all jobs
+        context.set_forkserver_preload([__name__])
+    for job in jobs:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_in_process, args=(sender, work, job))
+        process.start()
+        sender.close()
+        try:
+            error = receiver.recv()
+        except EOFError:
+            process.join()
+            error = TrainingError(_ended(process.exitcode))
+        except KeyboardInterrupt:
+            process.join()
+            raise Interrupted(
+                f"study stopped; finished jobs are kept; run the same command to continue with {job.name}"
+            ) from None
+        process.join()
+        if error is not None:
+            raise type(error)(f"job {job.name}: {error}")
+        yield job
+
+
+def _ended(exit_code: int) -> str:
+    """Why a process ended without sending an error; a negative exit code is the signal that killed it."""
+    if exit_code < 0:
+        return f"its process was killed (signal {-exit_code}); too little memory is the usual cause"
+    return f"its process ended by itself (exit code {exit_code})"
+
+
+def _in_process(sender: Any, work: Callable[[Job], None], job: Job) -> None:
+    """Run a job in this process, and send back its error or ``None``."""
+    _exit_with_parent()
+    try:
+        sender.send(_error_of(work, job))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _exit_with_parent() -> None:
+    """End this process when the study's process ends, so that a killed study leaves no job running.
+
+    The operating system's own signal (PDEATHSIG) does not work here: this process is a child of the fork server.
+    """
+    study = multiprocessing.parent_process()
+    assert study is not None
+
+    def wait() -> None:
+        study.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -> Iterator[Job]:
+    """Run jobs in parallel, one processor or GPU each; every machine must see the folders."""
+    if not jobs:
+        return
+    with connected(address) as ray:
+        # A worker that is given one GPU sees only that one, as its first.
+        kind = work.keywords["device"].partition(":")[0]
+        work = partial(work, out=work.keywords["out"].resolve(), device=kind)
+        remote = ray.remote(**({"num_gpus": 1} if kind == "cuda" else {"num_cpus": 1}))(_in_folder)
+        running = {remote.remote(Path.cwd(), work, job): job for job in jobs}
+        try:
+            while running:
+                (finished,), _ = ray.wait(list(running), num_returns=1)
+                job = running.pop(finished)
+                try:
+                    error = ray.get(finished)
+                except ray.exceptions.RayError as cause:
+                    raise TrainingError(f"job {job.name}: its Ray worker failed: {reason(cause)}") from cause
+                if error is not None:
+                    raise type(error)(f"job {job.name}: {error}")
+                yield job
+        except KeyboardInterrupt:
+            raise Interrupted("study stopped; finished jobs are kept; run the same command to continue") from None
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+
+def _in_folder(folder: Path, work: Callable[[Job], None], job: Job) -> MmrobustError | None:
+    """Run a job with ``folder`` as the current folder, to which the job's relative paths refer.
+
+    They are not made absolute, because a training is only resumed under exactly the settings that it was started with.
+    """
+    if folder.is_dir():  # it may not exist on another machine, where every path is absolute
+        os.chdir(folder)
+    return _error_of(work, job)
+
+
+def _error_of(work: Callable[[Job], None], job: Job) -> MmrobustError | None:
+    """Run a job; its error, if any, as one that can be sent to another process and printed in one line."""
+    try:
+        work(job)
+    except MmrobustError as error:
+        return error
+    except MemoryError:
+        return TrainingError("this machine has too little memory for it")
+    except Exception as error:  # a full disk, a bug: its text says more than that the process ended
+        return TrainingError(f"unexpected {type(error).__name__}: {error}")
+    return None
