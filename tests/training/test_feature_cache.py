@@ -157,7 +157,7 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
 
     cases = [Case.parse(name, AUDIO_IMAGE) for name in ("complete", "noisy-audio", "noisy-both", "missing-audio")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backbone, "begin", spied)
+        patch.setattr(Backbone, "run_first_layers", spied)
         kept.prepare([FeatureRequest(case, NOISE, np.arange(6)) for case in cases], lambda n: None)
     # clean audio, noisy audio, the milder noise of both; one missing audio for all samples; clean and noisy images
     assert sorted(ran) == [("audio", 1), ("audio", 6), ("audio", 6), ("audio", 6), ("image", 6), ("image", 6)]

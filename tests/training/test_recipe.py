@@ -62,7 +62,7 @@ def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file; it is the recipe"):
+    with pytest.raises(UsageError, match="no such file; expected the recipe"):
         read_recipe(str(tmp_path / "none.yaml"))
 
 
