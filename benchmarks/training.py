@@ -1,10 +1,10 @@
-"""How much cheaper training is where the backbone is frozen: ratios within one run, on the embedded or your own data.
+"""How much cheaper training is with a frozen backbone: ratios within one run, on the embedded or your own data.
 
     python benchmarks/training.py --data data/av-digits --backbone tiny-cavmae-deep [--batch-size 128] [--rounds 3]
 
-Every contender trains in every round, in turn, so that what else the machine does falls on all alike; the median of the
-rounds' ratios is printed. ``full`` fine-tunes; the others train on the frozen backbone; ``(off)`` keeps nothing of what
-is frozen. Each runs in a process of its own, for its memory.
+Every method trains in every round, in turn, so that other load on the machine affects all of them; the median of the
+rounds' ratios is printed. ``full`` fine-tunes; the others train on the frozen backbone; ``(off)`` stores none of the
+frozen features. Each runs in its own process, to measure its memory.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 def epoch(settings: TrainSettings, cached: bool, out: Path, sender: Any) -> None:
-    """Train, and send back what it cost. What is kept lies in files, so that memory is the training's own."""
+    """Train, and return the cost. Frozen features are in files, so that the memory is that of the training."""
     config = train(settings, out, cache=Cache(on=cached, memory=0))
     sender.send(config.training["efficiency"])
 
 
 def measure(settings: TrainSettings, cached: bool, out: Path) -> dict[str, Any]:
-    """What one epoch costs, in a fresh process."""
+    """Cost of one epoch, in a new process."""
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mmrobust.training.loop"])
     receiver, sender = context.Pipe(duplex=False)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    # The median over epochs counts; in the first, samples are decoded.
+    # The median over epochs is used: in the first, samples are decoded.
     recipe = PROMPT_THE_MISSING.changed(epochs=3, batch_size=chosen.batch_size, share=chosen.share, loss=TASK)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -1,12 +1,12 @@
-"""A backbone of your own: SigLIP (Zhai et al., ICCV 2023) through `transformers`, in this file alone.
+"""A backbone of your own in one file: SigLIP (Zhai et al., ICCV 2023) from `transformers`.
 
     python examples/own_backbone.py train --data data/digits --backbone tiny-siglip --method full --out runs/full
     python examples/own_backbone.py train --data data/digits --backbone runs/full --method mmp --out runs/prompts
     python examples/own_backbone.py eval runs/prompts --data data/digits --out runs/results
 
-Real weights go in the same way: `--backbone google/siglip-base-patch16-224`, or a folder. A family says how raw inputs
-become tensors (processor), how they are embedded, which layers its streams have, and how streams become features
-(pooling). Attention is not written again: every layer is run by mmrobust, together with what a method adds.
+Pretrained weights work the same way: `--backbone google/siglip-base-patch16-224`, or a folder. A family defines how raw
+inputs become tensors (processor), how they are embedded, which layers its streams have, and how streams become features
+(pooling). It does not implement attention: mmrobust runs every layer, with the additions of the method.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SiglipProcessor(TextImageProcessor):
     image_processor_class = "SiglipImageProcessorPil"
 
     def encode(self, modality: str, raw: Any) -> Tensor:
-        """Texts padded to the whole length: SigLIP masks nothing, and reads what stands last."""
+        """Texts padded to the maximum length: SigLIP has no mask, and pools the last token."""
         if modality != "text":
             return super().encode(modality, raw)
         ids = self.tokenizer(raw, truncation=True, padding="max_length", max_length=self.max_length)["input_ids"]
@@ -41,7 +41,7 @@ class SiglipProcessor(TextImageProcessor):
 
     @property
     def fill_size(self) -> tuple[int, int]:
-        """The size that the model was trained on."""
+        """The image size that the model was trained with."""
         return int(self.image_processor.size["height"]), int(self.image_processor.size["width"])
 
     def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ class SiglipProcessor(TextImageProcessor):
         return {"pixel_values": torch.stack(list(images))}
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """All samples are of one size."""
+        """All samples have the same size."""
         return ()
 
 
@@ -69,7 +69,7 @@ class SiglipPooling(Pooling):
     def parts(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
         """Modality → feature [B, D] of each tower that ran."""
         found = {}
-        if "image" in streams:  # prompts are no patches: they are left out of the pooling
+        if "image" in streams:  # pool the patches only, not prompts
             found["image"] = self.image_head(self.post_layernorm(streams["image"].segment("image")))
         if "text" in streams:
             found["text"] = self.text_head(self.final_layer_norm(streams["text"].segment("text")[:, -1]))
@@ -83,7 +83,7 @@ class SiglipPooling(Pooling):
 
 
 class SiglipBackbone(Backbone):
-    """Two towers that meet after their pooling."""
+    """Two towers that are combined after pooling."""
 
     family = "siglip"
     modalities = ("image", "text")
@@ -107,7 +107,7 @@ class SiglipBackbone(Backbone):
         return [_view(layer) for layer in self._tower(stream).encoder.layers]
 
     def first_layer(self, stream: str) -> int:
-        """Each tower begins at its own input."""
+        """Each tower starts from its own input."""
         return 0
 
     def pooling(self) -> SiglipPooling:
@@ -130,14 +130,14 @@ def _view(layer: Any) -> LayerView:
 
 
 def load(place: str, source: str) -> SiglipBackbone:
-    """The SigLIP whose weights and processor lie in the folder or Hub id ``place``."""
+    """Load the SigLIP with weights and processor from the folder or Hub id ``place``."""
     model = SiglipModel.from_pretrained(place)
     processor = SiglipProcessor.load(place, model.config.text_config.max_position_embeddings)
     return SiglipBackbone(model, processor, source)
 
 
 def tiny(train: Split) -> SiglipBackbone:
-    """A small one with random weights and a tokenizer of the data's own texts."""
+    """A small SigLIP with random weights and a tokenizer trained on the texts of the data."""
     tokenizer = train_tokenizer((sample.text for sample in train if sample.text is not None), BERT_ENDS)
     tower = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
     ends = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "cls", "sep")}
@@ -157,7 +157,7 @@ def tiny(train: Split) -> SiglipBackbone:
 
 
 FAMILIES["siglip"] = "own_backbone:load"  # the model_type of its config.json → what loads it
-TINY["tiny-siglip"] = (SiglipBackbone, tiny)  # only if it is to have a tiny member
+TINY["tiny-siglip"] = (SiglipBackbone, tiny)  # optional: a tiny member
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A method of your own: this file is all that it takes. It hands over to the command line, which now knows the method.
+"""A method of your own in one file, which runs the mmrobust command line with the method added.
 
     python examples/own_method.py train --data data/digits --backbone runs/full --method bias --out runs/bias
     python examples/own_method.py eval runs/bias --data data/digits --out runs/results
     mmrobust report runs/results                  # results are results: reports and checks need no method
 
 The method: BitFit (Ben Zaken et al., ACL 2022) for missing modalities. Each case has one bias vector per layer, which
-is added to what the attention gives; nothing else of the backbone changes. Told the case (situation), a sample gets
-the bias of its case; not told (concat), the mean of all.
+is added to the output of the attention; nothing else in the backbone changes. Under situation prompting, a sample gets
+the bias of its case; under concat, the mean of all.
 """
 
 from __future__ import annotations

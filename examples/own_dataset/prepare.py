@@ -1,9 +1,9 @@
-"""A data set from Python, for data that no table of paths describes: here a zip of pictures beside a JSON of labels.
+"""Write a data set from Python, for data that a table of paths cannot describe: here a zip and a JSON file of labels.
 
     python examples/own_dataset/prepare.py digits.zip digits.json data/own
 
-Each picture is `NAME.png` in the archive; the JSON is `{"NAME": {"text": "...", "label": "three"}}`. A text that is
-null, or a name without a picture, is a modality that is missing by nature. One sample at a time is in memory.
+Each picture is `NAME.png` in the archive; the JSON is `{"NAME": {"text": "...", "label": "three"}}`. A null text, or a
+name without a picture, is a naturally missing modality. Only one sample at a time is in memory.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from mmrobust.data.writing import Row, write_dataset
 
 
 def split_of(name: str) -> str:
-    """80 / 10 / 10 %, by a hash of the name: the same however many samples are added later."""
+    """80 / 10 / 10 %, by a hash of the name, so that samples added later do not change it."""
     tenth = hashlib.blake2b(name.encode()).digest()[0] * 10 // 256
     return {8: "validation", 9: "test"}.get(tenth, "train")
 
 
 def rows(archive: Path, annotations: dict[str, dict[str, str | None]], classes: list[str]) -> Iterator[Row]:
-    """Every sample, read when it is asked for."""
+    """Yield every sample, read lazily."""
     with ZipFile(archive) as file:
         there = set(file.namelist())
         for name, about in annotations.items():
             picture = file.read(f"{name}.png") if f"{name}.png" in there else None
             if picture is not None:
-                decode_image(picture, f"{archive}: {name}.png")  # a broken one is found now, and named
+                decode_image(picture, f"{archive}: {name}.png")  # raises now if the picture is broken
             yield Row(
                 split=split_of(name),
                 id=name,

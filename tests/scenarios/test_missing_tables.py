@@ -222,7 +222,9 @@ def test_gigabytes_of_nothing(tmp_path: Path, name: str) -> None:
 
 
 def test_a_pt_has_no_code_for_noise(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"sample 'a' is in case 'noisy-text'; a .pt table has .* write .parquet or .csv"):
+    with pytest.raises(
+        UsageError, match=r"sample 'a' is in case 'noisy-text'; a .pt table has .* write .parquet or .csv"
+    ):
         write_missing_table(tmp_path / "t.pt", {"a": "noisy-text"}, {})
     assert list(tmp_path.iterdir()) == []
 
