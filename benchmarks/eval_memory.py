@@ -2,8 +2,8 @@
 
     python benchmarks/eval_memory.py [--samples 100] [--json eval_memory.json]
 
-A small ViLT with random weights on synthetic pictures and texts, the default grid. Each size runs in its own process, whose
-peak resident memory is measured.
+A small ViLT with random weights on synthetic pictures and texts, the default grid. Each size runs in its own process,
+whose peak resident memory is measured.
 """
 
 from __future__ import annotations
