@@ -1,8 +1,8 @@
-"""Texts padded to their batch, which holds texts of like length, against texts padded to 512 and to 1024.
+"""Texts padded to the longest of a batch of similar lengths, against texts padded to 512 and to 1024.
 
     python benchmarks/bucketing.py
 
-Complete samples, MMP's input prompts; the same forward pass over batches of 32 that were collated beforehand.
+Complete samples, MMP's input prompts; the same forward pass over batches of 32 that are collated in advance.
 """
 
 from __future__ import annotations

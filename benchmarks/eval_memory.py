@@ -1,9 +1,9 @@
-"""Peak memory of an evaluation as its samples grow 1× → 16×: predictions lie on disk, not in memory.
+"""Peak memory of an evaluation as its samples grow 1× → 16×: predictions are on disk, not in memory.
 
     python benchmarks/eval_memory.py [--samples 100] [--json eval_memory.json]
 
-A small ViLT with random weights on made pictures and texts, the default grid. Each size runs in a process of its own,
-whose peak resident memory is taken.
+A small ViLT with random weights on synthetic pictures and texts, the default grid. Each size runs in its own process,
+whose peak resident memory is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FACTORS = (1, 2, 4, 8, 16)
 
 
 def make_data(folder: Path, samples: int) -> None:
-    """A data set of noise and words; pictures as large as photographs that were made smaller."""
+    """A data set of noise and words; the pictures are as large as downscaled photographs."""
     from PIL import Image
 
     from mmrobust.data.writing import SampleRow, write_dataset
@@ -56,7 +56,7 @@ def make_data(folder: Path, samples: int) -> None:
 
 
 def measure(samples: int) -> dict[str, float]:
-    """Evaluate so many samples in a new process."""
+    """Evaluate this many samples in a new process."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_data(folder / "data", samples)
@@ -97,5 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert resource  # taken in the child
+    assert resource  # used in the child process
     main()

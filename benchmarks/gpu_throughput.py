@@ -3,8 +3,8 @@
     python benchmarks/gpu_throughput.py
 
 ViLT-B/32 (texts of 40 tokens, images of 384) and CLIP ViT-B/16 (texts of 77, images of 224) as their configs have it,
-with random weights and MMP's prompts of 16 on six layers. Inputs lie on the device: this is the model alone. The peak
-is what a square bfloat16 product of 8192 reaches here; a sample's operations are those of its matrix products.
+with random weights and MMP's prompts of 16 on six layers. Inputs are already on the device, so only the model is timed.
+The peak is that of a square bfloat16 product of 8192; a sample's operations are those of its matrix products.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def models() -> dict[str, tuple[Classifier, dict[str, torch.Tensor]]]:
 
 
 def milliseconds(work: object, repeats: int) -> float:
-    """How long the device takes for ``work``, on average."""
+    """Average time that the device takes for ``work``."""
     assert callable(work)
     for _ in range(3):
         work()

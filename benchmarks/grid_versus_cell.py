@@ -1,12 +1,12 @@
-"""A whole grid of 165 cells against one cell in the papers' way, and against our own engine cell by cell.
+"""A whole grid of 165 cells against one cell as the papers' code does it, and against our engine cell by cell.
 
     python benchmarks/grid_versus_cell.py
 
 3 scenarios × 11 rates × 5 seeds on a ViLT of hidden 192, 6 layers, image 384, patch 32, texts of 60 to 120 tokens, with
-MMP's input prompts, 16 on each of the layers 0 to 2. The papers' way is in :func:`papers_cell`: every text padded to
-512, prompts gathered sample by sample, attention written out. It is given its inputs decoded and collated; the grid
-reads, decodes, predicts and scores (confidence intervals included). Weights are the same, and so are the logits, which
-is checked.
+MMP's input prompts, 16 on each of the layers 0 to 2. :func:`papers_cell` does what the papers' code does: every text
+padded to 512, prompts gathered sample by sample, attention written out. Its inputs are already decoded and collated;
+the grid reads, decodes, predicts and scores (with confidence intervals). The weights are the same, and the logits are
+checked to be the same.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def check(classifier: Classifier, encoded: EncodedSplit, batches: list[dict[str, Any]], logits: Tensor) -> None:
-    """Both ways must give the same logits."""
+    """Check that both give the same logits."""
     cases = [case for batch in batches for case in batch["cases"]]
     plan = {(case, "situation"): np.flatnonzero([c == case for c in cases]) for case in sorted(set(cases))}
     for stretch in Predictor(classifier, encoded, BATCH).stretches(plan):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, timing, reporting, and a data set and a ViLT of the size they speak of."""
+"""Shared code of the benchmarks: timing, reporting, the machine, and a synthetic data set and ViLT."""
 
 from __future__ import annotations
 
@@ -36,32 +36,34 @@ IMAGE_SIZE, PATCH_SIZE, HIDDEN_SIZE, LAYERS, HEADS, POSITIONS = 384, 32, 192, 6,
 
 
 def arguments(description: str | None, samples: int) -> argparse.Namespace:
-    """What every benchmark takes: the number of samples, and where its JSON goes."""
+    """Parse the arguments that several benchmarks share."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=samples)
     parser.add_argument("--threads", type=int, default=THREADS)
-    parser.add_argument("--cpu-time", action="store_true", help="time of the processor: where others use it too")
-    parser.add_argument("--every", type=int, default=1, help="of the cells run one by one, only every so many; scaled")
-    parser.add_argument("--json", type=Path, help="where the figures go, as JSON")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time, for a machine with other load")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the cells run one by one, run only every N-th, and scale"
+    )
+    parser.add_argument("--json", type=Path, help="file for the figures, as JSON")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    _clock.append(time.process_time if asked.cpu_time else time.perf_counter)
-    return asked
+    _clock.append(time.process_time if given.cpu_time else time.perf_counter)
+    return given
 
 
 _clock: list[Callable[[], float]] = [time.perf_counter]
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """How long ``work`` takes."""
+    """Time ``work``."""
     started = _clock[-1]()
     work()
     return _clock[-1]() - started
 
 
 def machine() -> dict[str, Any]:
-    """Cores, memory and versions: what the figures were measured on."""
+    """Cores, memory and versions of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -75,7 +77,7 @@ def machine() -> dict[str, Any]:
 
 
 def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], file: Path | None) -> None:
-    """The figures as a table on standard output and, where a ``file`` is named, as JSON with the machine."""
+    """Print the figures as a table and, if ``file`` is given, write them as JSON with the machine."""
     texts = [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(columns), *texts]) for i in range(len(columns))]
     where = machine()

@@ -1,10 +1,10 @@
-"""False alarms of `mmrobust check` where nothing got worse: equally good models, with errors of their own.
+"""False alarms of `mmrobust check` where nothing got worse: equally good models with independent errors.
 
     python benchmarks/null_comparisons.py [--comparisons 400] [--samples 300]
 
-Two models whose logits share what makes a sample hard and differ by noise of their own are compared under the rule
-`METRIC:-0`, which leaves the interval alone to decide, over 12 cells with Holm's correction. A comparison is a false
-alarm where any cell fails: no more than α = 5 % of them should be. Beside the share stands its 95 % interval (Wilson).
+Two models whose logits share the difficulty of each sample and differ by independent noise are compared under the rule
+`METRIC:-0`, so that only the interval decides, over 12 cells with Holm's correction. A comparison is a false alarm if
+any cell fails: at most α = 5 % of them should be. The share is printed with its 95 % interval (Wilson).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def truth_of(random: np.random.Generator, samples: int, task: str, classes: int)
 def evaluated(
     random: np.random.Generator, truth: SplitTruth, hard: dict[str, Floats], metric: str
 ) -> tuple[Results, Predictions]:
-    """A model: what is hard for all of them, and noise of its own."""
+    """A model: the shared difficulty of the samples, and independent noise."""
     belongs = np.asarray([[c in label for c in range(truth.classes)] for label in truth.labels])
     logits = {
         (case, "situation"): (2 * belongs - 1 + noise + 0.7 * random.normal(size=noise.shape)).astype(np.float32)
@@ -68,7 +68,7 @@ def evaluated(
 
 
 def false_alarms(metric: str, comparisons: int, samples: int) -> int:
-    """How many of the comparisons fail."""
+    """Number of comparisons that fail."""
     random, alarms = np.random.default_rng(7), 0
     for _ in range(comparisons):
         truth = truth_of(random, samples, *METRICS[metric])

@@ -1,9 +1,9 @@
-"""How long the paired differences behind `mmrobust check` and `mmrobust compare` take: 165 cells, 1,000 resamples.
+"""Time the paired differences of `mmrobust check` and `mmrobust compare`: 165 cells, 1,000 resamples.
 
     python benchmarks/paired.py [SAMPLES ...]
 
-Made predictions of two checkpoints, five mask seeds, no files: what is timed, in seconds of
-the processor, is drawing the tables and the bootstrap.
+Synthetic predictions of two checkpoints, five mask seeds, no files. Drawing the tables and the bootstrap are timed
+separately, in processor seconds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Peak memory of preparing and of reading a data set, and of one twenty times as large.
+"""Peak memory of preparing and reading a data set, and one twenty times as large.
 
     python benchmarks/prepare_memory.py ../shared/data/av-digits
 
-Each step runs as a command of its own, and its peak resident memory is what the operating system says. The larger copy
-has every pair of ``av-digits`` many times, under ids of its own. Exits with 1 where a ratio passes the limit.
+Each step runs as its own command, whose peak resident memory is that reported by the operating system. The larger copy
+has every pair of ``av-digits`` many times, with distinct ids. Exits with 1 if a ratio exceeds the limit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT = 1.2
 
 
 def copy_source(source: Path, folder: Path, times: int) -> None:
-    """``av-digits`` ``times`` over, as its own layout and as a manifest. Recordings are named where they lie."""
+    """``av-digits`` repeated ``times``, in its own layout and as a manifest. Recordings are referenced, not copied."""
     folder.mkdir()
     for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
         shutil.copyfile(source / name, folder / name)
@@ -42,7 +42,7 @@ def copy_source(source: Path, folder: Path, times: int) -> None:
 
 
 def peak_mib(arguments: Iterable[str]) -> float:
-    """Run ``mmrobust`` with these arguments; its peak resident memory in MiB."""
+    """Run ``mmrobust`` with these arguments, and return its peak resident memory in MiB."""
     command = [sys.executable, "-m", "mmrobust", *arguments, "--quiet"]
     child = os.posix_spawn(
         command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="the folder av-digits")
     parser.add_argument("--times", type=int, default=20)
     chosen = parser.parse_args()
-    steps = {  # the last two read what the first has written
+    steps = {  # the last two read the output of the first
         "prepare av-digits": "data prepare av-digits --source {folder} --out {folder}/out",
         "prepare manifest": "data prepare manifest --source {folder}/manifest.csv --out {folder}/table",
         "verify": "data verify {folder}/out",

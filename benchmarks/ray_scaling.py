@@ -1,10 +1,10 @@
-"""`--engine ray` with one and two workers, beside the local engine, for the same work.
+"""`--engine ray` with one and two workers, against the local engine, for the same work.
 
     python benchmarks/ray_scaling.py CHECKPOINT --data DIR [--split test] [--json ray_scaling.json]
 
-Every engine makes the same predictions into a folder of its own, on one core per copy of the model (the local engine's
-too), each three times, in turn; the median counts. Ray's start (a cluster on this machine) and the loading of the
-model in its workers are told apart by an evaluation of a single sample.
+Every engine makes the same predictions into its own folder, on one core per copy of the model (including the local
+engine), three times, in turn; the median is reported. The time that Ray needs to start a local cluster and to load the
+model in its workers is measured by an evaluation of a single sample.
 """
 
 from __future__ import annotations

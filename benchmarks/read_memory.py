@@ -1,9 +1,9 @@
-"""Peak memory of an evaluation and of a training on av-digits, and on a copy of it that is 20 times larger.
+"""Peak memory of evaluating and training on av-digits, and on a copy that is 20 times as large.
 
     python benchmarks/read_memory.py PATH/TO/av-digits [--times 20]
 
-``PATH/TO/av-digits`` is the source that ``mmrobust data prepare av-digits`` takes. Each command runs in a process of
-its own, whose largest resident set is what is reported. The training is of one epoch.
+``PATH/TO/av-digits`` is the source that ``mmrobust data prepare av-digits`` takes. Each command runs in its
+own process, whose peak resident memory is reported. The training runs for one epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mmrobust.data.writing import SampleRow, write_dataset
 
 
 def copied(data: Dataset, folder: Path, times: int) -> Path:
-    """The data set with every sample so many times, under ids of their own."""
+    """The data set with every sample repeated, with distinct ids."""
 
     def rows() -> Iterator[SampleRow]:
         for name in SPLITS:
@@ -40,7 +40,7 @@ def copied(data: Dataset, folder: Path, times: int) -> Path:
 
 
 def peak_mib(*arguments: object) -> float:
-    """The largest resident set of a command of mmrobust, in MiB."""
+    """Peak resident memory of an mmrobust command, in MiB."""
     command = [sys.executable, "-m", "mmrobust", *map(str, arguments), "--quiet"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,8 +1,8 @@
-"""How long `mmrobust report` takes on 99,000 rows: the whole command, in a process of its own, the best of some runs.
+"""Time `mmrobust report` on 99,000 rows: the whole command, in its own process, the best of several runs.
 
     python benchmarks/report.py [RUNS]
 
-Made results: 50 checkpoints, 3 scenarios, 11 rates, 15 mask seeds, 2 promptings, 2 metrics.
+Synthetic results: 50 checkpoints, 3 scenarios, 11 rates, 15 mask seeds, 2 promptings, 2 metrics.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCENARIOS = {"missing-image": 0.5, "missing-text": 1.0, "missing-both": 0.75}
 
 
 def made(folder: Path) -> None:
-    """Results whose curves fall, each checkpoint's at its own pace."""
+    """Results with falling curves, each checkpoint's with another slope."""
     random = np.random.default_rng(0)
     rows = []
     for number in range(50):
@@ -45,7 +45,7 @@ def made(folder: Path) -> None:
 
 
 def cpu() -> float:
-    """Seconds that processors have worked for the processes that this one has waited for."""
+    """Processor seconds of the child processes so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

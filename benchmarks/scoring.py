@@ -1,11 +1,10 @@
-"""What scoring costs as the cells of a grid grow from 1 to 1,000, intervals included; peak memory beside it.
+"""Time and peak memory of scoring as the cells of a grid grow from 1 to 1,000, with intervals.
 
     python benchmarks/scoring.py [--samples 10000] [--classes 23] [--resamples 1000] [--json scoring.json]
 
-Made predictions of a multi-label model with as many classes per sample as MM-IMDb has (2.5), scored with all of the
-task's metrics. Cells of one missing table count once each: the grid is as large as it takes to ask for that many rows.
-Each size runs in a process of its own, whose peak resident memory is taken. The last line compares one value of each
-metric with scikit-learn's.
+Synthetic predictions of a multi-label model with as many classes per sample as MM-IMDb (2.5), scored with all metrics
+of the task. Cells that share a missing table are counted separately. Each size runs in its own process, whose peak
+resident memory is measured. The last column compares one value of each metric with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ GRIDS = ((1, 1, 1, 1), (1, 11, 1, 1), (3, 11, 3, 1), (3, 11, 5, 2), (3, 11, 16, 
 
 
 def made(samples: int, classes: int) -> tuple[SplitTruth, dict[tuple[str, str], np.ndarray]]:
-    """A model that is worse with a modality missing, and worse still where it is not told so."""
+    """A model that is worse with a modality missing, and worse still under concat prompting."""
     draws = np.random.default_rng(0)
     belongs = draws.random((samples, classes)) < 2.5 / classes
     logits = {}
@@ -118,7 +117,7 @@ def main() -> None:
             f"| {1000 * row['seconds'] / row['cells']:.0f} | {row['peak_gib']:.2f} | {row['difference']:.1e} |",
             flush=True,
         )
-    with open(given.json, "w", encoding="utf-8") as file:  # noqa: PTH123  # a script of its own
+    with open(given.json, "w", encoding="utf-8") as file:  # noqa: PTH123  # a standalone script
         json.dump({"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "rows": rows}, file)
 
 

@@ -1,9 +1,9 @@
-"""Every case under both promptings at once, sharing what they have in common, against each by itself.
+"""All cases and promptings at once, sharing common computations, against each on its own.
 
     python benchmarks/tower_sharing.py
 
 Three cases and two promptings of every sample, on the tiny backbones (the embedded digits; random weights). Samples are
-encoded beforehand, and both ways run in batches of 32.
+encoded in advance, and both run in batches of 32.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
                     for _ in Predictor(classifier, encoded, BATCH).stretches({key: positions}):
                         pass
 
-            shared()  # warm, and everything is encoded
+            shared()  # warm up, and encode everything
             together, alone = seconds(shared), seconds(apart)
             rows.append((f"{name}, {method} + {head}", alone, together, alone / together))
     title = f"{len(everyone)} samples, 3 cases, 2 promptings"

@@ -1,9 +1,9 @@
-"""The whole way from Python, without a command line or a notebook: train, classify, evaluate, report, check.
+"""Everything from Python, without the command line: train, classify, evaluate, report, check.
 
     python examples/python_use.py work
     python examples/python_use.py work --limit 40 --epochs 1      # a quick look
 
-`mmrobust.load` and `mmrobust.evaluate` are the public face; what else is imported is what the commands are made of.
+`mmrobust.load` and `mmrobust.evaluate` are the public API; the other imports are what the commands themselves use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmrobust.training.settings import TrainSettings
 
 
 def train_two(data: Path, folder: Path, epochs: int) -> tuple[Path, Path]:
-    """A model that has seen complete inputs only, and a head on it that has seen gaps."""
+    """Train a model on complete inputs, and a head on top of it with missing inputs."""
     full, gaps = folder / "full", folder / "gaps"
     for out, method, backbone in ((full, "full", "tiny"), (gaps, "none", str(full))):
         recipe = dataclasses.replace(default_recipe(method, backbone), epochs=epochs)
@@ -43,7 +43,7 @@ def main() -> None:
     """Do all of it in one folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int, help="only so many samples of each split")
+    parser.add_argument("--limit", type=int, help="use only the first N samples of each split")
     parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
     work: Path = arguments.folder
@@ -65,7 +65,7 @@ def main() -> None:
     accuracy = table[table["metric"] == "accuracy"]
     print(accuracy.pivot_table(index="scenario", columns="missing_rate", values="value").round(3))
 
-    # The same into folders, with predictions and provenance, as `mmrobust eval` does; then a page, and a verdict.
+    # Evaluate into folders, with predictions and provenance, as `mmrobust eval` does; then make a page and a verdict.
     results = {}
     for name, folder in (("full", full), ("gaps", gaps)):
         checkpoint = load_checkpoint(folder)

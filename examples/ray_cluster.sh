@@ -3,11 +3,11 @@
 # Needs the extra `ray` on every node, and checkpoint and data at the same paths everywhere.
 #
 # On the first node:      ray start --head --port 6379
-# On each further one:    ray start --address FIRST:6379
-# Then, anywhere on it:   CHECKPOINT=checkpoints/mmp DATA=data/digits OUT=results/ray bash examples/ray_cluster.sh
+# On each other node:     ray start --address FIRST:6379
+# Then, on any node:      CHECKPOINT=checkpoints/mmp DATA=data/digits OUT=results/ray bash examples/ray_cluster.sh
 #
-# Without RAY_ADDRESS (auto: the cluster that this node is part of) a cluster of this machine alone is started. Killed,
-# the same command goes on; the table is that of a run without Ray, to the last digit on the same kind of device.
+# Without RAY_ADDRESS (auto: the cluster that this node is part of), a local cluster is started. If killed, the same
+# command continues; the table is that of a run without Ray, to the last digit on the same kind of device.
 set -euo pipefail
 
 mmrobust eval "$CHECKPOINT" --data "$DATA" --out "$OUT" \

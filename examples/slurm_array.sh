@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # One evaluation shared by the tasks of a Slurm array: each predicts its part into the same folder, and the last one
-# to end makes the table. A task that dies is simply submitted again (sbatch --array=3 …): what is there stays.
+# to finish writes the table. If a task dies, submit it again (sbatch --array=3 …): finished predictions are kept.
 #
 #   CHECKPOINT=runs/mmp DATA=data/mmimdb OUT=runs/grid sbatch examples/slurm_array.sh
 #
-# All tasks must number the same parts: the array counts from 1 to N without gaps.
+# All tasks must agree on the parts: the array must run from 1 to N without gaps.
 
 #SBATCH --job-name=mmrobust
 #SBATCH --array=1-8

@@ -1,9 +1,9 @@
-"""A folder of raw data, as somebody might hand it over: pictures, and a CSV file that says what is what.
+"""Make a folder of raw data such as you might be given: pictures, and a CSV file that describes them.
 
     python examples/own_dataset/make_raw.py raw --samples 800
 
-The pictures are real: handwritten digits of UCI's set, which scikit-learn ships. The texts are the noisy transcriptions
-of mmrobust's embedded data set. As in most raw data, something is missing: every 25th text was never written.
+The pictures are real: handwritten digits from UCI's data set, which scikit-learn includes. The texts are the noisy
+transcriptions of mmrobust's embedded data set. As in most raw data, something is missing: every 25th text is empty.
 """
 
 from __future__ import annotations

@@ -32,13 +32,13 @@ _SCALE = "More than one process"
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="Checkpoint folders or Hub ids.", metavar="CHECKPOINT...")],
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for results.parquet and predictions; extended where it exists.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.parquet and predictions; extended if it exists.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "test",
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Names, noisy-* and noisy-image:blur@3 too. "
-            "Default: all of missing-*; none if --missing-table is given."
+            help="Names, including noisy-* and noisy-image:blur@3. "
+            "Default: every missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[
@@ -48,49 +48,52 @@ def evaluate(
     missing_rate: Annotated[
         list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many mask seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of mask seeds.")] = 3,
     prompting: Annotated[list[str] | None, typer.Option(help="situation, concat. Default: both.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many samples, from the first.")] = None,
-    noise_profile: Annotated[str, typer.Option(help="What noisy-* scenarios do: default or released.")] = "default",
-    noise_seed: Annotated[int, typer.Option(help="Of the noise, beside the mask seeds.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
+    noise_profile: Annotated[str, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = "default",
+    noise_seed: Annotated[int, typer.Option(help="Seed of the noise, independent of the mask seeds.")] = 0,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the model: a slow start, then faster.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: slower to start, then faster.")
+    ] = False,
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     engine: Annotated[
         str,
         typer.Option(
-            help="local, or ray (extra `ray`): a copy of the model per GPU or CPU core.", rich_help_panel=_SCALE
+            help="local, or ray (extra `ray`): one copy of the model per GPU or CPU core.", rich_help_panel=_SCALE
         ),
     ] = "local",
     ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster. Default: this machine.", rich_help_panel=_SCALE)
+        str | None,
+        typer.Option(help="Address of a running Ray cluster. Default: this machine.", rich_help_panel=_SCALE),
     ] = None,
     ray_workers: Annotated[
         int | None,
-        typer.Option(help="Copies of the model. Default: one per GPU, else per core.", rich_help_panel=_SCALE),
+        typer.Option(help="Copies of the model. Default: one per GPU, else one per core.", rich_help_panel=_SCALE),
     ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Only part I of N; every part into the same --out, in any order.",
+            help="Do only part I of N. All parts use the same --out, in any order.",
             rich_help_panel=_SCALE,
         ),
     ] = None,
     overwrite: Annotated[
-        str, typer.Option(help="What --out holds already: never touch it, add only-missing, or always make it again.")
+        str, typer.Option(help="For predictions already in --out: never change, add only-missing, or always redo.")
     ] = "only-missing",
     f1_absent: Annotated[
         str,
-        typer.Option(help="A class that is absent counts 0 in macro F1 (zero), or is left out (skip: the papers')."),
+        typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
     ] = "zero",
-    backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone lies now, if it was moved.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Location of the frozen backbone, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Evaluate checkpoints over scenarios × missing rates × seeds, each prediction made once."""
+    """Evaluate checkpoints over scenarios × missing rates × seeds, making each prediction once."""
     from mmrobust.cases import PROMPTINGS
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.loading import resolve_workers
@@ -160,10 +163,10 @@ def evaluate(
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
-    """Name → source: the last part of each path, and more of it where two would be the same.
+    """Name → source: the last component of each path, or as many as make the names distinct.
 
     Raises:
-        UsageError: a checkpoint that is named twice.
+        UsageError: a checkpoint is given twice.
     """
     from mmrobust.errors import UsageError
 
@@ -172,4 +175,4 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
         names = {"/".join(p[-length:]): source for source, p in parts.items()}
         if len(names) == len(sources):
             return names
-    raise UsageError(f"checkpoints {', '.join(sources)}: one is named twice")
+    raise UsageError(f"checkpoints {', '.join(sources)}: one is given twice")

@@ -19,22 +19,22 @@ def score(
     missing_rate: Annotated[
         list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: those of the results.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many mask seeds. Default: those of the results.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of mask seeds. Default: those of the results.")] = None,
     prompting: Annotated[
         list[str] | None, typer.Option(help="situation, concat. Default: those of the results.")
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Names. Default: all of the task's.")] = None,
-    threshold: Annotated[float, typer.Option(help="Of a multi-label prediction, as a probability.")] = 0.5,
+    threshold: Annotated[float, typer.Option(help="Probability from which a multi-label class is predicted.")] = 0.5,
     f1_absent: Annotated[
         str,
-        typer.Option(help="A class that is absent counts 0 in macro F1 (zero), or is left out (skip: the papers')."),
+        typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
     ] = "zero",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind the intervals; 0: no intervals.")] = 1000,
-    bootstrap_seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
+    bootstrap_seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the new results.parquet. Default: DIR.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Make results.parquet again from predictions alone: other rates, seeds, metrics; no model, no torch."""
+    """Rescore from stored predictions at other rates, seeds or metrics; needs no model and no torch."""
     from mmrobust.scenarios.grid import parse_rates
     from mmrobust.scoring.join import ScoringSettings
     from mmrobust.scoring.rescore import CellChoice, rescore

@@ -88,7 +88,7 @@ def test_eval_refuses(
         ((vilt, "--data", digits.folder, "--split", "tset"), "did you mean 'test'"),
         ((vilt, "--data", tmp_path / "it", "--split", "train"), "unknown split"),
         ((cavmae, "--data", tmp_path / "it"), "takes audio + image, but"),
-        ((vilt, vilt, "--data", digits.folder), "one is named twice"),
+        ((vilt, vilt, "--data", digits.folder), "one is given twice"),
         ((vilt, "--data", digits.folder, "--limit", "0"), "--limit 0"),
         ((vilt, "--data", digits.folder, "--seeds", "0"), "--seeds 0"),
         ((vilt, "--data", tmp_path / "cut"), f"sample '{rows[0].id}' of"),

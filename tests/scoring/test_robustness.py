@@ -111,28 +111,13 @@ def test_100_000_rows_take_less_than_a_second():
     assert len(summary) == len(frame.drop_duplicates(list(CURVE_KEYS)))
 
 
-def curve(checkpoint, values, prompting="situation", width=0.01, **more):
-    """Results of one checkpoint from rate → value, one seed, on 1,000 samples."""
-    frame = pd.DataFrame({"missing_rate": list(values), "value": list(values.values())})
-    about = {
-        "checkpoint": checkpoint,
-        "dataset": "d",
-        "split": "test",
-        "scenario": "missing-text",
-        "seed": 0,
-        "n": 1000,
-    }
-    about |= {"prompting": prompting, "metric": "accuracy", "method": "mmp", "head": "linear", **more}
-    return frame.assign(ci_low=frame["value"] - width, ci_high=frame["value"] + width, **about)
-
-
-def test_what_knowing_the_case_is_worth():
+def test_what_knowing_the_case_is_worth(curve):
     frame = pd.concat([curve("a", {0.0: 0.9, 1.0: 0.7}), curve("a", {0.0: 0.9, 1.0: 0.45}, prompting="concat")])
     assert prompting_gap(frame)["gap"].tolist() == pytest.approx([0.0, 0.25])
     assert prompting_gap(curve("a", {0.0: 0.9})).empty
 
 
-def test_better_in_all_cases_alike_is_not_more_robust():
+def test_better_in_all_cases_alike_is_not_more_robust(curve):
     def logit(p):
         return np.log(p / (1 - p))
 
@@ -149,17 +134,17 @@ def test_better_in_all_cases_alike_is_not_more_robust():
     assert table.loc["robust", "missing_rate"].tolist() == [0.5, 1.0]
 
 
-def test_a_perfect_value_has_an_effective_robustness():
+def test_a_perfect_value_has_an_effective_robustness(curve):
     frame = pd.concat([curve("base", {0.0: 1.0, 1.0: 0.5}), curve("a", {0.0: 1.0, 1.0: 0.7})])
     assert effective_robustness(frame, "base")["effective"].tolist() == pytest.approx([0.2])
 
 
-def test_an_unknown_baseline_is_refused():
+def test_an_unknown_baseline_is_refused(curve):
     with pytest.raises(UsageError, match="unknown checkpoint of these results 'bas': did you mean 'base'"):
         effective_robustness(curve("base", {0.0: 0.9}), "bas")
 
 
-def test_train_rate_by_test_rate():
+def test_train_rate_by_test_rate(curve):
     frame = pd.concat(
         [
             curve("m0", {0.0: 0.9, 1.0: 0.3}),

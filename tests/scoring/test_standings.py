@@ -19,22 +19,7 @@ MODALITIES = ("image", "text")
 GRID = Grid(("missing-text",), (0.0, 1.0), (0,), ("situation",))
 
 
-def curve(checkpoint, values, prompting="situation", width=0.01, **more):
-    """Results of one checkpoint from rate → value, one seed, on 1,000 samples."""
-    frame = pd.DataFrame({"missing_rate": list(values), "value": list(values.values())})
-    about = {
-        "checkpoint": checkpoint,
-        "dataset": "d",
-        "split": "test",
-        "scenario": "missing-text",
-        "seed": 0,
-        "n": 1000,
-    }
-    about |= {"prompting": prompting, "metric": "accuracy", "method": "mmp", "head": "linear", **more}
-    return frame.assign(ci_low=frame["value"] - width, ci_high=frame["value"] + width, **about)
-
-
-def test_standings_rank_in_every_cell_and_share_ranks_where_equal():
+def test_standings_rank_in_every_cell_and_share_ranks_where_equal(curve):
     frame = pd.concat(
         [curve("a", {0.0: 0.9, 1.0: 0.5}), curve("b", {0.0: 0.9, 1.0: 0.7}), curve("c", {0.0: 0.8, 1.0: 0.1})]
     )
@@ -46,13 +31,13 @@ def test_standings_rank_in_every_cell_and_share_ranks_where_equal():
     assert table["clear_losses"].to_dict() == {"b": 0, "a": 1, "c": 4}
 
 
-def test_overlapping_intervals_are_no_clear_win():
+def test_overlapping_intervals_are_no_clear_win(curve):
     table = standings(pd.concat([curve("a", {0.0: 0.90}, width=0.02), curve("b", {0.0: 0.87}, width=0.02)]))
     assert table["wins"].tolist() == [1.0, 0.0]
     assert table["clear_wins"].tolist() == [0, 0]
 
 
-def test_only_cells_that_all_have_count_and_nobody_stands_alone():
+def test_only_cells_that_all_have_count_and_nobody_stands_alone(curve):
     table = standings(pd.concat([curve("a", {0.0: 0.9, 1.0: 0.5}), curve("b", {0.0: 0.8})]))
     assert table["cells"].tolist() == [1, 1]
     assert standings(curve("a", {0.0: 0.9})).empty
