@@ -66,7 +66,7 @@ def subject(tiny: Callable[[str], Backbone], digits: Dataset) -> Callable[..., S
             dataset={},
             training={},
         )
-        checkpoint = Checkpoint(Path("planted"), config, classifier, "0" * 32)
+        checkpoint = Checkpoint(classifier, Path("planted"), config, "0" * 32)
         return Subject(checkpoint, data, split="test", limit=limit, seed=0)
 
     return build
