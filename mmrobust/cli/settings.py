@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import textwrap
@@ -92,7 +93,7 @@ def field_docstrings(settings: type[Any]) -> dict[str, str]:
     for cls in reversed(settings.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(definition, ast.ClassDef)
-        for field, below in zip(definition.body, definition.body[1:], strict=False):
+        for field, below in itertools.pairwise(definition.body):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(below, ast.Expr)

@@ -139,7 +139,7 @@ class FeatureTable:
         tokens_BLD = np.zeros((len(places), offsets[-1], kind.width), dtype=np.float32)
         for tokens_LD, place in zip(tokens_BLD, places, strict=True):
             start, values = place.start, arrays[id(place.array)]
-            for offset, length in zip(offsets, place.lengths, strict=False):
+            for offset, length in zip(offsets[:-1], place.lengths, strict=True):
                 tokens_LD[offset : offset + length] = values[start : start + length]
                 start += length
         masks = [np.arange(n) < lengths_BS[:, i : i + 1] for i, n in enumerate(longest_S)]
