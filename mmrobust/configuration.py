@@ -1,6 +1,6 @@
 """Settings and JSON from outside: unknown keys and values of a wrong type are refused.
 
-What a person writes (YAML, ``KEY=VALUE``) becomes a frozen dataclass by :func:`from_mapping`. What a program wrote
+What a person writes (YAML, ``NAME=VALUE``) becomes a frozen dataclass by :func:`from_mapping`. What a program wrote
 stays plain JSON, whose shape :func:`check_json` checks.
 """
 
@@ -124,7 +124,7 @@ def _fit(value: Any, hint: Any, place: str) -> Any:
 
 
 def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` pairs of a command line, each value as YAML: ``rank=4``, ``init=random``, ``layers=[0, 2]``.
+    """Read ``NAME=VALUE`` pairs of a command line, each value as YAML: ``rank=4``, ``init=random``, ``layers=[0, 2]``.
 
     Raises:
         UsageError: a pair without ``=``, or a value that is not YAML; the message names the ``flag``.
@@ -133,7 +133,7 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"{flag} {pair}: give KEY=VALUE")
+            raise UsageError(f"{flag} {pair}: give NAME=VALUE")
         settings[key.strip()] = read_yaml(text, f"{flag} {pair}: the value cannot be read")
     return settings
 

@@ -56,7 +56,7 @@ def test_settings_of_what_has_none_are_refused() -> None:
         from_mapping(Nothing, {"rank": 4}, "none method")
 
 
-@pytest.mark.parametrize(("pair", "said"), [("rank", "--head-set rank: give KEY=VALUE"), ("a=[1", "cannot be read")])
+@pytest.mark.parametrize(("pair", "said"), [("rank", "--head-set rank: give NAME=VALUE"), ("a=[1", "cannot be read")])
 def test_pairs_that_are_none_are_refused(pair: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_settings([pair], "--head-set")

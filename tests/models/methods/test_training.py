@@ -77,7 +77,7 @@ def test_how_the_backbone_runs_is_part_of_the_checkpoint(
         (["--method", "none", "--head-set", "margin=1"], "unknown linear head setting 'margin': it has none"),
         (["--method", "none", "--backbone-set", "missing_path=single"], "unknown vilt backbone setting 'missing_path'"),
         (["--method", "none", "--backbone-set", "max_text_length=1"], "max_text_length 1 must be 2 or more"),
-        (["--method", "mmp", "--method-set", "length"], "--method-set length: give KEY=VALUE"),
+        (["--method", "mmp", "--method-set", "length"], "--method-set length: give NAME=VALUE"),
         (["--method", "mmp", "--prompt-level", "attention", "--prompt-length", "7"], "must be even"),
     ],
 )
