@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
-from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.truth import Key, Plan, SplitTruth
 

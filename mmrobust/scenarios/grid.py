@@ -57,12 +57,7 @@ class Grid:
             yield Cell(table.name, table.rate, 0, prompting)
 
     def of(self, modalities: Sequence[str], tables: Sequence[GivenTable] = ()) -> Grid:
-        """The grid for a model with these modalities.
-
-        Args:
-            modalities: of the model.
-            tables: further missing tables from files.
-        """
+        """The grid for a model with these modalities, with further missing tables from files."""
         tables = (*self.tables, *tables)
         scenarios = self.scenarios or (() if tables else scenario_names(modalities))
         return replace(self, scenarios=scenarios, tables=tables)
@@ -87,13 +82,7 @@ def make_grid(
     promptings: Sequence[str],
     tables: Sequence[GivenTable] = (),
 ) -> Grid:
-    """Make the grid for a model with these modalities.
-
-    Without scenarios and tables, it has every missing-modality scenario of the model.
-
-    Raises:
-        UsageError: no rate, seed or prompting, a rate outside [0, 1] or an unknown prompting.
-    """
+    """Make the grid for a model with these modalities; see :class:`Grid`. ``seeds`` may be their number."""
     drawn = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
     return Grid(tuple(scenarios or ()), tuple(rates), drawn, tuple(promptings)).of(modalities, tables)
 
@@ -116,22 +105,14 @@ def check_prompting(prompting: str) -> None:
 
 
 def check_rate(rate: float) -> float:
-    """Return ``rate`` as a float.
-
-    Raises:
-        UsageError: it is outside [0, 1].
-    """
+    """Return ``rate`` as a float; raise a ``UsageError`` where it is outside [0, 1]."""
     if not 0 <= rate <= 1:
         raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1")
     return float(rate)
 
 
 def check_seed(seed: int) -> int:
-    """Return ``seed``.
-
-    Raises:
-        UsageError: it is negative, or too large for PyTorch.
-    """
+    """Return ``seed``; raise a ``UsageError`` where it is negative, or too large for PyTorch."""
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed {seed}: give a whole number of 0 or more, below 2^63")
     return seed
@@ -143,10 +124,8 @@ def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
     >>> parse_rates(["0:1:0.5", "0.7"])
     (0.0, 0.5, 0.7, 1.0)
     """
-    rates: set[Decimal] = set()
-    for text in texts:
-        for part in text.split(","):
-            rates.update(_parse_rate_range(part.strip()))
+    parts = (part.strip() for text in texts for part in text.split(","))
+    rates = {rate for part in parts for rate in _parse_rate_range(part)}
     return tuple(sorted(check_rate(float(rate)) for rate in rates))
 
 

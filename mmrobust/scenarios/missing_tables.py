@@ -49,27 +49,10 @@ class GivenTable:
     given: Mapping[str, str] = field(repr=False)
     """Sample id → case name, as in the file."""
 
-    def over(self, sample_ids: Sequence[str]) -> GivenDraw:
-        """The table restricted to some samples of the split."""
-        return GivenDraw(self, tuple(sample_ids))
-
-
-@dataclass(frozen=True)
-class GivenDraw:
-    """A given table over samples of a split, with the methods of :class:`mmrobust.scenarios.draws.ScenarioDraw`."""
-
-    given: GivenTable
-    sample_ids: tuple[str, ...]
-
-    def affected(self, rate: float) -> npt.NDArray[np.int64]:
-        """Positions of the affected samples. The table has only one rate, so ``rate`` is ignored."""
-        del rate
-        return np.flatnonzero([i in self.given.affected_ids for i in self.sample_ids]).astype(np.int64)
-
-    def table(self, rate: float) -> npt.NDArray[np.object_]:
-        """The case name of each sample [N]. The table has only one rate, so ``rate`` is ignored."""
-        del rate
-        return np.asarray([self.given.cases[i] for i in self.sample_ids], dtype=object)
+    def over(self, sample_ids: Sequence[str]) -> tuple[npt.NDArray[np.object_], int]:
+        """The case name of each of these samples [N] of the split, and how many of them the table affects."""
+        names = np.asarray([self.cases[sample_id] for sample_id in sample_ids], dtype=object)
+        return names, len(self.affected_ids.intersection(sample_ids))
 
 
 def is_given(scenario: str) -> bool:
@@ -91,12 +74,13 @@ def kept_table(
     Raises:
         DataError: there is no copy, or it is not of these samples.
     """
-    if not kept_file(folder, name).is_file():
+    file = kept_file(folder, name)
+    if not file.is_file():
         raise DataError(
             f"{folder}: holds no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
             f"--missing-table FILE --out {folder}"
         )
-    return replace(read_missing_table(kept_file(folder, name), sample_ids, modalities, natural), name=name)
+    return replace(read_missing_table(file, sample_ids, modalities, natural), name=name)
 
 
 def kept_file(folder: Path, name: str) -> Path:
@@ -145,8 +129,7 @@ def read_missing_table(
     digest = hashlib.blake2b(digest_size=4)
     for sample_id in sample_ids:
         digest.update(f"{sample_id}\t{named[sample_id]}\n".encode())
-    stem = re.sub(r"[^\w.-]+", "-", path.stem)
-    name = f"{PREFIX}{stem}@{digest.hexdigest()}"
+    name = PREFIX + re.sub(r"[^\w.-]+", "-", path.stem) + f"@{digest.hexdigest()}"
     return GivenTable(name, len(affected) / len(sample_ids), cases, frozenset(affected), named)
 
 
@@ -178,9 +161,7 @@ def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mappin
 
 def write_csv(file: TextIO, table: Mapping[str, str]) -> None:
     """Write ``table`` as CSV with a header."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(table.items())
+    csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table.items()])
 
 
 def check_suffix(path: Path) -> None:
@@ -231,11 +212,11 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
             f"{path}: has {len(codes)} codes, but the split has {len(sample_ids)} samples; a .pt table has one code "
             "for each, in the split's order"
         )
-    values = codes.tolist()
-    for sample_id, value in zip(sample_ids, values, strict=True):
+    named = dict(zip(sample_ids, codes.tolist(), strict=True))
+    for sample_id, value in named.items():
         if value not in range(len(CODES)):
             raise DataError(f"{path}: sample '{sample_id}' has code {value:g}; codes are 0, 1 and 2")
-    return {sample_id: CODES[int(value)] for sample_id, value in zip(sample_ids, values, strict=True)}
+    return {sample_id: CODES[int(value)] for sample_id, value in named.items()}
 
 
 def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
@@ -246,8 +227,7 @@ def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     for column in COLUMNS:
         if column not in table.columns:
             raise DataError(f"{path}: no column '{column}'; a missing table has {' and '.join(COLUMNS)}")
-    named: dict[str, str] = {}
-    known = set(sample_ids)
+    named, known = dict[str, str](), set(sample_ids)
     for _, cells in table.rows():
         sample_id, name = (str(cells[column]) for column in COLUMNS)
         if sample_id in named:

@@ -32,31 +32,20 @@ class Scenario:
             UsageError: there is no such scenario for these modalities, or no such corruption or severity.
         """
         modalities = tuple(modalities)
-        known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
-        if name not in known:
-            return cls(name, (_composed(name, modalities, known),))
-        if name.startswith("noisy-"):
-            return cls(name, (Case.parse(name, modalities),))
-        lost = modalities if name == "missing-both" else (name.removeprefix("missing-"),)
-        return cls(name, tuple(Case.missing(modalities, modality) for modality in lost))
-
-
-def _composed(name: str, modalities: tuple[str, ...], known: tuple[str, ...]) -> Case:
-    """The case that gives a scenario its name, where the scenario is not one of the ``known`` ones.
-
-    Raises:
-        UsageError: there is no such case, its canonical name is different, or its noise does not exist.
-    """
-    try:
-        case = Case.parse(name, modalities)
-    except UnknownNameError:
-        raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known) from None
-    if not case.degraded:
-        raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known)
-    check_noise(case)
-    if sorted(case.name.split("+")) != sorted(name.split("+")):  # models name their modalities in different orders
-        raise UsageError(f"scenario '{name}' is called '{case.name}'")
-    return case
+        if name in scenario_names(modalities):
+            lost = modalities if name == "missing-both" else (name.removeprefix("missing-"),)
+            return cls(name, tuple(Case.missing(modalities, modality) for modality in lost))
+        try:
+            case = Case.parse(name, modalities)
+            if not case.degraded:
+                raise UnknownNameError
+        except UnknownNameError:
+            known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
+            raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known) from None
+        check_noise(case)
+        if sorted(case.name.split("+")) != sorted(name.split("+")):  # models name their modalities in different orders
+            raise UsageError(f"scenario '{name}' is called '{case.name}'")
+        return cls(name, (case,))
 
 
 def scenario_names(modalities: Sequence[str]) -> tuple[str, ...]:

@@ -18,14 +18,14 @@ import pandas as pd
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
-from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring.metrics import RANKED, MetricSettings, WeightedTruth, metrics_of, target_matrix
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.ranking import RankedCells
 
 Weights = npt.NDArray[np.floating[Any]]
 Keys = Sequence[tuple[int, str]]
-"""(table, prompting), as in :class:`mmrobust.scenarios.cell_tables.CellTables`."""
+"""(table, prompting), as in :class:`mmrobust.scenarios.draws.CellTables`."""
 
 CELLS_AT_ONCE = 32
 """Cells per task of one core."""

@@ -16,7 +16,7 @@ import pandas as pd
 from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.cell_values import CellValues
 from mmrobust.scoring.metrics import RANKED, MetricSettings, metrics_of

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import DataError
-from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
 from mmrobust.scoring.cell_values import resampled_values, sample_shares
 from mmrobust.scoring.predictions import Predictions

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError
-from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, Tally, WeightedTruth
 from mmrobust.scoring.truth import Key, Logits, PredictedRows, SplitTruth

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
-from mmrobust.scenarios.cell_tables import CellTables, draw_tables
+from mmrobust.scenarios.draws import CellTables, draw_tables
 from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scenarios.missing_tables import GivenTable
 
@@ -59,7 +59,7 @@ class SplitTruth:
                     raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task needs exactly one")
 
     def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
-        """Draw the missing tables of ``cells``; see :func:`mmrobust.scenarios.cell_tables.draw_tables`.
+        """Draw the missing tables of ``cells``; see :func:`mmrobust.scenarios.draws.draw_tables`.
 
         Args:
             cells: the cells.

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError, MmrobustError, UsageError
-from mmrobust.scenarios.cell_tables import draw_tables
-from mmrobust.scenarios.draws import missing_table
+from mmrobust.scenarios.draws import draw_tables, missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import read_missing_table, write_missing_table
 from mmrobust.scenarios.scenario import Scenario
