@@ -19,7 +19,7 @@ wrong, the file, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class MmrobustError(Exception):
@@ -70,6 +70,12 @@ class Interrupted(MmrobustError):
     """Stopped by the user; finished work is kept."""
 
     exit_code = 130
+
+
+def check_name(kind: str, name: object, known: Collection[str]) -> None:
+    """Raise the error of :func:`unknown_name` unless ``name`` is one of the ``known`` ones."""
+    if name not in known:
+        raise unknown_name(kind, name, known)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

@@ -12,11 +12,10 @@ from mmrobust.data.prepare.av_mnist import prepare_av_mnist
 from mmrobust.data.prepare.cav_mae_json import prepare_cav_mae_json
 from mmrobust.data.prepare.cifar10_av import prepare_cifar10_av
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.data.prepare.entries import ManifestColumns
 from mmrobust.data.prepare.food101 import prepare_food101
 from mmrobust.data.prepare.hateful_memes import prepare_hateful_memes
 from mmrobust.data.prepare.hf import prepare_hf
-from mmrobust.data.prepare.manifest import prepare_manifest
+from mmrobust.data.prepare.manifest import ManifestColumns, prepare_manifest
 from mmrobust.data.prepare.mmimdb import prepare_mmimdb
 from mmrobust.data.prepare.mmp_arrow import prepare_mmp_arrow
 from mmrobust.data.prepare.preparer import Preparer

@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, read_media
-from mmrobust.data.prepare.splits import one_per_split
+from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, one_per_split, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, unknown_name
 from mmrobust.storage.files import is_file, read_json
@@ -38,13 +37,7 @@ MIDDLE_FRAME = 5
 def prepare_cav_mae_json(
     source: Path, intake: Intake, *, label_csv: Path | None = None, media_root: Path | None = None
 ) -> Listing:
-    """List the samples of CAV-MAE's JSON lists.
-
-    Args:
-        source: a list, or the folder with the lists of the splits.
-        intake: reads the samples.
-        label_csv: the classes; default: the one CSV of that form beside the lists.
-        media_root: the folder that relative paths start from; default: the lists' folder.
+    """List the samples of CAV-MAE's JSON lists; see the module's docstring.
 
     Raises:
         DataError: a list or CSV has another form, a label is not a class, or a file is missing or broken.
@@ -96,11 +89,7 @@ def prepare_cav_mae_json(
 
 
 def find_lists(source: Path) -> dict[str, Path]:
-    """Split → list in CAV-MAE's JSON, for the file ``source`` or those in that folder; empty where there is none.
-
-    Raises:
-        DataError: two lists of one split.
-    """
+    """Split → list in CAV-MAE's JSON, for the file ``source`` or those in that folder; empty where there is none."""
     files = sorted(source.glob("*.json")) if source.is_dir() else [source] if source.suffix == ".json" else []
     folder = source if source.is_dir() else source.parent
     return {split: folder / name for split, name in one_per_split(source, [file.name for file in files]).items()}
@@ -126,10 +115,8 @@ def _picture(entry: Mapping[str, Any], root: Path) -> str | None:
         return str(entry["img_path"])
     if not entry.get("video_path"):
         return None
-    frames = [
-        f"{entry['video_path'].rstrip('/')}/frame_{frame}/{entry.get('video_id')}.jpg"
-        for frame in range(MIDDLE_FRAME, -1, -1)
-    ]
+    video, picture = entry["video_path"].rstrip("/"), f"{entry.get('video_id')}.jpg"
+    frames = [f"{video}/frame_{frame}/{picture}" for frame in range(MIDDLE_FRAME, -1, -1)]
     return next((frame for frame in frames if is_file(find_path(frame, root))), frames[0])
 
 
@@ -139,9 +126,8 @@ def _read_list(file: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: has no list 'data'")
     for row, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not isinstance(entry.get("labels"), str):
-            raise DataError(
-                f"{file}, entry {row}: is not an object with 'labels', 'wav' and 'img_path' (or 'video_path')"
-            )
+            needed = "'labels', 'wav' and 'img_path' (or 'video_path')"
+            raise DataError(f"{file}, entry {row}: is not an object with {needed}")
         for key in ("wav", "img_path", "video_path"):
             if not isinstance(entry.get(key, ""), str | None):
                 raise DataError(f"{file}, entry {row}: '{key}' is {entry[key]!r:.60}, not a path")
@@ -166,8 +152,7 @@ def _columns(file: Path) -> Sequence[str]:
 
 def _read_labels(file: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """Read (each name that a list may use for a class → its number, the classes' names in order)."""
-    numbers: dict[str, int] = {}
-    names: dict[int, str] = {}
+    numbers, names = dict[str, int](), dict[int, str]()
     for where, cells in open_table(file, needed=LABEL_COLUMNS, what="label CSV").rows():
         if not str(cells["index"]).strip().isdecimal():
             raise DataError(f"{where}: index '{cells['index']}' is not a whole number")

@@ -28,9 +28,5 @@ DESCRIPTION = Description(
 
 @preparer(source="the folder with the classes' recordings and pictures")
 def prepare_cifar10_av(source: Path, intake: Intake) -> Listing:
-    """List the pairs in the class folders of ``source``, or those of its lists in CAV-MAE's JSON (or of such a list).
-
-    Raises:
-        DataError: the source does not have that form, or a file is missing or broken.
-    """
+    """List the pairs in the class folders of ``source``, or those of its lists in CAV-MAE's JSON."""
     return list_class_folders(source, intake, DESCRIPTION)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.preparer import Description, Intake, Listing
-from mmrobust.data.prepare.source_files import UnusableSample, check_folder, read_media
-from mmrobust.data.prepare.splits import SPLIT_NAMES, split_by_class
+from mmrobust.data.prepare.source_files import SPLIT_NAMES, UnusableSample, check_folder, read_media, split_by_class
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 
@@ -43,11 +42,8 @@ def list_class_folders(
 ) -> Listing:
     """List the pairs that lie below the folder ``source``, or those of its lists in CAV-MAE's JSON.
 
-    Args:
-        source: the folder to search, at any depth; or one with lists in CAV-MAE's JSON, or such a list.
-        intake: reads the pairs.
-        description: of the data set. A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``.
-        group: sample id → group that must stay in one split, where the folders name no splits.
+    A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``. Where the folders name no splits, the
+    samples of a ``group`` (sample id → group) stay in one split.
 
     Raises:
         DataError: there is no such folder, it holds nothing of the classes, or two files would be the same sample.
@@ -57,14 +53,13 @@ def list_class_folders(
         return listing.described(name=description.name, licence=description.licence)
     classes = description.classes
     pairs = list(find_pairs(source, classes, intake))
-    if not any(pair.split for pair in pairs):
+    splits = {pair.id: pair.split for pair in pairs}
+    strays = [pair for pair in pairs if not pair.split]
+    if len(strays) == len(pairs):
         splits = split_by_class({pair.id: pair.label for pair in pairs}, description.name, group)
         intake.note("no folder names a split: 63/7/30 % of each class go to train, validation and test, by a hash")
-    else:
-        stray = next((pair for pair in pairs if not pair.split), None)
-        if stray is not None:
-            raise DataError(f"{stray.sound or stray.picture}: lies in no split's folder, but others do")
-        splits = {pair.id: pair.split for pair in pairs}
+    elif strays:
+        raise DataError(f"{strays[0].sound or strays[0].picture}: lies in no split's folder, but others do")
 
     def read(split: str, pair: Pair) -> Iterator[SampleRow]:
         if pair.sound is None or pair.picture is None:

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, SkipSample, find_root, read_media
-from mmrobust.data.prepare.splits import read_splits
+from mmrobust.data.prepare.source_files import MAX_FILE_BYTES, SkipSample, find_root, read_media, read_splits
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 from mmrobust.storage.files import read_json
@@ -92,7 +91,7 @@ def _read_titles(root: Path) -> dict[str, str]:
     files = [root / "texts" / f"{split}_titles.csv" for split in ("train", "test")]
     if not all(file.is_file() for file in files):
         raise DataError(f"{root}: holds neither text.json nor texts/train_titles.csv and texts/test_titles.csv")
-    found: dict[str, str] = {}
+    found = {}
     for file in files:
         for line, fields in delimited_lines(file):
             if len(fields) != 3:

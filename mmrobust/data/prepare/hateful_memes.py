@@ -40,23 +40,14 @@ DESCRIPTION = Description(
 DEV_FILES = ("dev_seen.jsonl", "dev.jsonl")
 TEST_FILES = ("test_seen.jsonl", "test.jsonl", "test_unseen.jsonl")
 FILE_SIZES = {
-    "train.jsonl": 8_500,
-    "dev.jsonl": 500,
-    "dev_seen.jsonl": 500,
-    "test.jsonl": 1_000,
-    "test_seen.jsonl": 1_000,
-    "test_unseen.jsonl": 2_000,
+    **{"train.jsonl": 8_500, "dev.jsonl": 500, "dev_seen.jsonl": 500},
+    **{"test.jsonl": 1_000, "test_seen.jsonl": 1_000, "test_unseen.jsonl": 2_000},
 }
 
 
 @preparer(source="the folder with img and train.jsonl")
 def prepare_hateful_memes(source: Path, intake: Intake, *, test_file: str | None = None) -> Listing:
     """List the memes of the Hateful Memes Challenge.
-
-    Args:
-        source: the folder with ``img`` and the JSONL files, or the one above it.
-        intake: reads the memes.
-        test_file: the file of the test split; default: the first of :data:`TEST_FILES` that has labels.
 
     Raises:
         DataError: a file is missing or broken, or a line has no label.
@@ -106,7 +97,6 @@ def _test_file(root: Path, asked: str | None) -> Path:
         if all("label" in meme for _, meme in json_lines(root / name)):
             return root / name
     if found:
-        raise DataError(
-            f"{root / found[0]}: has no labels, as it was first released; --test-file names one that has them"
-        )
+        problem = "has no labels, as it was first released"
+        raise DataError(f"{root / found[0]}: {problem}; --test-file names one that has them")
     raise DataError(f"{root}: holds none of {', '.join(TEST_FILES)}")

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.data.prepare.entries import ManifestColumns, order_modalities, sort_classes
+from mmrobust.cases import MODALITIES
+from mmrobust.data.prepare.manifest import ManifestColumns, order_modalities, sort_classes
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import SkipSample, check_media, read_media
-from mmrobust.data.prepare.splits import SPLIT_NAMES
+from mmrobust.data.prepare.source_files import SPLIT_NAMES, SkipSample, check_media, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.storage.parquet import first_line
@@ -35,13 +35,7 @@ if TYPE_CHECKING:
 def prepare_hf(
     source: Path, intake: Intake, *, subset: str | None = None, columns: ManifestColumns | None = None
 ) -> Listing:
-    """List the samples of a data set of Hugging Face's ``datasets``.
-
-    Args:
-        source: a folder, or a repository id on the Hub.
-        intake: reads the samples.
-        subset: the configuration of the repository.
-        columns: the names of its columns.
+    """List the samples of a data set of Hugging Face's ``datasets``: a folder, or a repository id on the Hub.
 
     Raises:
         UsageError: ``datasets`` is not installed.
@@ -88,7 +82,7 @@ def prepare_hf(
 
     description = Description(
         name=source.name,
-        modalities=order_modalities({"image", "text", "audio"} & roles.keys()),
+        modalities=order_modalities(roles.keys() & set(MODALITIES)),
         classes=classes,
         licence=first.info.license or "unknown",
         source=f"datasets: {source}{f' ({subset})' if subset else ''}",
@@ -103,16 +97,14 @@ def _load(source: Path, subset: str | None) -> Mapping[str, HfDataset]:
     try:
         import datasets
     except ImportError:
-        raise UsageError(
-            "the preparer hf needs the package datasets; install it with: pip install 'mmrobust[hf]'"
-        ) from None
+        way = "install it with: pip install 'mmrobust[hf]'"
+        raise UsageError(f"the preparer hf needs the package datasets; {way}") from None
     saved = any((source / name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
         opened = datasets.load_from_disk(str(source)) if saved else datasets.load_dataset(str(source), subset)
     except Exception as cause:  # the library raises nearly anything, from its own errors to those of every reader
-        raise DataError(
-            f"{source}: datasets cannot open it ({first_line(cause)}); name a folder or a repository id"
-        ) from cause
+        problem = f"datasets cannot open it ({first_line(cause)})"
+        raise DataError(f"{source}: {problem}; name a folder or a repository id") from cause
     return opened if isinstance(opened, dict) else {"train": opened}
 
 
@@ -121,8 +113,7 @@ def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str,
     import datasets
 
     kinds = {"image": datasets.Image, "audio": datasets.Audio, "label": datasets.ClassLabel}
-    usual = ManifestColumns()
-    roles = {}
+    usual, roles = ManifestColumns(), {}
     for role in ("id", "image", "audio", "text", "label"):
         column = getattr(columns, role)
         if column != getattr(usual, role) and column not in data.column_names:
@@ -136,7 +127,7 @@ def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str,
             roles[role] = found
     if "label" not in roles:
         raise DataError(f"{source}: no label among {', '.join(data.column_names)}; name it with --label-column")
-    if not {"image", "text", "audio"} & roles.keys():
+    if roles.keys().isdisjoint(MODALITIES):
         raise DataError(
             f"{source}: no image, audio or text among {', '.join(data.column_names)}; name them with --image-column, "
             "--audio-column, --text-column"

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import UnusableSample, find_root, read_media
-from mmrobust.data.prepare.splits import read_splits
+from mmrobust.data.prepare.source_files import UnusableSample, find_root, read_media, read_splits
 from mmrobust.data.writing import SampleRow
-from mmrobust.errors import DataError, unknown_name
+from mmrobust.errors import DataError, check_name
 from mmrobust.storage.files import read_json
 
 CLASSES = (
@@ -55,16 +54,11 @@ labels, as MMP's loader makes of its arrow files (``--each-plot``)."""
 def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
     """List the films of MM-IMDb.
 
-    Args:
-        source: the folder with ``split.json``, or the one above it.
-        intake: reads the films.
-        plots: one of :data:`PLOTS`.
-
     Raises:
-        UsageError: ``plots`` is none of them.
+        UsageError: ``plots`` is none of :data:`PLOTS`.
         DataError: a file is missing or broken.
     """
-    check_plots(plots)
+    check_name("choice of plots", plots, PLOTS)
     root = find_root(source, "split.json", "mmimdb")
     splits = read_splits(root / "split.json")
     flat = (root / "dataset").is_dir()
@@ -80,12 +74,6 @@ def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listi
 
     samples = ((split, film) for split, films in splits.items() for film in films)
     return Listing(DESCRIPTION, read, samples, sum(map(len, splits.values())))
-
-
-def check_plots(plots: str) -> None:
-    """Raise ``UsageError`` where ``plots`` is none of :data:`PLOTS`."""
-    if plots not in PLOTS:
-        raise unknown_name("choice of plots", plots, PLOTS)
 
 
 def texts_of(film: str, plots: Sequence[object], choice: str) -> Iterator[tuple[str, str | None]]:

@@ -24,20 +24,15 @@ from typing import Any
 import pyarrow as pa
 
 from mmrobust.data.prepare import food101, hateful_memes, mmimdb
-from mmrobust.data.prepare.mmimdb import check_plots, texts_of
+from mmrobust.data.prepare.mmimdb import PLOTS, texts_of
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import check_folder, check_media
-from mmrobust.data.prepare.splits import one_per_split
+from mmrobust.data.prepare.source_files import check_folder, check_media, one_per_split
 from mmrobust.data.writing import SampleRow
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, check_name
 from mmrobust.storage.files import check_file
 from mmrobust.storage.parquet import reading
 
-KNOWN = {
-    "mmimdb": mmimdb.DESCRIPTION,
-    "food101": food101.DESCRIPTION,
-    "hatememes": hateful_memes.DESCRIPTION,
-}
+KNOWN = {"mmimdb": mmimdb.DESCRIPTION, "food101": food101.DESCRIPTION, "hatememes": hateful_memes.DESCRIPTION}
 """Beginning of the files' names → what the arrow files do not say about the data set."""
 
 TEXT_COLUMNS = ("plots", "text")
@@ -47,18 +42,13 @@ MAX_CLASSES = 100_000
 
 @preparer(source="the folder with the arrow files of MMP's make_arrow.py", overrides=("name", "task", "licence"))
 def prepare_mmp_arrow(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
-    """List the samples of MMP's arrow files.
-
-    Args:
-        source: the folder with the files of one data set.
-        intake: reads the samples.
-        plots: what becomes of several texts of a sample, one of :data:`mmrobust.data.prepare.mmimdb.PLOTS`.
+    """List the samples of MMP's arrow files; ``plots`` says what becomes of several texts of a sample.
 
     Raises:
-        UsageError: ``plots`` is none of them.
+        UsageError: ``plots`` is none of :data:`mmrobust.data.prepare.mmimdb.PLOTS`.
         DataError: there are no such files, or they belong to several data sets or have another form.
     """
-    check_plots(plots)
+    check_name("choice of plots", plots, PLOTS)
     kind, files = _find_files(source)
     tables = {split: _open(file) for split, file in files.items()}
     known = KNOWN.get(kind)
@@ -126,26 +116,21 @@ def _batches(table: pa.RecordBatchFileReader, file: Path) -> Iterator[pa.RecordB
         yield batch
 
 
-def _columns(table: pa.RecordBatchFileReader, file: Path, *names: str) -> Iterator[tuple[Any, ...]]:
-    """The named columns of ``table``, row by row."""
-    for batch in _batches(table, file):
-        yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-
-
 def _classes(tables: Mapping[str, pa.RecordBatchFileReader], files: Mapping[str, Path]) -> tuple[str, ...]:
     """Name classes that have no names: after their pictures (``apple_pie_0.jpg``), or else by their numbers."""
-    names: dict[int, str] = {}
-    count = 2
+    names, count = dict[int, str](), 2
     for split, table in tables.items():
-        named = "image_id" in table.schema.names
-        for row, (label, *rest) in enumerate(_columns(table, files[split], "label", *(["image_id"] if named else []))):
+        columns = [name for name in ("label", "image_id") if name in table.schema.names]
+        rows = (cells for batch in _batches(table, files[split]) for cells in batch.select(columns).to_pylist())
+        for row, cells in enumerate(rows):
+            label = cells["label"]
             if isinstance(label, list):
                 count = max(count, len(label))
                 continue
             if not isinstance(label, int) or not 0 <= label < MAX_CLASSES:
                 raise DataError(f"{files[split]}, row {row}: label {label!r:.60} is not the number of a class")
             count = max(count, label + 1)
-            name = str(rest[0]).rpartition("_")[0] if named else ""
+            name = str(cells["image_id"]).rpartition("_")[0] if "image_id" in cells else ""
             names[label] = name if names.get(label, name) == name else ""
     called = [names.get(label) or str(label) for label in range(count)]
     return tuple(called) if len(set(called)) == count else tuple(map(str, range(count)))

@@ -61,11 +61,8 @@ class Listing:
 
     description: Description
     read: Callable[..., Iterable[SampleRow]]
-    """Reads one sample, given its tuple from ``samples``: yields its row, or several rows.
-
-    Raises:
-        SkipSample, UnusableSample: see the module's docstring.
-    """
+    """Yields the row, or the rows, of one sample, given its tuple from ``samples``. Raises ``SkipSample`` and
+    ``UnusableSample``."""
     samples: Iterable[tuple[Any, ...]]
     """For each sample its split, followed by whatever else ``read`` takes."""
     total: int
@@ -79,11 +76,7 @@ class Listing:
 class Intake:
     """Reads the samples of a listing, and records what was left out and what a user should know.
 
-    Args:
-        limit: take only the first ``limit`` samples of each split.
-        allow_incomplete: leave out unusable samples instead of failing.
-        progress: advanced once per sample.
-        remark: called with each line that a user should read.
+    The arguments are those of :meth:`Preparer.__call__`.
     """
 
     def __init__(self, limit: int | None, allow_incomplete: bool, progress: Progress, remark: Say) -> None:
@@ -104,8 +97,7 @@ class Intake:
         """Read the listed samples, in order.
 
         Raises:
-            DataError: samples are unusable and may not be left out. Raised at the end, or as soon as there are
-                :data:`MAX_UNUSABLE` of them.
+            DataError: samples are unusable; at the end, or as soon as there are :data:`MAX_UNUSABLE` of them.
         """
         counts = dict.fromkeys(SPLITS, 0)
         unusable: list[UnusableSample] = []

@@ -38,11 +38,7 @@ DESCRIPTION = Description(
 
 @preparer(source="the folder with the classes' recordings and pictures")
 def prepare_urbansound8k_av(source: Path, intake: Intake) -> Listing:
-    """List the pairs in the class folders of ``source``, or those of Prompt the Missing's lists (or of such a list).
-
-    Raises:
-        DataError: the source does not have that form, or a file is missing or broken.
-    """
+    """List the pairs in the class folders of ``source``, or those of Prompt the Missing's lists (or of such a list)."""
     return list_class_folders(source, intake, DESCRIPTION, group=freesound_recording)
 
 

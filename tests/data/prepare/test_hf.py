@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.data.prepare.entries import ManifestColumns
 from mmrobust.data.prepare.hf import prepare_hf
-from mmrobust.data.prepare.manifest import prepare_manifest
+from mmrobust.data.prepare.manifest import ManifestColumns, prepare_manifest
 from mmrobust.errors import DataError, UsageError
 
 datasets = pytest.importorskip("datasets")

@@ -12,8 +12,7 @@ import pytest
 
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.prepare.digits import digit_tone, encode_picture, encode_wav
-from mmrobust.data.prepare.entries import ManifestColumns
-from mmrobust.data.prepare.manifest import prepare_manifest
+from mmrobust.data.prepare.manifest import ManifestColumns, prepare_manifest
 from mmrobust.errors import DataError, MmrobustError, UsageError
 
 Rows = list[dict[str, Any]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrobust.data.prepare.splits import SHARES, one_per_split, split_by_class, split_in
+from mmrobust.data.prepare.source_files import SHARES, one_per_split, split_by_class, split_in
 from mmrobust.errors import DataError
 
 
