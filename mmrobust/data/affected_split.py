@@ -58,15 +58,7 @@ class AffectedSplit:
 def apply_scenario(
     dataset: Dataset, split: str, scenario: str, rate: float, seed: int, modalities: Sequence[str] | None = None
 ) -> AffectedSplit:
-    """Draw the missing table of a split.
-
-    Args:
-        dataset: the data.
-        split: name of the split.
-        scenario: name of the scenario.
-        rate: missing rate in [0, 1].
-        seed: the mask seed.
-        modalities: those of the model; ``None``: the data set's, or image and text where it has more than two.
+    """Draw the missing table of a split, for a model of these ``modalities`` (see :func:`choose_modalities`).
 
     Raises:
         MmrobustError: a name is unknown, or the rate is not in [0, 1].

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mmrobust.cases import Case
 from mmrobust.data.format import INFO_FILE, DatasetInfo, parquet_schema
-from mmrobust.errors import DataError, unknown_name
+from mmrobust.errors import DataError, check_name
 from mmrobust.storage.parquet import checked, open_parquet, reading
 
 Positions = npt.NDArray[np.int64]
@@ -64,8 +64,7 @@ class Dataset:
             UsageError: no such split.
             DataError: it is empty, or its files disagree with ``dataset.json``.
         """
-        if name not in self.info.splits:
-            raise unknown_name(f"split of {self.folder}", name, self.info.splits)
+        check_name(f"split of {self.folder}", name, self.info.splits)
         return Split(self, name)
 
     @property
@@ -92,7 +91,7 @@ class Split:
             raise DataError(f"{dataset.folder}: split '{name}' has {rows} rows, {INFO_FILE} says {declared}")
         if not rows:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
-        self._recent: OrderedDict[int, pa.Table] = OrderedDict()
+        self._recent: dict[int, pa.Table] = {}  # the row groups that were read last, the latest at the end
         self._rows = np.arange(rows)  # position → row of the files
         self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → for each row of the files
 
@@ -113,8 +112,8 @@ class Split:
     @functools.cached_property
     def labels(self) -> tuple[tuple[int, ...], ...]:
         """The class, or the classes, of each sample."""
-        listed = (_members(label) for label in self._column("label")["label"].to_pylist())
-        labels, classes = tuple(listed), range(len(self.info.classes))
+        labels = [_members(label) for label in self._column("label")["label"].to_pylist()]
+        classes = range(len(self.info.classes))
         for row, label in enumerate(labels):
             if any(one not in classes for one in label):
                 raise DataError(
@@ -144,9 +143,8 @@ class Split:
         if present.all():
             return None
         for position in np.flatnonzero(~present.any(axis=0))[:1]:
-            raise DataError(
-                f"{self.dataset.folder}: sample '{self.ids[position]}' has no {' and no '.join(modalities)}"
-            )
+            lacking = " and no ".join(modalities)
+            raise DataError(f"{self.dataset.folder}: sample '{self.ids[position]}' has no {lacking}")
         return tuple(
             Case.missing(modalities, *(m for m, p in zip(modalities, row, strict=True) if not p)) for row in present.T
         )
@@ -159,29 +157,28 @@ class Split:
         """
         if len(positions) == len(self):
             raise DataError(f"{self.dataset.folder}: no sample of split '{self.name}' can be used")
-        chosen = copy.copy(self)
-        chosen._rows = np.delete(self._rows, sorted(positions))
-        return chosen._reset()
+        return self._altered(np.delete(self._rows, sorted(positions)), self._unusable)
 
     def with_missing(self, unusable: Mapping[str, Collection[int]]) -> Split:
         """The split with further naturally missing modalities: modality → positions of the samples."""
-        chosen = copy.copy(self)
+        flagged = dict(self._unusable)
         for modality, positions in unusable.items():
-            flags = np.array(self._unusable.get(modality, np.zeros(int(self._starts[-1]), dtype=bool)))
+            flags = np.array(flagged.get(modality, np.zeros(int(self._starts[-1]), dtype=bool)))
             flags[self._rows[sorted(positions)]] = True
-            chosen._unusable = {**chosen._unusable, modality: flags}
-        return chosen._reset()
+            flagged[modality] = flags
+        return self._altered(self._rows, flagged)
+
+    def _altered(self, rows: Positions, unusable: dict[str, npt.NDArray[np.bool_]]) -> Split:
+        """Return a copy with these rows and unusable media, and nothing that was computed for the original."""
+        altered = copy.copy(self)
+        for name in ("ids", "labels", "presence"):
+            altered.__dict__.pop(name, None)
+        altered._rows, altered._unusable, altered._recent = rows, unusable, {}
+        return altered
 
     def release(self) -> None:
         """Drop the row groups in memory, when the split will not be needed for a while."""
         self._recent.clear()
-
-    def _reset(self) -> Split:
-        """Clear what was computed for the split that this one was copied from."""
-        for name in ("ids", "labels", "presence"):
-            self.__dict__.pop(name, None)
-        self._recent = OrderedDict()
-        return self
 
     def read(self, positions: Sequence[int] | Positions) -> list[Sample]:
         """The samples at these positions, in that order. Each row group is read once, whatever the order.
@@ -211,11 +208,7 @@ class Split:
         return range(first, last)
 
     def read_row_group(self, group: int) -> Iterator[Sample]:
-        """The samples of row group ``group``, which is not kept in memory afterwards.
-
-        Raises:
-            DataError: its part of the file is damaged.
-        """
+        """The samples of row group ``group``, which is not kept in memory afterwards. Raises as :meth:`read`."""
         rows, table = self._rows[self.rows_of_group(group)].tolist(), self._table(group)
         return (self._sample(table, row - int(self._starts[group]), row) for row in rows)
 
@@ -235,13 +228,10 @@ class Split:
 
     def _row_group(self, index: int) -> pa.Table:
         """A row group, from memory or from the file."""
-        if index in self._recent:
-            self._recent.move_to_end(index)
-            return self._recent[index]
-        table = self._table(index)
+        table = self._recent.pop(index) if index in self._recent else self._table(index)
         self._recent[index] = table
         while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > ROW_GROUPS_BYTES:
-            self._recent.popitem(last=False)
+            del self._recent[next(iter(self._recent))]
         return table
 
     def _table(self, index: int) -> pa.Table:

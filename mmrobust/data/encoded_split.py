@@ -65,12 +65,7 @@ class EncodedSplit:
     def samples(self, positions: Iterable[int], case: Case, noise: Noise | None = None) -> list[dict[str, Tensor]]:
         """The samples at ``positions`` in ``case``: modality → tensor, filled where missing, noisy where degraded.
 
-        A modality that the case calls missing is neither read nor decoded.
-
-        Args:
-            positions: positions of the samples in the split.
-            case: the case they are in.
-            noise: replaces the split's own noise.
+        A modality that the case calls missing is neither read nor decoded. ``noise`` replaces the split's own.
 
         Raises:
             DataError: a sample cannot be decoded; names it.
@@ -210,17 +205,11 @@ def input_key(modality: str, case: Case) -> Hashable:
 
 
 def group_by_length(lengths: Sequence[Sequence[int]], batch_size: int) -> list[Positions]:
-    """Group samples into batches of similar length, so that little is padded.
+    """Group samples into batches of similar length, so that little is padded; returns the indices of each batch.
 
-    The samples are repeatedly split in two along whichever of their lengths varies most, until each group is a batch.
-    So both the texts and the images of a batch are of similar size, whichever vary more.
-
-    Args:
-        lengths: for each sample the same number of lengths, in tokens.
-        batch_size: size of all batches but one, which may be smaller.
-
-    Returns:
-        Indices of the samples of each batch.
+    The samples are repeatedly split in two along whichever of their lengths (in tokens, the same number for each)
+    varies most, until each group is a batch, of ``batch_size`` or, for one, less. So both the texts and the images of a
+    batch are of similar size, whichever vary more.
     """
     lengths_NS = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), len(lengths[0]) if len(lengths) else 0)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mmrobust.cases import MODALITIES
 from mmrobust.configuration import from_mapping
-from mmrobust.errors import DataError, NewerFormatError, UsageError, unknown_name
+from mmrobust.errors import DataError, NewerFormatError, UsageError, check_name
 from mmrobust.storage.files import read_json
 from mmrobust.storage.tasks import TASK_METRICS, TASKS
 
@@ -50,9 +50,8 @@ class DatasetInfo:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "modalities", tuple(self.modalities))
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "notes", tuple(self.notes))
+        for name in ("modalities", "classes", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.modalities or any(m not in MODALITIES for m in self.modalities):
             raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
         if len(set(self.modalities)) < len(self.modalities):
@@ -77,9 +76,8 @@ class DatasetInfo:
             DataError: there is no such folder or file, or it does not have this format.
         """
         if not folder.is_dir():
-            raise DataError(
-                f"{folder}: no such folder; make a data set with: mmrobust data prepare NAME --out {folder}"
-            )
+            command = f"mmrobust data prepare NAME --out {folder}"
+            raise DataError(f"{folder}: no such folder; make a data set with: {command}")
         file = folder / INFO_FILE
         if not file.is_file():
             raise DataError(f"{folder}: holds no {INFO_FILE}; make a data set with: mmrobust data prepare --help")
@@ -97,10 +95,9 @@ def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str)
     """The schema of a split's Parquet files, with Hugging Face's feature metadata."""
     media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {"image": media, "audio": media, "text": pa.string()}
-    features: dict[str, Any] = {"id": {"dtype": "string", "_type": "Value"}}
-    for modality in modalities:
-        kind = {"image": "Image", "audio": "Audio"}.get(modality)
-        features[modality] = {"_type": kind} if kind else {"dtype": "string", "_type": "Value"}
+    text = {"dtype": "string", "_type": "Value"}
+    kinds = {"image": {"_type": "Image"}, "audio": {"_type": "Audio"}, "text": text}
+    features: dict[str, Any] = {"id": text, **{modality: kinds[modality] for modality in modalities}}
     label = {"names": list(classes), "_type": "ClassLabel"}
     multi = task == "multi-label"
     features["label"] = {"feature": label, "_type": "Sequence"} if multi else label
@@ -115,11 +112,7 @@ def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str)
 
 
 def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The modalities that a model uses on this data set.
-
-    Args:
-        info: the data set.
-        wanted: modalities that were asked for; ``None``: the data set's, or image and text where it has more than two.
+    """The modalities that a model uses: those ``wanted``; ``None``: the data set's, or image and text of more than two.
 
     Raises:
         UsageError: the data set does not have one that was asked for, or one is named twice.
@@ -127,8 +120,7 @@ def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[
     if wanted is None:
         return info.modalities if len(info.modalities) <= 2 else ("image", "text")
     for modality in wanted:
-        if modality not in info.modalities:
-            raise unknown_name(f"modality of {info.name}", modality, info.modalities)
+        check_name(f"modality of {info.name}", modality, info.modalities)
     if len(set(wanted)) < len(wanted):
         raise UsageError(f"--modalities {','.join(wanted)} names one twice")
     return tuple(wanted)
@@ -141,9 +133,7 @@ def choose_task(task: str | None, headline_metric: str | None, usual: str) -> tu
         UsageError: the task is unknown, or the metric is not one of the task's.
     """
     task = task or usual
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    check_name("task", task, TASKS)
     headline_metric = headline_metric or TASK_METRICS[task][0]
-    if headline_metric not in TASK_METRICS[task]:
-        raise unknown_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
+    check_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
     return task, headline_metric

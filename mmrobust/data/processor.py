@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrobust.errors import unknown_name
+from mmrobust.errors import check_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,11 +58,6 @@ class Processor(ABC):
 
 
 def check_fill(fill: str) -> str:
-    """Return ``fill`` if it is one of :data:`FILLS`.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if fill not in FILLS:
-        raise unknown_name("fill", fill, FILLS)
+    """Return ``fill``; raise a ``UsageError`` unless it is one of :data:`FILLS`."""
+    check_name("fill", fill, FILLS)
     return fill

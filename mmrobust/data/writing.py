@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ ROW_GROUP_BYTES = 8 * 2**20
 """A row group ends at whichever limit is reached first, so that reading one is cheap for any media."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SampleRow:
     """One sample to write. ``None`` where a modality is naturally missing."""
 
@@ -37,13 +37,13 @@ class SampleRow:
     text: str | None = None
 
 
-@dataclasses.dataclass
+@dataclass
 class Record:
     """What is recorded while preparing: the fields of the same names of :class:`DatasetInfo`."""
 
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Fingerprint:
@@ -98,17 +98,13 @@ class DatasetWriter:
             raise DataError(f"sample '{row.id}': split '{row.split}' is not one of {', '.join(SPLITS)}")
         if not row.id or row.id in self._ids:
             raise DataError(f"sample id '{row.id}' is {'used twice' if row.id else 'empty'}; ids must be unique")
-        if any(not 0 <= label < self._classes for label in row.label) or (
-            self._task != "multi-label" and len(row.label) != 1
-        ):
-            raise DataError(
-                f"sample '{row.id}': label {list(row.label)} does not fit {self._classes} classes, {self._task}"
-            )
+        labels, multi = list(row.label), self._task == "multi-label"
+        if any(not 0 <= label < self._classes for label in labels) or not (multi or len(labels) == 1):
+            raise DataError(f"sample '{row.id}': label {labels} does not fit {self._classes} classes, {self._task}")
         for value, what in ((row.text, "text"), (row.image_path, "image's path"), (row.audio_path, "audio's path")):
             check_characters(value or "", f"sample '{row.id}': its {what}")
         self._ids.add(row.id)
-        cells: dict[str, Any] = {"id": row.id, "text": row.text}
-        cells["label"] = list(row.label) if self._task == "multi-label" else row.label[0]
+        cells: dict[str, Any] = {"id": row.id, "text": row.text, "label": labels if multi else labels[0]}
         cells["image"] = None if row.image is None else {"bytes": row.image, "path": row.image_path}
         cells["audio"] = None if row.audio is None else {"bytes": row.audio, "path": row.audio_path}
         self._pending[row.split].append({name: cells[name] for name in self._schema.names})
@@ -142,18 +138,13 @@ def _read_from(source: str, rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
         raise DataError(f"{cause.filename or source}: cannot be read ({cause.strerror or cause})") from cause
 
 
-def check_characters(value: str, what: str) -> str:
-    """Return ``value``, if it can be written as UTF-8: a lone surrogate, as in odd JSON and file names, cannot.
-
-    Raises:
-        DataError: it cannot; ``what`` names it.
-    """
+def check_characters(value: str, what: str) -> None:
+    """Raise a ``DataError`` unless ``value`` is UTF-8: a lone surrogate, as in odd JSON and file names, is not."""
     try:
         value.encode()
     except UnicodeEncodeError as cause:
         shown = value.encode("ascii", "backslashreplace").decode()[:80]
         raise DataError(f"{what} holds half a character (a lone surrogate): '{shown}'; fix the source") from cause
-    return value
 
 
 def write_dataset(
@@ -197,7 +188,7 @@ def write_dataset(
             fingerprint=written.hexdigest(),
             licence=licence,
             source=source,
-            **({} if record is None else dataclasses.asdict(record)),
+            **({} if record is None else asdict(record)),
         )
-        write_json(partial / INFO_FILE, dataclasses.asdict(info))
+        write_json(partial / INFO_FILE, asdict(info))
     return info

@@ -14,8 +14,7 @@ import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Split
-from mmrobust.data.screening import ERROR, MISSING
-from mmrobust.data.selection import SelectedSamples, select_samples
+from mmrobust.data.selection import ERROR, MISSING, SelectedSamples, select_samples
 from mmrobust.degradations import DEFAULT, Noise, check_profile
 from mmrobust.errors import Unfinished, UsageError
 from mmrobust.evaluation.model import Model, PredictingModel

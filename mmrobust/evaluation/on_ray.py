@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmrobust.data.dataset import Dataset, Sample, Split
-from mmrobust.data.screening import BadSamples
-from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
+from mmrobust.data.selection import STRETCH_SAMPLES, BadSamples, SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import DataError
 from mmrobust.evaluation.model import Model

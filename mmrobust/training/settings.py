@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from mmrobust.configuration import from_mapping, plain, read_yaml
 from mmrobust.data.processor import check_fill
-from mmrobust.data.screening import ERROR
+from mmrobust.data.selection import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError, unknown_name

@@ -13,7 +13,7 @@ from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import DatasetInfo, choose_modalities
-from mmrobust.data.screening import BadSamples, screen
+from mmrobust.data.selection import BadSamples, screen
 from mmrobust.degradations import check_profile
 from mmrobust.errors import TrainingError
 from mmrobust.models.backbone import Backbone

@@ -11,7 +11,7 @@ import pytest
 
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import CLASSES
-from mmrobust.data.screening import screen
+from mmrobust.data.selection import screen
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.checkpoint import load_checkpoint
