@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import Case
 from mmrobust.data.encoded_split import EncodedSplit, group_by_length
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 
 BATCH = 32
 

@@ -29,7 +29,7 @@ from mmrobust.data.selection import select_samples
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
 from mmrobust.scenarios.scenario import Scenario, scenario_names

@@ -21,7 +21,7 @@ from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.models.backbones.tiny import TINY, make_tiny
 from mmrobust.models.prediction.predictor import Predictor
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 
 BATCH = 32
 PAIRS = (

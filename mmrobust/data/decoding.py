@@ -51,14 +51,11 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
     """Decode the picture in ``data``, upright, in mode RGB.
 
     Transparency is composited over white, 16-bit greys are scaled to 8 bit, palettes and CMYK are converted, and EXIF
-    rotation is applied. Of an animation, the first frame is taken.
-
-    Args:
-        data: an encoded picture, in one of :data:`FORMATS`.
-        origin: where the bytes lie (sample, file), for the message.
+    rotation is applied. Of an animation, the first frame is taken. Messages begin with ``origin`` (sample, file).
 
     Raises:
-        DataError: the bytes are empty, truncated, broken or not a picture, or it has over :data:`MAX_PIXELS`.
+        DataError: the bytes are empty, truncated, broken or no picture of the :data:`FORMATS`, or it has over
+            :data:`MAX_PIXELS`.
     """
     if not data:
         raise DataError(f"{origin}: the picture is empty (0 bytes)")
@@ -68,9 +65,8 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{origin}: the picture has {image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"
-                    )
+                    size = f"{image.width}×{image.height}"
+                    raise DataError(f"{origin}: the picture has {size} pixels, more than {MAX_PIXELS:,}")
                 image.load()
                 turn = _UPRIGHT.get(_orientation(image))
                 return _rgb(image) if turn is None else _rgb(image).transpose(turn)
@@ -108,16 +104,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int]:
-    """Decode the recording in ``data`` to mono (the mean of the channels), at its own rate.
+    """Decode the recording in ``data`` to mono: the samples [n] in −1 … 1 (n ≥ 1), and its own rate in Hz.
 
-    A file cut off in the middle is read as far as it goes: headers of streamed recordings often promise more.
-
-    Args:
-        data: an encoded recording, in any format that libsndfile reads (WAV, FLAC, OGG, MP3 …).
-        origin: where the bytes lie (sample, file), for the message.
-
-    Returns:
-        The samples [n] in −1 … 1 (n ≥ 1), and the rate in Hz.
+    It may have any format that libsndfile reads (WAV, FLAC, OGG, MP3 …). Channels are averaged. A file cut off in the
+    middle is read as far as it goes: headers of streamed recordings often promise more. Messages begin with ``origin``.
 
     Raises:
         DataError: the bytes are not a recording, or it has no samples, samples that are not finite, a rate outside
@@ -206,11 +196,7 @@ class SplitRecordings:
         return sorted(self._position)
 
     def read(self, sample_id: str, rate: int) -> npt.NDArray[np.float32]:
-        """The waveform [n] of a sample, n ≥ 1, at ``rate`` Hz.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """The waveform [n] of a sample; see :meth:`mmrobust.degradations.keys.Recordings.read`."""
         (sample,) = self._split.read([self._position[sample_id]])
         waveform, own_rate = decode(sample, "audio")
         return resample(waveform, own_rate, rate)

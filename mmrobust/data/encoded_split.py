@@ -13,7 +13,7 @@ from mmrobust.data.dataset import Positions, Split
 from mmrobust.data.decoding import SplitRecordings, decode
 from mmrobust.data.loading import Encoded, Loader, Request
 from mmrobust.degradations import Noise, degradation_of
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 
 if TYPE_CHECKING:
     from torch import Tensor

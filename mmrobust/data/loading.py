@@ -7,6 +7,7 @@ single bit of it.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,9 +45,6 @@ WINDOW_BYTES = 16 * 2**20
 FEW_SAMPLES = 2048
 """A smaller split is decoded before worker processes would have started."""
 MAX_WORKERS = 8
-
-_processor: Processor | None = None
-"""The processor of a worker process."""
 
 
 class _Chunk(NamedTuple):
@@ -129,12 +127,11 @@ class Loader:
             yield from ((chunk, _encode(self.processor, task)) for chunk, task in tasks)
             return
         if self._pool is None:
-            self._pool = Workers(_encode_in_worker, self.workers, functools.partial(_start_worker, self.processor))
+            self._pool = Workers(functools.partial(_encode, self.processor), self.workers, _use_one_thread)
         waiting: deque[tuple[_Chunk, int]] = deque()
         try:
             while True:
-                while len(waiting) < CHUNKS_AHEAD * self.workers and (following := next(tasks, None)) is not None:
-                    chunk, task = following
+                for chunk, task in itertools.islice(tasks, CHUNKS_AHEAD * self.workers - len(waiting)):
                     waiting.append((chunk, self._pool.submit(task)))
                 if not waiting:
                     return
@@ -190,14 +187,8 @@ def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _
         return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
 
 
-def _start_worker(processor: Processor | None) -> None:
-    """Set up a worker process: it keeps the processor, and uses one thread, since the workers share the machine."""
+def _use_one_thread() -> None:
+    """Set up a worker process: the workers share the machine."""
     import torch
 
-    global _processor  # noqa: PLW0603 (sent to a worker once, not with every task)
-    _processor = processor
     torch.set_num_threads(1)
-
-
-def _encode_in_worker(task: _Task) -> list[_Result]:
-    return _encode(_processor, task)

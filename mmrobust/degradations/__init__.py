@@ -19,7 +19,7 @@ import numpy as np
 from mmrobust.cases import Case
 from mmrobust.configuration import look_up
 from mmrobust.degradations.keys import Draws, Recordings
-from mmrobust.errors import UsageError, unknown_name
+from mmrobust.errors import UsageError, check_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +76,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise unknown_name("noise profile", self.profile, PROFILES)
+        check_name("noise profile", self.profile, PROFILES)
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,7 @@ def degradation_of(
 ) -> Degradation:
     """What ``case`` does to a ``modality`` of a sample that it calls degraded. To be applied once.
 
-    Args:
-        case: the case of the sample.
-        modality: one that the case calls degraded.
-        sample_id: id of the sample.
-        noise: the seed, and the profile where the case names no corruption.
-        recordings: recordings of the whole split, of which babble is made.
+    The profile of ``noise`` counts where the case names no corruption. Babble is made of the ``recordings``.
 
     Raises:
         UsageError: a corruption or severity does not exist, or the profile has no noise for the modality.
@@ -136,11 +130,7 @@ def degradation_of(
 
 
 def check_profile(cases: Iterable[Case], noise: Noise) -> None:
-    """Check that the noise profile has noise for every modality for which the ``cases`` need it.
-
-    Raises:
-        UsageError: it has none for a modality.
-    """
+    """Raise a ``UsageError`` if the noise profile has none for a modality for which one of the ``cases`` needs it."""
     for case in cases:
         for modality in case.degraded:
             if case.corruption(modality)[0] is None and modality not in PROFILES[noise.profile]:
@@ -151,15 +141,11 @@ def check_profile(cases: Iterable[Case], noise: Noise) -> None:
 
 
 def check_noise(case: Case) -> None:
-    """Check that the corruptions and severities that ``case`` names exist.
-
-    Raises:
-        UsageError: one does not exist; the message names the known ones.
-    """
+    """Raise a ``UsageError`` if a corruption or severity that ``case`` names does not exist."""
     for modality in case.degraded:
         name, severity = case.corruption(modality)
-        if name is not None and name not in CORRUPTIONS[modality]:
-            raise unknown_name(f"corruption of {modality}", name, CORRUPTIONS[modality])
+        if name is not None:
+            check_name(f"corruption of {modality}", name, CORRUPTIONS[modality])
         if severity not in (*SEVERITIES, None) or (severity is None and name is not None):
             found = "no severity" if severity is None else f"severity {severity}"
             example = f"noisy-{modality}{':' + name if name else ''}@3"

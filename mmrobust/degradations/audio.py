@@ -19,8 +19,7 @@ NOISE_LEVEL = (0.1, 0.1778279410038923, 0.31622776601683794, 0.5623413251903491,
 """10^(-dB / 20) of the ratios, written out because powers round differently across platforms."""
 BABBLERS = 4
 """Number of recordings that babble is made of."""
-SHIFTED = (0.1, 0.2, 0.3, 0.4, 0.5)
-MASKED = (0.1, 0.2, 0.3, 0.4, 0.5)
+SHIFTED = MASKED = (0.1, 0.2, 0.3, 0.4, 0.5)
 CLIPPED = (0.02, 0.05, 0.1, 0.2, 0.4)
 BAND_HZ = ((100, 7000), (200, 5000), (300, 3400), (400, 2500), (500, 2000))
 """Severity 3 is the telephone's band (ITU-T G.712)."""

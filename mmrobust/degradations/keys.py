@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -35,10 +36,7 @@ class Recordings(Protocol):
 class Draws:
     """A stream of random draws that depends only on its key.
 
-    Args:
-        key: what the stream depends on.
-        sample_id: the sample that is degraded; its own recording is never drawn.
-        recordings: recordings of its split, for degradations that need them.
+    Degradations that need other recordings draw them from ``recordings``, but never that of the degraded sample.
     """
 
     def __init__(self, key: str, sample_id: str = "", recordings: Recordings | None = None) -> None:
@@ -78,10 +76,8 @@ class Draws:
         while left and recordings is not None and len(drawn) < count:
             at = self.between(0, len(left) - 1)
             left[at], left[-1] = left[-1], left[at]
-            try:
+            with suppress(DataError):
                 drawn.append(recordings.read(left.pop(), rate))
-            except DataError:
-                continue
         if not drawn:
             raise DataError(f"sample '{self._sample_id}': its split has no other recording to make babble of")
         return drawn

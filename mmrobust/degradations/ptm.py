@@ -43,9 +43,8 @@ def mel_shift(bank: Array, severity: int, draws: Draws) -> Array:
 
 def time_mask(bank: Array, severity: int, draws: Draws) -> Array:
     """Filter bank [frames, mel] with one frame to a quarter of them, in one piece, set to 0, the mean."""
-    frames = len(bank)
-    width = draws.between(1, max(1, frames // MASK_SHARE))
-    start = draws.between(0, frames - width)
+    width = draws.between(1, max(1, len(bank) // MASK_SHARE))
+    start = draws.between(0, len(bank) - width)
     masked = bank.copy()
     masked[start : start + width] = 0.0
     return masked
@@ -66,8 +65,8 @@ def mel_mask(bank: Array, severity: int, draws: Draws) -> Array:
 
 def image_gaussian(image: Array, severity: int, draws: Draws) -> Array:
     """Image [3, H, W] + N(0, 5²) at severity 5, N(0, 0.5²) at 1, clamped to ±3."""
-    noisy = np.clip(image + IMAGE_STD[severity - 1] * draws.normal(image.shape), -IMAGE_LIMIT, IMAGE_LIMIT)
-    return np.asarray(noisy, dtype=np.float32)
+    noisy = image + IMAGE_STD[severity - 1] * draws.normal(image.shape)
+    return np.asarray(np.clip(noisy, -IMAGE_LIMIT, IMAGE_LIMIT), dtype=np.float32)
 
 
 def box_blur(image: Array, severity: int, draws: Draws) -> Array:

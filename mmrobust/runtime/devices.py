@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from mmrobust.errors import DeviceError, UsageError, unknown_name
+from mmrobust.errors import DeviceError, UsageError, check_name, unknown_name
 
 DEFAULT_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 32
@@ -30,11 +30,7 @@ class BatchSize:
         self.now, self._grows = now, grows
 
     def halve(self, device: torch.device) -> None:
-        """Halve the size for good, because the last batch did not fit.
-
-        Raises:
-            UsageError: it was a single sample.
-        """
+        """Halve the size for good, because the last batch did not fit; a ``UsageError`` if it was a single sample."""
         if self.now == 1:
             raise UsageError(f"device {device} has too little memory for a single sample; use another --device")
         self.now, self._grows = self.now // 2, False
@@ -70,13 +66,7 @@ def _device_failed(error: RuntimeError) -> bool:
 def device_errors(device: str | torch.device, use_less: str, resume: str) -> Iterator[None]:
     """Turn a lack of device memory, or a failure of the device, into a :class:`DeviceError`.
 
-    Args:
-        device: where the block computes.
-        use_less: how to use less memory, for the message.
-        resume: what was kept and how to continue, for the message.
-
-    Raises:
-        DeviceError: the device has too little memory or failed.
+    Its message says how to ``use_less`` memory, or what was kept and how to ``resume``.
     """
     try:
         yield
@@ -111,10 +101,9 @@ def resolve_dtype(name: str, device: torch.device) -> str:
     Raises:
         UsageError: an unknown name.
     """
+    check_name("dtype", name, ("auto", *DTYPES))
     if name == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
-    if name not in DTYPES:
-        raise unknown_name("dtype", name, ("auto", *DTYPES))
     return name
 
 
@@ -122,9 +111,7 @@ def evaluation_batch_size(text: str, device: torch.device) -> BatchSize:
     """Return the batch size of an evaluation, which changes no result: a number, or ``auto``.
 
     On a GPU, ``auto`` grows to the largest size that fits. On a CPU it is small: larger batches only add padding there.
-
-    Raises:
-        UsageError: not a positive whole number.
+    Anything else raises a ``UsageError``.
     """
     if text != "auto":
         return BatchSize(resolve_batch_size(text))
@@ -132,11 +119,7 @@ def evaluation_batch_size(text: str, device: torch.device) -> BatchSize:
 
 
 def resolve_batch_size(text: str) -> int:
-    """Return the number of samples that ``text`` names.
-
-    Raises:
-        UsageError: not a positive whole number.
-    """
+    """Return the number of samples that ``text`` names; a ``UsageError`` unless it is a positive whole number."""
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"batch size '{text}': give a positive whole number, or auto")
     return int(text)

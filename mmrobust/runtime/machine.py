@@ -1,9 +1,10 @@
-"""The cores and memory that this process may use, within the limits of its container."""
+"""The cores and memory that this process may use, within the limits of its container, and budgets of memory."""
 
 from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -30,10 +31,25 @@ def free_memory() -> int | None:
     limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
     if limit is None or used is None:
         return _meminfo("MemAvailable")
-    inactive = (
-        _field(CGROUP / "memory.stat", "inactive_file") or 0
-    )  # pages of files that nobody uses: reclaimed at once
-    return _least(_meminfo("MemAvailable"), max(0, limit - used + inactive))
+    unused_pages = _field(CGROUP / "memory.stat", "inactive_file") or 0  # of files: reclaimed at once
+    return _least(_meminfo("MemAvailable"), max(0, limit - used + unused_pages))
+
+
+@dataclass
+class MemoryBudget:
+    """Bytes of memory that several users may take together."""
+
+    left: int
+
+    def take(self, size: int) -> bool:
+        """Take ``size`` bytes, if so many are left; returns whether they were."""
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+    def give_back(self, size: int) -> None:
+        """Return ``size`` bytes that were taken."""
+        self.left += size
 
 
 def _least(*values: int | None) -> int | None:

@@ -33,15 +33,9 @@ def no_progress(description: str, total: int | None) -> Iterator[Advance]:
 def deferred_interrupt(say: Say, what: str) -> Iterator[Callable[[], None]]:
     """Let a piece of work finish after the first Ctrl-C; a second one stops at once.
 
-    Yields a function to call between two pieces of work, which raises if Ctrl-C was pressed. Outside the main thread,
-    or where another handler is installed, Ctrl-C keeps its meaning.
-
-    Args:
-        say: called on the first Ctrl-C.
-        what: the piece of work that is finished first, for that line.
-
-    Raises:
-        KeyboardInterrupt: on the second Ctrl-C; after the first, from the function.
+    Yields a function to call between two pieces of work, which raises ``KeyboardInterrupt`` if Ctrl-C was pressed; the
+    line that is said on the first one calls such a piece ``what``. Outside the main thread, or where another handler is
+    installed, Ctrl-C keeps its meaning.
     """
     pressed = False
 

@@ -18,17 +18,15 @@ _PROBE_SECONDS = 10.0
 def connected(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     """Yield the module ``ray``, connected to a cluster; an existing connection is reused and left open.
 
-    Args:
-        address: address of the cluster; ``None``: start one on this machine and stop it after the block.
-        cpus: processors of a cluster that is started here; ``None``: as many as Ray finds.
+    Without an ``address``, one is started on this machine, of so many ``cpus`` (``None``: as many as Ray finds), and
+    stopped after the block.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about a future default
     with warnings.catch_warnings():
-        # Ray warns about its own deprecated settings while it reads their defaults.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # Ray warns about its own deprecated settings while it reads their defaults
         try:
             import ray
             import ray.data
@@ -50,11 +48,7 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[Any]:
 
 
 def _probe(address: str | None) -> None:
-    """Raise if nothing listens at ``address``: Ray itself would retry for minutes.
-
-    Raises:
-        UsageError: nothing does.
-    """
+    """Raise a ``UsageError`` if nothing listens at ``address``: Ray itself would retry for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (colon and port.isdecimal()):  # auto, or another form of address: left to Ray
         return
@@ -66,5 +60,4 @@ def _probe(address: str | None) -> None:
 
 def reason(cause: BaseException) -> str:
     """Return the last line of the message: Ray puts the worker's whole traceback before it."""
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else type(cause).__name__
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1].strip()

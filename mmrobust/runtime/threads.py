@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -49,11 +49,9 @@ def in_background(items: Iterator[T], wanted: bool = True) -> Iterator[Iterator[
 
     def offer(kind: str, value: Any) -> None:
         while not closed.is_set():
-            try:
+            with suppress(queue.Full):
                 ready.put((kind, value), timeout=0.1)
-                break
-            except queue.Full:
-                continue
+                return
 
     def make() -> None:
         try:

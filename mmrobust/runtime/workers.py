@@ -26,7 +26,7 @@ class Workers(Generic[Task, Result]):
     """Processes that carry out tasks, each in turn.
 
     Args:
-        work: carries out a task; importable by name. An exception ends the worker.
+        work: carries out a task; sent to each worker once. An exception ends the worker.
         count: number of processes.
         setup: called first in every worker.
     """

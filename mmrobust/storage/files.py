@@ -25,9 +25,7 @@ MOST_JSON_BYTES = 2**24
 def atomic_file(path: Path, *, through: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to; move it onto ``path`` (fsync, rename) if the block succeeds.
 
-    Args:
-        path: the file to create or replace.
-        through: whether to write straight into a pipe or device at ``path``, which a rename would replace.
+    With ``through``, it is written straight into a pipe or device at ``path``, which a rename would replace.
 
     Raises:
         UsageError: ``path`` is a folder, or (without ``through``) a pipe or device.
@@ -59,10 +57,9 @@ def _partial(path: Path) -> Path:
 
 def remove_partial(*folders: Path) -> None:
     """Remove what a killed process left half written in ``folders``. Call it only while holding their lock."""
-    for folder in folders:
-        for partial in folder.glob(".*.partial"):
-            if partial.is_file():
-                partial.unlink(missing_ok=True)
+    for partial in (file for folder in folders for file in folder.glob(".*.partial")):
+        if partial.is_file():
+            partial.unlink(missing_ok=True)
 
 
 _CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
@@ -72,9 +69,7 @@ _CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
 def writing(place: Path, way_out: str) -> Iterator[None]:
     """Turn a full disk or missing permission in the block into a :class:`DataError`.
 
-    Args:
-        place: the file or folder that the block writes.
-        way_out: what was kept and what to do, for the end of the message.
+    Its message ends with the ``way_out``: what was kept and what to do.
 
     Raises:
         DataError: the disk is full, or ``place`` may not be written.
@@ -96,10 +91,7 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
 def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` to fill; rename it to ``folder`` if the block succeeds.
 
-    Args:
-        folder: the folder to create.
-        what: what it will contain, for messages.
-        replace: whether to replace an existing folder, which stays until the new one is complete.
+    An existing folder stays until the new one is complete. Messages call the content ``what``.
 
     Raises:
         UsageError: ``folder`` contains files and ``replace`` is false, or it is an empty one that cannot be renamed
@@ -136,9 +128,8 @@ def _remove_empty(folder: Path, what: str) -> None:
     except OSError as cause:
         if cause.errno not in (errno.EBUSY, errno.ENOTDIR, errno.EINVAL):
             raise
-        raise UsageError(
-            f"{folder}: is a link, a mount point or the current folder; name a folder inside it for the {what}"
-        ) from cause
+        kind = "a link, a mount point or the current folder"
+        raise UsageError(f"{folder}: is {kind}; name a folder inside it for the {what}") from cause
 
 
 def refuse_to_overwrite(folder: Path, what: str) -> None:

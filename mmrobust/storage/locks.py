@@ -10,10 +10,10 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from mmrobust.errors import UsageError
 from mmrobust.storage.files import write_json
@@ -33,8 +33,7 @@ def hold(folder: Path, name: str = RUN, timeout: float = PATIENCE) -> Iterator[N
         UsageError: another process holds it; the message says which, on which host, since when and by which command.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(folder, name, timeout)
-    try:
+    with _locked(folder, name, timeout):
         note = _note(folder, name)
         with suppress(OSError):  # a full disk: then the error that others get says less
             write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": now(), "command": command_line()})
@@ -42,20 +41,15 @@ def hold(folder: Path, name: str = RUN, timeout: float = PATIENCE) -> Iterator[N
             yield
         finally:
             note.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 @contextmanager
 def hold_whole(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` against every other run, including those on a part of the work.
-
-    Raises:
-        UsageError: see :func:`hold`.
-    """
+    """Hold ``folder`` against every other run, including those on a part of the work; raises as :func:`hold`."""
     with hold(folder):
         for file in sorted(folder.glob(".part-*.lock")):
-            _acquire(folder, file.name.removeprefix(".").removesuffix(".lock"), PATIENCE).release()
+            with _locked(folder, file.name.removeprefix(".").removesuffix(".lock")):
+                pass
         yield
 
 
@@ -63,19 +57,18 @@ def hold_whole(folder: Path) -> Iterator[None]:
 def hold_part(folder: Path, index: int, of: int) -> Iterator[None]:
     """Hold part ``index`` of the work on ``folder``: other parts may be held at the same time, the whole may not.
 
-    Raises:
-        UsageError: see :func:`hold`.
+    Raises as :func:`hold`.
     """
     with hold(folder, f"part-{index}-of-{of}"):
-        _acquire(folder, RUN, PATIENCE).release()
+        with _locked(folder, RUN):
+            pass
         yield
 
 
-def _acquire(folder: Path, name: str, timeout: float) -> BaseFileLock:
-    """Acquire the lock ``name`` on ``folder``, or raise with what its holder's note says."""
-    lock = FileLock(folder / f".{name}.lock")
+def _locked(folder: Path, name: str, timeout: float = PATIENCE) -> AbstractContextManager[object]:
+    """Take the lock ``name`` on ``folder`` for a block, or raise with what its holder's note says."""
     try:
-        lock.acquire(timeout=timeout)
+        return FileLock(folder / f".{name}.lock").acquire(timeout=timeout)
     except Timeout:
         try:
             note = json.loads(_note(folder, name).read_text(encoding="utf-8"))
@@ -83,7 +76,6 @@ def _acquire(folder: Path, name: str, timeout: float) -> BaseFileLock:
         except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its note yet
             holder = "another run"
         raise UsageError(f"{folder}: {holder} is using this folder; wait for it, or name another --out") from None
-    return lock
 
 
 def _note(folder: Path, name: str) -> Path:

@@ -20,10 +20,7 @@ from mmrobust.storage.provenance import METADATA_KEY
 def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator[None]:
     """Turn whatever Arrow raises on a damaged file into a :class:`DataError`.
 
-    Args:
-        place: the file, or the part of it, for the message.
-        way_out: what to do about it, for the end of the message.
-        what: what the file should be.
+    The message begins with the ``place``, says ``what`` it should be, and ends with the ``way_out``.
 
     Raises:
         DataError: the block failed.
@@ -53,11 +50,7 @@ def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
 def read_parquet(file: Path, what: str, way_out: str = "", columns: Sequence[str] | None = None) -> pa.Table:
     """Read the table in ``file``; check its checksums and every value: strings are UTF-8, lists lie in their buffers.
 
-    Args:
-        file: the file.
-        what: what it is, for the message.
-        way_out: what to do if it is damaged, for the message.
-        columns: read only these, where they exist; ``None``: all.
+    With ``columns``, only these are read, where they exist.
 
     Raises:
         DataError: it cannot be read.

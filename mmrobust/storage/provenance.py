@@ -71,15 +71,10 @@ def results_provenance(
     scoring: Any,
     **further: Any,
 ) -> dict[str, Any]:
-    """Collect the provenance of a results table that was just made.
+    """Collect the provenance of a results table that was just made, as :data:`SHAPES` has it.
 
-    Args:
-        started: when the work began, from :func:`now`.
-        dataset: the data set.
-        checkpoints: name → checkpoint. Device and dtype of the first become those of the table.
-        noise: profile and seed, as a dataclass or a mapping; ``None`` where no scenario degrades anything.
-        scoring: how cells were scored, as a dataclass or a mapping.
-        further: other keys, ``bad_samples`` for example.
+    The work began when :func:`now` said ``started``. Device and dtype of the first checkpoint become those of the
+    table. Noise and scoring may be dataclasses; ``noise`` is ``None`` where no scenario degrades anything.
     """
     first = next(iter(checkpoints.values()))
     return {
@@ -103,10 +98,8 @@ def _optional(kind: type, *keys: str) -> dict[str, type]:
 
 
 _DATASET = {
-    "name": str,
-    "classes": [str],
+    **{"name": str, "classes": [str], "n?": int},
     **_optional(str, "fingerprint", "split", "task", "headline_metric"),
-    "n?": int,
 }
 _EFFICIENCY = {
     **dict.fromkeys(("trained_parameters", "samples_per_epoch", "batch_size"), int),
@@ -162,13 +155,10 @@ _DESCRIBED = {
 
 
 def read_provenance(schema: pa.Schema, file: Path, kind: str, newest: int) -> dict[str, Any]:
-    """Read the provenance from the metadata of a Parquet file.
+    """Read the provenance from the metadata of a Parquet ``file``.
 
-    Args:
-        schema: the file's schema.
-        file: names it in messages.
-        kind: what mmrobust must have written it as: ``results``, ``predictions`` or ``missing-table``.
-        newest: the newest schema version that can be read.
+    Its ``kind`` must be what mmrobust wrote it as, ``results``, ``predictions`` or ``missing-table``, and ``newest`` is
+    the newest schema version of it that can be read.
 
     Raises:
         NewerFormatError: a newer schema version.

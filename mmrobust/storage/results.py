@@ -85,13 +85,9 @@ def identified(
         described: the checkpoint as the provenance describes it.
         dataset: the data set as the provenance describes it.
     """
-    columns: list[str] = list(RESULTS_SCHEMA.names)
-    return frame.assign(
-        checkpoint=name,
-        dataset=dataset["name"],
-        split=dataset["split"],
-        **{key: described[key] for key in ("method", "head", "backbone")},
-    )[columns]
+    model = {key: described[key] for key in ("method", "head", "backbone")}
+    identity = {"checkpoint": name, "dataset": dataset["name"], "split": dataset["split"], **model}
+    return frame.assign(**identity)[list(RESULTS_SCHEMA.names)]
 
 
 def write_results(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
@@ -131,11 +127,7 @@ def read_results(path: Path) -> Results:
 
 
 def _check_rows(table: pa.Table, file: Path) -> None:
-    """Raise if a row of results has a null in its key or an impossible number.
-
-    Raises:
-        DataError: the message names the column.
-    """
+    """Raise if a row of results has a null in its key or an impossible number."""
     for name in RESULTS_SCHEMA.names:
         if name not in _NULLABLE and table[name].null_count:
             raise DataError(f"{file}: a row has no {name}; run mmrobust eval again")

@@ -135,13 +135,10 @@ def read_shard(path: Path) -> Shard:
     return Shard(
         path,
         provenance,
-        columns["id"],
-        columns["case"],
-        columns["prompting"],
-        columns["label"],
-        columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
-        columns["position"].to_numpy() if "position" in columns else None,
-        columns.get("natural"),
+        **{name: columns[name] for name in ("id", "case", "prompting", "label")},
+        logits=columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
+        position=columns["position"].to_numpy() if "position" in columns else None,
+        natural=columns.get("natural"),
     )
 
 

@@ -43,10 +43,9 @@ def read_weights(file: Path, what: str, hint: str = "") -> dict[str, Tensor]:
     """
     check_file(file, what, CheckpointError)
     try:
-        tensors: dict[str, Tensor] = load_file(file)
+        return dict(load_file(file))
     except (OSError, SafetensorError) as cause:
         raise CheckpointError(f"{file}: cannot be read ({one_line(cause)}){hint}") from cause
-    return tensors
 
 
 def one_line(cause: BaseException) -> str:
@@ -55,11 +54,7 @@ def one_line(cause: BaseException) -> str:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise if a weight is NaN or infinite.
-
-    Raises:
-        CheckpointError: the message names ``source`` and the weight.
-    """
+    """Raise a ``CheckpointError`` if a weight is NaN or infinite; the message names ``source`` and the weight."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{source}: weight {name} holds NaN or infinite numbers; its training diverged")

@@ -31,8 +31,7 @@ from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Features, PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.sequence import TokenSequence
-from mmrobust.runtime.machine import free_memory
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget, free_memory
 from mmrobust.runtime.progress import Advance
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.training.feature_table import FeatureTable

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.storage.files import atomic_file
 
 SHARED = -1

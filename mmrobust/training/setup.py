@@ -22,7 +22,7 @@ from mmrobust.models.backbones.tiny import make_tiny
 from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, config_beside_backbone, relative_place
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions

@@ -20,7 +20,7 @@ from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.backbone import Backbone
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 
 MODALITIES = ("audio", "image")
 

@@ -14,7 +14,7 @@ import torch
 
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.training.feature_table import FeatureTable
 
 ROWS = TokenSequence(torch.randn(8, 4, 32), None, (("image", 4),))

@@ -12,7 +12,7 @@ from mmrobust.degradations import Noise
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.runtime.devices import BatchSize
-from mmrobust.runtime.memory import MemoryBudget
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.progress import Progress
 from mmrobust.scoring.truth import Key, Plan, PredictedRows
 
