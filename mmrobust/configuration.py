@@ -21,12 +21,9 @@ from mmrobust.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a string",
-    dict: "a mapping, like {key: value}",
+_KINDS: dict[type, str] = {
+    **{int: "a whole number", float: "a number", bool: "true or false", str: "a string"},
+    **{dict: "a mapping, like {key: value}", list: "a list, like [0, 2]"},
 }
 
 MOST_VALUES = 100_000
@@ -83,24 +80,25 @@ def check_json(value: Any, shape: Any, place: str = "") -> None:
                 raise UsageError(f"{place}/{key} is missing".lstrip("/"))
         inside = [(key.rstrip("?"), found[key.rstrip("?")], shape[key]) for key in shape if key not in absent]
     elif shape in (int, float) and not isinstance(value, bool):
-        if not (isinstance(value, (int, shape)) and -LARGEST_NUMBER < value < LARGEST_NUMBER):
-            raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
-    elif type(value) is not shape:
-        raise UsageError(f"{place} = {value!r}: must be {_KINDS[shape]}")
+        _demand(isinstance(value, (int, shape)) and -LARGEST_NUMBER < value < LARGEST_NUMBER, value, shape, place)
+    else:
+        _demand(type(value) is shape, value, shape, place)
     for key, item, inner in inside:
         check_json(item, inner, f"{place}/{key}".lstrip("/"))
 
 
-def _mapped(value: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
+def _demand(fits: bool, value: Any, kind: type, place: str) -> Any:
+    if not fits:
+        raise UsageError(f"{place} = {value!r}: must be {_KINDS[kind]}")
     return value
 
 
-def _listed(value: Any, place: str) -> list[Any] | tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise UsageError(f"{place} = {value!r}: must be a list, like [0, 2]")
-    return value
+def _mapped(value: Any, place: str) -> Any:
+    return _demand(isinstance(value, Mapping), value, dict, place)
+
+
+def _listed(value: Any, place: str) -> Any:
+    return _demand(isinstance(value, (list, tuple)), value, list, place)
 
 
 def _fit(value: Any, hint: Any, place: str) -> Any:
@@ -116,10 +114,10 @@ def _fit(value: Any, hint: Any, place: str) -> Any:
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):  # YAML reads 1e-3, without a point, as a string
             return float(value)
-    if dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast("type[Any]", hint)):
-        raise UsageError(f"{place} = {value!r}: must be {_KINDS[dict]}")
-    if hint in _KINDS and type(value) is not hint:
-        raise UsageError(f"{place} = {value!r}: must be {_KINDS[hint]}")
+    if dataclasses.is_dataclass(hint):
+        _demand(isinstance(value, typing.cast("type[Any]", hint)), value, dict, place)
+    elif hint in _KINDS:
+        _demand(type(value) is hint, value, hint, place)
     return value
 
 
@@ -141,12 +139,8 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
 def read_yaml(text: str, failure: str) -> Any:
     """Read a YAML document of strings, numbers, true, false and null, in lists and mappings.
 
-    Args:
-        text: the document.
-        failure: how the message of an error begins.
-
     Raises:
-        UsageError: it is not YAML, or holds anything else.
+        UsageError: it is not YAML, or holds anything else; the message begins with ``failure``.
     """
     try:
         value = yaml.safe_load(text)

@@ -47,11 +47,7 @@ class Sample:
 
 
 class Dataset:
-    """A canonical data set on disk.
-
-    Raises:
-        DataError: the folder is not a data set.
-    """
+    """A canonical data set on disk; a ``DataError`` where the folder is none."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -150,11 +146,7 @@ class Split:
         )
 
     def without(self, positions: Collection[int]) -> Split:
-        """The split without the samples at these positions.
-
-        Raises:
-            DataError: no sample is left.
-        """
+        """The split without the samples at these positions; a ``DataError`` where none is left."""
         if len(positions) == len(self):
             raise DataError(f"{self.dataset.folder}: no sample of split '{self.name}' can be used")
         return self._altered(np.delete(self._rows, sorted(positions)), self._unusable)

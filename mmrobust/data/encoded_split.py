@@ -31,15 +31,9 @@ PREFETCH_BYTES = 16 * 2**20
 class EncodedSplit:
     """The samples of a split as a backbone's tensors, each encoded when it is asked for, or before (:meth:`prefetch`).
 
-    Args:
-        split: the samples.
-        processor: the backbone's.
-        modalities: the modalities that the backbone takes.
-        fill: what stands in for a missing image.
-        noise: what is done to a modality that a case calls degraded.
-        workers: number of processes that decode; 0: this process does.
-        memory: budget of the cache, which may be shared with other splits. What is in the cache stays there: replacing
-            it by the latest inputs would not help in an order that is drawn anew for every epoch.
+    Processor and modalities are the backbone's; ``workers`` is the number of processes that decode (0: this one does).
+    The ``memory`` of the cache may be shared with other splits. What is in the cache stays there: replacing it by the
+    latest inputs would not help in an order that is drawn anew for every epoch.
     """
 
     def __init__(
@@ -100,12 +94,8 @@ class EncodedSplit:
         """Yield each of the ``steps`` once its samples are encoded.
 
         They stay encoded until the step is over. Several small steps are loaded together: a sample that they share is
-        decoded once, and each part of the file is read once for many of them.
-
-        Args:
-            steps: anything; they are yielded as they are.
-            cases_of: step → its cases, as for :meth:`request`.
-            cache: whether to put the inputs into the cache, as far as its budget allows.
+        decoded once, and each part of the file is read once for many of them. ``cases_of`` gives the cases of a step,
+        as for :meth:`request`. With ``cache``, inputs go into the cache, as far as its budget allows.
         """
         waiting: deque[list[T]] = deque()
 

@@ -70,11 +70,7 @@ class DatasetInfo:
 
     @classmethod
     def read(cls, folder: Path) -> DatasetInfo:
-        """Read the ``dataset.json`` of ``folder``.
-
-        Raises:
-            DataError: there is no such folder or file, or it does not have this format.
-        """
+        """Read the ``dataset.json`` of ``folder``; a ``DataError`` where there is none, or none of this format."""
         if not folder.is_dir():
             command = f"mmrobust data prepare NAME --out {folder}"
             raise DataError(f"{folder}: no such folder; make a data set with: {command}")

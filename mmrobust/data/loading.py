@@ -56,12 +56,9 @@ class _Chunk(NamedTuple):
 
 
 class Loader:
-    """Reads and encodes samples of a split.
+    """Reads and encodes samples of a split, in so many ``workers`` (0: in this process).
 
-    Args:
-        split: the samples.
-        processor: the backbone's; ``None``: samples can only be checked.
-        workers: number of processes that decode; 0: this process does.
+    Without a ``processor``, samples can only be checked.
     """
 
     def __init__(self, split: Split, processor: Processor | None, workers: int = 0) -> None:

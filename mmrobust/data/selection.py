@@ -71,18 +71,9 @@ def screen(
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> tuple[Split, BadSamples]:
-    """Find the bad samples of ``split``, and apply the policy to them.
+    """Find the bad samples among the first ``limit`` of ``split``: those of which one of the modalities cannot be read.
 
-    Args:
-        split: the samples.
-        modalities: the modalities that will be read.
-        policy: one of :data:`ON_BAD_SAMPLE`; with ``error`` nothing is checked yet.
-        limit: check only the first ``limit`` samples.
-        workers: number of processes that decode.
-        progress: advanced by the number of samples checked.
-
-    Returns:
-        The split after the policy, and the bad samples.
+    Returns the split after the policy (with ``error`` nothing is checked yet), and the bad samples.
 
     Raises:
         UsageError: the policy is unknown.

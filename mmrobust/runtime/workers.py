@@ -25,10 +25,7 @@ class WorkerLost(Exception):
 class Workers(Generic[Task, Result]):
     """Processes that carry out tasks, each in turn.
 
-    Args:
-        work: carries out a task; sent to each worker once. An exception ends the worker.
-        count: number of processes.
-        setup: called first in every worker.
+    Each is sent ``work`` once, and calls ``setup`` first. An exception ends it.
     """
 
     def __init__(self, work: Callable[[Task], Result], count: int, setup: Callable[[], object]) -> None:

@@ -134,12 +134,9 @@ def read_missing_table(
 
 
 def write_missing_table(path: Path, table: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
-    """Write a missing table atomically, in the format of the file's suffix.
+    """Write ``table`` (sample id → case name, in the split's order) atomically, in the format of the file's suffix.
 
-    Args:
-        path: a ``.parquet``, ``.csv`` or ``.pt`` file.
-        table: sample id → case name, in the split's order.
-        provenance: scenario, rate, seed, data …; stored in the metadata of a Parquet file.
+    The provenance (scenario, rate, seed, data …) is stored in the metadata of a Parquet file.
 
     Raises:
         UsageError: the suffix is unknown, or a case has no code for a ``.pt``.

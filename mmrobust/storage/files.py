@@ -70,9 +70,6 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
     """Turn a full disk or missing permission in the block into a :class:`DataError`.
 
     Its message ends with the ``way_out``: what was kept and what to do.
-
-    Raises:
-        DataError: the disk is full, or ``place`` may not be written.
     """
     try:
         yield

@@ -21,9 +21,6 @@ def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator
     """Turn whatever Arrow raises on a damaged file into a :class:`DataError`.
 
     The message begins with the ``place``, says ``what`` it should be, and ends with the ``way_out``.
-
-    Raises:
-        DataError: the block failed.
     """
     try:
         yield

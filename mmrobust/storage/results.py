@@ -63,11 +63,7 @@ class Results(NamedTuple):
 
     @property
     def headline_metric(self) -> str:
-        """The headline metric of the data set.
-
-        Raises:
-            DataError: the provenance does not name it.
-        """
+        """The headline metric of the data set; a ``DataError`` where the provenance does not name it."""
         metric = (self.provenance.get("dataset") or {}).get("headline_metric")
         if not metric:
             raise DataError("the results do not name the headline metric of their data set; run mmrobust eval again")
@@ -79,11 +75,7 @@ def identified(
 ) -> pd.DataFrame:
     """Add the columns that identify checkpoint and data to scored cells, to make rows of ``RESULTS_SCHEMA``.
 
-    Args:
-        frame: one row per cell and metric.
-        name: name of the checkpoint.
-        described: the checkpoint as the provenance describes it.
-        dataset: the data set as the provenance describes it.
+    ``described`` and ``dataset`` are as in the provenance.
     """
     model = {key: described[key] for key in ("method", "head", "backbone")}
     identity = {"checkpoint": name, "dataset": dataset["name"], "split": dataset["split"], **model}

@@ -104,11 +104,7 @@ def json_lines(source: Path) -> Rows:
 
 
 def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
-    """Yield the lines of a file, which is open only while lines are read: a reader may stop halfway.
-
-    Raises:
-        DataError: a line is too long. One without an end would fill the memory.
-    """
+    """Yield the lines of a file, which is open only while lines are read: a reader may stop halfway."""
     number = place = 0
     while True:
         some, size = [], 0

@@ -78,11 +78,7 @@ def folder_size(folder: Path) -> int:
 
 
 def check_archive(file: Path, error: type[MmrobustError] = CheckpointError) -> None:
-    """Raise if a zip archive is truncated or unpacks to more than its own size; ``torch.save`` does not compress.
-
-    Raises:
-        MmrobustError: of the type ``error``.
-    """
+    """Raise ``error`` if a zip archive is truncated or unpacks to more than its size: ``torch.save`` only packs."""
     with file.open("rb") as opened:
         if opened.read(len(ZIP_START)) != ZIP_START:
             return
@@ -99,14 +95,8 @@ class TensorLimit(TorchFunctionMode):
     """Context in which no more tensors can be created than the files that are to fill them could hold.
 
     The libraries build whatever model a config describes, so a huge number in it would fill the memory before any
-    weight is looked at. Inside this context every new tensor is counted before it is created.
-
-    Args:
-        numbers: how many numbers may be created.
-        source: the name of the model, for the message.
-
-    Raises:
-        CheckpointError: more are created.
+    weight is looked at. Inside this context every new tensor is counted before it is created, and where there would be
+    more than so many ``numbers``, a ``CheckpointError`` names the ``source``.
     """
 
     def __init__(self, numbers: int, source: str) -> None:

@@ -49,11 +49,7 @@ MAX_BYTES = 2**28
 
 @preparer(source="the folder with pairs.csv, the recordings and MNIST's t10k files")
 def prepare_av_digits(source: Path, intake: Intake) -> Listing:
-    """List the pairs of ``av-digits`` in the folder ``source``.
-
-    Raises:
-        DataError: a file is missing or broken, or a label of ``pairs.csv`` is not that of the picture.
-    """
+    """List the pairs of ``av-digits`` in the folder ``source``."""
     total = sum(1 for _ in _pairs(source))  # read twice, and never held in memory
     images = read_idx(source / IMAGES_FILE, dimensions=3)
     labels = read_idx(source / LABELS_FILE, dimensions=1)

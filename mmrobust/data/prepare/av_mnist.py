@@ -57,11 +57,7 @@ Picture = tuple[str, int]
 
 @preparer(source="the folder with MNIST's idx files and recordings of spoken digits")
 def prepare_av_mnist(source: Path, intake: Intake) -> Listing:
-    """List the recordings below the folder ``source``, each paired with a picture of MNIST.
-
-    Raises:
-        DataError: MNIST or the recordings are missing, or a file is broken.
-    """
+    """List the recordings below the folder ``source``, each paired with a picture of MNIST."""
     idx, recordings = _find(source)
     images = {part: read_idx(files["images"], dimensions=3) for part, files in idx.items()}
     labels = {part: read_idx(files["labels"], dimensions=1) for part, files in idx.items()}

@@ -37,11 +37,7 @@ MIDDLE_FRAME = 5
 def prepare_cav_mae_json(
     source: Path, intake: Intake, *, label_csv: Path | None = None, media_root: Path | None = None
 ) -> Listing:
-    """List the samples of CAV-MAE's JSON lists; see the module's docstring.
-
-    Raises:
-        DataError: a list or CSV has another form, a label is not a class, or a file is missing or broken.
-    """
+    """List the samples of CAV-MAE's JSON lists; see the module's docstring."""
     files = find_lists(source)
     if not files:
         raise DataError(

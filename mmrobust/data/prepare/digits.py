@@ -95,11 +95,9 @@ class _Draws:
 
     def take(self, size: int) -> bytes:
         """``size`` uniformly drawn bytes."""
-        blocks = []
-        for _ in range(-(-size // 64)):
-            blocks.append(hashlib.blake2b(f"{self._key}/{self._blocks}".encode()).digest())
-            self._blocks += 1
-        return b"".join(blocks)[:size]
+        first, self._blocks = self._blocks, self._blocks - (-size // 64)
+        numbers = range(first, self._blocks)
+        return b"".join(hashlib.blake2b(f"{self._key}/{n}".encode()).digest() for n in numbers)[:size]
 
     def unit(self) -> float:
         """Draw a number in [0, 1)."""

@@ -41,11 +41,7 @@ MMP_FILES = "it is in MMP's repository, YiLunLee/missing_aware_prompts, under da
 
 @preparer(source="the folder with images, titles, class_idx.json and split.json")
 def prepare_food101(source: Path, intake: Intake) -> Listing:
-    """List the pictures of UPMC Food-101 in the folder ``source``, or one folder below it.
-
-    Raises:
-        DataError: a file is missing or broken, or names an unknown class.
-    """
+    """List the pictures of UPMC Food-101 in the folder ``source``, or one folder below it."""
     root = find_root(source, "split.json", "Food101", "food101") if source.is_dir() else source
     splits = read_splits(root / "split.json")
     classes = _read_classes(root / "class_idx.json")

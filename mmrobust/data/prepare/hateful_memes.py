@@ -47,11 +47,7 @@ FILE_SIZES = {
 
 @preparer(source="the folder with img and train.jsonl")
 def prepare_hateful_memes(source: Path, intake: Intake, *, test_file: str | None = None) -> Listing:
-    """List the memes of the Hateful Memes Challenge.
-
-    Raises:
-        DataError: a file is missing or broken, or a line has no label.
-    """
+    """List the memes of the Hateful Memes Challenge."""
     root = find_root(source, "train.jsonl", "data", "hateful_memes")
     files = {"train": root / "train.jsonl", "validation": _dev_file(root), "test": _test_file(root, test_file)}
     for file in files.values():

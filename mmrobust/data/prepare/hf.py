@@ -35,12 +35,7 @@ if TYPE_CHECKING:
 def prepare_hf(
     source: Path, intake: Intake, *, subset: str | None = None, columns: ManifestColumns | None = None
 ) -> Listing:
-    """List the samples of a data set of Hugging Face's ``datasets``: a folder, or a repository id on the Hub.
-
-    Raises:
-        UsageError: ``datasets`` is not installed.
-        DataError: it cannot be opened, or has no label, no modality or no split with a known name.
-    """
+    """List the samples of a data set of Hugging Face's ``datasets``: a folder, or a repository id on the Hub."""
     loaded = _load(source, subset)
     splits: dict[str, HfDataset] = {}
     for called, data in loaded.items():

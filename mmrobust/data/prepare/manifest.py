@@ -97,12 +97,7 @@ class Survey:
 def prepare_manifest(
     source: Path, intake: Intake, *, columns: ManifestColumns | None = None, task: str | None = None
 ) -> Listing:
-    """List the samples of the manifest ``source``; without a ``task``, the labels decide it.
-
-    Raises:
-        UsageError: the task does not fit the classes.
-        DataError: the manifest cannot be read, or a row of it is invalid; names file and row.
-    """
+    """List the samples of the manifest ``source``; without a ``task``, the labels decide it."""
     columns = columns or ManifestColumns()
     table = open_table(source)
     present = find_columns(source, table.columns, columns)

@@ -52,12 +52,7 @@ labels, as MMP's loader makes of its arrow files (``--each-plot``)."""
 
 @preparer(source="the folder with split.json, the posters and the labels")
 def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
-    """List the films of MM-IMDb.
-
-    Raises:
-        UsageError: ``plots`` is none of :data:`PLOTS`.
-        DataError: a file is missing or broken.
-    """
+    """List the films of MM-IMDb; ``plots`` is one of :data:`PLOTS`."""
     check_name("choice of plots", plots, PLOTS)
     root = find_root(source, "split.json", "mmimdb")
     splits = read_splits(root / "split.json")

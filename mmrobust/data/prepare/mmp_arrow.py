@@ -42,12 +42,7 @@ MAX_CLASSES = 100_000
 
 @preparer(source="the folder with the arrow files of MMP's make_arrow.py", overrides=("name", "task", "licence"))
 def prepare_mmp_arrow(source: Path, intake: Intake, *, plots: str = "all") -> Listing:
-    """List the samples of MMP's arrow files; ``plots`` says what becomes of several texts of a sample.
-
-    Raises:
-        UsageError: ``plots`` is none of :data:`mmrobust.data.prepare.mmimdb.PLOTS`.
-        DataError: there are no such files, or they belong to several data sets or have another form.
-    """
+    """List the samples of MMP's arrow files; ``plots`` says what becomes of several texts of a sample."""
     check_name("choice of plots", plots, PLOTS)
     kind, files = _find_files(source)
     tables = {split: _open(file) for split, file in files.items()}

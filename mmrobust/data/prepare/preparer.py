@@ -184,7 +184,8 @@ class Preparer:
 
         Raises:
             UsageError: the folder to make holds files already, or a setting is invalid.
-            DataError: the source does not have the expected form, or a file is missing or broken.
+            DataError: the source does not have the expected form, or a file is missing or broken; names it, and the
+                line or row.
         """
         *source, out = paths
         refuse_to_overwrite(out, "data set")

@@ -35,11 +35,7 @@ def check_folder(source: Path, what: str) -> None:
 
 
 def find_root(source: Path, marker: str, *inner: str) -> Path:
-    """The folder that holds the file ``marker``: ``source``, or one of its folders ``inner``, as archives unpack.
-
-    Raises:
-        DataError: there is no such folder, or none of them holds the file.
-    """
+    """The folder that holds the file ``marker``: ``source``, or one of its folders ``inner``, as archives unpack."""
     check_folder(source, f"the folder that holds {marker}")
     for root in (source, *(source / name for name in inner)):
         if (root / marker).is_file():
@@ -101,16 +97,9 @@ def split_by_class(
 ) -> dict[str, str]:
     """Split samples that have no split of their own, by the :data:`SHARES` of each class.
 
-    A group (samples cut from one recording) is never divided. Groups are taken in the order of a hash of ``key`` and
-    their name, which is the same on every machine; each goes to the split that is furthest from its share.
-
-    Args:
-        classes: sample id → class.
-        key: the name of the data set.
-        group: sample id → group.
-
-    Returns:
-        Sample id → split.
+    A group (samples cut from one recording) is never divided. Groups are taken in the order of a hash of ``key`` (the
+    data set) and their name, which is the same on every machine; each goes to the split that is furthest from its
+    share. ``classes`` are by sample id, and so are the splits that are returned.
     """
     members: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for sample_id, name in classes.items():
@@ -143,11 +132,7 @@ def one_per_split(source: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def read_splits(file: Path) -> dict[str, list[str]]:
-    """Read a ``split.json``, which lists the samples of each split. Returns them by our names of the splits.
-
-    Raises:
-        DataError: the file is missing or has another form, or a name is not that of a split.
-    """
+    """Read a ``split.json``, which lists the samples of each split. Returns them by our names of the splits."""
     splits: dict[str, list[str]] = {}
     for name, samples in read_json(file, "list of splits").items():
         if name.lower() not in SPLIT_NAMES:
