@@ -22,7 +22,7 @@ class State(str, Enum):
 
 
 _PREFIX = {State.MISSING: "missing", State.DEGRADED: "noisy"}
-_PART = re.compile(r"(?P<prefix>missing|noisy)-(?P<modality>[a-z]+)(?P<noise>(:[a-z-]+)?(@(0|[1-9][0-9]*))?)")
+_PART = re.compile(r"(?P<what>(?P<prefix>missing|noisy)-(?P<modality>[a-z]+))(?P<noise>(:[a-z-]+)?(@(0|[1-9][0-9]*))?)")
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,9 @@ class Case:
         noise: dict[str, str] = {}
         for part in () if name == "complete" else name.split("+"):
             found = _PART.fullmatch(part)
-            if found is None or (found["prefix"] == "missing" and found["noise"]):
+            if found is None or found["what"] not in known or (found["prefix"] == "missing" and found["noise"]):
                 raise unknown_name("case", name, known)
-            both = found["prefix"] == "noisy" and found["modality"] == "both" and len(states) == 2
-            if not both and found["modality"] not in states:
-                raise unknown_name("case", name, known)
+            both = found["modality"] == "both"
             if both and found["noise"].startswith(":"):
                 each = "+".join(f"noisy-{m}:NAME@SEVERITY" for m in states)
                 raise UsageError(f"'{name}': name the corruption of each modality, {each}")

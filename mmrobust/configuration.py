@@ -34,10 +34,8 @@ LARGEST_NUMBER = 2**63
 def from_mapping(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:
     """Build an instance of the dataclass ``cls``; its own ``__post_init__`` checks the ranges of the values.
 
-    Args:
-        cls: the dataclass.
-        values: its fields by name. A number may be a string, because YAML reads ``1e-3`` as one.
-        what: names the settings in messages; empty for the keys of a file.
+    A number may be a string, because YAML reads ``1e-3`` as one. Messages call the settings ``what``; it is empty for
+    the keys of a file.
 
     Raises:
         UsageError: an unknown key (the message suggests the nearest one), a missing key that has no default, or a value

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """A larger picture is refused as damage or an attack: decoding it would fill the memory of a worker."""
-
 MAX_SECONDS = 3600
 """A longer recording is refused for the same reason: its filter bank would fill the memory."""
 MAX_AUDIO_SAMPLES = 100_000_000
 """Limit for all channels together."""
 RATES = (1_000, 1_000_000)
 """Lowest and highest sampling rate in Hz. Beyond them, resampling turns a small file into gigabytes."""
-
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DIB")
 """Formats that pictures may have, by Pillow's names. Pillow reads more, such as EPS, which it hands to Ghostscript."""
 

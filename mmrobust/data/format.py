@@ -24,11 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The content of ``dataset.json``.
-
-    Raises:
-        DataError: a field contradicts the format.
-    """
+    """The content of ``dataset.json``; a ``DataError`` where a field contradicts the format."""
 
     name: str
     modalities: tuple[str, ...]
@@ -122,14 +118,13 @@ def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[
     return tuple(wanted)
 
 
-def choose_task(task: str | None, headline_metric: str | None, usual: str) -> tuple[str, str]:
-    """The task (default: the ``usual`` one) and its headline metric (default: the first of the task's metrics).
+def choose_headline(task: str, wanted: str | None) -> str:
+    """The headline metric of a task: the one ``wanted``, or the first of the task's metrics.
 
     Raises:
         UsageError: the task is unknown, or the metric is not one of the task's.
     """
-    task = task or usual
     check_name("task", task, TASKS)
-    headline_metric = headline_metric or TASK_METRICS[task][0]
-    check_name(f"metric of the task {task}", headline_metric, TASK_METRICS[task])
-    return task, headline_metric
+    metric = wanted or TASK_METRICS[task][0]
+    check_name(f"metric of the task {task}", metric, TASK_METRICS[task])
+    return metric

@@ -29,10 +29,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
     They are what ``dataset.json`` says, the ``folder``, and for each of the ``splits`` its number of ``samples``, the
     ``class_balance`` (class → samples that have it, for every class), ``naturally_missing`` (modality → ``samples``
-    without it and their ``share``, 0 to 1) and ``complete`` (samples that have every modality).
-
-    Raises:
-        DataError: a split is empty or disagrees with ``dataset.json``.
+    without it and their ``share``, 0 to 1) and ``complete`` (samples that have every modality). Raises as
+    :meth:`Dataset.split`.
     """
     facts = {
         **plain(dataset.info),

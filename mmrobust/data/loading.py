@@ -149,8 +149,7 @@ class Loader:
 def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
     """The number of worker processes. ``auto``: none for few samples, or where the model itself needs the CPU.
 
-    Raises:
-        UsageError: ``text`` is neither ``auto`` nor a whole number.
+    Anything else but a whole number is a ``UsageError``.
     """
     if text == "auto":
         return 0 if samples < FEW_SAMPLES or on_cpu else min(MAX_WORKERS, max(1, available_cores() - 1))

@@ -66,11 +66,7 @@ texts."""
 
 @dataclass(frozen=True)
 class Noise:
-    """The settings that decide a degraded input, besides the sample and its case.
-
-    Raises:
-        UsageError: the profile is unknown.
-    """
+    """The settings that decide a degraded input, besides sample and case. An unknown profile is a ``UsageError``."""
 
     profile: str = DEFAULT
     seed: int = 0

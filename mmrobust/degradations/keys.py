@@ -65,10 +65,8 @@ class Draws:
     def others(self, count: int, rate: int) -> list[npt.NDArray[np.float32]]:
         """Draw ``count`` different recordings of other samples, at ``rate`` Hz, or all where there are fewer.
 
-        A recording that cannot be read is skipped: the error is reported where the sample itself is read.
-
-        Raises:
-            DataError: there is no other recording that can be read.
+        A recording that cannot be read is skipped: the error is reported where the sample itself is read. Having none
+        that can be read is a ``DataError``.
         """
         recordings = self._recordings
         left = [] if recordings is None else [i for i in recordings.ids if i != self._sample_id]

@@ -178,11 +178,7 @@ def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, mo
 
 
 def read_text(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES) -> str:
-    """Read the UTF-8 text in ``path``.
-
-    Raises:
-        MmrobustError: of the type ``error``: see :func:`check_file`; or it is not text.
-    """
+    """Read the UTF-8 text in ``path``; raises as :func:`check_file`, or where it is not text."""
     check_file(path, what, error, most_bytes)
     try:
         return path.read_text(encoding="utf-8")
@@ -193,11 +189,7 @@ def read_text(path: Path, what: str, error: type[MmrobustError] = DataError, mos
 def read_json(
     path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int = MOST_JSON_BYTES
 ) -> dict[str, Any]:
-    """Read the JSON object in ``path``.
-
-    Raises:
-        MmrobustError: of the type ``error``: see :func:`check_file`; or it is not a JSON object.
-    """
+    """Read the JSON object in ``path``; raises as :func:`check_file`, or where it is not one."""
     text = read_text(path, what, error, most_bytes)
     try:
         value = json.loads(text)

@@ -98,11 +98,7 @@ class Shard:
 
 
 def read_shard_header(path: Path) -> ShardHeader:
-    """Read the metadata of the shard of predictions in ``path``.
-
-    Raises:
-        DataError: it cannot be read, or is not a shard of predictions.
-    """
+    """Read the metadata of the shard of predictions in ``path``; raises as :func:`read_shard`."""
     with open_parquet(path, "predictions") as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     provenance = read_provenance(schema, path, "predictions", PREDICTIONS_VERSION)

@@ -22,10 +22,8 @@ from mmrobust.storage.files import check_file, read_json
 
 SLACK = 2**24
 """Numbers that a model may have beyond the size of its files: tables that are computed and not stored."""
-
 LEAST_PER_TENSOR = 4096
 """Numbers that every tensor counts at least, so that a billion empty layers are refused as soon as one huge one is."""
-
 ZIP_START = b"PK\x03\x04"
 """First bytes of the files that ``torch.save`` has written since PyTorch 1.6."""
 

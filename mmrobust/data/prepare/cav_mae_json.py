@@ -47,11 +47,12 @@ def prepare_cav_mae_json(
     folder = source if source.is_dir() else source.parent
     labels, classes = _read_labels(label_csv or _find_label_csv(folder))
     lists = {split: _read_list(file) for split, file in files.items()}
-    numbered = {
-        split: [_labels(entry, labels, f"{files[split]}, entry {row}") for row, entry in enumerate(entries, start=1)]
+    samples = [
+        (split, entry, _labels(entry, labels, f"{files[split]}, entry {row}"), row)
         for split, entries in lists.items()
-    }
-    several = any(len(numbers) != 1 for split in numbered.values() for numbers in split)
+        for row, entry in enumerate(entries, start=1)
+    ]
+    several = any(len(numbers) != 1 for _, _, numbers, _ in samples)
     for file in files.values():
         intake.record_hash(file)
     root = media_root or folder
@@ -68,11 +69,6 @@ def prepare_cav_mae_json(
             image_path=picture or "",
         )
 
-    samples = (
-        (split, entry, numbers, row)
-        for split, entries in lists.items()
-        for row, (entry, numbers) in enumerate(zip(entries, numbered[split], strict=True), start=1)
-    )
     description = Description(
         name=folder.resolve().name,
         modalities=("audio", "image"),
@@ -81,7 +77,7 @@ def prepare_cav_mae_json(
         source=str(source),
         task="multi-label" if several else "single-label",
     )
-    return Listing(description, read, samples, sum(map(len, lists.values())))
+    return Listing(description, read, samples, len(samples))
 
 
 def find_lists(source: Path) -> dict[str, Path]:

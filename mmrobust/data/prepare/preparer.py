@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.format import SPLITS, DatasetInfo, choose_task
+from mmrobust.data.format import SPLITS, DatasetInfo, choose_headline
 from mmrobust.data.prepare.source_files import SkipSample, UnusableSample
 from mmrobust.data.writing import Record, SampleRow, write_dataset
 from mmrobust.errors import DataError
@@ -190,21 +190,20 @@ class Preparer:
         *source, out = paths
         refuse_to_overwrite(out, "data set")
         if settings.get("task") is not None:  # refuse an unknown one before anything is read
-            choose_task(settings["task"], settings.get("headline_metric"), settings["task"])
+            choose_headline(settings["task"], settings.get("headline_metric"))
         intake = Intake(limit, allow_incomplete, progress, remark)
         overrides = {name: settings.pop(name, None) for name in self._overrides}
         listing = self.list_samples(*source, intake, **settings)
         listing = listing.described(**{name: value for name, value in overrides.items() if value})
         about = listing.description
-        task, headline_metric = choose_task(about.task, about.headline_metric, about.task)
         return write_dataset(
             out,
             intake.rows(listing),
             name=about.name,
             modalities=about.modalities,
             classes=about.classes,
-            task=task,
-            headline_metric=headline_metric,
+            task=about.task,
+            headline_metric=choose_headline(about.task, about.headline_metric),
             licence=about.licence,
             source=about.source,
             record=intake.record,
