@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mmrobust.data.processor import Processor
 
 T = TypeVar("T")
+Cases = Iterable[tuple[str, Iterable[int]]]
+"""Pairs of the name of a case and the positions of its samples."""
 
 CACHE_BYTES = 96 * 2**20
 """Default size of the cache of encoded inputs. A small data set fits as a whole, and is decoded once."""
@@ -79,8 +81,8 @@ class EncodedSplit:
             for p, some in request.items()
         ]
 
-    def request(self, cases: Iterable[tuple[str, Iterable[int]]]) -> Request:
-        """The modalities to read for ``cases``: pairs of the name of a case and the positions of its samples."""
+    def request(self, cases: Cases) -> Request:
+        """The modalities to read for ``cases``."""
         request: dict[int, tuple[str, ...]] = {}
         for name, positions in cases:
             present = Case.parse(name, self.modalities).present
@@ -88,14 +90,12 @@ class EncodedSplit:
                 _add(request, int(position), present)
         return request
 
-    def prefetch(
-        self, steps: Iterable[T], cases_of: Callable[[T], Iterable[tuple[str, Iterable[int]]]], *, cache: bool = True
-    ) -> Iterator[T]:
+    def prefetch(self, steps: Iterable[T], cases_of: Callable[[T], Cases], *, cache: bool = True) -> Iterator[T]:
         """Yield each of the ``steps`` once its samples are encoded.
 
         They stay encoded until the step is over. Several small steps are loaded together: a sample that they share is
-        decoded once, and each part of the file is read once for many of them. ``cases_of`` gives the cases of a step,
-        as for :meth:`request`. With ``cache``, inputs go into the cache, as far as its budget allows.
+        decoded once, and each part of the file is read once for many of them. With ``cache``, inputs go into the cache,
+        as far as its budget allows.
         """
         waiting: deque[list[T]] = deque()
 
@@ -121,9 +121,7 @@ class EncodedSplit:
         self._loader.close()
         self.split.release()
 
-    def _windows(
-        self, steps: Iterable[T], cases_of: Callable[[T], Iterable[tuple[str, Iterable[int]]]]
-    ) -> Iterator[tuple[list[T], Request]]:
+    def _windows(self, steps: Iterable[T], cases_of: Callable[[T], Cases]) -> Iterator[tuple[list[T], Request]]:
         """Group consecutive steps that are loaded together, and say what they need."""
         together: list[T] = []
         union: dict[int, tuple[str, ...]] = {}

@@ -19,7 +19,7 @@ MEMORY_SHARE = 0.85
 
 
 class BatchSize:
-    """The number of samples per forward pass, which shrinks when they do not fit into memory, or also ``grows``."""
+    """The number of samples per forward pass, halved when they do not fit into memory, and doubled if it ``grows``."""
 
     def __init__(self, now: int = DEFAULT_BATCH_SIZE, *, grows: bool = False) -> None:
         self.now, self._grows = now, grows

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 
 from mmrobust.cases import PROMPTINGS, Case
-from mmrobust.errors import UsageError, unknown_name
+from mmrobust.errors import UsageError, check_name
 from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 
@@ -47,7 +47,7 @@ class Grid:
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
         object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
         for prompting in self.promptings:
-            check_prompting(prompting)
+            check_name("prompting", prompting, PROMPTINGS)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, by scenario, then prompting, rate and seed."""
@@ -96,12 +96,6 @@ def mask_seeds(count: int) -> tuple[int, ...]:
     if not 1 <= count <= MAX_SEEDS:
         raise UsageError(f"--seeds {count}: give a number of mask seeds from 1 to {MAX_SEEDS:,}")
     return tuple(range(count))
-
-
-def check_prompting(prompting: str) -> None:
-    """Raise a ``UsageError`` unless ``prompting`` is ``situation`` or ``concat``."""
-    if prompting not in PROMPTINGS:
-        raise unknown_name("prompting", prompting, PROMPTINGS)
 
 
 def check_rate(rate: float) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
+from mmrobust.errors import check_name
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, Grid, check_prompting, check_rate, mask_seeds
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, Grid, check_rate, mask_seeds
 from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
@@ -44,7 +45,7 @@ class CellChoice:
         for rate in self.rates or ():
             check_rate(rate)
         for prompting in self.promptings or ():
-            check_prompting(prompting)
+            check_name("prompting", prompting, PROMPTINGS)
         if self.seeds is not None:
             mask_seeds(self.seeds)
 

@@ -88,7 +88,7 @@ def writing(place: Path, way_out: str) -> Iterator[None]:
 def atomic_folder(folder: Path, what: str, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` to fill; rename it to ``folder`` if the block succeeds.
 
-    An existing folder stays until the new one is complete. Messages call the content ``what``.
+    With ``replace``, an existing folder makes way for it once it is complete. Messages call the content ``what``.
 
     Raises:
         UsageError: ``folder`` contains files and ``replace`` is false, or it is an empty one that cannot be renamed

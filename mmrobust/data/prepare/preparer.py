@@ -147,11 +147,9 @@ def _incomplete(unusable: Sequence[UnusableSample]) -> DataError:
 class Preparer:
     """Writes one kind of raw data as a data set folder: ``prepare_mmimdb(source, out, limit=100)``.
 
-    Args:
-        list_samples: called with the source (unless the data are embedded), the :class:`Intake` and the preparer's own
-            settings, which are keyword-only.
-        source: what ``--source`` names; ``None`` where the data are embedded.
-        overrides: names of fields of the :class:`Description` that the user may set.
+    ``list_samples`` is called with the source (what ``--source`` names; ``None`` where the data are embedded), the
+    :class:`Intake`, and the preparer's own settings, which are keyword-only. ``overrides`` are the names of fields of
+    the :class:`Description` that the user may set.
     """
 
     def __init__(self, list_samples: Callable[..., Listing], source: str | None, overrides: Sequence[str] = ()) -> None:
@@ -184,8 +182,7 @@ class Preparer:
 
         Raises:
             UsageError: the folder to make holds files already, or a setting is invalid.
-            DataError: the source does not have the expected form, or a file is missing or broken; names it, and the
-                line or row.
+            DataError: the source does not have the expected form, or a file is missing or broken; names file and row.
         """
         *source, out = paths
         refuse_to_overwrite(out, "data set")
