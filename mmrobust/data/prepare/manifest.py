@@ -76,11 +76,6 @@ class Survey:
     """Ids whose hash is below the first go to test, below the second to validation; ``None``: there is a split
     column."""
 
-    @property
-    def usual_task(self) -> str:
-        """The task that the labels suggest."""
-        return "multi-label" if any(LABEL_SEPARATOR in label for label in self.labels) else "single-label"
-
     def split(self, entry: Entry) -> str:
         """The split that ``entry`` belongs to."""
         if entry.split is not None:
@@ -102,7 +97,8 @@ def prepare_manifest(
     table = open_table(source)
     present = find_columns(source, table.columns, columns)
     found = survey(source, table, present, columns)
-    task = task or found.usual_task
+    several = any(LABEL_SEPARATOR in label for label in found.labels)
+    task = task or ("multi-label" if several else "single-label")
     names = (name for label, where in found.labels.items() for name in split_labels(label, task, where))
     classes = sort_classes(set(names))
     index = {name: label for label, name in enumerate(classes)}
