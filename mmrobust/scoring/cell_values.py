@@ -10,20 +10,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
 from mmrobust.scenarios.cell_tables import CellTables
+from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.metrics import RANKED, MetricSettings, WeightedTruth, metrics_of, target_matrix
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.ranking import RankedCells
 
-Weights = npt.NDArray[np.floating[Any]]
 Keys = Sequence[tuple[int, str]]
 """(table, prompting), as in :class:`mmrobust.scenarios.cell_tables.CellTables`."""
 
@@ -41,7 +39,7 @@ class CellValues:
     settings: MetricSettings
 
     @functools.cached_property
-    def targets(self) -> npt.NDArray[np.bool_]:
+    def targets(self) -> Bools:
         """[N, C]: whether each sample belongs to each class."""
         return target_matrix(self.predictions.truth.labels, self.predictions.truth.classes)
 
@@ -49,9 +47,7 @@ class CellValues:
         """Units of progress per cell and row of weights."""
         return sum(self.predictions.truth.classes if name == "map" else 1 for name in metrics)
 
-    def counted(
-        self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance
-    ) -> npt.NDArray[np.float64]:
+    def counted(self, keys: Keys, metrics: Sequence[str], weights: Floats, advance: Advance) -> Floats:
         """The values of metrics of counts, under weights that are whole numbers.
 
         Fastest where keys of nested tables are next to each other.
@@ -60,7 +56,7 @@ class CellValues:
         truth = WeightedTruth(self.targets, weights)
         values = np.empty((len(keys), len(metrics), len(weights)))
 
-        def compute(start: int) -> npt.NDArray[np.float64]:
+        def compute(start: int) -> Floats:
             """Fill in the values of one task's cells."""
             rows, previous = values[start : start + CELLS_AT_ONCE], None
             for row, (table, prompting) in zip(rows, keys[start : start + CELLS_AT_ONCE], strict=True):
@@ -76,7 +72,7 @@ class CellValues:
                 advance(computed.size)
         return values
 
-    def ranked(self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance) -> npt.NDArray[np.float64]:
+    def ranked(self, keys: Keys, metrics: Sequence[str], weights: Floats, advance: Advance) -> Floats:
         """The values of metrics of a ranking; those of the first row of weights in double precision."""
         values = np.empty((len(keys), len(metrics), len(weights)))
         for prompting in dict.fromkeys(prompting for _, prompting in keys) if metrics else ():
@@ -92,19 +88,10 @@ class CellValues:
         return values
 
 
-def resampled_values(
-    predictions: Predictions, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """The value of one metric in every key of ``tables``, under every row of weights.
+def resampled_values(predictions: Predictions, tables: CellTables, metric: str, weights: Floats) -> Floats:
+    """The value of one metric in every key of ``tables``, under every row of weights: [keys, R].
 
-    Args:
-        predictions: of one model.
-        tables: the cells.
-        metric: a metric of the task.
-        weights: [R, N], as :func:`mmrobust.scoring.bootstrap.resample_weights` gives them; ones for the value itself.
-
-    Returns:
-        [keys, R].
+    ``weights`` are [R, N], as :func:`mmrobust.scoring.bootstrap.resample_weights` gives; ones for the value itself.
 
     Raises:
         UsageError: the task has no such metric.
@@ -121,7 +108,7 @@ def resampled_values(
     return values
 
 
-def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
+def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> Floats | None:
     """What each sample contributes to a metric that is a mean over samples [keys, N]; ``None`` for any other metric.
 
     For the accuracy, whether it is predicted correctly; for the samples F1, its own F1.

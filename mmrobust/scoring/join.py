@@ -97,11 +97,7 @@ def score(
                 value[:, at_ranked] = of_ranking[..., 0]
             bootstrap[:, at_ranked, chunk] = of_ranking[..., len(both) - len(weights) :]
             done += len(weights)
-    low = high = np.full_like(value, np.nan)
-    if scoring.resamples:
-        ends = percentile_interval(bootstrap.reshape(value.size, -1))
-        low, high = (end.reshape(value.shape) for end in ends)
-
+    low, high = percentile_interval(bootstrap.reshape(value.size, scoring.resamples))
     rows = {key: row for row, key in enumerate(keys)}
     at = [rows[key_of[key]] for key in tables.of_cell]
     cell_keys = [(c.scenario, c.missing_rate, c.seed, c.prompting, name) for c in tables.cells for name in names]
@@ -110,8 +106,8 @@ def score(
         n_affected=np.repeat(tables.affected, len(names)),
         n_naturally_missing=sum(case.present != case.modalities for case in truth.natural or ()),
         value=value[at].ravel(),
-        ci_low=low[at].ravel(),
-        ci_high=high[at].ravel(),
+        ci_low=low.reshape(value.shape)[at].ravel(),
+        ci_high=high.reshape(value.shape)[at].ravel(),
     )
 
 

@@ -17,17 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.runtime.progress import Advance
-from mmrobust.scoring import ranking
+from mmrobust.scoring import Bools, Floats, ranking
 from mmrobust.scoring.ranking import RankedCells
 from mmrobust.storage.tasks import TASK_METRICS
-
-Floats = npt.NDArray[np.floating[Any]]
-Bools = npt.NDArray[np.bool_]
-
 
 ABSENT = ("zero", "skip")
 """How a class that neither occurs nor is predicted counts in a macro mean."""

@@ -99,14 +99,7 @@ class Predictions:
         settings: MetricSettings | None = None,
         similar: Tally | None = None,
     ) -> Outcomes:
-        """What a metric takes: ``logits`` [N, C] with the truth.
-
-        Args:
-            logits: [N, C].
-            weighted: the truth, with weights.
-            settings: of the metrics; ``None``: those of the results made from the predictions.
-            similar: see :class:`mmrobust.scoring.metrics.Outcomes`.
-        """
+        """What a metric takes; without ``settings``, under those of the results made from the predictions."""
         return Outcomes(logits, weighted, self.truth.task == "multi-label", settings or self.settings, similar)
 
     def predicted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -13,16 +13,13 @@ import bisect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
-
-Floats = npt.NDArray[np.floating[Any]]
-Bools = npt.NDArray[np.bool_]
+from mmrobust.scoring import Bools, Floats
 
 BLOCK = 12
 """Entries per step of a walk: with more, products are larger but a larger share of them is zeros."""

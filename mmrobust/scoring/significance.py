@@ -6,12 +6,12 @@ Every function takes arrays of K comparisons at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
-Floats = npt.NDArray[np.floating[Any]]
+from mmrobust.scoring import Bools, Floats
 
 POWER = 0.8
 """The power with which a test must detect a difference for it to count as detectable."""
@@ -55,7 +55,7 @@ class Placements:
         return float(self.positives.mean())
 
 
-def placements(scores: Floats, positive: npt.NDArray[np.bool_]) -> Placements:
+def placements(scores: Floats, positive: Bools) -> Placements:
     """The placements of ``scores`` [N], by midranks: Sun & Xu, Fast Implementation of DeLong's Algorithm, 2014."""
     from scipy.stats import rankdata
 
@@ -73,8 +73,6 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
     DeLong, Clarke-Pearson, Comparing the areas under two or more correlated ROC curves, Biometrics 44, 1988. It also
     holds for means of placements over mask seeds, which are U-statistics too.
     """
-    from scipy.special import ndtr
-
     differences = (second.positives - first.positives, second.negatives - first.negatives)
     error = float(np.sqrt(sum(of_class.var(ddof=1) / len(of_class) for of_class in differences)))
     difference = second.auroc - first.auroc
@@ -89,8 +87,6 @@ def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Fl
     One-sided: the probability of a difference this low or lower by chance alone. The tail of a normal distribution can
     be as small as a correction over many cells requires; counting resamples could not go below 1 / R.
     """
-    from scipy.special import ndtr
-
     certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample agrees
     certain[np.isnan(difference) | np.isnan(error)] = np.nan
     z = np.divide(difference, error, out=certain, where=error > 0)
@@ -118,8 +114,6 @@ def upper_ends(difference: Floats, error: Floats, level: Floats) -> Floats:
     The normal bootstrap interval, difference + z_{1−α} · error: Davison & Hinkley, Bootstrap Methods and their
     Application, 1997, section 5.2.
     """
-    from scipy.special import ndtri
-
     return np.asarray(difference + ndtri(1 - level) * error)
 
 
@@ -129,7 +123,5 @@ def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float
     (z_{1−α} + z_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
     Behavioral Sciences, 1988; for NLP, Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
     """
-    from scipy.special import ndtri
-
     level = alpha / 2 if two_sided else alpha
     return np.asarray((ndtri(1 - level) + ndtri(power)) * error)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.runtime.progress import Advance, Progress, no_progress
+from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.paired import align, seed_means
@@ -101,9 +102,7 @@ def joint_standings(
     average, _ = seed_means(tables)
     count, cells, samples = len(aligned), len(average), len(aligned[0].truth.ids)
 
-    def compare(
-        weights: npt.NDArray[np.float32], advance: Advance
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def compare(weights: Floats, advance: Advance) -> tuple[Floats, npt.NDArray[np.int64]]:
         """The share of wins [M, R], and how often each is better than each rival in each cell [M, M, K]."""
         values = np.empty((count, cells, len(weights)))
         for row, one in enumerate(aligned):
@@ -136,7 +135,7 @@ def joint_standings(
     )
 
 
-def _points(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _points(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Compare M checkpoints in K cells and R resamples, by their values [M, K, R].
 
     Returns:
