@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
+from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, read_pair
+from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
 from mmrobust.scoring.significance import (
     Placements,
     delong,
@@ -29,9 +28,6 @@ from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
 LOST, GAINED = "lost", "gained"
-PLACEMENTS = ("positives", "negatives")
-
-_Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -192,12 +188,12 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     task, right means exactly the true set of classes.
     """
     rows = []
-    truth, targets = pair.baseline.truth, _targets(pair)
+    truth = pair.baseline.truth
     for case, prompting in sorted(set(pair.baseline.keys) & set(pair.candidate.keys)):
-        logits = [side.get(case, prompting) for side in (pair.baseline, pair.candidate)]
+        logits = [side.get(case, prompting) for side in pair.sides]
         both = ~np.isnan(logits[0][:, 0]) & ~np.isnan(logits[1][:, 0])
         predicted = [pair.baseline.predicted(values) for values in logits]
-        right = [(of == targets).all(axis=1) for of in predicted]
+        right = [(of == truth.targets).all(axis=1) for of in predicted]
         flipped: list[int] = np.flatnonzero(both & (right[0] != right[1])).tolist()
         for at in flipped:
             names = ["|".join(classes[c] for c in np.flatnonzero(of[at]).tolist()) for of in predicted]
@@ -210,46 +206,28 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
+def _flips_by_cell(pair: Pair) -> tuple[Floats, Bools]:
     """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds give one missing table [K]."""
-    targets, by_key = _targets(pair), []
+    targets, by_key = pair.baseline.truth.targets, []
     for key in range(len(pair.tables.keys)):
-        right = [
-            (side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1)
-            for side in (pair.baseline, pair.candidate)
-        ]
-        by_key.append(((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()))
-    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)].assign(key=pair.tables.of_cell)
-    cells[[LOST, GAINED]] = np.asarray(by_key)[pair.tables.of_cell]
-    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
-    return groups[[LOST, GAINED]].mean().to_numpy(), (groups["key"].nunique() == 1).to_numpy()
+        first, second = ((side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1) for side in pair.sides)
+        by_key.append(((first & ~second).sum(), (second & ~first).sum()))
+    lost, gained = np.asarray(by_key)[pair.tables.of_cell].T
+    cells = over_seeds(pair.tables, lost=lost, gained=gained)
+    return cells[[LOST, GAINED]].mean().to_numpy(), (cells["key"].nunique() == 1).to_numpy()
 
 
-def _delong(pair: Pair) -> npt.NDArray[np.float64]:
+def _delong(pair: Pair) -> Floats:
     """Two-sided p-values [K] of the differences in AUROC, NaN if all samples are of one class.
 
     The placements are averaged over mask seeds.
     """
-    positive = _targets(pair)[:, 1]
-    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
-    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
+    positive, cells = pair.baseline.truth.targets[:, 1], over_seeds(pair.tables)
     if positive.all() or not positive.any():  # samples of one class have no ROC curve
-        return np.full(groups.ngroups, np.nan)
-    by_key = []
-    for key in range(len(pair.tables.keys)):
-        sides = [side.chosen(pair.tables, key).astype(np.float64) for side in (pair.baseline, pair.candidate)]
-        by_key.append([placements(logits[:, 1] - logits[:, 0], positive) for logits in sides])
-    p = []
-    for rows in groups.indices.values():
-        keys = pair.tables.of_cell[rows]
-        means = []
-        for side in (0, 1):
-            found = [by_key[key][side] for key in keys]
-            means.append(Placements(*(np.mean([getattr(f, part) for f in found], axis=0) for part in PLACEMENTS)))
-        p.append(delong(*means)[1])
-    return np.asarray(p)
-
-
-def _targets(pair: Pair) -> _Bools:
-    truth = pair.baseline.truth
-    return target_matrix(truth.labels, truth.classes)
+        return np.full(cells.ngroups, np.nan)
+    by_side = []
+    for side in pair.sides:
+        logits = (side.chosen(pair.tables, key).astype(np.float64) for key in range(len(pair.tables.keys)))
+        by_side.append([placements(z[:, 1] - z[:, 0], positive) for z in logits])
+    means = ([Placements.mean([found[key] for key in keys]) for found in by_side] for _, keys in cells["key"])
+    return np.asarray([delong(first, second)[1] for first, second in means])

@@ -7,7 +7,6 @@ class serves all cells (:mod:`mmrobust.scoring.ranking`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ import pandas as pd
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
 from mmrobust.scenarios.cell_tables import CellTables
-from mmrobust.scoring import Bools, Floats
-from mmrobust.scoring.metrics import RANKED, MetricSettings, WeightedTruth, metrics_of, target_matrix
+from mmrobust.scoring import Floats
+from mmrobust.scoring.metrics import RANKED, WeightedTruth, metrics_of
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.ranking import RankedCells
 
@@ -36,12 +35,6 @@ class CellValues:
 
     predictions: Predictions
     tables: CellTables
-    settings: MetricSettings
-
-    @functools.cached_property
-    def targets(self) -> Bools:
-        """[N, C]: whether each sample belongs to each class."""
-        return target_matrix(self.predictions.truth.labels, self.predictions.truth.classes)
 
     def cost(self, metrics: Iterable[str]) -> int:
         """Units of progress per cell and row of weights."""
@@ -53,7 +46,7 @@ class CellValues:
         Fastest where keys of nested tables are next to each other.
         """
         functions = metrics_of(self.predictions.truth.task, metrics).values()
-        truth = WeightedTruth(self.targets, weights)
+        truth = WeightedTruth(self.predictions.truth.targets, weights)
         values = np.empty((len(keys), len(metrics), len(weights)))
 
         def compute(start: int) -> Floats:
@@ -62,7 +55,7 @@ class CellValues:
             for row, (table, prompting) in zip(rows, keys[start : start + CELLS_AT_ONCE], strict=True):
                 logits = self.predictions.of_table(self.tables, table, prompting)
                 # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
-                outcomes = self.predictions.outcomes(logits, truth, self.settings, previous)
+                outcomes = self.predictions.outcomes(logits, truth, previous)
                 row[:] = [function(outcomes) for function in functions]
                 previous = outcomes.tally
             return rows
@@ -80,7 +73,7 @@ class CellValues:
             cells = RankedCells(
                 [self.predictions.get(case, prompting) for case in self.tables.cases],
                 np.stack([self.tables.tables[keys[row][0]] for row in rows]),
-                self.targets,
+                self.predictions.truth.targets,
                 weights,
             )
             for column, name in enumerate(metrics):
@@ -100,7 +93,7 @@ def resampled_values(predictions: Predictions, tables: CellTables, metric: str, 
     metrics_of(predictions.truth.task, [metric])
     if (shares := sample_shares(predictions, tables, metric)) is not None:
         return np.asarray((shares @ weights.T).astype(np.float64) / weights.sum(axis=1, dtype=np.float64))
-    cells = CellValues(predictions, tables, predictions.settings)
+    cells = CellValues(predictions, tables)
     order = sorted(range(len(tables.keys)), key=lambda key: (tables.keys[key][1], tables.keys[key][0]))
     values = np.empty((len(order), len(weights)))
     compute = cells.ranked if metric in RANKED else cells.counted
@@ -115,7 +108,7 @@ def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> 
     """
     if metric not in _SAMPLE_MEANS:
         return None
-    targets = target_matrix(predictions.truth.labels, predictions.truth.classes)
+    targets = predictions.truth.targets
     shares = np.empty((len(tables.keys), len(targets)), dtype=np.float32)
     for key in range(len(tables.keys)):
         predicted = predictions.predicted(predictions.chosen(tables, key))

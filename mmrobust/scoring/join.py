@@ -8,7 +8,7 @@ of a model that does not depend on prompting) are scored once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def score(
     # Promptings that the model does not tell apart share their predictions, and so their values.
     key_of = [(table, predictions.prompting(prompting)) for table, prompting in tables.keys]
     keys = sorted(set(key_of), key=lambda key: (predictions.promptings.index(key[1]), key[0]))
-    cells, samples = CellValues(predictions, tables, scoring), len(truth.ids)
+    cells, samples = CellValues(replace(predictions, settings=scoring), tables), len(truth.ids)
     counted, ranked = ([name for name in names if (name in RANKED) is of_ranking] for of_ranking in (False, True))
     at_counted, at_ranked = (np.isin(names, of_kind) for of_kind in (counted, ranked))
     value = np.empty((len(keys), len(names)))

@@ -101,14 +101,13 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], CellTa
     return aligned, first.truth.draw(sorted(shared))
 
 
-def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: int = 0) -> Differences:
+def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES) -> Differences:
     """The difference of a metric in every cell of a pair, with its bootstrap.
 
     Args:
         pair: the predictions.
         metric: a metric of the task.
         resamples: bootstrap resamples; with 0, none are drawn for a metric whose standard error has a closed form.
-        seed: of the resamples.
 
     Raises:
         UsageError: the task has no such metric.
@@ -120,7 +119,7 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
     shares = [sample_shares(side, pair.tables, metric) for side in pair.sides]
     if shares[0] is None or shares[1] is None:
         resamples = resamples or RESAMPLES
-    chunks = [pair.differences(metric, weights) for weights in resample_weights(samples, resamples, seed)]
+    chunks = [pair.differences(metric, weights) for weights in resample_weights(samples, resamples)]
     bootstrap = average @ np.concatenate([np.empty((len(before), 0)), *chunks], axis=1)
     if shares[0] is not None and shares[1] is not None:
         error = (average @ (shares[1] - shares[0])).std(axis=1, ddof=1) / np.sqrt(samples)

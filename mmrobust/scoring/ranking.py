@@ -173,7 +173,7 @@ def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8
         tables: [N, T]: the index of the case of each sample in each cell.
         weights: [N, R].
     """
-    samples, cases = _entries(tables, len(scores))
+    cases, samples = np.nonzero([(tables == case).any(axis=1) for case in range(len(scores))])  # what some cell uses
     penalties = -np.stack(scores)[cases, samples]
     order = np.argsort(penalties, kind="stable")
     samples, cases, penalties = samples[order], cases[order], penalties[order]
@@ -262,12 +262,6 @@ def _add_rows(rows: Floats, which: npt.NDArray[np.int64], to: Floats, buffer: Fl
 
 def _take(rows: Floats, which: npt.NDArray[np.int64], out: Floats) -> None:
     np.take(rows, which, axis=0, out=out, mode="clip")  # any other mode copies first
-
-
-def _entries(tables: npt.NDArray[np.uint8], cases: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The samples and cases [E] of the predictions that some cell uses."""
-    case, sample = np.nonzero([(tables == case).any(axis=1) for case in range(cases)])
-    return sample, case
 
 
 def _blocks(group: npt.NDArray[np.int64], hits: Bools) -> Iterator[slice]:

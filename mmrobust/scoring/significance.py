@@ -5,6 +5,7 @@ Every function takes arrays of K comparisons at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,12 @@ class Placements:
     def auroc(self) -> float:
         """Area under the ROC curve: the mean of either array."""
         return float(self.positives.mean())
+
+    @classmethod
+    def mean(cls, several: Sequence[Placements]) -> Placements:
+        """Means over several scores of the same samples, such as those of mask seeds."""
+        positives = np.mean([one.positives for one in several], axis=0)
+        return cls(positives, np.mean([one.negatives for one in several], axis=0))
 
 
 def placements(scores: Floats, positive: Bools) -> Placements:

@@ -68,12 +68,7 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def joint_standings(
-    predictions: Mapping[str, Predictions],
-    metric: str,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Progress = no_progress,
+    predictions: Mapping[str, Predictions], metric: str, *, resamples: int = RESAMPLES, progress: Progress = no_progress
 ) -> pd.DataFrame:
     """The standings of two or more checkpoints with intervals, from the same bootstrap resamples of the samples.
 
@@ -85,7 +80,6 @@ def joint_standings(
         predictions: name → predictions, all on the same samples.
         metric: a metric of the task.
         resamples: bootstrap resamples.
-        seed: of the resamples.
         progress: counts scored resamples.
 
     Returns:
@@ -115,7 +109,7 @@ def joint_standings(
     resampled = []
     with progress("standings", count * (resamples + 1)) as advance:
         wins, _ = compare(np.ones((1, samples), dtype=np.float32), advance)
-        for weights in resample_weights(samples, resamples, seed):
+        for weights in resample_weights(samples, resamples):
             wins_of_chunk, better_of_chunk = compare(weights, advance)
             resampled.append(wins_of_chunk)
             better += better_of_chunk
