@@ -29,7 +29,7 @@ from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_n
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring import paired
-from mmrobust.scoring.paired import Pair, differences
+from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
 from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
 from mmrobust.storage.results import Results, read_results
 
@@ -186,8 +186,7 @@ def check_files(
 
     Raises:
         DataError: results are missing or cannot be read.
-        NotComparableError: as for :func:`check`.
-        UsageError: as for :func:`check`.
+        NotComparableError, UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
     read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None
@@ -249,8 +248,7 @@ def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Ce
     Raises:
         DataError: the predictions do not give the values that the results have.
     """
-    rows = differences(pair, metric, resamples=0).frame.to_dict("records")
-    by_cell = {(row["scenario"], row["missing_rate"], row["prompting"]): row for row in rows}
+    by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS)).to_dict("index")
     errors = {}
     for outcome in outcomes:
         row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))

@@ -15,15 +15,7 @@ from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
-from mmrobust.scoring.significance import (
-    Placements,
-    delong,
-    holm,
-    mcnemar,
-    normal_p_values,
-    placements,
-    smallest_shown,
-)
+from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, normal_p_values, placements, smallest_shown
 from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
@@ -95,8 +87,7 @@ def compare(
         raise unknown_name("interval", interval, INTERVALS)
     check_statistics(alpha, correction)
     found = differences(pair, metric)
-    frame = found.frame.rename(columns={"baseline": "first", "candidate": "second"})
-    difference, error = frame["difference"].to_numpy(), frame["error"].to_numpy()
+    difference, error = found.frame["difference"].to_numpy(), found.frame["error"].to_numpy()
     if interval == "bca":
         low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
     else:
@@ -110,6 +101,7 @@ def compare(
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
+    frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
     cells = frame.assign(
         low=low,
         high=high,
@@ -119,17 +111,8 @@ def compare(
         lost=counts[:, 0],
         gained=counts[:, 1],
     )
-    return Comparison(
-        first,
-        second,
-        metric,
-        len(pair.baseline.truth.ids),
-        interval,
-        correction,
-        alpha,
-        cells.drop(columns=["error", "metric"]),
-        flipped_samples(pair, classes),
-    )
+    samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
+    return Comparison(first, second, metric, samples, interval, correction, alpha, cells, flips)
 
 
 def compare_files(
@@ -155,8 +138,8 @@ def compare_files(
     before, after = read_results(first), read_results(second)
     if names is not None and len(names) != 2:
         raise UsageError(f"--checkpoints {','.join(names)}: name two, one of {first} and one of {second}")
-    chosen = names or (None, None)
-    theirs, ours = _choose(first, before, chosen[0]), _choose(second, after, chosen[1])
+    sides = zip((first, second), (before, after), names or (None, None), strict=True)
+    theirs, ours = (_choose(*side) for side in sides)
     refuse_other_measurement(after, ours, before, theirs)
     return compare(
         read_pair(first, before, second, after, theirs, ours),

@@ -14,11 +14,7 @@ BREAKS = 0.1
 
 
 def class_curves(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
-    """F1 of each class at each missing rate, averaged over mask seeds.
-
-    Args:
-        predictions: of one checkpoint.
-        classes: the names of the classes.
+    """F1 of each of the ``classes`` of one checkpoint at each missing rate, averaged over mask seeds.
 
     Returns:
         One row per scenario, prompting, missing rate and ``class``, with ``support`` (samples of the class) and ``f1``;
@@ -36,10 +32,7 @@ def class_curves(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataF
 
 
 def earliest_breaking(curves: pd.DataFrame) -> pd.DataFrame:
-    """The classes of each scenario and prompting, earliest-breaking class first.
-
-    Args:
-        curves: from :func:`class_curves`.
+    """The classes of each scenario and prompting of :func:`class_curves`, earliest-breaking class first.
 
     Returns:
         One row per scenario, prompting and class: ``support``, ``complete`` (F1 at the lowest rate), ``last`` (at the

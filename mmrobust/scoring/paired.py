@@ -104,10 +104,7 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], CellTa
 def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES) -> Differences:
     """The difference of a metric in every cell of a pair, with its bootstrap.
 
-    Args:
-        pair: the predictions.
-        metric: a metric of the task.
-        resamples: bootstrap resamples; with 0, none are drawn for a metric whose standard error has a closed form.
+    With 0 ``resamples``, none are drawn for a metric whose standard error has a closed form.
 
     Raises:
         UsageError: the task has no such metric.

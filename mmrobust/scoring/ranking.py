@@ -80,11 +80,7 @@ def mean_average_precision(cells: RankedCells, advance: Advance | None = None) -
     """[T, R]: macro mean of the classes' average precision; a class without a positive sample counts 0.
 
     AP = Σ_n (R_n − R_{n−1}) P_n over the distinct scores, scikit-learn's ``average_precision_score``. The ranking is
-    of the logits: the sigmoid does not change their order.
-
-    Args:
-        cells: the predictions.
-        advance: called with the number of cells, once per class.
+    of the logits: the sigmoid does not change their order. ``advance`` is called with the number of cells per class.
     """
 
     def gain(step: _Step) -> Floats:
@@ -103,11 +99,7 @@ def auroc(cells: RankedCells, advance: Advance | None = None) -> Floats:
     """[T, R]: area under the ROC curve of the second class of two; NaN where all samples are of one class.
 
     P(score of a positive > score of a negative) + ½ P(equal). The ranking is by the difference of the two logits: the
-    softmax is a monotone function of it, but saturates.
-
-    Args:
-        cells: the predictions.
-        advance: called with the number of cells.
+    softmax is a monotone function of it, but saturates. ``advance`` is called with the number of cells.
     """
     targets = cells.targets[:, 1]
     positives = (cells.weights @ targets.astype(cells.weights.dtype)).astype(np.float64)
@@ -242,14 +234,8 @@ def _step(
         _take(drawn, hit[level], buffers.hits[:n])
     else:
         buffers.hits[:n] = summed(holds[:, hit] & within[level], drawn[hit])
-    return _Step(
-        groups=groups,
-        cells=cell,
-        hits=buffers.hits[:n],
-        positives=buffers.positives[:n],
-        seen=buffers.seen[:n],
-        tied=lambda: summed(holds & (group == levels[:, None])[level], drawn),
-    )
+    hits, positives, seen = buffers.hits[:n], buffers.positives[:n], buffers.seen[:n]
+    return _Step(groups, cell, hits, positives, seen, lambda: summed(holds & (group == levels[:, None])[level], drawn))
 
 
 def _add_rows(rows: Floats, which: npt.NDArray[np.int64], to: Floats, buffer: Floats) -> None:

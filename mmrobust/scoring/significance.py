@@ -23,15 +23,10 @@ CORRECTIONS = ("holm", "none")
 def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -> Floats:
     """Two-sided p-values [K] of McNemar's test of equal accuracy.
 
-    Of the samples on which the two differ, only the first is right on ``lost`` and only the second on ``gained``; if
-    both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½), at most 1.
-    Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland, Lydersen,
-    Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
-
-    Args:
-        lost: counts [K].
-        gained: counts [K].
-        mid_p: the mid-p variant; otherwise the exact one.
+    Of the samples on which the two differ, only the first is right on ``lost`` [K] and only the second on ``gained``
+    [K]; if both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½),
+    at most 1. Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland,
+    Lydersen, Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
     """
     from scipy.stats import binom
 

@@ -28,14 +28,11 @@ _CELL = ["scenario", "prompting", "missing_rate"]
 
 
 def standings(results: pd.DataFrame) -> pd.DataFrame:
-    """Rank checkpoints by their seed means in every cell that all checkpoints of a group have.
+    """Rank the checkpoints of results by their seed means in every cell that all checkpoints of a group have.
 
     Rank 1 is the best; equal values share the mean of their ranks (Demšar, Statistical Comparisons of Classifiers
     over Multiple Data Sets, JMLR 7, 2006). A win is *clear* where the two 95 % intervals do not overlap: over the same
     samples that is a stricter criterion than a paired test.
-
-    Args:
-        results: rows as ``RESULTS_SCHEMA``.
 
     Returns:
         One row per ``GROUP_KEYS`` and checkpoint, best mean rank first: ``cells`` (number of cells), ``mean_rank``,

@@ -72,8 +72,7 @@ class PredictionStore:
         """
         groups: dict[tuple[str, ...], list[ShardHeader]] = {}
         for header in headers:
-            key = (*_identity(header.provenance), _bad_samples(header.provenance))
-            groups.setdefault(key, []).append(header)
+            groups.setdefault((*_identity(header.provenance), _bad_samples(header.provenance)), []).append(header)
         stores = []
         for _, shards in sorted(groups.items()):
             largest = max((shard.provenance for shard in shards), key=lambda provenance: int(provenance["about"]["n"]))
@@ -252,15 +251,13 @@ def read_predictions(folder: Path, results: Results | None = None, say: Say = sa
     return (store.read() for store in stores)
 
 
-def predictions_behind(
-    path: Path, results: Results, name: str, headers: Iterable[ShardHeader] | None = None
-) -> Predictions:
+def predictions_behind(path: Path, results: Results, name: str) -> Predictions:
     """Read the predictions from which the results of one model were made; see :meth:`PredictionStore.behind`.
 
     Raises:
         DataError: there are none, they cannot be read, or they are of other samples than the results.
     """
-    store = PredictionStore.behind(path, results, name, headers)
+    store = PredictionStore.behind(path, results, name)
     if not store.shards:
         raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: holds no predictions of '{name}'")
     return store.read()
