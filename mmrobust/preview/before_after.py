@@ -73,8 +73,8 @@ def preview_samples(
     others = np.setdiff1d(np.arange(len(affected.split)), affected.affected)
     chosen = [*affected.affected.tolist(), *others.tolist()][:count]
     renderer = _Renderer(affected, noise, len(chosen))
+    shown = []
     with progress("preview", len(chosen)) as advance:
-        shown = []
         for position in chosen:
             shown.append(renderer.show(position))
             advance(1)
@@ -96,9 +96,8 @@ class _Renderer:
         split = self._affected.split
         (sample,) = split.read([position])
         case = Case.parse(self._affected.cases[position], self._affected.modalities)
-        before, after = {}, {}
-        for modality in self._affected.modalities:
-            before[modality], after[modality] = self._both(sample, modality, case)
+        both = {modality: self._both(sample, modality, case) for modality in self._affected.modalities}
+        before, after = ({modality: shown[at] for modality, shown in both.items()} for at in (0, 1))
         classes = tuple(split.info.classes[label] for label in sample.label)
         return PreviewSample(sample.id, classes, case.name, before, after)
 
@@ -141,19 +140,16 @@ class _Renderer:
     def _shown(self, medium: Any, modality: str, note: str = "") -> PreviewInput:
         if modality == "text":
             cut = f"the first {TEXT_SHOWN} of {len(medium):,} characters" if len(medium) > TEXT_SHOWN else ""
-            empty = "empty" if not medium else ""
-            return PreviewInput(text=medium[:TEXT_SHOWN], note="; ".join(filter(None, (note, cut, empty))))
+            remarks = (note, cut, "" if medium else "empty")
+            return PreviewInput(text=medium[:TEXT_SHOWN], note="; ".join(filter(None, remarks)))
         if modality == "image":
             return PreviewInput(picture=self._picture(medium), small=max(medium.size) < SIDE // 2, note=note)
         waveform, rate = medium
         seconds = len(waveform) / rate
         cut = f"the first {self._seconds:.1f} of {seconds:.1f} seconds" if seconds > self._seconds else ""
         bank = _filter_bank(medium)
-        return PreviewInput(
-            picture=self._picture(_spectrogram(bank, bank)),
-            sound=_wave(waveform[: int(self._seconds * rate)], rate),
-            note="; ".join(filter(None, (note, cut))),
-        )
+        sound, note = _wave(waveform[: int(self._seconds * rate)], rate), "; ".join(filter(None, (note, cut)))
+        return PreviewInput(picture=self._picture(_spectrogram(bank, bank)), sound=sound, note=note)
 
     def _picture(self, picture: Image.Image) -> str:
         """``picture`` as a data URI: lossless where it is small, otherwise JPEG of the best quality that fits."""

@@ -55,10 +55,12 @@ def with_sections(
         UsageError: ``baseline`` is not a checkpoint of the report.
     """
     found: list[Section] = []
+    stored, frame = stored or {}, report.results
     for table in report.tables:
-        rows = _rows_behind(report, table)
+        rows = frame[(frame.dataset == table.dataset) & (frame.split == table.split) & (frame.metric == table.metric)]
         means = _means_over_seeds(rows)
-        own = _restricted(stored, rows) if stored else {}
+        by_name = rows.groupby("checkpoint", sort=False, observed=True) if stored else ()
+        own = {str(name): replace(stored[str(name)], cells=cells_of(of_one)) for name, of_one in by_name}
         made = [
             _standings(means, table, own, progress),
             _prompting(means, table),
@@ -105,18 +107,6 @@ def read_behind(results: Mapping[Path, Results]) -> dict[str, Predictions]:
 
 def _placed(section: Section, table: CurveTable) -> Section:
     return replace(section, dataset=table.dataset, split=table.split, metric=table.metric)
-
-
-def _rows_behind(report: Report, table: CurveTable) -> pd.DataFrame:
-    """The rows of results that one table of a report is made from."""
-    frame = report.results
-    return frame[(frame["dataset"] == table.dataset) & (frame["split"] == table.split) & (frame.metric == table.metric)]
-
-
-def _restricted(stored: Mapping[str, Predictions], rows: pd.DataFrame) -> dict[str, Predictions]:
-    """The predictions of the checkpoints that some rows are of, with only the cells of those rows."""
-    by_name = rows.groupby("checkpoint", sort=False, observed=True)
-    return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
 
 
 def _means_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
@@ -180,12 +170,10 @@ def _with_intervals(
 
 def _prompting(means: pd.DataFrame, table: CurveTable) -> Section | None:
     gap = prompting_gap(means)
-    differs = (
-        gap.groupby("checkpoint", observed=True)["gap"].transform(lambda g: bool((g.abs() > 1e-12).any())).astype(bool)
-    )
-    if gap.empty or not differs.any():
+    some = set(gap.loc[gap["gap"].abs() > 1e-12, "checkpoint"])
+    if not some:
         return None
-    same = sorted(set(gap["checkpoint"]) - set(gap.loc[differs, "checkpoint"]))
+    same, differs = sorted(set(gap["checkpoint"]) - some), gap["checkpoint"].isin(some)
     note = "Points that situation prompting is above concat, by missing rate η."
     note += f" No difference at all: {', '.join(same)}." if same else ""
     columns, rows = _by_rate(gap[differs], ("scenario", "checkpoint"), "gap", table.rates, points)

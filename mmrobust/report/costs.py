@@ -41,8 +41,7 @@ class TrainingCost:
 def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[TrainingCost]:
     """Collect the costs of the checkpoints that record them.
 
-    Args:
-        checkpoints: name → ``method`` and ``training``, as in the provenance of results.
+    ``checkpoints`` are those of the provenance of results: name → ``method``, ``training`` and so on.
     """
     found = []
     for name, facts in checkpoints.items():
@@ -102,10 +101,8 @@ def cost_notes(found: Sequence[TrainingCost]) -> str:
     )
     if full is None:
         return meaning
-    device, size = full.setting
-    return (
-        f"{meaning} In brackets: share of {full.name} (time per sample under samples/s; {device}, batches of {size})."
-    )
+    compared = "time per sample under samples/s; {}, batches of {}".format(*full.setting)
+    return f"{meaning} In brackets: share of {full.name} ({compared})."
 
 
 def costs_markdown(found: Sequence[TrainingCost]) -> str:
