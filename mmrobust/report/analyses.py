@@ -44,12 +44,9 @@ def with_sections(
 ) -> Report:
     """Add every further table but the costs to ``report``; a table that would be empty is left out.
 
-    Args:
-        report: the tables, and the results behind them.
-        baseline: the checkpoint to measure effective robustness against; ``None`` leaves that table out.
-        stored: name of each checkpoint → its predictions, from :func:`read_behind`; ``None`` leaves out the intervals
-            of the standings, the classes that break first, and reliability.
-        progress: reports the progress of resampling the standings.
+    Effective robustness is measured against the checkpoint ``baseline``, if one is named. ``stored`` are the
+    predictions of each checkpoint, from :func:`read_behind`, without which there are no intervals of the standings, no
+    classes that break first, and no reliability. ``progress`` is that of resampling the standings.
 
     Raises:
         UsageError: ``baseline`` is not a checkpoint of the report.
@@ -156,11 +153,7 @@ def _standings(
 def _with_intervals(
     figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
 ) -> pd.DataFrame:
-    """The standings with intervals and clear wins from the predictions.
-
-    Raises:
-        DataError: the predictions cannot be paired, or do not give these standings.
-    """
+    """The standings with intervals and clear wins from the predictions."""
     joint = joint_standings(stored, table.metric, progress=progress).set_index("checkpoint").loc[figures["checkpoint"]]
     if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
         raise DataError("the predictions do not give the values of these results")

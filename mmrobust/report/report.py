@@ -14,11 +14,11 @@ import pandas as pd
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.report.curve_table import CurveTable, make_curve_table
 from mmrobust.report.numbers import UNKNOWN
+from mmrobust.report.published import Published, beside
 from mmrobust.report.section import Section
 from mmrobust.storage.results import Results, read_results
 
 if TYPE_CHECKING:
-    from mmrobust.report.published import Published
     from mmrobust.report.worst_samples import WorstSamples
 
 _SHORT = 8
@@ -65,8 +65,6 @@ class Report:
 
     def with_published(self, name: str) -> Report:
         """This report with the figures of the paper ``name`` beside it; raises ``UsageError`` if there is no such."""
-        from mmrobust.report.published import beside
-
         return dataclasses.replace(self, published=beside(name, self.every_table))
 
     @functools.cached_property

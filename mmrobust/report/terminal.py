@@ -37,13 +37,10 @@ DROP_STYLES = ((0.01, "green"), (0.05, "default"), (0.15, "yellow"), (0.30, "dar
 
 
 def show(report: Report, console: Console, width: int | None = None) -> None:
-    """Print every table of ``report``.
+    """Print every table of ``report`` to fit into ``width`` columns, by default those of the terminal.
 
-    Args:
-        report: what to print.
-        console: where to print it.
-        width: columns to fit into; by default those of the terminal. Into a pipe or a file every rate is printed,
-            however wide that is, unless the environment variable COLUMNS sets the width.
+    Into a pipe or a file every rate is printed, however wide that is, unless the environment variable COLUMNS sets the
+    width.
     """
     if width is None and (console.is_terminal or os.environ.get("COLUMNS")):
         width = console.width

@@ -73,12 +73,9 @@ _Loss = tuple[float, Failure]
 
 
 def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamples:
-    """Find the worst samples of a data set.
+    """Find the worst samples of the data set in the folder ``data``.
 
-    Args:
-        results: path → the results there, a folder with ``predictions/`` or a file beside it. Results of other data
-            sets are ignored.
-        data: the data set's folder.
+    ``results`` are those of each path, a folder with ``predictions/`` or a file beside it; other data sets are ignored.
 
     Raises:
         DataError: no data set, or no predictions beside the results.
@@ -115,11 +112,7 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
 def _lost(
     predictions: Mapping[str, Predictions], prompting: str, positions: Mapping[str, int], classes: Sequence[str]
 ) -> dict[str, dict[int, list[_Loss]]]:
-    """Case → position in the split of each lost sample → the losses of the checkpoints that lose it.
-
-    Raises:
-        DataError: a prediction is of a sample that the split does not have.
-    """
+    """Case → position in the split of each lost sample → the losses of the checkpoints that lose it."""
     lost: dict[str, dict[int, list[_Loss]]] = {}
     for checkpoint, stored in predictions.items():
         if ("complete", prompting) not in stored.keys:

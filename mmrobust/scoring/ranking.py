@@ -159,11 +159,8 @@ def _sum_of_gains(
 def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8], weights: Floats) -> Iterator[_Step]:
     """Walk down the ranking of one class, for all cells and resamples at once.
 
-    Args:
-        scores: for each case, [N].
-        targets: [N]: which samples are positive.
-        tables: [N, T]: the index of the case of each sample in each cell.
-        weights: [N, R].
+    ``scores`` are [N] for each case, ``targets`` [N] says which samples are positive, ``tables`` [N, T] holds the index
+    of the case of each sample in each cell, and ``weights`` are [N, R].
     """
     cases, samples = np.nonzero([(tables == case).any(axis=1) for case in range(len(scores))])  # what some cell uses
     penalties = -np.stack(scores)[cases, samples]
