@@ -14,10 +14,9 @@ limit alone decides, and the verdict says so. For a floor the limit alone always
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ class Verdict:
             "compared": len(self.outcomes),
             "failed": len(self.failures),
             "notes": list(self.notes),
-            "outcomes": [{**dataclasses.asdict(o), "difference": o.difference} for o in self.outcomes],
+            "outcomes": [{**asdict(o), "difference": o.difference} for o in self.outcomes],
         }
 
 
@@ -267,7 +266,7 @@ def _pass_insignificant(
     smallest = smallest_shown(error, alpha, two_sided=False)
     judged = list(outcomes)
     for number, place in enumerate(tested):
-        judged[place] = dataclasses.replace(
+        judged[place] = replace(
             judged[place],
             passed=judged[place].passed or bool(corrected[number] > alpha),
             p_value=float(min(corrected[number], 1.0)),

@@ -66,8 +66,8 @@ def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Trainin
 
 def _full_fine_tuning(found: Sequence[TrainingCost]) -> TrainingCost | None:
     """The full fine-tuning to compare with: the one named ``full``, else the first."""
-    full = [cost for cost in found if cost.method == FULL]
-    return next((cost for cost in full if cost.name == FULL), full[0] if full else None)
+    full = (cost for cost in found if cost.method == FULL)
+    return min(full, key=lambda cost: cost.name != FULL, default=None)
 
 
 def cost_rows(found: Sequence[TrainingCost]) -> list[list[str]]:

@@ -199,16 +199,11 @@ def _step(
     seen: Floats,
     buffers: _Buffers,
 ) -> _Step:
-    """The step for one block of K entries.
+    """The step for one block of K entries, whose arrays ``buffers`` hold until the next one.
 
-    Args:
-        held: [T, K]: which cells hold each entry.
-        drawn: [K, R]: their weights.
-        group: [K]: entries with the same number have equal scores.
-        hit: [H]: which of them are positive.
-        positives: [T, R]: weight of the positives before the block; those of the block are added.
-        seen: [T, R]: weight of all samples before the block.
-        buffers: hold the arrays of the step, until the next one.
+    ``held`` [T, K] says which cells hold each entry, ``drawn`` [K, R] are their weights, entries of one number in
+    ``group`` [K] have equal scores, and ``hit`` [H] are the positive ones. ``positives`` and ``seen`` [T, R] are the
+    weights of the positives and of all samples before the block; the positives of the block are added.
     """
     levels = np.unique(group[hit])  # [G]
     within = group[hit] == levels[:, None]  # [G, H]
