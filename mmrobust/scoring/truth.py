@@ -61,20 +61,15 @@ class SplitTruth:
                 if len(label) != 1:
                     raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task needs exactly one")
 
-<<<<<<< HEAD
-    def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
-        """Draw the missing tables of ``cells``; see :func:`mmrobust.scenarios.draws.draw_tables`.
-=======
     @functools.cached_property
     def targets(self) -> Bools:
         """[N, C]: whether each sample belongs to each class."""
         return target_matrix(self.labels, self.classes)
->>>>>>> cut1
 
     def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
         """Draw the missing tables of ``cells``; ``given`` are further ones from files.
 
-        See :func:`mmrobust.scenarios.cell_tables.draw_tables`.
+        See :func:`mmrobust.scenarios.draws.draw_tables`.
         """
         return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given))
 
