@@ -19,7 +19,6 @@ from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target
 
 FEW = 16
 """Number of samples for checks that run the same input twice."""
-
 BATCH = 32
 
 Inputs = dict[str, Tensor]
@@ -27,14 +26,9 @@ Inputs = dict[str, Tensor]
 
 
 class Subject:
-    """A checkpoint and a seeded subset of a split, in which every sample has all modalities.
+    """A checkpoint and at most ``limit`` samples of a split that have all modalities, chosen by ``seed``.
 
-    Args:
-        checkpoint: the checkpoint; its classifier runs in float32 unless a check changes that.
-        dataset: the data set to take samples from.
-        split: the split to take samples from.
-        limit: the most samples to use.
-        seed: seed of their choice.
+    The checkpoint's classifier runs in float32 unless a check changes that.
 
     Raises:
         UsageError: an unknown split, data that do not fit the checkpoint, a limit below two, or a negative seed.
@@ -48,17 +42,14 @@ class Subject:
         self.checkpoint, self.classifier = checkpoint, checkpoint.classifier
         self.split, self.seed = dataset.split(split), seed
         check_fits(checkpoint, dataset, str(checkpoint.folder))
-        natural = self.split.natural_cases(self.classifier.modalities)
-        complete = [
-            i for i in range(len(self.split)) if natural is None or natural[i].present == self.classifier.modalities
-        ]
+        modalities = self.classifier.modalities
+        natural = self.split.natural_cases(modalities)
+        complete = [i for i in range(len(self.split)) if natural is None or natural[i].present == modalities]
         if len(complete) < 2:
             raise DataError(f"{dataset.folder}: split '{split}' has fewer than two samples with every modality")
-        chosen = np.random.default_rng(seed).permutation(complete)[:limit]
-        self.positions: list[int] = sorted(int(position) for position in chosen)
+        self.positions: list[int] = sorted(np.random.default_rng(seed).permutation(complete)[:limit].tolist())
         self.few = self.positions[:: max(1, len(self.positions) // FEW)][:FEW]
-        backbone = self.classifier.backbone
-        self.encoded = EncodedSplit(self.split, backbone.processor, self.classifier.modalities, self.classifier.fill)
+        self.encoded = EncodedSplit(self.split, self.classifier.backbone.processor, modalities, self.classifier.fill)
         self._logits: dict[tuple[str, str, str], Tensor] = {}
 
     @property
@@ -90,9 +81,7 @@ class Subject:
     def logits(self, case: str, told: str | None = None) -> Tensor:
         """Return the logits [n, classes] of all samples in ``case`` under situation prompting, computed once.
 
-        Args:
-            case: the case that the samples are in.
-            told: the case that the model is told; by default the true one.
+        The model is told the case ``told``, by default the true one.
         """
         key = (case, told or case, self.classifier.dtype)
         if key not in self._logits:
