@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, DataFolder, Device, listed
+from mmrobust.cli.options import AsJson, DataFolder, Device, listed, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,12 +22,12 @@ EXAMPLE = "Example: mmrobust audit checkpoints/mmp-linear --data data/digits"
 def audit(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", metavar="CHECKPOINT")],
     data: DataFolder,
-    split: Annotated[str, typer.Option(help="Split to take samples from.")] = "test",
-    limit: Annotated[int, typer.Option(help="Use at most this many samples, chosen by --seed.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of samples.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Checks to run. Default: all.")] = None,
+    split: Annotated[str, option("Split to take samples from.")] = "test",
+    limit: Annotated[int, option("Use at most this many samples, chosen by --seed.")] = 128,
+    seed: Annotated[int, option("Seed of the choice of samples.")] = 0,
+    only: Annotated[list[str] | None, option("Checks to run. Default: all.", metavar="CHECK")] = None,
     device: Device = "auto",
-    backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone is now, if it was moved.")] = None,
+    backbone: Annotated[str | None, option("Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Check whether a checkpoint's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.

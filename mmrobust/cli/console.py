@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 
+from mmrobust.cli.options import option
 from mmrobust.runtime.progress import Advance
 
 
@@ -28,8 +28,8 @@ class Settings:
 settings = Settings()
 
 _PANEL = "Common options"
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel=_PANEL)]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL)]
+_Quiet = Annotated[bool, option("Print results only.", "--quiet", panel=_PANEL)]
+_Debug = Annotated[bool, option("Show the traceback of an error.", "--debug", panel=_PANEL)]
 
 
 def with_common_options(function: Callable[..., None]) -> Callable[..., None]:

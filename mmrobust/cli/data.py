@@ -11,16 +11,16 @@ import typer
 
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, listed, option
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
-ScenarioName = Annotated[str, typer.Option(help="The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
-MissingRate = Annotated[float, typer.Option(help="Share of the samples to affect, 0 to 1.")]
-Seed = Annotated[int, typer.Option(help="The mask seed.")]
-SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
-Modalities = Annotated[list[str] | None, typer.Option(help="Modalities of the model, if the data set has more.")]
+ScenarioName = Annotated[str, option("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
+MissingRate = Annotated[float, option("Share of the samples to affect, 0 to 1.")]
+Seed = Annotated[int, option("The mask seed.")]
+SplitName = Annotated[str, option("Split of the data set.")]
+Modalities = Annotated[list[str] | None, option("Modalities of the model, if the data set has more.")]
 
 CLASSES_SHOWN = 20
 """Classes that ``data info`` prints; ``--json`` has all of them."""
@@ -46,8 +46,7 @@ def missing_table(
     split: SplitName = "test",
     modalities: Modalities = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]"),
+        Path | None, option("A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]")
     ] = None,
 ) -> None:
     """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
@@ -75,12 +74,10 @@ def preview(
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
-    samples: Annotated[int, typer.Option(min=1, max=24, help="How many samples to show.")] = 8,
-    noise_profile: Annotated[
-        str, typer.Option(help="The noise of noisy-* scenarios that name no corruption.")
-    ] = "default",
-    noise_seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("preview.html"),
+    samples: Annotated[int, option("How many samples to show.", min=1, max=24)] = 8,
+    noise_profile: Annotated[str, option("The noise of noisy-* scenarios that name no corruption.")] = "default",
+    noise_seed: Annotated[int, option("Seed of the noise.")] = 0,
+    out: Annotated[Path, option("The HTML page to write.")] = Path("preview.html"),
 ) -> None:
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
     from mmrobust.data.affected_split import apply_scenario

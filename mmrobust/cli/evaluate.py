@@ -16,10 +16,12 @@ from mmrobust.cli.options import (
     DataFolder,
     Device,
     DType,
+    F1Absent,
     OnBadSample,
     Workers,
     listed,
     listed_paths,
+    option,
 )
 
 EXAMPLE = (
@@ -32,65 +34,49 @@ _SCALE = "More than one process"
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="Checkpoint folders or Hub ids.", metavar="CHECKPOINT...")],
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for results.parquet and predictions; extended if it exists.")],
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "test",
+    out: Annotated[Path, option("Folder for results.parquet and predictions; extended if it exists.")],
+    split: Annotated[str, option("Split to evaluate on.")] = "test",
     scenario: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Names, including noisy-* and noisy-image:blur@3. "
+        option(
+            "Names, including noisy-* and noisy-image:blur@3. "
             "Default: every missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt."),
+        option("Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
     ] = None,
-    missing_rate: Annotated[
-        list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Number of mask seeds.")] = 3,
-    prompting: Annotated[list[str] | None, typer.Option(help="situation, concat. Default: both.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
-    noise_profile: Annotated[str, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = "default",
-    noise_seed: Annotated[int, typer.Option(help="Seed of the noise, independent of the mask seeds.")] = 0,
+    missing_rate: Annotated[list[str] | None, option("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    seeds: Annotated[int, option("Number of mask seeds.")] = 3,
+    prompting: Annotated[list[str] | None, option("situation, concat. Default: both.")] = None,
+    limit: Annotated[int | None, option("Use only the first N samples.")] = None,
+    noise_profile: Annotated[str, option("Noise of noisy-* scenarios: default or released.")] = "default",
+    noise_seed: Annotated[int, option("Seed of the noise, independent of the mask seeds.")] = 0,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the model: slower to start, then faster.")
-    ] = False,
+    compile: Annotated[bool, option("Compile the model: slower to start, then faster.", "--compile")] = False,
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     engine: Annotated[
-        str,
-        typer.Option(
-            help="local, or ray (extra `ray`): one copy of the model per GPU or CPU core.", rich_help_panel=_SCALE
-        ),
+        str, option("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.", panel=_SCALE)
     ] = "local",
     ray_address: Annotated[
-        str | None,
-        typer.Option(help="Address of a running Ray cluster. Default: this machine.", rich_help_panel=_SCALE),
+        str | None, option("Address of a running Ray cluster. Default: this machine.", panel=_SCALE)
     ] = None,
     ray_workers: Annotated[
-        int | None,
-        typer.Option(help="Copies of the model. Default: one per GPU, else one per core.", rich_help_panel=_SCALE),
+        int | None, option("Copies of the model. Default: one per GPU, else one per core.", panel=_SCALE)
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Do only part I of N. All parts use the same --out, in any order.",
-            rich_help_panel=_SCALE,
-        ),
+        option("Do only part I of N. All parts use the same --out, in any order.", metavar="I/N", panel=_SCALE),
     ] = None,
     overwrite: Annotated[
-        str, typer.Option(help="For predictions already in --out: never change, add only-missing, or always redo.")
+        str, option("For predictions already in --out: never change, add only-missing, or always redo.")
     ] = "only-missing",
-    f1_absent: Annotated[
-        str,
-        typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
-    ] = "zero",
-    backbone: Annotated[str | None, typer.Option(help="Location of the frozen backbone, if it was moved.")] = None,
+    f1_absent: F1Absent = "zero",
+    backbone: Annotated[str | None, option("Location of the frozen backbone, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, making each prediction once."""

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mmrobust.cli import console
+from mmrobust.cli.options import option
 from mmrobust.errors import UsageError, unknown_name
 
 EXAMPLE = "Try: mmrobust data prepare digits --out data/digits"
 
 
-def _release(description: str, *names: str) -> Any:
-    """An option of a preparer of a release."""
-    return typer.Option(*names, help=description, rich_help_panel="Releases")
-
-
-def _own(description: str) -> Any:
-    """An option of a preparer of the user's own data."""
-    return typer.Option(help=description, rich_help_panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
+_release = partial(option, panel="Releases")
+_own = partial(option, panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
 
 
 def prepare(
     data: Annotated[str, typer.Argument(help="Which data: one of the names above.", metavar="NAME")],
-    out: Annotated[Path, typer.Option(help="The data set folder to make.")],
+    out: Annotated[Path, option("The data set folder to make.")],
     source: Annotated[
-        Path | None, typer.Option(help="The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
+        Path | None, option("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
+    limit: Annotated[int | None, option("Use only the first N samples of each split.", min=1)] = None,
     allow_incomplete: Annotated[
         bool,
-        typer.Option(
-            "--allow-incomplete", help="Leave out samples with a file that is missing or unreadable, and name each."
-        ),
+        option("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),
     ] = False,
     single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed
+from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed, option
 from mmrobust.cli.training_view import TrainingView
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
@@ -23,84 +23,68 @@ EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method f
 
 def train(
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    out: Annotated[Path, option("Folder for the checkpoint.")],
     backbone: Annotated[
-        str | None, typer.Option(help="tiny, a folder of weights, a checkpoint made by full, or a Hub id.")
+        str | None, option("tiny, a folder of weights, a checkpoint made by full, or a Hub id.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help=f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
-    head: Annotated[str | None, typer.Option(help=f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
-    modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
+    method: Annotated[str | None, option(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
+    head: Annotated[str | None, option(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
+    modalities: Annotated[list[str] | None, option("Which of the data set's, e.g. image,text.")] = None,
     prompt_level: Annotated[
-        str | None,
-        typer.Option(help="Where prompts are added: input, attention; ptm: both.", rich_help_panel="Prompts"),
+        str | None, option("Where prompts are added: input, attention; ptm: both.", panel="Prompts")
     ] = None,
-    prompt_length: Annotated[
-        int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
-    ] = None,
-    train_head: Annotated[
-        bool, typer.Option("--train-head", help="ptm: train the head too.", rich_help_panel="Prompts")
-    ] = False,
-    prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
-    method_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the method: {_SET}", metavar="NAME=VALUE")
-    ] = None,
-    head_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the head: {_SET}", metavar="NAME=VALUE")
-    ] = None,
+    prompt_length: Annotated[int | None, option("Tokens per case and layer.", panel="Prompts")] = None,
+    train_head: Annotated[bool, option("ptm: train the head too.", "--train-head", panel="Prompts")] = False,
+    prompt_depth: Annotated[int | None, option("Prompted layers.", panel="Prompts")] = None,
+    method_set: Annotated[list[str] | None, option(f"A setting of the method: {_SET}", metavar="NAME=VALUE")] = None,
+    head_set: Annotated[list[str] | None, option(f"A setting of the head: {_SET}", metavar="NAME=VALUE")] = None,
     backbone_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")
+        list[str] | None, option(f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")
     ] = None,
     backbone_dropout: Annotated[bool, typer.Option("--backbone-dropout", hidden=True)] = False,
     missing_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
-        typer.Option(
-            help="What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."
-        ),
+        option("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
     ] = None,
     missing_rate: Annotated[
-        float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
+        float | None, option("Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
-    noise_profile: Annotated[str | None, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Fill of a missing image: ones, zeros or mean.")] = None,
+    noise_profile: Annotated[str | None, option("Noise of noisy-* scenarios: default or released.")] = None,
+    fill: Annotated[str | None, option("Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
-        typer.Option(
-            help=f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
-            rich_help_panel="Recipe",
+        option(
+            f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
+            panel="Recipe",
         ),
     ] = DEFAULT,
     validate_on: Annotated[
-        str | None,
-        typer.Option(help="Validation that chooses the best epoch: table, or a small grid.", rich_help_panel="Recipe"),
+        str | None, option("Validation that chooses the best epoch: table, or a small grid.", panel="Recipe")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel="Recipe")] = None,
-    batch_size: Annotated[str, typer.Option(help="Samples per step, or auto.", rich_help_panel="Recipe")] = "auto",
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Recipe")] = None,
+    epochs: Annotated[int | None, option("Passes over the data.", panel="Recipe")] = None,
+    batch_size: Annotated[str, option("Samples per step, or auto.", panel="Recipe")] = "auto",
+    lr: Annotated[float | None, option("Peak learning rate.", panel="Recipe")] = None,
     recipe_set: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting of the recipe; may be repeated.", metavar="NAME=VALUE", rich_help_panel="Recipe"),
+        list[str] | None, option("A setting of the recipe; may be repeated.", metavar="NAME=VALUE", panel="Recipe")
     ] = None,
     patience: Annotated[
-        int | None,
-        typer.Option(help="Stop after this many epochs without improvement; 0: never.", rich_help_panel="Recipe"),
+        int | None, option("Stop after this many epochs without improvement; 0: never.", panel="Recipe")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and missing tables.")] = 0,
+    seed: Annotated[int, option("Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     cache: Annotated[
-        str, typer.Option(help="Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
+        str, option("Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
     ] = "auto",
     cache_memory: Annotated[
         float | None,
-        typer.Option(
-            help="GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."
-        ),
+        option("GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    resume: Annotated[bool, option("Continue an interrupted training.", "--resume")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
