@@ -36,8 +36,6 @@ def audit(
     format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed; and
     how well the model is calibrated.
     """
-    from json import dumps
-
     from mmrobust.audit.audit import audit_checkpoint
     from mmrobust.data.dataset import Dataset
     from mmrobust.runtime.devices import resolve_device
@@ -54,7 +52,7 @@ def audit(
         progress=console.progress_bar,
     )
     if json:
-        console.print_json(dumps(outcome.as_dict(), indent=2, ensure_ascii=False))
+        console.print_json(outcome.as_dict())
     else:
         _show(outcome, console.out())
     if not outcome.passed:

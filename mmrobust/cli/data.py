@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +23,6 @@ Modalities = Annotated[list[str] | None, option("Modalities of the model, if the
 
 CLASSES_SHOWN = 20
 """Classes that ``data info`` prints; ``--json`` has all of them."""
-
-
-@app.callback()
-def _root() -> None:
-    """Prepare data sets, and inspect them."""
 
 
 app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepare))
@@ -101,7 +95,7 @@ def info(folder: Folder, json: AsJson = False) -> None:
 
     description = describe(Dataset(folder))
     if json:
-        console.print_json(dumps(description, indent=2, ensure_ascii=False))
+        console.print_json(description)
     else:
         _print_info(description)
 
@@ -115,7 +109,7 @@ def verify(folder: Folder, json: AsJson = False) -> None:
 
     found = verify(Dataset(folder), console.progress_bar)
     if json:
-        console.print_json(dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        console.print_json(found.as_dict())
     else:
         for fault in found.faults:
             console.out().print(str(fault), markup=False)

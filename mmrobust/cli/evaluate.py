@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
 )
 
-_SCALE = "More than one process"
+_scale = partial(option, panel="More than one process")
 
 
 def evaluate(
@@ -59,18 +60,11 @@ def evaluate(
     compile: Annotated[bool, option("Compile the model: slower to start, then faster.", "--compile")] = False,
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
-    engine: Annotated[
-        str, option("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.", panel=_SCALE)
-    ] = "local",
-    ray_address: Annotated[
-        str | None, option("Address of a running Ray cluster. Default: this machine.", panel=_SCALE)
-    ] = None,
-    ray_workers: Annotated[
-        int | None, option("Copies of the model. Default: one per GPU, else one per core.", panel=_SCALE)
-    ] = None,
+    engine: Annotated[str, _scale("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.")] = "local",
+    ray_address: Annotated[str | None, _scale("Address of a running Ray cluster. Default: this machine.")] = None,
+    ray_workers: Annotated[int | None, _scale("Copies of the model. Default: one per GPU, else one per core.")] = None,
     shard: Annotated[
-        str | None,
-        option("Do only part I of N. All parts use the same --out, in any order.", metavar="I/N", panel=_SCALE),
+        str | None, _scale("Do only part I of N. All parts use the same --out, in any order.", metavar="I/N")
     ] = None,
     overwrite: Annotated[
         str, option("For predictions already in --out: never change, add only-missing, or always redo.")
@@ -138,14 +132,7 @@ def evaluate(
         return
     if bad := results.provenance["bad_samples"]["summary"]:
         console.remark(bad)
-    if json:
-        console.print_json(results.frame.to_json(orient="records"))
-        return
-    from mmrobust.report import terminal
-    from mmrobust.report.report import build_report
-
-    terminal.show(build_report([results]), console.out())
-    console.remark(f"results: {out / 'results.parquet'}")
+    console.show_results(results, out, json)
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

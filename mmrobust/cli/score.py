@@ -49,11 +49,4 @@ def score(
         progress=console.progress_bar,
         say=console.remark,
     )
-    if json:
-        console.print_json(results.frame.to_json(orient="records"))
-        return
-    from mmrobust.report import terminal
-    from mmrobust.report.report import build_report
-
-    terminal.show(build_report([results]), console.out())
-    console.remark(f"results: {(out or folder) / 'results.parquet'}")
+    console.show_results(results, out or folder, json)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,14 +12,17 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed, option
-from mmrobust.cli.training_view import TrainingView
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
+from mmrobust.runtime.progress import Advance
 from mmrobust.training.recipes import BUILTIN, DEFAULT
 
 if TYPE_CHECKING:
     from mmrobust.models.checkpoint import CheckpointConfig
+    from mmrobust.training.state import EpochRecord
+    from mmrobust.training.trainer import StepRecord
 
+_prompts, _recipe = partial(option, panel="Prompts"), partial(option, panel="Recipe")
 _SET = "may be repeated; without a value it lists them all."
 EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
@@ -30,12 +36,10 @@ def train(
     method: Annotated[str | None, option(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
     head: Annotated[str | None, option(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
     modalities: Annotated[list[str] | None, option("Which of the data set's, e.g. image,text.")] = None,
-    prompt_level: Annotated[
-        str | None, option("Where prompts are added: input, attention; ptm: both.", panel="Prompts")
-    ] = None,
-    prompt_length: Annotated[int | None, option("Tokens per case and layer.", panel="Prompts")] = None,
-    train_head: Annotated[bool, option("ptm: train the head too.", "--train-head", panel="Prompts")] = False,
-    prompt_depth: Annotated[int | None, option("Prompted layers.", panel="Prompts")] = None,
+    prompt_level: Annotated[str | None, _prompts("Where prompts are added: input, attention; ptm: both.")] = None,
+    prompt_length: Annotated[int | None, _prompts("Tokens per case and layer.")] = None,
+    train_head: Annotated[bool, _prompts("ptm: train the head too.", "--train-head")] = False,
+    prompt_depth: Annotated[int | None, _prompts("Prompted layers.")] = None,
     method_set: Annotated[list[str] | None, option(f"A setting of the method: {_SET}", metavar="NAME=VALUE")] = None,
     head_set: Annotated[list[str] | None, option(f"A setting of the head: {_SET}", metavar="NAME=VALUE")] = None,
     backbone_set: Annotated[
@@ -55,23 +59,20 @@ def train(
     fill: Annotated[str | None, option("Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
-        option(
+        _recipe(
             f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
-            panel="Recipe",
         ),
     ] = DEFAULT,
     validate_on: Annotated[
-        str | None, option("Validation that chooses the best epoch: table, or a small grid.", panel="Recipe")
+        str | None, _recipe("Validation that chooses the best epoch: table, or a small grid.")
     ] = None,
-    epochs: Annotated[int | None, option("Passes over the data.", panel="Recipe")] = None,
-    batch_size: Annotated[str, option("Samples per step, or auto.", panel="Recipe")] = "auto",
-    lr: Annotated[float | None, option("Peak learning rate.", panel="Recipe")] = None,
+    epochs: Annotated[int | None, _recipe("Passes over the data.")] = None,
+    batch_size: Annotated[str, _recipe("Samples per step, or auto.")] = "auto",
+    lr: Annotated[float | None, _recipe("Peak learning rate.")] = None,
     recipe_set: Annotated[
-        list[str] | None, option("A setting of the recipe; may be repeated.", metavar="NAME=VALUE", panel="Recipe")
+        list[str] | None, _recipe("A setting of the recipe; may be repeated.", metavar="NAME=VALUE")
     ] = None,
-    patience: Annotated[
-        int | None, option("Stop after this many epochs without improvement; 0: never.", panel="Recipe")
-    ] = None,
+    patience: Annotated[int | None, _recipe("Stop after this many epochs without improvement; 0: never.")] = None,
     seed: Annotated[int, option("Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -170,3 +171,56 @@ def _summary(out: Path, config: CheckpointConfig) -> str:
         f"best epoch {training['best_epoch']} of {training['epochs']}; "
         f"validation {config.headline_metric} {training['validation']:.4f} {under}"
     )
+
+
+class TrainingView:
+    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._best = epochs, "–"
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextmanager
+    def progress(self, description: str, total: int | None) -> Iterator[Advance]:
+        """The :data:`mmrobust.runtime.progress.Progress` of a training."""
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with console.bar_of(*columns) as bar:
+            self._bar, self._task = bar, bar.add_task(description, total=total, status="")
+            try:
+                yield lambda units: bar.advance(self._task, units)
+            finally:
+                self._bar = None
+
+    def on_step(self, record: StepRecord) -> None:
+        """Update the live line."""
+        if self._bar is not None:
+            self._bar.update(self._task, status=self.line(record))
+
+    def line(self, record: StepRecord) -> str:
+        """The text beside the bar."""
+        memory = "" if record.peak_memory is None else f"  {record.peak_memory / 2**20:,.0f} MiB"
+        return (
+            f"epoch {record.epoch}/{self._epochs}  loss {record.loss:.4f}  validation {self._best}  "
+            f"{record.samples_per_second:,.0f} samples/s{memory}"
+        )
+
+    def on_epoch(self, record: EpochRecord, best: int) -> None:
+        """Print the results of an epoch."""
+        mark = "  best" if record.epoch == best else ""
+        if mark:
+            self._best = f"{record.validation:.4f}"
+        memory = f"  {record.peak_memory / 2**20:,.0f} MiB" if record.peak_memory else ""
+        console.remark(
+            f"epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.4f}  validation {record.validation:.4f}  "
+            f"{record.samples_per_second:,.0f} samples/s{memory}{mark}"
+        )
