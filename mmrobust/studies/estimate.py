@@ -26,7 +26,7 @@ from mmrobust.training.recipe import HEAD, TASK
 from mmrobust.training.setup import set_up
 from mmrobust.training.sources import FeatureRequest, LiveSource
 from mmrobust.training.splits import count, epoch_batches, training_share
-from mmrobust.training.trainable import check_trainable
+from mmrobust.training.validation import check_trainable
 
 BYTES_PER_ROW = 60
 """Size of a row of predictions, without its logits."""

@@ -27,8 +27,8 @@ from mmrobust.training.recipe import HEAD
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup, set_up
 from mmrobust.training.state import StateStore, TrainingState, is_unfinished, remove_state
-from mmrobust.training.trainable import check_trainable
 from mmrobust.training.trainer import OnEpoch, OnStep, Trainer
+from mmrobust.training.validation import check_trainable
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
