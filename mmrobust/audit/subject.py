@@ -91,18 +91,10 @@ class Subject:
             )
         return self._logits[key]
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities [n, classes]: softmax, or the sigmoid of each class of a multi-label task."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
-
     @property
     def multi_label(self) -> bool:
         """Whether a sample may belong to several classes."""
         return self.classifier.task == "multi-label"
-
-    def decisions(self, logits: Tensor) -> Tensor:
-        """Return what is predicted: the class [n], or for a multi-label task whether each class is [n, classes]."""
-        return logits >= 0 if self.multi_label else logits.argmax(-1)
 
     def change(self, before: Tensor, after: Tensor) -> tuple[float, float]:
         """Return how much predictions changed between two sets of logits [n, classes].
@@ -110,8 +102,11 @@ class Subject:
         Returns:
             The mean over samples of the largest change of a probability, and the share of decisions that changed.
         """
-        moves = (self.probabilities(before) - self.probabilities(after)).abs().amax(-1)
-        return float(moves.mean()), float((self.decisions(before) != self.decisions(after)).float().mean())
+        if self.multi_label:  # whether each class is predicted is a decision of its own
+            moves, decided = before.sigmoid() - after.sigmoid(), (before >= 0) != (after >= 0)
+        else:
+            moves, decided = before.softmax(-1) - after.softmax(-1), before.argmax(-1) != after.argmax(-1)
+        return float(moves.abs().amax(-1).mean()), float(decided.float().mean())
 
     @property
     def labels(self) -> tuple[tuple[int, ...], ...]:

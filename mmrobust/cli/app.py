@@ -72,9 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
     except MmrobustError as error:
         return _fail(error, error.exit_code)
-    except typer.TyperException as error:  # wrong usage, as found by the parser
-        return _fail(error, 2)
-    except OSError as error:  # a full disk, a folder without permission
+    except (typer.TyperException, OSError) as error:  # wrong usage, as found by the parser; a full disk, no permission
         return _fail(error, 2)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)

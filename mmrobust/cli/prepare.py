@@ -63,6 +63,8 @@ def prepare(
 
         mmrobust data prepare manifest --source pets/manifest.csv --out data/pets
     """
+    from mmrobust.data.prepare import PREPARERS, ManifestColumns
+
     if single_plot and each_plot:
         raise UsageError("--single-plot and --each-plot exclude each other")
     columns = {
@@ -88,28 +90,17 @@ def prepare(
         "subset": ("--subset", subset),
         "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
-    _prepare(data, out, limit, flags)
-
-
-def _prepare(name: str, out: Path, limit: int | None, flags: dict[str, tuple[str, Any]]) -> None:
-    """Call the preparer ``name`` with the flags that were given, and print the sizes of the splits.
-
-    Raises:
-        UsageError: the preparer does not take one of the flags, or needs a source.
-    """
-    from mmrobust.data.prepare import PREPARERS, ManifestColumns
-
-    if name not in PREPARERS:
-        raise unknown_name("data set", name, PREPARERS)
-    preparer = PREPARERS[name]
+    if data not in PREPARERS:
+        raise unknown_name("data set", data, PREPARERS)
+    preparer = PREPARERS[data]
     given = {parameter: value for parameter, (_, value) in flags.items() if value is not None}
     if preparer.source is not None and "source" not in given:
-        raise UsageError(f"{name} needs --source: {preparer.source}")
+        raise UsageError(f"{data} needs --source: {preparer.source}")
     accepted = preparer.settings if preparer.source is None else ("source", "allow_incomplete", *preparer.settings)
     for parameter in given:
         if parameter not in accepted:
             known = ", ".join(flag for parameter, (flag, _) in flags.items() if parameter in accepted)
-            raise UsageError(f"{name} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
+            raise UsageError(f"{data} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
     if "columns" in given:
         given["columns"] = ManifestColumns(**given["columns"])
     paths = [given.pop("source"), out] if "source" in given else [out]

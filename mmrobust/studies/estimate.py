@@ -46,14 +46,8 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Job name → its expected cost on this machine. Jobs that differ only in their seed are timed once.
 
-    Students are timed on the untrained backbone of their teacher, which costs the same.
-
-    Args:
-        study: the study.
-        jobs: its jobs.
-        scratch: a folder for temporary files.
-        device: where the jobs would run.
-        dtype: ``float32`` or ``bfloat16``.
+    Students are timed on the untrained backbone of their teacher, which costs the same. Temporary files go into
+    ``scratch``.
 
     Raises:
         MmrobustError: as for :func:`mmrobust.training.setup.set_up`; or no such device or dtype.
@@ -104,7 +98,9 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
         seconds.append(clock.seconds() / len(positions))
     classifier.train(False)
     forward = _forward_seconds(classifier, source, positions, case)
-    predictions = _predictions(study, job, classifier)
+    grid = study.evaluate.grid(classifier.modalities)
+    drawn = DrawnGrid.draw(grid, select_samples(Dataset(settings.data), "test"), classifier.modalities)
+    predictions = sum(map(len, drawn.plan(ClassifierModel(classifier).promptings).values()))
     once = filling * (samples + validated) if isinstance(source, StreamCache) else seconds[0] * len(chosen)
     total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filling) * predictions
     weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
@@ -119,10 +115,3 @@ def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Posi
     with classifier.autocast():
         classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
     return clock.seconds() / len(positions)
-
-
-def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
-    """The number of predictions that evaluating the job takes."""
-    grid = study.evaluate.grid(classifier.modalities)
-    drawn = DrawnGrid.draw(grid, select_samples(Dataset(job.settings.data), "test"), classifier.modalities)
-    return sum(len(positions) for positions in drawn.plan(ClassifierModel(classifier).promptings).values())

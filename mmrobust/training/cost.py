@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import re
 import resource
 import sys
 import time
@@ -118,10 +119,8 @@ def _resident_peak() -> int:
 
 
 def _status(name: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    found = re.search(rf"^{name}:\s+(\d+)", _STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _energy(device: torch.device) -> float | None:
