@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrobust.audit.base import FAILED, INFORMATIONAL, PASSED, Check, Finding
 from mmrobust.audit.checks import CHECKS, find_check
-from mmrobust.audit.subject import Subject
+from mmrobust.audit.subject import FAILED, INFORMATIONAL, PASSED, Check, Finding, Subject
 from mmrobust.data.dataset import Dataset
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, no_progress

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mmrobust.audit.base import Check, Finding, judged
-from mmrobust.audit.subject import Subject
+from mmrobust.audit.subject import Check, Finding, Subject, judged
 from mmrobust.cases import Case
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.scenario import Scenario

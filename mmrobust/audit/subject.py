@@ -1,8 +1,10 @@
-"""The subject of an audit: a checkpoint, and the samples of a data set that it is run on."""
+"""The subject of an audit (a checkpoint, and the samples that it is run on), its checks, and what they find."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from mmrobust.models.checkpoint import Checkpoint
 from mmrobust.scenarios.grid import check_seed
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
 
+PASSED, FAILED, INFORMATIONAL, NOT_APPLICABLE = "passed", "failed", "informational", "not applicable"
 FEW = 16
 """Number of samples for checks that run the same input twice."""
 BATCH = 32
@@ -126,6 +129,36 @@ class Subject:
         return float(metric(Outcomes(logits.numpy(), truth, self.multi_label))[0])
 
 
-def rows(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
-    """Return the samples ``chosen`` of a batch, with the padding of the whole batch."""
-    return {name: tensor[list(chosen)] for name, tensor in inputs.items()}
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check."""
+
+    status: str
+    """``passed``, ``failed``, ``informational`` (no answer is wrong) or ``not applicable``."""
+    said: str
+    """One line with the figures, for people."""
+    figure: float | None = None
+    """What was measured."""
+    limit: float | None = None
+    """The largest figure that passes; the smallest if :attr:`at_least`."""
+    at_least: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """All figures, in values that JSON can hold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about a checkpoint."""
+
+    name: str
+    asks: str
+    """The question."""
+    why: str
+    """Why it matters, and why the limit is where it is."""
+    run: Callable[[Subject], Finding]
+
+
+def judged(figure: float, limit: float, said: str, details: Mapping[str, Any], *, at_least: bool = False) -> Finding:
+    """Compare ``figure`` with its ``limit``; NaN fails."""
+    passes = figure >= limit if at_least else figure <= limit
+    return Finding(PASSED if passes else FAILED, said, figure, limit, at_least, details)

@@ -59,9 +59,7 @@ def train(
     fill: Annotated[str | None, option("Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
-        _recipe(
-            f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
-        ),
+        _recipe(f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}."),
     ] = DEFAULT,
     validate_on: Annotated[
         str | None, _recipe("Validation that chooses the best epoch: table, or a small grid.")

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from mmrobust.cases import SITUATION, Case
-from mmrobust.data.dataset import Dataset, Positions
+from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import select_samples
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.checkpoint import trained_tensors
-from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
@@ -24,7 +23,7 @@ from mmrobust.training.feature_cache import Cache, StreamCache, make_source
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
 from mmrobust.training.setup import set_up
-from mmrobust.training.sources import FeatureRequest, LiveSource
+from mmrobust.training.sources import FeatureRequest
 from mmrobust.training.splits import count, epoch_batches, training_share
 from mmrobust.training.validation import check_trainable
 
@@ -97,7 +96,10 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
         value.backward()  # type: ignore[no-untyped-call]  # torch's stub
         seconds.append(clock.seconds() / len(positions))
     classifier.train(False)
-    forward = _forward_seconds(classifier, source, positions, case)
+    clock = Stopwatch(device)
+    with torch.no_grad(), classifier.autocast():
+        classifier.head(source.features(positions, case, noise), classifier.told(name, SITUATION))
+    forward = clock.seconds() / len(positions)
     grid = study.evaluate.grid(classifier.modalities)
     drawn = DrawnGrid.draw(grid, select_samples(Dataset(settings.data), "test"), classifier.modalities)
     predictions = sum(map(len, drawn.plan(ClassifierModel(classifier).promptings).values()))
@@ -107,11 +109,3 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
     if setup.config.backbone["stored"] and not job.needs_teacher:
         weights += sum(tensor.nbytes for tensor in classifier.backbone.weights().values())
     return Estimate(total, weights + predictions * (4 * len(classifier.classes) + BYTES_PER_ROW))
-
-
-@torch.no_grad()
-def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Positions, case: Case) -> float:
-    clock = Stopwatch(next(classifier.parameters()).device)
-    with classifier.autocast():
-        classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
-    return clock.seconds() / len(positions)
