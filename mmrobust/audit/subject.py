@@ -53,12 +53,10 @@ class Subject:
         self.positions: list[int] = sorted(np.random.default_rng(seed).permutation(complete)[:limit].tolist())
         self.few = self.positions[:: max(1, len(self.positions) // FEW)][:FEW]
         self.encoded = EncodedSplit(self.split, self.classifier.backbone.processor, modalities, self.classifier.fill)
+        self.labels = tuple(self.split.labels[position] for position in self.positions)
+        self.cases, self.headline = self.classifier.cases, self.split.info.headline_metric
+        self.multi_label = self.classifier.task == "multi-label"
         self._logits: dict[tuple[str, str, str], Tensor] = {}
-
-    @property
-    def cases(self) -> tuple[str, ...]:
-        """The cases that the classifier was trained for."""
-        return self.classifier.cases
 
     @property
     def conditions(self) -> list[tuple[str, str]]:
@@ -94,11 +92,6 @@ class Subject:
             )
         return self._logits[key]
 
-    @property
-    def multi_label(self) -> bool:
-        """Whether a sample may belong to several classes."""
-        return self.classifier.task == "multi-label"
-
     def change(self, before: Tensor, after: Tensor) -> tuple[float, float]:
         """Return how much predictions changed between two sets of logits [n, classes].
 
@@ -110,16 +103,6 @@ class Subject:
         else:
             moves, decided = before.softmax(-1) - after.softmax(-1), before.argmax(-1) != after.argmax(-1)
         return float(moves.abs().amax(-1).mean()), float(decided.float().mean())
-
-    @property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The class or classes of each sample."""
-        return tuple(self.split.labels[position] for position in self.positions)
-
-    @property
-    def headline(self) -> str:
-        """The name of the data set's headline metric."""
-        return self.split.info.headline_metric
 
     def score(self, logits: Tensor) -> float:
         """Return the headline metric of logits [n, classes] of all samples."""

@@ -25,7 +25,7 @@ from mmrobust.cli import (
     train,
 )
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import option
+from mmrobust.cli.options import flag
 from mmrobust.cli.settings import SettingsCommand
 from mmrobust.errors import MmrobustError
 from mmrobust.version import __version__
@@ -59,7 +59,7 @@ app.command("doctor", epilog=doctor.EXAMPLE)(with_common_options(doctor.doctor))
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, option("Print the version and exit.", "--version")] = False) -> None:
+def _root(version: Annotated[bool, flag("Print the version and exit.", "--version")] = False) -> None:
     if version:
         console.out().print(f"mmrobust {__version__}")
         raise typer.Exit

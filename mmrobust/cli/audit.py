@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, DataFolder, Device, listed, option
+from mmrobust.cli.options import AsJson, DataFolder, Device, flag, listed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,12 +22,12 @@ EXAMPLE = "Example: mmrobust audit checkpoints/mmp-linear --data data/digits"
 def audit(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", metavar="CHECKPOINT")],
     data: DataFolder,
-    split: Annotated[str, option("Split to take samples from.")] = "test",
-    limit: Annotated[int, option("Use at most this many samples, chosen by --seed.")] = 128,
-    seed: Annotated[int, option("Seed of the choice of samples.")] = 0,
-    only: Annotated[list[str] | None, option("Checks to run. Default: all.", metavar="CHECK")] = None,
+    split: Annotated[str, flag("Split to take samples from.")] = "test",
+    limit: Annotated[int, flag("Use at most this many samples, chosen by --seed.")] = 128,
+    seed: Annotated[int, flag("Seed of the choice of samples.")] = 0,
+    only: Annotated[list[str] | None, flag("Checks to run. Default: all.", metavar="CHECK")] = None,
     device: Device = "auto",
-    backbone: Annotated[str | None, option("Where the frozen backbone is now, if it was moved.")] = None,
+    backbone: Annotated[str | None, flag("Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Check whether a checkpoint's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.

@@ -9,7 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import option
+from mmrobust.cli.options import flag
 
 EXAMPLE = "Example: mmrobust baseline save runs/grid baselines/main"
 
@@ -20,9 +20,9 @@ def save(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.parquet, or its folder.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder to make.")],
     allow_dirty: Annotated[
-        bool, option("Accept results made from a tree with uncommitted changes.", "--allow-dirty")
+        bool, flag("Accept results made from a tree with uncommitted changes.", "--allow-dirty")
     ] = False,
-    replace: Annotated[bool, option("Replace the baseline in PATH.", "--replace")] = False,
+    replace: Annotated[bool, flag("Replace the baseline in PATH.", "--replace")] = False,
 ) -> None:
     """Copy RESULTS, with the predictions behind them, to PATH, as a whole or not at all."""
     from mmrobust.gate.baseline import save_baseline

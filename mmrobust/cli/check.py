@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed, option
+from mmrobust.cli.options import AsJson, flag, listed
 from mmrobust.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,27 +24,25 @@ _SYNTAX = r"METRIC\[@SCENARIO\[/RATE]]:-DROP, …:-P% or …>=FLOOR"  # escaped:
 
 def check(
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="results.parquet to judge, or its folder.")],
-    baseline: Annotated[Path, option("results.parquet to judge by, or its folder.")],
-    rules: Annotated[
-        Path | None, option('TOML file of rules, as in fail = ["accuracy:-0.01"].', metavar="FILE")
-    ] = None,
+    baseline: Annotated[Path, flag("results.parquet to judge by, or its folder.")],
+    rules: Annotated[Path | None, flag('TOML file of rules, as in fail = ["accuracy:-0.01"].', metavar="FILE")] = None,
     fail: Annotated[
-        list[str] | None, option(f"{_SYNTAX}. Overrides the file's rule for the same cells.", metavar="RULE")
+        list[str] | None, flag(f"{_SYNTAX}. Overrides the file's rule for the same cells.", metavar="RULE")
     ] = None,
     format: Annotated[
         list[str] | None,
-        option(
+        flag(
             "table, md, json, junit or github; written to FILE if given. Repeatable.",
             "--format",
             metavar="FORMAT[=FILE]",
         ),
     ] = None,
     json: AsJson = False,
-    alpha: Annotated[float, option("Probability that a comparison of equals fails by chance.", metavar="P")] = 0.05,
-    no_stats: Annotated[bool, option("Let the limits alone decide, without statistics.", "--no-stats")] = False,
-    correction: Annotated[str, option("Correction of the p-values for the number of cells: holm or none.")] = "holm",
+    alpha: Annotated[float, flag("Probability that a comparison of equals fails by chance.", metavar="P")] = 0.05,
+    no_stats: Annotated[bool, flag("Let the limits alone decide, without statistics.", "--no-stats")] = False,
+    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
     informational: Annotated[
-        bool, option("Print the verdict, but exit with 0 even if it is a failure.", "--informational")
+        bool, flag("Print the verdict, but exit with 0 even if it is a failure.", "--informational")
     ] = False,
 ) -> None:
     """Compare CANDIDATE with a baseline: exit code 0 passed, 1 a regression, 2 not comparable.

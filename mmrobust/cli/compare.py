@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed, option
+from mmrobust.cli.options import AsJson, flag, listed
 
 EXAMPLE = "Example: mmrobust compare runs/grid-none runs/grid-mmp --html compare.html"
 
@@ -17,13 +17,13 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="results.parquet, or its folder.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="The results to compare with A; differences are B − A.")],
     checkpoints: Annotated[
-        list[str] | None, option("The checkpoint of A and of B, if they hold several.", metavar="NAME,NAME")
+        list[str] | None, flag("The checkpoint of A and of B, if they hold several.", metavar="NAME,NAME")
     ] = None,
-    metric: Annotated[str | None, option("Default: the headline metric of the data set.")] = None,
-    interval: Annotated[str, option("Bootstrap interval: percentile, or bca (takes longer).")] = "percentile",
-    correction: Annotated[str, option("Correction of the p-values for the number of cells: holm or none.")] = "holm",
-    alpha: Annotated[float, option("Level of the p-values; intervals have confidence 1 − P.", metavar="P")] = 0.05,
-    html: Annotated[Path | None, option("Write one self-contained page.", metavar="FILE")] = None,
+    metric: Annotated[str | None, flag("Default: the headline metric of the data set.")] = None,
+    interval: Annotated[str, flag("Bootstrap interval: percentile, or bca (takes longer).")] = "percentile",
+    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
+    alpha: Annotated[float, flag("Level of the p-values; intervals have confidence 1 − P.", metavar="P")] = 0.05,
+    html: Annotated[Path | None, flag("Write one self-contained page.", metavar="FILE")] = None,
     json: AsJson = False,
 ) -> None:
     """Compare two checkpoints, paired: difference, interval and p-value per cell, and the samples that flipped."""

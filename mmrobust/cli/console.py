@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from mmrobust.cli.options import option
+from mmrobust.cli.options import flag
 from mmrobust.runtime.progress import Advance
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Settings:
 settings = Settings()
 
 _PANEL = "Common options"
-_Quiet = Annotated[bool, option("Print results only.", "--quiet", panel=_PANEL)]
-_Debug = Annotated[bool, option("Show the traceback of an error.", "--debug", panel=_PANEL)]
+_Quiet = Annotated[bool, flag("Print results only.", "--quiet", panel=_PANEL)]
+_Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug", panel=_PANEL)]
 
 
 def with_common_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -10,16 +10,16 @@ import typer
 
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, listed, option
+from mmrobust.cli.options import AsJson, flag, listed
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
-ScenarioName = Annotated[str, option("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
-MissingRate = Annotated[float, option("Share of the samples to affect, 0 to 1.")]
-Seed = Annotated[int, option("The mask seed.")]
-SplitName = Annotated[str, option("Split of the data set.")]
-Modalities = Annotated[list[str] | None, option("Modalities of the model, if the data set has more.")]
+ScenarioName = Annotated[str, flag("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
+MissingRate = Annotated[float, flag("Share of the samples to affect, 0 to 1.")]
+Seed = Annotated[int, flag("The mask seed.")]
+SplitName = Annotated[str, flag("Split of the data set.")]
+Modalities = Annotated[list[str] | None, flag("Modalities of the model, if the data set has more.")]
 
 CLASSES_SHOWN = 20
 """Classes that ``data info`` prints; ``--json`` has all of them."""
@@ -40,7 +40,7 @@ def missing_table(
     split: SplitName = "test",
     modalities: Modalities = None,
     out: Annotated[
-        Path | None, option("A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]")
+        Path | None, flag("A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]")
     ] = None,
 ) -> None:
     """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
@@ -68,10 +68,10 @@ def preview(
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
-    samples: Annotated[int, option("How many samples to show.", min=1, max=24)] = 8,
-    noise_profile: Annotated[str, option("The noise of noisy-* scenarios that name no corruption.")] = "default",
-    noise_seed: Annotated[int, option("Seed of the noise.")] = 0,
-    out: Annotated[Path, option("The HTML page to write.")] = Path("preview.html"),
+    samples: Annotated[int, flag("How many samples to show.", min=1, max=24)] = 8,
+    noise_profile: Annotated[str, flag("The noise of noisy-* scenarios that name no corruption.")] = "default",
+    noise_seed: Annotated[int, flag("Seed of the noise.")] = 0,
+    out: Annotated[Path, flag("The HTML page to write.")] = Path("preview.html"),
 ) -> None:
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
     from mmrobust.data.affected_split import apply_scenario

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 from mmrobust.cli import console
-from mmrobust.cli.options import option
+from mmrobust.cli.options import flag
 
 EXAMPLE = "Example: mmrobust demo --out mmrobust-demo"
 
 
 def demo(
-    out: Annotated[Path, option("Folder for everything it makes; a second run continues there.")] = Path(
-        "mmrobust-demo"
-    ),
-    limit: Annotated[int | None, option("Use only the first N samples of each split.", min=1)] = None,
+    out: Annotated[Path, flag("Folder for everything it makes; a second run continues there.")] = Path("mmrobust-demo"),
+    limit: Annotated[int | None, flag("Use only the first N samples of each split.", min=1)] = None,
 ) -> None:
     """Run every step on the embedded data, in about two minutes: what prompts and prototypes gain."""
     from mmrobust.report import terminal

@@ -20,44 +20,44 @@ from mmrobust.cli.options import (
     F1Absent,
     OnBadSample,
     Workers,
+    flag,
     listed,
     listed_paths,
-    option,
 )
 
 EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
 )
 
-_scale = partial(option, panel="More than one process")
+_scale = partial(flag, panel="More than one process")
 
 
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="Checkpoint folders or Hub ids.", metavar="CHECKPOINT...")],
     data: DataFolder,
-    out: Annotated[Path, option("Folder for results.parquet and predictions; extended if it exists.")],
-    split: Annotated[str, option("Split to evaluate on.")] = "test",
+    out: Annotated[Path, flag("Folder for results.parquet and predictions; extended if it exists.")],
+    split: Annotated[str, flag("Split to evaluate on.")] = "test",
     scenario: Annotated[
         list[str] | None,
-        option(
+        flag(
             "Names, including noisy-* and noisy-image:blur@3. "
             "Default: every missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        option("Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
+        flag("Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
     ] = None,
-    missing_rate: Annotated[list[str] | None, option("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
-    seeds: Annotated[int, option("Number of mask seeds.")] = 3,
-    prompting: Annotated[list[str] | None, option("situation, concat. Default: both.")] = None,
-    limit: Annotated[int | None, option("Use only the first N samples.")] = None,
-    noise_profile: Annotated[str, option("Noise of noisy-* scenarios: default or released.")] = "default",
-    noise_seed: Annotated[int, option("Seed of the noise, independent of the mask seeds.")] = 0,
+    missing_rate: Annotated[list[str] | None, flag("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    seeds: Annotated[int, flag("Number of mask seeds.")] = 3,
+    prompting: Annotated[list[str] | None, flag("situation, concat. Default: both.")] = None,
+    limit: Annotated[int | None, flag("Use only the first N samples.")] = None,
+    noise_profile: Annotated[str, flag("Noise of noisy-* scenarios: default or released.")] = "default",
+    noise_seed: Annotated[int, flag("Seed of the noise, independent of the mask seeds.")] = 0,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
-    compile: Annotated[bool, option("Compile the model: slower to start, then faster.", "--compile")] = False,
+    compile: Annotated[bool, flag("Compile the model: slower to start, then faster.", "--compile")] = False,
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     engine: Annotated[str, _scale("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.")] = "local",
@@ -67,10 +67,10 @@ def evaluate(
         str | None, _scale("Do only part I of N. All parts use the same --out, in any order.", metavar="I/N")
     ] = None,
     overwrite: Annotated[
-        str, option("For predictions already in --out: never change, add only-missing, or always redo.")
+        str, flag("For predictions already in --out: never change, add only-missing, or always redo.")
     ] = "only-missing",
     f1_absent: F1Absent = "zero",
-    backbone: Annotated[str | None, option("Location of the frozen backbone, if it was moved.")] = None,
+    backbone: Annotated[str | None, flag("Location of the frozen backbone, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, making each prediction once."""

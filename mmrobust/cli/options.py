@@ -11,23 +11,21 @@ import typer
 from mmrobust.errors import UsageError
 
 
-def option(text: str, *names: str, panel: str | None = None, **settings: Any) -> Any:
+def flag(text: str, *names: str, panel: str | None = None, **settings: Any) -> Any:
     """``typer.Option`` that begins with its help ``text``, which stands in the ``panel`` of that name."""
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
-DataFolder = Annotated[Path, option("Data set folder, as made by `mmrobust data prepare`.", "--data")]
-Device = Annotated[str, option("auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
-DType = Annotated[str, option("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
-BatchSize = Annotated[str, option("Samples per batch, or auto.")]
-Workers = Annotated[str, option("Processes that decode samples, or auto. auto: none for little data.")]
+DataFolder = Annotated[Path, flag("Data set folder, as made by `mmrobust data prepare`.", "--data")]
+Device = Annotated[str, flag("auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
+DType = Annotated[str, flag("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
+BatchSize = Annotated[str, flag("Samples per batch, or auto.")]
+Workers = Annotated[str, flag("Processes that decode samples, or auto. auto: none for little data.")]
 OnBadSample = Annotated[
-    str, option("If a sample cannot be read: error, missing (treat it as missing) or skip (leave it out).")
+    str, flag("If a sample cannot be read: error, missing (treat it as missing) or skip (leave it out).")
 ]
-F1Absent = Annotated[
-    str, option("Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers).")
-]
-AsJson = Annotated[bool, option("Print JSON, for another program to read.", "--json")]
+F1Absent = Annotated[str, flag("Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers).")]
+AsJson = Annotated[bool, flag("Print JSON, for another program to read.", "--json")]
 
 
 def listed(values: Iterable[str] | None, flag: str) -> tuple[str, ...] | None:

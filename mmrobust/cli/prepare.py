@@ -9,26 +9,26 @@ from typing import Annotated, Any
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import option
+from mmrobust.cli.options import flag
 from mmrobust.errors import UsageError, unknown_name
 
 EXAMPLE = "Try: mmrobust data prepare digits --out data/digits"
 
 
-_release = partial(option, panel="Releases")
-_own = partial(option, panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
+_release = partial(flag, panel="Releases")
+_own = partial(flag, panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
 
 
 def prepare(
     data: Annotated[str, typer.Argument(help="Which data: one of the names above.", metavar="NAME")],
-    out: Annotated[Path, option("The data set folder to make.")],
+    out: Annotated[Path, flag("The data set folder to make.")],
     source: Annotated[
-        Path | None, option("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
+        Path | None, flag("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, option("Use only the first N samples of each split.", min=1)] = None,
+    limit: Annotated[int | None, flag("Use only the first N samples of each split.", min=1)] = None,
     allow_incomplete: Annotated[
         bool,
-        option("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),
+        flag("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),
     ] = False,
     single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[
@@ -99,7 +99,7 @@ def prepare(
     accepted = preparer.settings if preparer.source is None else ("source", "allow_incomplete", *preparer.settings)
     for parameter in given:
         if parameter not in accepted:
-            known = ", ".join(flag for parameter, (flag, _) in flags.items() if parameter in accepted)
+            known = ", ".join(spelt for parameter, (spelt, _) in flags.items() if parameter in accepted)
             raise UsageError(f"{data} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
     if "columns" in given:
         given["columns"] = ManifestColumns(**given["columns"])

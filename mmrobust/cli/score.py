@@ -8,25 +8,25 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, F1Absent, listed, option
+from mmrobust.cli.options import AsJson, F1Absent, flag, listed
 
 EXAMPLE = "Example: mmrobust score runs/grid --missing-rate 0:1:0.05 --seeds 10 --metric macro_f1 --f1-absent skip"
 
 
 def score(
     folder: Annotated[Path, typer.Argument(help="Results folder of mmrobust eval.", metavar="DIR")],
-    scenario: Annotated[list[str] | None, option("Names. Default: those of the results.")] = None,
+    scenario: Annotated[list[str] | None, flag("Names. Default: those of the results.")] = None,
     missing_rate: Annotated[
-        list[str] | None, option("Numbers, or start:stop:step. Default: those of the results.")
+        list[str] | None, flag("Numbers, or start:stop:step. Default: those of the results.")
     ] = None,
-    seeds: Annotated[int | None, option("Number of mask seeds. Default: those of the results.")] = None,
-    prompting: Annotated[list[str] | None, option("situation, concat. Default: those of the results.")] = None,
-    metric: Annotated[list[str] | None, option("Names. Default: all of the task's.")] = None,
-    threshold: Annotated[float, option("Probability from which a multi-label class is predicted.")] = 0.5,
+    seeds: Annotated[int | None, flag("Number of mask seeds. Default: those of the results.")] = None,
+    prompting: Annotated[list[str] | None, flag("situation, concat. Default: those of the results.")] = None,
+    metric: Annotated[list[str] | None, flag("Names. Default: all of the task's.")] = None,
+    threshold: Annotated[float, flag("Probability from which a multi-label class is predicted.")] = 0.5,
     f1_absent: F1Absent = "zero",
-    resamples: Annotated[int, option("Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
-    bootstrap_seed: Annotated[int, option("Seed of the resamples.")] = 0,
-    out: Annotated[Path | None, option("Folder for the new results.parquet. Default: DIR.")] = None,
+    resamples: Annotated[int, flag("Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
+    bootstrap_seed: Annotated[int, flag("Seed of the resamples.")] = 0,
+    out: Annotated[Path | None, flag("Folder for the new results.parquet. Default: DIR.")] = None,
     json: AsJson = False,
 ) -> None:
     """Rescore from stored predictions at other rates, seeds or metrics; needs no model and no torch."""

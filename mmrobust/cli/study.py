@@ -9,7 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, Device, DType, listed_paths, option
+from mmrobust.cli.options import AsJson, Device, DType, flag, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
 
@@ -18,13 +18,11 @@ app = typer.Typer(help="Whole tables with one command: train, evaluate, report."
 
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
-    out: Annotated[Path, option("Folder for the study; finished jobs in it are not repeated.")],
-    data: Annotated[
-        list[str] | None, option("Data set folders, in addition to the study's own.", metavar="PATH")
-    ] = None,
-    engine: Annotated[str, option("local, or ray: as many jobs at once as there is room for.")] = "local",
-    ray_address: Annotated[str | None, option("Address of the Ray cluster. Default: start one here.")] = None,
-    dry_run: Annotated[bool, option("Only list the jobs, with their time and disk.", "--dry-run")] = False,
+    out: Annotated[Path, flag("Folder for the study; finished jobs in it are not repeated.")],
+    data: Annotated[list[str] | None, flag("Data set folders, in addition to the study's own.", metavar="PATH")] = None,
+    engine: Annotated[str, flag("local, or ray: as many jobs at once as there is room for.")] = "local",
+    ray_address: Annotated[str | None, flag("Address of the Ray cluster. Default: start one here.")] = None,
+    dry_run: Annotated[bool, flag("Only list the jobs, with their time and disk.", "--dry-run")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     json: AsJson = False,

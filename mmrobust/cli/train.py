@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed, option
+from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, flag, listed
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
 from mmrobust.runtime.progress import Advance
@@ -22,41 +22,37 @@ if TYPE_CHECKING:
     from mmrobust.training.state import EpochRecord
     from mmrobust.training.trainer import StepRecord
 
-_prompts, _recipe = partial(option, panel="Prompts"), partial(option, panel="Recipe")
+_prompts, _recipe = partial(flag, panel="Prompts"), partial(flag, panel="Recipe")
 _SET = "may be repeated; without a value it lists them all."
 EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
 
 def train(
     data: DataFolder,
-    out: Annotated[Path, option("Folder for the checkpoint.")],
-    backbone: Annotated[
-        str | None, option("tiny, a folder of weights, a checkpoint made by full, or a Hub id.")
-    ] = None,
-    method: Annotated[str | None, option(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
-    head: Annotated[str | None, option(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
-    modalities: Annotated[list[str] | None, option("Which of the data set's, e.g. image,text.")] = None,
+    out: Annotated[Path, flag("Folder for the checkpoint.")],
+    backbone: Annotated[str | None, flag("tiny, a folder of weights, a checkpoint made by full, or a Hub id.")] = None,
+    method: Annotated[str | None, flag(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
+    head: Annotated[str | None, flag(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
+    modalities: Annotated[list[str] | None, flag("Which of the data set's, e.g. image,text.")] = None,
     prompt_level: Annotated[str | None, _prompts("Where prompts are added: input, attention; ptm: both.")] = None,
     prompt_length: Annotated[int | None, _prompts("Tokens per case and layer.")] = None,
     train_head: Annotated[bool, _prompts("ptm: train the head too.", "--train-head")] = False,
     prompt_depth: Annotated[int | None, _prompts("Prompted layers.")] = None,
-    method_set: Annotated[list[str] | None, option(f"A setting of the method: {_SET}", metavar="NAME=VALUE")] = None,
-    head_set: Annotated[list[str] | None, option(f"A setting of the head: {_SET}", metavar="NAME=VALUE")] = None,
-    backbone_set: Annotated[
-        list[str] | None, option(f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")
-    ] = None,
+    method_set: Annotated[list[str] | None, flag(f"A setting of the method: {_SET}", metavar="NAME=VALUE")] = None,
+    head_set: Annotated[list[str] | None, flag(f"A setting of the head: {_SET}", metavar="NAME=VALUE")] = None,
+    backbone_set: Annotated[list[str] | None, flag(f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")] = None,
     backbone_dropout: Annotated[bool, typer.Option("--backbone-dropout", hidden=True)] = False,
     missing_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
-        option("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
+        flag("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
     ] = None,
     missing_rate: Annotated[
-        float | None, option("Share of training samples affected. Default: 0 for full, else 0.7.")
+        float | None, flag("Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
-    noise_profile: Annotated[str | None, option("Noise of noisy-* scenarios: default or released.")] = None,
-    fill: Annotated[str | None, option("Fill of a missing image: ones, zeros or mean.")] = None,
+    noise_profile: Annotated[str | None, flag("Noise of noisy-* scenarios: default or released.")] = None,
+    fill: Annotated[str | None, flag("Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
         _recipe(f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}."),
@@ -71,19 +67,19 @@ def train(
         list[str] | None, _recipe("A setting of the recipe; may be repeated.", metavar="NAME=VALUE")
     ] = None,
     patience: Annotated[int | None, _recipe("Stop after this many epochs without improvement; 0: never.")] = None,
-    seed: Annotated[int, option("Seed of weights, batches and missing tables.")] = 0,
+    seed: Annotated[int, flag("Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     cache: Annotated[
-        str, option("Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
+        str, flag("Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
     ] = "auto",
     cache_memory: Annotated[
         float | None,
-        option("GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."),
+        flag("GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."),
     ] = None,
-    resume: Annotated[bool, option("Continue an interrupted training.", "--resume")] = False,
+    resume: Annotated[bool, flag("Continue an interrupted training.", "--resume")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
@@ -150,9 +146,9 @@ def _given(**flags: Any) -> dict[str, Any]:
 
 def _deprecated(**flags: tuple[str, Any]) -> dict[str, Any]:
     """The settings of the backbone that were given by a flag of 0.1, each with a remark that names the new way."""
-    given = {name: (flag, value) for name, (flag, value) in flags.items() if value is not None}
-    for name, (flag, value) in given.items():
-        console.remark(f"{flag} is deprecated: use --backbone-set {name}={str(value).lower()}")
+    given = {name: (old, value) for name, (old, value) in flags.items() if value is not None}
+    for name, (old, value) in given.items():
+        console.remark(f"{old} is deprecated: use --backbone-set {name}={str(value).lower()}")
     return {name: value for name, (_, value) in given.items()}
 
 

@@ -17,8 +17,6 @@ import pyarrow
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
-"""Written to ``clear_refs``, resets the peak of resident memory (proc(5))."""
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -105,7 +103,7 @@ def _reset_resident_peak() -> int | None:
     if not _STATUS.is_file():
         return _resident_peak() or None
     try:
-        _CLEAR.write_text(_RESET_PEAK)
+        _CLEAR.write_text("5")  # resets the peak of resident memory (proc(5))
     except OSError:
         return None
     return _status("VmRSS")

@@ -66,6 +66,8 @@ class StateStore:
 
     def __init__(self, out: Path, identity: str) -> None:
         self.folder, self._identity = out / STATE_FOLDER, identity
+        self.scratch = self.folder / "scratch"
+        """A folder for files that are deleted when the training ends."""
 
     def save(self, state: TrainingState, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write the state after an epoch, then remove earlier ones."""
@@ -115,11 +117,6 @@ class StateStore:
                 placed = {key: t if key == "step" else t.to(parameter.device) for key, t in found.items()}
                 optimizer.state[parameter] = placed
         return TrainingState([EpochRecord(**record) for record in facts["records"]], int(facts["best_epoch"]), best)
-
-    @property
-    def scratch(self) -> Path:
-        """A folder for files that are deleted when the training ends."""
-        return self.folder / "scratch"
 
     def remove_empty(self) -> None:
         """Remove the folder if no epoch was finished: there is nothing to resume from."""
