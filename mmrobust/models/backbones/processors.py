@@ -176,6 +176,12 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else sides  # an enum is a number
 
 
+def square_images(side: int, **settings: Any) -> Any:
+    """An image processor that resizes, crops the centre of ``side`` × ``side`` pixels, and normalises."""
+    crop = {"height": side, "width": side}
+    return transformers.CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop, **settings)
+
+
 def fill_image(fill: str, size: tuple[int, int], processor: Any) -> Tensor:
     """The fill [3, height, width] of a missing image, as it is after the transform.
 

@@ -13,15 +13,7 @@ from itertools import islice
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-    ViltConfig,
-    ViltImageProcessorPil,
-    ViltModel,
-)
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViltConfig, ViltImageProcessorPil, ViltModel
 
 from mmrobust.data.dataset import Split
 from mmrobust.data.decoding import decode_audio
@@ -31,6 +23,7 @@ from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavM
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
 from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.processors import square_images
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 
 IMAGE_SIZE = 64
@@ -109,13 +102,9 @@ def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Back
         hidden_dropout_prob=DROPOUT,
         fusion=fusion,
     )
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
     mean, std = _filterbank_statistics(train)
-    audio = AudioSettings(**AUDIO, mean=mean, std=std)
-    return CavMaeBackbone(
-        CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}"
-    )
+    processor = CavMaeProcessor(AudioSettings(**AUDIO, mean=mean, std=std), square_images(IMAGE_SIZE))
+    return CavMaeBackbone(CavMaeModel(config), processor, f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}")
 
 
 def _tiny_clip(train: Split) -> Backbone:
@@ -139,9 +128,8 @@ def _tiny_clip(train: Split) -> Backbone:
         vision_config={**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
         projection_dim=HIDDEN_SIZE,
     )
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
-    return ClipBackbone(CLIPModel(config), ClipProcessor(tokenizer, images, TEXT_LENGTH), "tiny-clip")
+    processor = ClipProcessor(tokenizer, square_images(IMAGE_SIZE), TEXT_LENGTH)
+    return ClipBackbone(CLIPModel(config), processor, "tiny-clip")
 
 
 def _texts(train: Split) -> Iterable[str]:
