@@ -111,23 +111,18 @@ def unnamed_classes(number: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(number))
 
 
-class KnowsClasses(Protocol):
+class _KnowsClasses(Protocol):
     """A classifier, or the config of one."""
 
     @property
-    def classes(self) -> Sequence[str]:
-        """Its classes."""
-
+    def classes(self) -> Sequence[str]: ...
     @property
-    def classes_named(self) -> bool:
-        """Whether their names are known; otherwise they are numbered."""
-
+    def classes_named(self) -> bool: ...
     @property
-    def task(self) -> str:
-        """Its task."""
+    def task(self) -> str: ...
 
 
-def classes_fit(known: KnowsClasses, classes: Sequence[str], task: str) -> bool:
+def classes_fit(known: _KnowsClasses, classes: Sequence[str], task: str) -> bool:
     """Whether a model for the ``known`` classes and task can score these classes.
 
     If the class names of an imported checkpoint are not known, their number must be the same and their order is assumed
@@ -215,13 +210,13 @@ class Checkpoint(ClassifierModel):
 
     def loader(self) -> Callable[[str], Checkpoint]:
         """A function that loads the same model on a given device, in another process."""
-        return functools.partial(_load_on, str(self.folder.resolve()), self.backbone, self.dtype)
+        return functools.partial(load_checkpoint, str(self.folder.resolve()), backbone=self.backbone, dtype=self.dtype)
 
 
 def load_checkpoint(
     source: str | Path,
-    *,
     device: str = "cpu",
+    *,
     dtype: str = "float32",
     backbone: str | None = None,
     same_backbone: bool = True,
@@ -276,10 +271,6 @@ def load_checkpoint(
     classifier.to(place)
     classifier.dtype = dtype
     return Checkpoint(classifier.train(False), folder, config, fingerprint, backbone)
-
-
-def _load_on(folder: str, backbone: str | None, dtype: str, device: str) -> Checkpoint:
-    return load_checkpoint(folder, device=device, dtype=dtype, backbone=backbone)
 
 
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:

@@ -41,11 +41,7 @@ LARGEST_FILTER_BANK = 2**24
 
 @dataclass(frozen=True)
 class CavMaeSettings(BackboneSettings):
-    """Settings of a CAV-MAE.
-
-    Raises:
-        UsageError: an unknown path.
-    """
+    """Settings of a CAV-MAE."""
 
     missing_path: str = FILL
     """How a modality that is known to be missing is handled. ``fill``: it runs on its fill (as in Prompt the Missing);

@@ -33,11 +33,7 @@ MOST_TEXT_TOKENS = 2**16
 
 @dataclass(frozen=True)
 class ViltSettings(BackboneSettings):
-    """Settings of a ViLT.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of a ViLT."""
 
     max_text_length: int = 0
     """Tokens of a text at most; longer texts are cut. If it exceeds the position table, the table is stretched, as MMP

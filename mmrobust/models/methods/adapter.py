@@ -22,11 +22,7 @@ from mmrobust.models.sequence import TokenSequence
 
 @dataclass(frozen=True)
 class AdapterConfig(MethodConfig):
-    """Settings of bottleneck adapters.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of bottleneck adapters."""
 
     bottleneck: int = 64
     """Size of the bottleneck between the two dense layers."""

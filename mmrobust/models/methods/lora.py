@@ -20,11 +20,7 @@ from mmrobust.models.methods.base import Injection, Method, MethodConfig
 
 @dataclass(frozen=True)
 class LoraConfig(MethodConfig):
-    """Settings of LoRA.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of LoRA."""
 
     rank: int = 8
     """Rank of the change of each adapted weight."""

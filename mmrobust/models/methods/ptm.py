@@ -37,11 +37,7 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class PtmConfig(MethodConfig):
-    """Settings of Prompt the Missing.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of Prompt the Missing."""
 
     level: str = ATTENTION
     """Where the tokens are added: ``input``, ``attention`` (as in the released code) or ``both``."""
