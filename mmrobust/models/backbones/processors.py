@@ -84,10 +84,12 @@ class TextImageProcessor(Processor):
         return self.encode("text", "") if modality == "text" else fill_image(fill, self.fill_size, self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """See :meth:`Processor.collate`: the inputs of the texts, of the images, or of both."""
+        """See :meth:`Processor.collate`: input_ids and attention_mask [B, L] of the texts, inputs of the images."""
         batch: dict[str, Tensor] = {}
         if "text" in samples[0]:
-            batch |= self.collate_texts([sample["text"] for sample in samples])
+            texts, padding = [sample["text"] for sample in samples], self.tokenizer.pad_token_id
+            batch["input_ids"] = pad_sequence(texts, batch_first=True, padding_value=padding)
+            batch["attention_mask"] = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
         if "image" in samples[0]:
             batch |= self.collate_images([sample["image"] for sample in samples])
         return batch
@@ -95,13 +97,6 @@ class TextImageProcessor(Processor):
     def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W], from images [3, H, W] of one size."""
         return {"pixel_values": torch.stack(list(images))}
-
-    def collate_texts(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
-        """input_ids and attention_mask [B, L], with L the length of the longest text."""
-        return {
-            "input_ids": pad_sequence(list(ids), batch_first=True, padding_value=self.tokenizer.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(text) for text in ids], batch_first=True),
-        }
 
     def save(self, folder: Path) -> None:
         """See :meth:`Processor.save`."""
@@ -116,20 +111,14 @@ class TextImageProcessor(Processor):
         """Fingerprint of the vocabulary and of the tokens of the probe and of words from the whole vocabulary."""
         if isinstance(self.tokenizer, Unavailable):
             return None
-        vocabulary = self.tokenizer.get_vocab()
-        words = sorted(vocabulary)
+        words = sorted(vocabulary := self.tokenizer.get_vocab())
         texts = [PROBE, " ".join(words[:: max(1, len(words) // PROBE_WORDS)])]
         ids = [self.tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
         return fingerprint_settings({"vocabulary": vocabulary, "ids": ids})
 
 
 class Unavailable:
-    """Stands in for a tokenizer or image processor that is not stored beside the weights, and raises when it is used.
-
-    Args:
-        what: what is missing: ``tokenizer`` or ``image processor``.
-        place: the folder that should hold it.
-    """
+    """Stands in for a ``tokenizer`` or ``image processor`` that ``place`` does not hold, and raises when it is used."""
 
     def __init__(self, what: str, place: str) -> None:
         self._what, self._place = what, place

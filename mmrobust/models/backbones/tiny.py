@@ -30,16 +30,21 @@ IMAGE_SIZE = 64
 PATCH_SIZE = 16
 HIDDEN_SIZE = 128
 LAYERS = 4
-DEEP_LAYERS = 12
-"""As in the released CAV-MAE: 11 for each modality and one joint layer."""
 HEADS = 4
 DROPOUT = 0.1
+DEEP_LAYERS = 12
+"""As in the released CAV-MAE: 11 for each modality and one joint layer."""
 TEXT_LENGTH = 128
 VOCABULARY = 2000
 AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
 STATISTICS_SAMPLES = 512
 """Number of recordings from which the mean and standard deviation of the filter bank are computed."""
-
+_SIZES = {
+    "hidden_size": HIDDEN_SIZE,
+    "intermediate_size": 4 * HIDDEN_SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+}
 BERT_ENDS = ("[CLS]", "[SEP]")
 CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
 
@@ -74,11 +79,8 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
 def _tiny_vilt(train: Split) -> Backbone:
     tokenizer = train_tokenizer(_texts(train), BERT_ENDS)
     config = ViltConfig(
+        **_SIZES,
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN_SIZE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * HIDDEN_SIZE,
         hidden_dropout_prob=DROPOUT,
         max_position_embeddings=TEXT_LENGTH,
         image_size=IMAGE_SIZE,
@@ -109,13 +111,7 @@ def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Back
 
 def _tiny_clip(train: Split) -> Backbone:
     tokenizer = train_tokenizer(_texts(train), CLIP_ENDS)
-    tower = {
-        "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": 4 * HIDDEN_SIZE,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "attention_dropout": DROPOUT,
-    }
+    tower = {**_SIZES, "attention_dropout": DROPOUT}
     text = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": TEXT_LENGTH,
