@@ -253,11 +253,7 @@ def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
 
 
 def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
-    """Read missing tables for a whole split and a model with these modalities.
-
-    Raises:
-        MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
-    """
+    """Read missing tables (see :func:`read_missing_table`) for a whole split and a model with these modalities."""
     natural = split.natural_cases(modalities)
     return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
 

@@ -77,9 +77,12 @@ class Pooling(nn.Module, ABC):
     def __init__(self, model: Any) -> None:
         super().__init__()
 
-    @abstractmethod
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """One vector for the whole sample [B, D]; zeros stand for a tower that was not run."""
+        """One vector [B, D] for the sample: by default the modalities' side by side, zeros for a tower not run."""
+        features = self.by_modality(streams)
+        like = next(iter(features.values()))
+        sizes = self.modality_sizes.items()
+        return torch.cat([features.get(modality, like.new_zeros(len(like), size)) for modality, size in sizes], dim=-1)
 
     @abstractmethod
     def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
@@ -149,11 +152,7 @@ class Backbone(nn.Module, ABC):
         """Stream → size D of its tokens."""
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Use these ``settings`` from now on.
-
-        Raises:
-            UsageError: a setting that the family does not have, or a value out of range.
-        """
+        """Use these ``settings`` from now on; a ``UsageError`` for one that is unknown or out of range."""
         self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
 
     @property

@@ -72,14 +72,7 @@ _RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)"}
 
 
 def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequence[str] = ()) -> None:
-    """Write the card of a trained or imported checkpoint.
-
-    Args:
-        folder: the checkpoint's folder.
-        title: its name.
-        config: its config; ``training`` says how it was trained or where it was imported from.
-        remarks: one sentence each, for an imported checkpoint.
-    """
+    """Write the card of a checkpoint called ``title``; the ``remarks``, one sentence each, are for an imported one."""
     training, origin = config.training, config.training.get("imported")
     tags = ["multimodal", "missing-modality", config.method["name"], config.head["name"], *["imported"] * bool(origin)]
     front = {"library_name": "mmrobust", "tags": tags, "metrics": [config.headline_metric]}

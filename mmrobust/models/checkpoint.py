@@ -158,11 +158,7 @@ def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConf
 
 
 def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier:
-    """An untrained classifier as ``config`` describes it.
-
-    Raises:
-        UsageError: an unknown method, head or setting.
-    """
+    """An untrained classifier as ``config`` describes it; a ``UsageError`` for an unknown method, head or setting."""
     method, head = dict(config.method), dict(config.head)
     method_cls, head_cls = method_class(method.pop("name")), head_class(head.pop("name"))
     return Classifier(
@@ -274,21 +270,12 @@ def load_checkpoint(
 
 
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:
-    """The classifier of a checkpoint (folder or Hub id), in evaluation mode; arguments as for :func:`load_checkpoint`.
-
-    Raises:
-        UsageError: a device or dtype that does not exist.
-        CheckpointError: it cannot be loaded.
-    """
+    """The classifier of a checkpoint, in evaluation mode; arguments and errors as for :func:`load_checkpoint`."""
     return load_checkpoint(source, device=device, dtype=dtype, backbone=backbone).classifier
 
 
 def config_beside_backbone(backbone: str) -> CheckpointConfig | None:
-    """The config of the checkpoint that ``backbone`` names; ``None`` if it names weights outside a checkpoint.
-
-    Raises:
-        CheckpointError: the config cannot be read.
-    """
+    """The config of the checkpoint that ``backbone`` names; ``None`` if it names weights outside a checkpoint."""
     return None if locate(backbone) == backbone else CheckpointConfig.read(Path(backbone))
 
 

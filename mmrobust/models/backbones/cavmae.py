@@ -69,11 +69,9 @@ class AudioSettings:
 
 
 class CavMaeProcessor(Processor):
-    """Audio as a normalised log mel filter bank of fixed length, images by an image processor.
+    """Audio as a normalised log mel filter bank of fixed length, images by the reference's transform.
 
-    Args:
-        audio: the filter bank's settings.
-        image_processor: a ``CLIPImageProcessorPil`` (resize, centre crop, normalise): the reference's transform.
+    That is a ``CLIPImageProcessorPil``: resize, centre crop, normalise.
     """
 
     def __init__(self, audio: AudioSettings, image_processor: Any) -> None:
@@ -204,11 +202,7 @@ class CavMaeBackbone(Backbone):
         return {JOINT: self.modalities}
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """See :meth:`Backbone.configure`.
-
-        Raises:
-            UsageError: also a missing path that a model with a fusion block does not support.
-        """
+        """See :meth:`Backbone.configure`; with a fusion block, ``fill`` is the only missing path."""
         super().configure(settings)
         if self.model.config.fusion and self.settings.missing_path != FILL:
             raise UsageError(

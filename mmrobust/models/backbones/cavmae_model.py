@@ -54,16 +54,6 @@ class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' cla
     hidden_dropout_prob: float = 0.0
     fusion: bool = False
 
-    @property
-    def audio_grid(self) -> tuple[int, int]:
-        """Audio patches along (mel, time)."""
-        return self.mel_bins // self.patch_size, self.audio_frames // self.patch_size
-
-    @property
-    def image_grid(self) -> tuple[int, int]:
-        """Image patches along (height, width)."""
-        return self.image_size // self.patch_size, self.image_size // self.patch_size
-
 
 class PatchEmbedding(nn.Module):
     """Tokens of non-overlapping patches: [B, channels, H, W] → [B, patches, D], row-major."""
@@ -196,13 +186,14 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
 
     def __init__(self, config: CavMaeConfig) -> None:
         super().__init__(config)
-        size = config.hidden_size
-        self.patch_embed_a = PatchEmbedding(1, config.patch_size, size)
-        self.patch_embed_v = PatchEmbedding(config.num_channels, config.patch_size, size)
+        size, patch = config.hidden_size, config.patch_size
+        mel, time, side = config.mel_bins // patch, config.audio_frames // patch, config.image_size // patch
+        self.patch_embed_a = PatchEmbedding(1, patch, size)
+        self.patch_embed_v = PatchEmbedding(config.num_channels, patch, size)
         self.modality_a = nn.Parameter(torch.zeros(1, 1, size))
         self.modality_v = nn.Parameter(torch.zeros(1, 1, size))
-        self.pos_embed_a = nn.Parameter(sincos_positions(*config.audio_grid, size))
-        self.pos_embed_v = nn.Parameter(sincos_positions(*config.image_grid, size))
+        self.pos_embed_a = nn.Parameter(sincos_positions(mel, time, size))
+        self.pos_embed_v = nn.Parameter(sincos_positions(side, side, size))
         specific, joint = config.num_specific_layers, config.num_joint_layers
         for name, layers in (("blocks_a", specific), ("blocks_v", specific), ("blocks_u", joint)):
             setattr(self, name, nn.ModuleList(Block(config) for _ in range(layers)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -43,7 +42,7 @@ class ClipProcessor(TextImageProcessor):
 
 
 class ClipPooling(Pooling):
-    """The feature of each tower: norm and projection of the image's [CLS] and of the text's end token.
+    """The feature of each tower, unnormalised: norm and projection of the image's [CLS] and of the text's end token.
 
     DCP trains both norms and the image's projection; the text's projection stays frozen, as in the reference.
     """
@@ -58,12 +57,6 @@ class ClipPooling(Pooling):
         size = model.config.projection_dim
         self.modality_sizes = {"image": size, "text": size}
         self.pooled_size = 2 * size
-
-    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Image and text feature side by side [B, 2 D], unnormalised; zeros for a tower that was not run."""
-        features = self.by_modality(streams)
-        zeros = torch.zeros_like(next(iter(features.values())))
-        return torch.cat([features.get(modality, zeros) for modality in self.modality_sizes], dim=-1)
 
     def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
         """Modality → feature [B, D] of each tower that was run."""

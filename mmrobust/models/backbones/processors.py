@@ -185,12 +185,7 @@ def fill_image(fill: str, size: tuple[int, int], processor: Any) -> Tensor:
 
 
 def check_processor(processor: Processor, config: Any, source: str) -> None:
-    """Raise if ``processor`` gives what the model of ``config`` cannot take.
-
-    Raises:
-        CheckpointError: token ids beyond the model's table, no padding token, images of an absurd size, or filter banks
-            of another size than the model's.
-    """
+    """Raise a ``CheckpointError`` if ``processor`` gives what the model of ``config`` cannot take."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and not isinstance(tokenizer, Unavailable):
         table = getattr(config, "text_config", config).vocab_size

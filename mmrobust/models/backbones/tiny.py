@@ -50,13 +50,7 @@ CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> Backbone:
-    """The tiny backbone ``name`` with random weights.
-
-    Args:
-        name: ``tiny`` (the family that fits the modalities) or one of :data:`TINY`.
-        modalities: the modalities that it must take.
-        train: the training split.
-        seed: seed of the weights.
+    """The tiny backbone ``name`` (one of :data:`TINY`, or ``tiny``: the family that fits), with random weights.
 
     Raises:
         UsageError: no such name, or no tiny backbone for these modalities.
@@ -142,13 +136,9 @@ def _filterbank_statistics(train: Split) -> tuple[float, float]:
 
 
 def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
-    """A lower-casing byte-pair tokenizer, trained on ``texts``.
+    """A lower-casing byte-pair tokenizer, trained on ``texts``, with the family's start and end token, ``ends``.
 
     It is not WordPiece because the library's WordPiece trainer gives a different vocabulary at every call.
-
-    Args:
-        texts: texts to learn the vocabulary from.
-        ends: the family's start and end token.
     """
     special = ["[PAD]", "[UNK]", *ends]
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))

@@ -23,18 +23,11 @@ _BLOCK = (*_NORMS, "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
 def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to CAV-MAE + ``full`` + ``linear`` head.
+    """Map a checkpoint of the reference, which has one head, to CAV-MAE + ``full`` + ``linear``; see :data:`KINDS`.
 
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128),
-            which no tensor shows; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one
-            label per sample, ``mAP``: several); ``dataset``. The reference writes them to an ``args.json``.
-        head_from: must be ``None``: there is one head.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
-        UsageError: ``head_from`` was given.
+    The settings are ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128), which no tensor
+    shows; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one label per sample, ``mAP``:
+    several); ``dataset``. The reference writes them to an ``args.json``.
     """
     reference = ReferenceState(state, settings, WHAT)
     reference.only_head(head_from)

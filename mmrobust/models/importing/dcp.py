@@ -37,19 +37,11 @@ DYNAMIC_SEED = 0
 
 
 def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head.
+    """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head; see :data:`KINDS`.
 
     Dynamic prompts are read from ``dynamic.{tower}.{case}``, or from block 0's ``prompts_dynamic_{case}`` as forks
-    write them. The released code does not save them; they are then drawn at random, and a remark explains it.
-
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``head_dim`` (64 by default), which no tensor shows.
-        head_from: task whose head to take, if there are several.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting out of range; the message names it.
-        UsageError: an unknown ``head_from``.
+    write them. The released code does not save them; they are then drawn at random, and a remark explains it. The
+    setting ``head_dim`` (64 by default) is shown by no tensor.
     """
     reference = ReferenceState(state, settings, WHAT)
     sizes, method = _sizes(reference), _method(reference)

@@ -28,13 +28,10 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 
 
 def build_backbone(imported: Imported, processor: str | None, source: str, place: str) -> tuple[Backbone, str | None]:
-    """The backbone, and a remark if it cannot encode raw texts.
+    """The backbone, called ``source``, and a remark if it cannot encode raw texts.
 
-    Args:
-        imported: the result of mapping the file.
-        processor: folder or Hub id of the tokenizer; ``None``: the papers', if it is in the local cache.
-        source: name of the backbone.
-        place: the folder it will be stored in, for the message of a tokenizer that is not available.
+    ``processor`` is the folder or Hub id of the tokenizer; ``None``: the papers', if it is in the local cache. The
+    backbone will be stored in the folder ``place``, which the message of a missing tokenizer names.
 
     Raises:
         CheckpointError: weights that do not fit each other.

@@ -43,17 +43,10 @@ _BLOCK = {
 
 
 def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head.
+    """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head; see :data:`KINDS`.
 
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration (``num_heads``, ``prompt_type``, ``prompt_layers``, ``drop_rate``), for what no
-            tensor shows. By default ``num_heads`` is 12 for a hidden size of 768, and the first layers are prompted.
-        head_from: task whose head to take, if there are several.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
-        UsageError: an unknown ``head_from``.
+    The settings are ``num_heads``, ``prompt_type``, ``prompt_layers`` and ``drop_rate``, for what no tensor shows. By
+    default ``num_heads`` is 12 for a hidden size of 768, and the first layers are prompted.
     """
     reference = ReferenceState(state, settings, WHAT)
     sizes, method = _sizes(reference), _method(reference)

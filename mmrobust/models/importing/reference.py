@@ -140,11 +140,7 @@ class ReferenceState:
         return value
 
     def choose_head(self, head_from: str | None) -> str:
-        """The name of the head to take, one of :data:`HEADS`; needed if there are several.
-
-        Raises:
-            UsageError: no such name.
-        """
+        """The name of the head to take, needed if there are several; a ``UsageError`` if it is unknown."""
         if head_from is not None and head_from not in HEADS:
             raise unknown_name("--head-from", head_from, HEADS)
         there = [name for name in HEADS if self.has(f"{name}_classifier.")]
@@ -161,11 +157,7 @@ class ReferenceState:
         return {name: tensor for head in HEADS for name, tensor in self.take_all(f"{head}_classifier.").items()}
 
     def only_head(self, head_from: str | None) -> None:
-        """Refuse ``--head-from`` for a kind whose checkpoints hold one head.
-
-        Raises:
-            UsageError: a head was named.
-        """
+        """Refuse ``--head-from``, with a ``UsageError``, for a kind whose checkpoints hold one head."""
         if head_from is not None:
             raise UsageError(f"--head-from {head_from}: a {self.what} holds one head; leave the option out")
 

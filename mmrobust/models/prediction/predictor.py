@@ -71,11 +71,7 @@ class ForwardPass:
 
 
 def forward_pass(classifier: Classifier, key: Key) -> ForwardPass:
-    """The steps of the predictions under ``key``, a pair (case, prompting).
-
-    Raises:
-        UsageError: as for :meth:`Classifier.told`.
-    """
+    """The steps of the predictions under ``key``, a pair (case, prompting)."""
     case, told = Case.parse(key[0], classifier.modalities), classifier.told(*key)
     method, backbone = classifier.method, classifier.backbone
     encodings = {}
@@ -108,11 +104,8 @@ class Predictor:
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
         """All planned predictions, one stretch of the split at a time; memory does not grow with the split.
 
-        A sample is read and decoded once for all its cases.
-
-        Args:
-            plan: key → positions, ascending.
-            advance: called with the number of predictions made.
+        A sample is read and decoded once for all its cases. The positions under each key of ``plan`` must ascend;
+        ``advance`` is called with the number of predictions made.
 
         Raises:
             DataError: a sample cannot be read; the message names it.
