@@ -89,10 +89,7 @@ class Classifier(nn.Module):
     def learn(self, features: Features, case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, classes] and the head's own loss term for a training step; see :meth:`Head.learn`.
 
-        Args:
-            features: :meth:`features` of the batch.
-            case: the case of all samples, which the model is told.
-            targets: multi-hot labels [B, classes].
+        The model is told the ``case`` of all samples; ``targets`` are multi-hot labels [B, classes].
         """
         with self.autocast():
             logits, own = self.head.learn(features, self.told(case, SITUATION), targets)

@@ -21,38 +21,22 @@ NORM_EPS = 1e-5
 
 
 class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' classes are untyped here
-    """Sizes of a CAV-MAE; the defaults are the released base model's.
-
-    Args:
-        audio_frames: frames of the filter bank, of 10 ms each.
-        mel_bins: mel bins of the filter bank.
-        image_size: side of the square image in pixels.
-        patch_size: side of the square patches of both modalities.
-        num_channels: channels of the image.
-        hidden_size: size of a token.
-        num_specific_layers: layers of each modality's own stream.
-        num_joint_layers: layers over both modalities.
-        num_attention_heads: heads of every layer.
-        mlp_ratio: size of the feed-forward layer, in hidden sizes.
-        hidden_dropout_prob: dropout after attention and feed-forward (0 in the reference).
-        fusion: whether a cross-attention block stands between the modalities' own layers and the joint ones
-            (Prompt the Missing's; no part of CAV-MAE).
-    """
+    """Sizes of a CAV-MAE; the defaults are the released base model's."""
 
     model_type = "mmrobust-cavmae"
 
-    audio_frames: int = 1024
+    audio_frames: int = 1024  # of the filter bank, 10 ms each
     mel_bins: int = 128
-    image_size: int = 224
-    patch_size: int = 16
-    num_channels: int = 3
+    image_size: int = 224  # side of the square image in pixels
+    patch_size: int = 16  # side of the square patches of both modalities
+    num_channels: int = 3  # of the image
     hidden_size: int = 768
-    num_specific_layers: int = 11
+    num_specific_layers: int = 11  # in each modality's own stream
     num_joint_layers: int = 1
     num_attention_heads: int = 12
-    mlp_ratio: float = 4.0
-    hidden_dropout_prob: float = 0.0
-    fusion: bool = False
+    mlp_ratio: float = 4.0  # size of the feed-forward layer, in hidden sizes
+    hidden_dropout_prob: float = 0.0  # after attention and feed-forward
+    fusion: bool = False  # Prompt the Missing's FusionBlock stands before the joint layers; no part of CAV-MAE
 
 
 class PatchEmbedding(nn.Module):

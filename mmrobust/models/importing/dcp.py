@@ -44,12 +44,13 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     setting ``head_dim`` (64 by default) is shown by no tensor.
     """
     reference = ReferenceState(state, settings, WHAT)
-    sizes, method = _sizes(reference), _method(reference)
+    sizes, rows = _sizes(reference), reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
+    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
     head_name = reference.choose_head(head_from)
     clip = {"logit_scale": reference.take("model.logit_scale")}
     for tower in TOWERS:
         clip |= _tower(reference, tower)
-    trained, remarks = _prompts(reference, method["depth"])
+    trained, remarks = _prompts(reference, depth)
     trained |= {
         # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
         "pooling.visual_projection.weight": clip["visual_projection.weight"],
@@ -65,7 +66,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         repository=REPOSITORY,
         sizes=sizes,
         backbone=clip,
-        method=method,
+        method={"name": "dcp", "length": 3 * rows, "depth": depth},  # rows of three kinds
         head={"name": "linear"},
         trained=trained,
         classes=trained["head.dense.bias"].numel(),
@@ -114,13 +115,6 @@ def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str
         "num_hidden_layers": reference.count(f"{theirs}.transformer.resblocks"),
         "num_attention_heads": width // head_dim,
     }
-
-
-def _method(reference: ReferenceState) -> dict[str, Any]:
-    """Settings of ``dcp``: rows of all three kinds, and number of layers with correlated rows of their own."""
-    rows = reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
-    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
-    return {"name": "dcp", "length": 3 * rows, "depth": depth}
 
 
 def _tower(reference: ReferenceState, tower: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ result besides the sample is collected in a key. Steps with equal keys have the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,7 +28,7 @@ from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions
 from mmrobust.data.encoded_split import EncodedSplit, group_by_length, input_key
 from mmrobust.data.selection import STRETCH_SAMPLES
-from mmrobust.models.backbone import Features, PromptSource
+from mmrobust.models.backbone import Features
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
@@ -97,8 +98,8 @@ class Predictor:
         self.classifier, self.encoded = classifier, encoded
         self.batch_size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
         self.device = next(classifier.parameters()).device
-        self._passes: dict[Key, ForwardPass] = {}
-        self._sources: dict[tuple[str, ...], PromptSource] = {}
+        self._pass = functools.cache(functools.partial(forward_pass, classifier))
+        self._source = functools.cache(classifier.method.source)  # what a method's layers share is computed once
         self._fills: dict[EncodingKey, TokenSequence] = {}
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
@@ -186,7 +187,7 @@ class Predictor:
         rows: dict[EncodingKey, Rows] = {}
         cases: dict[EncodingKey, Case] = {}
         for key, chosen in wanted.items():
-            steps = self.forward_pass(key)
+            steps = self._pass(key)
             for encoding in steps.encodings.values():
                 if not encoding.is_fill:
                     rows[encoding] = rows.get(encoding, np.zeros(len(positions), dtype=bool)) | chosen
@@ -202,24 +203,24 @@ class Predictor:
         classifier = self.classifier
         sharing: dict[Hashable, list[Key]] = {}
         for key in wanted:
-            sharing.setdefault(self._passes[key].features, []).append(key)
+            sharing.setdefault(self._pass(key).features, []).append(key)
         encoded: dict[EncodingKey, TokenSequence] = {}
         logits = {}
         for keys in sharing.values():
             rows = np.any([wanted[key] for key in keys], axis=0)
-            told, sequences = self._passes[keys[0]].told, {}
-            for modality, encoding in self._passes[keys[0]].encodings.items():
+            told, sequences = self._pass(keys[0]).told, {}
+            for modality, encoding in self._pass(keys[0]).encodings.items():
                 if encoding.is_fill:
                     same = torch.zeros(int(rows.sum()), dtype=torch.long, device=self.device)
                     sequences[modality] = self._fill(encoding, told).rows(same)
                     continue
                 encoded_rows, tensors = inputs[encoding]
                 if encoding not in encoded:
-                    encoded[encoding] = classifier.backbone.encode_modality(modality, tensors, self.source(told))
+                    encoded[encoding] = classifier.backbone.encode_modality(modality, tensors, self._source(told))
                 sequences[modality] = self._select(encoded[encoding], encoded_rows, rows)
-            features = classifier.pool(classifier.backbone.fuse(sequences, self.source(told)))
+            features = classifier.pool(classifier.backbone.fuse(sequences, self._source(told)))
             for key in keys:
-                logits[key] = classifier.head(self._select(features, rows, wanted[key]), self._passes[key].told)
+                logits[key] = classifier.head(self._select(features, rows, wanted[key]), self._pass(key).told)
         return logits
 
     def _select(self, values: T, available: Rows, rows: Rows) -> T:
@@ -228,24 +229,12 @@ class Predictor:
             return values
         return values.rows(torch.from_numpy((np.cumsum(available) - 1)[rows]).to(self.device))
 
-    def forward_pass(self, key: Key) -> ForwardPass:
-        """The steps of the predictions under ``key``."""
-        if key not in self._passes:
-            self._passes[key] = forward_pass(self.classifier, key)
-        return self._passes[key]
-
-    def source(self, told: tuple[str, ...]) -> PromptSource:
-        """What the method adds when the model is told these cases; what its layers share is computed once."""
-        if told not in self._sources:
-            self._sources[told] = self.classifier.method.source(told)
-        return self._sources[told]
-
     def _fill(self, encoding: EncodingKey, told: tuple[str, ...]) -> TokenSequence:
         """The encoded fill of a missing modality [1, L, D], computed once for all samples."""
         if encoding not in self._fills:
             modality = encoding.modality
             inputs = self._on_device(modality, [self.encoded.fills[modality]])
-            self._fills[encoding] = self.classifier.backbone.encode_modality(modality, inputs, self.source(told))
+            self._fills[encoding] = self.classifier.backbone.encode_modality(modality, inputs, self._source(told))
         return self._fills[encoding]
 
     def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
