@@ -133,8 +133,8 @@ def determinism(subject: Subject) -> Finding:
     batches = {case: subject.collate(subject.samples(subject.few, case)) for case in subject.cases}
     usual, threads = torch.get_num_threads(), 0.0
 
-    def logits(threads: int) -> list[Tensor]:
-        torch.set_num_threads(threads)
+    def logits(on: int) -> list[Tensor]:
+        torch.set_num_threads(on)
         try:
             return [subject.run(batches[case], case, prompting) for case, prompting in subject.conditions]
         finally:

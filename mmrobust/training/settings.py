@@ -72,11 +72,11 @@ class TrainSettings:
         return Noise(self.noise_profile, self.seed)
 
     def method_config(self) -> Any:
-        """The method's own settings; UsageError: no such method, an unknown setting, or a value out of range."""
+        """The method's own settings. A UsageError says what does not exist, or which value is out of range."""
         return from_mapping(method_class(self.method).config_class, self.method_settings, f"{self.method} method")
 
     def head_config(self) -> Any:
-        """The head's own settings; raises as :meth:`method_config` does."""
+        """The head's own settings; it raises what :meth:`method_config` raises."""
         return from_mapping(head_class(self.head).config_class, self.head_settings, f"{self.head} head")
 
 
