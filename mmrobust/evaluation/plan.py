@@ -38,16 +38,7 @@ class DrawnGrid:
         Raises:
             UsageError: a scenario does not fit the modalities.
         """
-        split = samples.split
-        natural = split.natural_cases(modalities)
-        truth = SplitTruth(
-            ids=samples.ids,
-            labels=split.labels[: samples.size],
-            modalities=tuple(modalities),
-            classes=len(split.info.classes),
-            task=split.info.task,
-            natural=None if natural is None else natural[: samples.size],
-        )
+        truth = split_truth(samples, modalities)
         return cls(grid, truth, truth.draw_grid(grid))
 
     def plan(self, promptings: Sequence[str]) -> dict[Key, npt.NDArray[np.int64]]:
@@ -59,6 +50,24 @@ class DrawnGrid:
         predicted = self.grid.promptings if len(promptings) > 1 else promptings
         needed = sorted(self.tables.positions().items())
         return {(case, prompting): positions for case, positions in needed for prompting in predicted}
+
+
+def split_truth(samples: SelectedSamples, modalities: Sequence[str]) -> SplitTruth:
+    """The truth about the samples, for models with these modalities.
+
+    Raises:
+        DataError: a sample has none of the modalities, or its label does not fit the task.
+    """
+    split = samples.split
+    natural = split.natural_cases(modalities)
+    return SplitTruth(
+        ids=samples.ids,
+        labels=split.labels[: samples.size],
+        modalities=tuple(modalities),
+        classes=len(split.info.classes),
+        task=split.info.task,
+        natural=None if natural is None else natural[: samples.size],
+    )
 
 
 def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:

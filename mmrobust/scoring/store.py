@@ -13,6 +13,7 @@ Logits stay on disk until :meth:`PredictionStore.read`.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from mmrobust.scoring.truth import Key, SplitTruth
 from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
+IMPORTED = "imported"
+"""The method of a model whose predictions were made elsewhere."""
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """The metadata that all shards of one model on one split share."""
 _T = TypeVar("_T")
@@ -167,6 +170,13 @@ class PredictionStore:
         """The modalities of the model."""
         return tuple(self.described.get("modalities") or ())
 
+    @property
+    def way_out(self) -> str:
+        """How predictions that lack are added, for a message."""
+        if self.described.get("method") == IMPORTED:
+            return f"add the missing ones with: {import_command(self.name, self.folder)}"
+        return "run the same mmrobust eval again to make the missing ones"
+
     def read(self) -> Predictions:
         """Read all predictions.
 
@@ -176,7 +186,7 @@ class PredictionStore:
         if self.size > (rows := sum(header.rows for header in self.shards)):  # before memory for them is allocated
             raise DataError(
                 f"{self.folder}: holds {rows} predictions of '{self.name}', which is evaluated on {self.size} samples; "
-                "run the same mmrobust eval again to make the missing ones"
+                f"{self.way_out}"
             )
         if "task" not in self.dataset:
             raise DataError(f"{self.folder}: its results do not name the task of their data; run mmrobust eval again")
@@ -256,7 +266,7 @@ class _Samples:
         if not self._known.all():
             raise DataError(
                 f"{store.folder}: holds predictions of {self._known.sum()} of the {store.size} samples that "
-                f"'{store.name}' is evaluated on; run the same mmrobust eval again to make the missing ones"
+                f"'{store.name}' is evaluated on; {store.way_out}"
             )
         return SplitTruth(
             tuple(self._ids), tuple(self._labels), store.modalities, self._classes, store.dataset["task"], natural
@@ -303,6 +313,11 @@ def predictions_behind(
     if not store.shards:
         raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: holds no predictions of '{name}'")
     return store.read()
+
+
+def import_command(name: str, folder: Path) -> str:
+    """The command that adds predictions to those of an imported model."""
+    return f"mmrobust import predictions FILE --data DIR --name {shlex.quote(name)} --out {folder}"
 
 
 def cells_of(rows: pd.DataFrame) -> tuple[Cell, ...]:
