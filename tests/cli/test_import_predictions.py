@@ -345,6 +345,40 @@ def test_replacing_all_with_what_completes_no_cell_leaves_no_results(
     assert set(read_results(tmp_path / "out").frame["checkpoint"]) == {"other"}
 
 
+@pytest.mark.parametrize("call", ["write_results", "write_shard"])
+def test_an_import_that_is_killed_goes_on(
+    bring: Callable[..., Any],
+    digits: Dataset,
+    made: pd.DataFrame,
+    tmp_path: Path,
+    call: str,
+) -> None:
+    """Killed as it writes the table, or its second shard: the same command makes the table of an import at once."""
+    rows = pd.concat([made, made[:60].assign(case="noisy-text:ocr@2")])
+    place = {"write_results": "mmrobust.evaluation.imported", "write_shard": "mmrobust.scoring.writer"}[call]
+    file = write(tmp_path / "killed.csv", rows)
+    words = ["import", "predictions", str(file), "--data", str(digits.folder), "--name", "mine", "--out"]
+    code = f"""
+import os, {place} as place
+from mmrobust.cli.app import run
+calls, before = [], place.{call}
+def killed(*args):
+    calls.append(args)
+    if len(calls) == {1 if call == "write_results" else 2}:
+        os.kill(os.getpid(), 9)
+    before(*args)
+place.{call} = killed
+run({[*words, str(tmp_path / "out")]!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    assert len(list((tmp_path / "out" / "predictions").glob("*.parquet"))) == (2 if call == "write_results" else 1)
+    for out in ("out", "whole"):
+        exit_code, _, err = bring(rows, out=out)
+        assert exit_code == 0, err
+    pd.testing.assert_frame_equal(figures(tmp_path / "out"), figures(tmp_path / "whole"), check_exact=True)
+
+
 def test_more_cases_keep_how_the_results_were_scored(
     bring: Callable[..., Any], cli: Cli, made: pd.DataFrame, tmp_path: Path
 ) -> None:
