@@ -59,7 +59,8 @@ class EarlierImport:
                 checkpoints = {k: about for k, about in results.provenance["checkpoints"].items() if k != name}
                 others = Results(results.frame[~of_name], {**results.provenance, "checkpoints": checkpoints})
         if shards and not described:
-            described = shards[-1].provenance["described"]
+            every = (header.provenance["described"] for header in shards)
+            described = max(every, key=lambda one: len(one.get("imported") or ()))  # the latest
         if described and described.get("method") != IMPORTED:
             raise UsageError(f"{out}: '{name}' is a model that mmrobust eval evaluated; give another --name or --out")
         return cls(out, name, shards, described, cells, others, scoring)

@@ -141,10 +141,7 @@ def import_predictions(
             "modalities": list(modalities),
             "depends_on_prompting": read.tells_promptings,
             "dtype": DTYPE,
-            "imported": [
-                *(() if replace else before.files),
-                {"file": file.name, "sha256": sha256(file), "scale": scale, "at": started},
-            ],
+            "imported": _files((() if replace else before.files), file, scale, started),
         }
         identity = prediction_identity(fingerprint, DTYPE, samples)
         if before.others or not replace:
@@ -217,6 +214,13 @@ def _read(
     for note in read.notes:
         say(f"{file}: {note}")
     return read
+
+
+def _files(earlier: Sequence[Mapping[str, Any]], file: Path, scale: str, at: str) -> list[Mapping[str, Any]]:
+    """The files that were imported, each once."""
+    entry = {"file": file.name, "sha256": sha256(file), "scale": scale}
+    known = any(all(one.get(key) == value for key, value in entry.items()) for one in earlier)
+    return [*earlier, *(() if known else ({**entry, "at": at},))]
 
 
 def _noise_of(read: FilePredictions, noise: Noise) -> Noise | None:
