@@ -14,19 +14,27 @@ import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Split
-from mmrobust.data.selection import ERROR, MISSING, SelectedSamples, select_samples
-from mmrobust.degradations import DEFAULT, Noise, check_profile
+from mmrobust.data.selection import ERROR, select_samples
+from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import Unfinished, UsageError
 from mmrobust.evaluation.model import Model, PredictingModel
-from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
+from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.predicting import predict_missing
-from mmrobust.evaluation.results_folder import earlier_results, hold_folder, merged, outdated, refuse_results
+from mmrobust.evaluation.results_folder import (
+    about_data,
+    earlier_results,
+    hold_folder,
+    merged,
+    outdated,
+    prediction_identity,
+    refuse_results,
+)
 from mmrobust.models.checkpoint import classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid
-from mmrobust.scenarios.missing_tables import GivenTable, keep_table, read_missing_table
+from mmrobust.scenarios.missing_tables import keep_table
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
@@ -138,9 +146,16 @@ def evaluate_models(
     for name, model in models.items():
         check_fits(model, dataset, name)
     grids = _grids(models, grid, list(missing_tables), dataset.split(split))
-    selected = select_samples(dataset, split, limit)
-    samples = _readable_samples(models, grids, selected, on_bad_sample, settings.workers, progress)
-    used_noise = _used_noise(grids, noise)
+    taken = {modality for model in models.values() for modality in model.modalities}
+    samples = readable_samples(
+        select_samples(dataset, split, limit),
+        [modality for modality in dataset.info.modalities if modality in taken],
+        on_bad_sample,
+        tables=any(one.tables for one in grids.values()),
+        workers=settings.workers,
+        progress=progress,
+    )
+    noise_of_grids = used_noise((case for modalities, one in grids.items() for case in one.cases(modalities)), noise)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
     for name, model in models.items():
@@ -148,9 +163,9 @@ def evaluate_models(
 
     if settings.overwrite == "never":
         refuse_results(out)
-    about, described = _about(samples), {name: model.described() for name, model in models.items()}
+    about, described = about_data(samples), {name: model.described() for name, model in models.items()}
     with hold_folder(out, next(iter(models.values())).device, settings.share):
-        earlier_results(out, about, used_noise, scoring)
+        earlier_results(out, about, noise_of_grids, scoring)
         for one in grids.values():
             for table in one.tables:
                 keep_table(out, table, samples.ids)
@@ -158,7 +173,7 @@ def evaluate_models(
             name: PredictionWriter(
                 out,
                 drawn[model.modalities].truth,
-                _identity(model, samples),
+                prediction_identity(model.fingerprint, model.dtype, samples),
                 name=name,
                 described=described[name],
                 dataset=about,
@@ -178,7 +193,7 @@ def evaluate_models(
             )
         # Several shares may finish at the same time; they write the same table.
         with hold(out, "results", timeout=RESULTS_PATIENCE):
-            earlier = earlier_results(out, about, used_noise, scoring)
+            earlier = earlier_results(out, about, noise_of_grids, scoring)
             frames = []
             for name, model in models.items():
                 frame = score(stores[name].read(), drawn[model.modalities].tables, scoring, progress=progress)
@@ -187,7 +202,7 @@ def evaluate_models(
                 started,
                 dataset=about,
                 checkpoints=described,
-                noise=used_noise,
+                noise=noise_of_grids,
                 scoring=scoring,
                 bad_samples=samples.bad.describe(),
             )
@@ -201,60 +216,6 @@ def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split
     """Modalities → the grid for models that take them."""
     distinct = dict.fromkeys(model.modalities for model in models.values())
     return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in distinct}
-
-
-def _readable_samples(
-    models: Mapping[str, Model],
-    grids: Mapping[tuple[str, ...], Grid],
-    samples: SelectedSamples,
-    on_bad_sample: str,
-    workers: int,
-    progress: Progress,
-) -> SelectedSamples:
-    """The samples, after checking that the modalities that any of the models takes can be read."""
-    taken = {modality for model in models.values() for modality in model.modalities}
-    modalities = [modality for modality in samples.split.info.modalities if modality in taken]
-    samples = samples.screened(modalities, on_bad_sample, workers, progress)
-    if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grids.values()):
-        raise UsageError(
-            f"{samples.bad.summary}: a table from --missing-table may have it as present; use --on-bad-sample skip"
-        )
-    return samples
-
-
-def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | None:
-    """``noise``, whose profile must fit the degraded modalities; ``None`` if no case is degraded."""
-    cases = [case for modalities, grid in grids.items() for case in grid.cases(modalities)]
-    check_profile(cases, noise)
-    return noise if any(case.degraded for case in cases) else None
-
-
-def _about(samples: SelectedSamples) -> dict[str, Any]:
-    """The entry for the data in the provenance; results with different entries are not comparable."""
-    info = samples.split.info
-    return {
-        "name": info.name,
-        "fingerprint": info.fingerprint,
-        "split": samples.split.name,
-        "n": samples.size,
-        "task": info.task,
-        "headline_metric": info.headline_metric,
-        "classes": list(info.classes),
-    }
-
-
-def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
-    """Everything that determines a logit except case, prompting and noise."""
-    split = samples.split
-    identity = {"checkpoint": model.fingerprint, "dataset": split.info.fingerprint, "split": split.name}
-    bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
-    return {**identity, "dtype": model.dtype, **bad}
-
-
-def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
-    """Read missing tables (see :func:`read_missing_table`) for a whole split and a model with these modalities."""
-    natural = split.natural_cases(modalities)
-    return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
 
 
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:

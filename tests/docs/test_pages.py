@@ -40,7 +40,7 @@ def project(shell: Callable[..., Any], digits: Any, trained: Callable[..., Path]
     return made
 
 
-@pytest.mark.parametrize("name", ["data", "train", "evaluate", "report", "gate", "audit", "formats"])
+@pytest.mark.parametrize("name", ["data", "train", "evaluate", "elsewhere", "report", "gate", "audit", "formats"])
 def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> None:
     perform_page(f"docs/{name}.md", project)
 
