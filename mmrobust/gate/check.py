@@ -26,10 +26,10 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
-from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, seed_means
+from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring import paired
-from mmrobust.scoring.paired import Pair, differences
+from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
 from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
 from mmrobust.storage.results import Results, read_results
 
@@ -71,6 +71,11 @@ class Outcome:
     """Upper end of the one-sided interval of the difference."""
     smallest: float | None = None
     """The smallest drop that the samples of this cell would show with 80 % power."""
+
+    @property
+    def cell(self) -> _Cell:
+        """What identifies the cell: checkpoint, scenario, missing rate, prompting and metric."""
+        return self.checkpoint, self.scenario, self.missing_rate, self.prompting, self.metric
 
     @property
     def difference(self) -> float:
@@ -151,18 +156,18 @@ def check(
     _refuse_unused(rules, before)
 
     relevant = before[before["metric"].isin({rule.metric for rule in rules})]
-    means = seed_means(relevant, after)
+    means = pair_cells(relevant, after)
     outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
     if not outcomes:
         raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
     errors, notes = _standard_errors(outcomes, names, read_pair)
     outcomes = _pass_insignificant(outcomes, errors, alpha, correction)
     notes += _basis(outcomes, alpha, correction)
-    if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({_cell(o) for o in outcomes}):
+    if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
     if extra := sorted(set(candidate.frame["checkpoint"]) - set(names.values())):
         notes.append(f"not in the baseline, not compared: {', '.join(extra)}")
-    return Verdict(tuple(sorted(outcomes, key=lambda o: (o.passed, o.margin, _cell(o)))), tuple(notes))
+    return Verdict(tuple(sorted(outcomes, key=lambda o: (o.passed, o.margin, o.cell))), tuple(notes))
 
 
 def check_files(
@@ -181,8 +186,7 @@ def check_files(
 
     Raises:
         DataError: results are missing or cannot be read.
-        NotComparableError: as for :func:`check`.
-        UsageError: as for :func:`check`.
+        NotComparableError, UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
     read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None
@@ -244,15 +248,14 @@ def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Ce
     Raises:
         DataError: the predictions do not give the values that the results have.
     """
-    rows = differences(pair, metric, resamples=0).frame.to_dict("records")
-    by_cell = {(row["scenario"], row["missing_rate"], row["prompting"]): row for row in rows}
+    by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS)).to_dict("index")
     errors = {}
     for outcome in outcomes:
         row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
         if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
             value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
             raise DataError(f"its predictions do not give the {value} that its results have")
-        errors[_cell(outcome)] = float(row["error"])
+        errors[outcome.cell] = float(row["error"])
     return errors
 
 
@@ -260,9 +263,9 @@ def _pass_insignificant(
     outcomes: Sequence[Outcome], errors: dict[_Cell, float], alpha: float, correction: str
 ) -> list[Outcome]:
     """The outcomes with their p-values and intervals; a drop that is not significant passes."""
-    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and _cell(o) in errors]
+    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in errors]
     difference = np.asarray([outcomes[place].difference for place in tested])
-    error = np.asarray([errors[_cell(outcomes[place])] for place in tested])
+    error = np.asarray([errors[outcomes[place].cell] for place in tested])
     p = normal_p_values(difference, error, two_sided=False)
     corrected = holm(p) if correction == "holm" else p
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
@@ -297,7 +300,3 @@ def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str) -> list[s
     if unsure := sum(outcome.passed and outcome.below_limit for outcome in tested):
         notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
     return notes
-
-
-def _cell(outcome: Outcome) -> _Cell:
-    return outcome.checkpoint, outcome.scenario, outcome.missing_rate, outcome.prompting, outcome.metric

@@ -94,7 +94,7 @@ def _differs(name: str, candidate: object, baseline: object, advice: object = ""
     return NotComparableError(f"{name} differs: candidate {candidate}, baseline {baseline}{advice}")
 
 
-def seed_means(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+def pair_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Pair every cell of the baseline with the candidate's, as means over mask seeds.
 
     Args:

@@ -8,30 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
+from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.metrics import target_matrix
-from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, read_pair
-from mmrobust.scoring.significance import (
-    Placements,
-    delong,
-    holm,
-    mcnemar,
-    normal_p_values,
-    placements,
-    smallest_shown,
-)
+from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
+from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, normal_p_values, placements, smallest_shown
 from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
 LOST, GAINED = "lost", "gained"
-PLACEMENTS = ("positives", "negatives")
-
-_Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -99,8 +87,7 @@ def compare(
         raise unknown_name("interval", interval, INTERVALS)
     check_statistics(alpha, correction)
     found = differences(pair, metric)
-    frame = found.frame.rename(columns={"baseline": "first", "candidate": "second"})
-    difference, error = frame["difference"].to_numpy(), frame["error"].to_numpy()
+    difference, error = found.frame["difference"].to_numpy(), found.frame["error"].to_numpy()
     if interval == "bca":
         low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
     else:
@@ -114,6 +101,7 @@ def compare(
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
+    frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
     cells = frame.assign(
         low=low,
         high=high,
@@ -123,17 +111,8 @@ def compare(
         lost=counts[:, 0],
         gained=counts[:, 1],
     )
-    return Comparison(
-        first,
-        second,
-        metric,
-        len(pair.baseline.truth.ids),
-        interval,
-        correction,
-        alpha,
-        cells.drop(columns=["error", "metric"]),
-        flipped_samples(pair, classes),
-    )
+    samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
+    return Comparison(first, second, metric, samples, interval, correction, alpha, cells, flips)
 
 
 def compare_files(
@@ -159,8 +138,8 @@ def compare_files(
     before, after = read_results(first), read_results(second)
     if names is not None and len(names) != 2:
         raise UsageError(f"--checkpoints {','.join(names)}: name two, one of {first} and one of {second}")
-    chosen = names or (None, None)
-    theirs, ours = _choose(first, before, chosen[0]), _choose(second, after, chosen[1])
+    sides = zip((first, second), (before, after), names or (None, None), strict=True)
+    theirs, ours = (_choose(*side) for side in sides)
     refuse_other_measurement(after, ours, before, theirs)
     return compare(
         read_pair(first, before, second, after, theirs, ours),
@@ -192,12 +171,12 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     task, right means exactly the true set of classes.
     """
     rows = []
-    truth, targets = pair.baseline.truth, _targets(pair)
+    truth = pair.baseline.truth
     for case, prompting in sorted(set(pair.baseline.keys) & set(pair.candidate.keys)):
-        logits = [side.get(case, prompting) for side in (pair.baseline, pair.candidate)]
+        logits = [side.get(case, prompting) for side in pair.sides]
         both = ~np.isnan(logits[0][:, 0]) & ~np.isnan(logits[1][:, 0])
         predicted = [pair.baseline.predicted(values) for values in logits]
-        right = [(of == targets).all(axis=1) for of in predicted]
+        right = [(of == truth.targets).all(axis=1) for of in predicted]
         flipped: list[int] = np.flatnonzero(both & (right[0] != right[1])).tolist()
         for at in flipped:
             names = ["|".join(classes[c] for c in np.flatnonzero(of[at]).tolist()) for of in predicted]
@@ -210,46 +189,28 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _flips_by_cell(pair: Pair) -> tuple[npt.NDArray[np.float64], _Bools]:
+def _flips_by_cell(pair: Pair) -> tuple[Floats, Bools]:
     """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds give one missing table [K]."""
-    targets, by_key = _targets(pair), []
+    targets, by_key = pair.baseline.truth.targets, []
     for key in range(len(pair.tables.keys)):
-        right = [
-            (side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1)
-            for side in (pair.baseline, pair.candidate)
-        ]
-        by_key.append(((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()))
-    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)].assign(key=pair.tables.of_cell)
-    cells[[LOST, GAINED]] = np.asarray(by_key)[pair.tables.of_cell]
-    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
-    return groups[[LOST, GAINED]].mean().to_numpy(), (groups["key"].nunique() == 1).to_numpy()
+        first, second = ((side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1) for side in pair.sides)
+        by_key.append(((first & ~second).sum(), (second & ~first).sum()))
+    lost, gained = np.asarray(by_key)[pair.tables.of_cell].T
+    cells = over_seeds(pair.tables, lost=lost, gained=gained)
+    return cells[[LOST, GAINED]].mean().to_numpy(), (cells["key"].nunique() == 1).to_numpy()
 
 
-def _delong(pair: Pair) -> npt.NDArray[np.float64]:
+def _delong(pair: Pair) -> Floats:
     """Two-sided p-values [K] of the differences in AUROC, NaN if all samples are of one class.
 
     The placements are averaged over mask seeds.
     """
-    positive = _targets(pair)[:, 1]
-    cells = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
-    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
+    positive, cells = pair.baseline.truth.targets[:, 1], over_seeds(pair.tables)
     if positive.all() or not positive.any():  # samples of one class have no ROC curve
-        return np.full(groups.ngroups, np.nan)
-    by_key = []
-    for key in range(len(pair.tables.keys)):
-        sides = [side.chosen(pair.tables, key).astype(np.float64) for side in (pair.baseline, pair.candidate)]
-        by_key.append([placements(logits[:, 1] - logits[:, 0], positive) for logits in sides])
-    p = []
-    for rows in groups.indices.values():
-        keys = pair.tables.of_cell[rows]
-        means = []
-        for side in (0, 1):
-            found = [by_key[key][side] for key in keys]
-            means.append(Placements(*(np.mean([getattr(f, part) for f in found], axis=0) for part in PLACEMENTS)))
-        p.append(delong(*means)[1])
-    return np.asarray(p)
-
-
-def _targets(pair: Pair) -> _Bools:
-    truth = pair.baseline.truth
-    return target_matrix(truth.labels, truth.classes)
+        return np.full(cells.ngroups, np.nan)
+    by_side = []
+    for side in pair.sides:
+        logits = (side.chosen(pair.tables, key).astype(np.float64) for key in range(len(pair.tables.keys)))
+        by_side.append([placements(z[:, 1] - z[:, 0], positive) for z in logits])
+    means = ([Placements.mean([found[key] for key in keys]) for found in by_side] for _, keys in cells["key"])
+    return np.asarray([delong(first, second)[1] for first, second in means])

@@ -12,10 +12,10 @@ These intervals are for the choice of samples. The choice of mask seeds is a sep
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from mmrobust.scoring import Floats
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -28,7 +28,7 @@ _NO_SPREAD = 1e-30  # sums of squares below this are zero but for rounding
 
 def resample_weights(
     samples: int, resamples: int = RESAMPLES, seed: int = 0, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[npt.NDArray[np.float32]]:
+) -> Iterator[Floats]:
     """How often each of ``resamples`` bootstrap resamples drew each sample: [r, N], in chunks.
 
     The concatenated chunks do not depend on ``chunk_bytes``. Each is the transpose of a C-contiguous array, the order
@@ -40,7 +40,7 @@ def resample_weights(
         yield _draw(random, min(rows, resamples - start), samples)
 
 
-def _draw(random: np.random.Generator, rows: int, samples: int) -> npt.NDArray[np.float32]:
+def _draw(random: np.random.Generator, rows: int, samples: int) -> Floats:
     """``rows`` resamples, drawn in blocks so that the 64-bit draws never take more than a few megabytes."""
     counts = np.empty((samples, rows), dtype=np.float32)
     block = max(1, _DRAWS_AT_ONCE // max(1, samples))
@@ -53,9 +53,7 @@ def _draw(random: np.random.Generator, rows: int, samples: int) -> npt.NDArray[n
     return counts.T
 
 
-def percentile_interval(
-    values: npt.NDArray[np.floating[Any]], confidence: float = CONFIDENCE
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
     """Lower and upper ends [K] of the percentile interval of K × R bootstrap values.
 
     Resamples in which the metric is not defined (NaN) are left out; the ends are NaN where it is defined in none.
@@ -71,9 +69,7 @@ def percentile_interval(
     return ends[0], ends[1]
 
 
-def jackknife_weights(
-    samples: int, groups: int = JACKKNIFE_GROUPS, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[npt.NDArray[np.float32]]:
+def jackknife_weights(samples: int, groups: int = JACKKNIFE_GROUPS) -> Iterator[Floats]:
     """Weights that each leave out one sample, or one of ``groups`` equal groups of samples: [g, N], in chunks.
 
     The skewness that BCa takes from the jackknife is that of a sum over samples, and a sum over groups has the same;
@@ -81,18 +77,15 @@ def jackknife_weights(
     """
     count = min(samples, groups)
     member = np.arange(samples) % count
-    rows = max(1, chunk_bytes // (4 * samples))
+    rows = max(1, CHUNK_BYTES // (4 * samples))
     for start in range(0, count, rows):
         left_out = np.arange(start, min(count, start + rows))
         yield (member[:, None] != left_out).astype(np.float32).T
 
 
 def bca_interval(
-    value: npt.NDArray[np.floating[Any]],
-    bootstrap: npt.NDArray[np.floating[Any]],
-    jackknife: npt.NDArray[np.floating[Any]],
-    confidence: float = CONFIDENCE,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    value: Floats, bootstrap: Floats, jackknife: Floats, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
     """Lower and upper ends [K] of the BCa interval, which is second-order accurate; the percentile interval is not.
 
     Efron & Tibshirani (1993), equations 14.9 to 14.15: percentiles of the bootstrap values at Φ(z0 + (z0 + z) / (1 −

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.scoring.cell_values import mean_over_seeds
-from mmrobust.scoring.metrics import WeightedTruth, target_matrix
+from mmrobust.scoring.metrics import WeightedTruth
 from mmrobust.scoring.predictions import Predictions
 
 BREAKS = 0.1
@@ -14,33 +14,25 @@ BREAKS = 0.1
 
 
 def class_curves(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
-    """F1 of each class at each missing rate, averaged over mask seeds.
-
-    Args:
-        predictions: of one checkpoint.
-        classes: the names of the classes.
+    """F1 of each of the ``classes`` of one checkpoint at each missing rate, averaged over mask seeds.
 
     Returns:
         One row per scenario, prompting, missing rate and ``class``, with ``support`` (samples of the class) and ``f1``;
         a class that neither occurs nor is predicted has F1 0.
     """
     truth, tables = predictions.truth, predictions.truth.draw(predictions.cells)
-    targets = target_matrix(truth.labels, truth.classes)
-    weighted = WeightedTruth(targets, np.ones((1, len(truth.ids))))
+    weighted = WeightedTruth(truth.targets, np.ones((1, len(truth.ids))))
     logits = (predictions.chosen(tables, key) for key in range(len(tables.keys)))
     f1 = np.stack([predictions.outcomes(of_key, weighted).class_f1[0] for of_key in logits])
     means = mean_over_seeds(tables, pd.DataFrame(f1, columns=list(classes)))
     keys = ["scenario", "prompting", "missing_rate"]
     long = means.melt(id_vars=keys, var_name="class", value_name="f1")
     long = long.sort_values(keys, kind="stable", ignore_index=True)
-    return long.assign(support=long["class"].map(dict(zip(classes, targets.sum(axis=0).tolist(), strict=True))))
+    return long.assign(support=long["class"].map(dict(zip(classes, truth.targets.sum(axis=0).tolist(), strict=True))))
 
 
 def earliest_breaking(curves: pd.DataFrame) -> pd.DataFrame:
-    """The classes of each scenario and prompting, earliest-breaking class first.
-
-    Args:
-        curves: from :func:`class_curves`.
+    """The classes of each scenario and prompting of :func:`class_curves`, earliest-breaking class first.
 
     Returns:
         One row per scenario, prompting and class: ``support``, ``complete`` (F1 at the lowest rate), ``last`` (at the

@@ -13,22 +13,18 @@ Uncertainty Calibration, NeurIPS 2019, with the absolute gap, over all classes t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.cell_values import mean_over_seeds
 from mmrobust.scoring.metrics import target_matrix
 from mmrobust.scoring.predictions import Predictions
 
 BINS = 15
 
-Floats = npt.NDArray[np.floating[Any]]
 
-
-def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = BINS) -> float:
+def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = BINS) -> float:
     """ECE of predictions with these confidences [n], given which of them are correct [n].
 
     Bins are (i/bins, (i+1)/bins]; a confidence of 0 falls into the first.
@@ -38,7 +34,7 @@ def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) -> tuple[Floats, Bools]:
     """The confidence of every prediction, and whether it is correct: [N], or [N·C] where the task is multi-label."""
     logits = logits.astype(np.float64)
     targets = target_matrix(labels, logits.shape[1])

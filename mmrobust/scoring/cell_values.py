@@ -7,23 +7,20 @@ class serves all cells (:mod:`mmrobust.scoring.ranking`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
 from mmrobust.scenarios.draws import CellTables
-from mmrobust.scoring.metrics import RANKED, MetricSettings, WeightedTruth, metrics_of, target_matrix
+from mmrobust.scoring import Floats
+from mmrobust.scoring.metrics import RANKED, WeightedTruth, metrics_of
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.ranking import RankedCells
 
-Weights = npt.NDArray[np.floating[Any]]
 Keys = Sequence[tuple[int, str]]
 """(table, prompting), as in :class:`mmrobust.scenarios.draws.CellTables`."""
 
@@ -38,35 +35,27 @@ class CellValues:
 
     predictions: Predictions
     tables: CellTables
-    settings: MetricSettings
-
-    @functools.cached_property
-    def targets(self) -> npt.NDArray[np.bool_]:
-        """[N, C]: whether each sample belongs to each class."""
-        return target_matrix(self.predictions.truth.labels, self.predictions.truth.classes)
 
     def cost(self, metrics: Iterable[str]) -> int:
         """Units of progress per cell and row of weights."""
         return sum(self.predictions.truth.classes if name == "map" else 1 for name in metrics)
 
-    def counted(
-        self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance
-    ) -> npt.NDArray[np.float64]:
+    def counted(self, keys: Keys, metrics: Sequence[str], weights: Floats, advance: Advance) -> Floats:
         """The values of metrics of counts, under weights that are whole numbers.
 
         Fastest where keys of nested tables are next to each other.
         """
         functions = metrics_of(self.predictions.truth.task, metrics).values()
-        truth = WeightedTruth(self.targets, weights)
+        truth = WeightedTruth(self.predictions.truth.targets, weights)
         values = np.empty((len(keys), len(metrics), len(weights)))
 
-        def compute(start: int) -> npt.NDArray[np.float64]:
+        def compute(start: int) -> Floats:
             """Fill in the values of one task's cells."""
             rows, previous = values[start : start + CELLS_AT_ONCE], None
             for row, (table, prompting) in zip(rows, keys[start : start + CELLS_AT_ONCE], strict=True):
                 logits = self.predictions.of_table(self.tables, table, prompting)
                 # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
-                outcomes = self.predictions.outcomes(logits, truth, self.settings, previous)
+                outcomes = self.predictions.outcomes(logits, truth, previous)
                 row[:] = [function(outcomes) for function in functions]
                 previous = outcomes.tally
             return rows
@@ -76,7 +65,7 @@ class CellValues:
                 advance(computed.size)
         return values
 
-    def ranked(self, keys: Keys, metrics: Sequence[str], weights: Weights, advance: Advance) -> npt.NDArray[np.float64]:
+    def ranked(self, keys: Keys, metrics: Sequence[str], weights: Floats, advance: Advance) -> Floats:
         """The values of metrics of a ranking; those of the first row of weights in double precision."""
         values = np.empty((len(keys), len(metrics), len(weights)))
         for prompting in dict.fromkeys(prompting for _, prompting in keys) if metrics else ():
@@ -84,7 +73,7 @@ class CellValues:
             cells = RankedCells(
                 [self.predictions.get(case, prompting) for case in self.tables.cases],
                 np.stack([self.tables.tables[keys[row][0]] for row in rows]),
-                self.targets,
+                self.predictions.truth.targets,
                 weights,
             )
             for column, name in enumerate(metrics):
@@ -92,19 +81,10 @@ class CellValues:
         return values
 
 
-def resampled_values(
-    predictions: Predictions, tables: CellTables, metric: str, weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """The value of one metric in every key of ``tables``, under every row of weights.
+def resampled_values(predictions: Predictions, tables: CellTables, metric: str, weights: Floats) -> Floats:
+    """The value of one metric in every key of ``tables``, under every row of weights: [keys, R].
 
-    Args:
-        predictions: of one model.
-        tables: the cells.
-        metric: a metric of the task.
-        weights: [R, N], as :func:`mmrobust.scoring.bootstrap.resample_weights` gives them; ones for the value itself.
-
-    Returns:
-        [keys, R].
+    ``weights`` are [R, N], as :func:`mmrobust.scoring.bootstrap.resample_weights` gives; ones for the value itself.
 
     Raises:
         UsageError: the task has no such metric.
@@ -113,7 +93,7 @@ def resampled_values(
     metrics_of(predictions.truth.task, [metric])
     if (shares := sample_shares(predictions, tables, metric)) is not None:
         return np.asarray((shares @ weights.T).astype(np.float64) / weights.sum(axis=1, dtype=np.float64))
-    cells = CellValues(predictions, tables, predictions.settings)
+    cells = CellValues(predictions, tables)
     order = sorted(range(len(tables.keys)), key=lambda key: (tables.keys[key][1], tables.keys[key][0]))
     values = np.empty((len(order), len(weights)))
     compute = cells.ranked if metric in RANKED else cells.counted
@@ -121,14 +101,14 @@ def resampled_values(
     return values
 
 
-def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> npt.NDArray[np.float32] | None:
+def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> Floats | None:
     """What each sample contributes to a metric that is a mean over samples [keys, N]; ``None`` for any other metric.
 
     For the accuracy, whether it is predicted correctly; for the samples F1, its own F1.
     """
     if metric not in _SAMPLE_MEANS:
         return None
-    targets = target_matrix(predictions.truth.labels, predictions.truth.classes)
+    targets = predictions.truth.targets
     shares = np.empty((len(tables.keys), len(targets)), dtype=np.float32)
     for key in range(len(tables.keys)):
         predicted = predictions.predicted(predictions.chosen(tables, key))

@@ -8,7 +8,7 @@ of a model that does not depend on prompting) are scored once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def score(
     # Promptings that the model does not tell apart share their predictions, and so their values.
     key_of = [(table, predictions.prompting(prompting)) for table, prompting in tables.keys]
     keys = sorted(set(key_of), key=lambda key: (predictions.promptings.index(key[1]), key[0]))
-    cells, samples = CellValues(predictions, tables, scoring), len(truth.ids)
+    cells, samples = CellValues(replace(predictions, settings=scoring), tables), len(truth.ids)
     counted, ranked = ([name for name in names if (name in RANKED) is of_ranking] for of_ranking in (False, True))
     at_counted, at_ranked = (np.isin(names, of_kind) for of_kind in (counted, ranked))
     value = np.empty((len(keys), len(names)))
@@ -97,11 +97,7 @@ def score(
                 value[:, at_ranked] = of_ranking[..., 0]
             bootstrap[:, at_ranked, chunk] = of_ranking[..., len(both) - len(weights) :]
             done += len(weights)
-    low = high = np.full_like(value, np.nan)
-    if scoring.resamples:
-        ends = percentile_interval(bootstrap.reshape(value.size, -1))
-        low, high = (end.reshape(value.shape) for end in ends)
-
+    low, high = percentile_interval(bootstrap.reshape(value.size, scoring.resamples))
     rows = {key: row for row, key in enumerate(keys)}
     at = [rows[key_of[key]] for key in tables.of_cell]
     cell_keys = [(c.scenario, c.missing_rate, c.seed, c.prompting, name) for c in tables.cells for name in names]
@@ -110,8 +106,8 @@ def score(
         n_affected=np.repeat(tables.affected, len(names)),
         n_naturally_missing=sum(case.present != case.modalities for case in truth.natural or ()),
         value=value[at].ravel(),
-        ci_low=low[at].ravel(),
-        ci_high=high[at].ravel(),
+        ci_low=low.reshape(value.shape)[at].ravel(),
+        ci_high=high.reshape(value.shape)[at].ravel(),
     )
 
 

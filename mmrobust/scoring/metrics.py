@@ -17,17 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.runtime.progress import Advance
-from mmrobust.scoring import ranking
+from mmrobust.scoring import Bools, Floats, ranking
 from mmrobust.scoring.ranking import RankedCells
 from mmrobust.storage.tasks import TASK_METRICS
-
-Floats = npt.NDArray[np.floating[Any]]
-Bools = npt.NDArray[np.bool_]
-
 
 ABSENT = ("zero", "skip")
 """How a class that neither occurs nor is predicted counts in a macro mean."""
@@ -188,19 +183,20 @@ def samples_f1(outcomes: Outcomes) -> Floats:
     return _ratio((weights @ f1.astype(weights.dtype)).astype(np.float64), outcomes.truth.total)
 
 
-def mean_average_precision(outcomes: Outcomes) -> Floats:
-    """Macro mean of the classes' average precision: :func:`mmrobust.scoring.ranking.mean_average_precision`."""
-    return np.asarray(ranking.mean_average_precision(_one_cell(outcomes))[0])
+RANKED: dict[str, Callable[[RankedCells, Advance | None], Floats]] = {
+    "map": ranking.mean_average_precision,
+    "auroc": ranking.auroc,
+}
+"""The metrics that are computed for many cells at once; each gives [T, R] values."""
 
 
-def auroc(outcomes: Outcomes) -> Floats:
-    """Area under the ROC curve of the second class of two: :func:`mmrobust.scoring.ranking.auroc`."""
-    return np.asarray(ranking.auroc(_one_cell(outcomes))[0])
+def _of_one_cell(name: str) -> Metric:
+    def ranked(outcomes: Outcomes) -> Floats:
+        table = np.zeros((1, len(outcomes.logits)), dtype=np.uint8)
+        cell = RankedCells((outcomes.logits,), table, outcomes.truth.targets, outcomes.truth.weights)
+        return np.asarray(RANKED[name](cell, None)[0])
 
-
-def _one_cell(outcomes: Outcomes) -> RankedCells:
-    table = np.zeros((1, len(outcomes.logits)), dtype=np.uint8)
-    return RankedCells((outcomes.logits,), table, outcomes.truth.targets, outcomes.truth.weights)
+    return ranked
 
 
 _METRICS: dict[str, Metric] = {
@@ -209,17 +205,10 @@ _METRICS: dict[str, Metric] = {
     "micro_f1": micro_f1,
     "weighted_f1": weighted_f1,
     "samples_f1": samples_f1,
-    "map": mean_average_precision,
-    "auroc": auroc,
+    **{name: _of_one_cell(name) for name in RANKED},
 }
 METRICS = {task: {name: _METRICS[name] for name in names} for task, names in TASK_METRICS.items()}
 """Task → name → metric. All metrics of the task are computed unless some are named."""
-
-RANKED: dict[str, Callable[[RankedCells, Advance], Floats]] = {
-    "map": ranking.mean_average_precision,
-    "auroc": ranking.auroc,
-}
-"""The metrics that are computed for many cells at once; each gives [T, R] values."""
 
 
 def metrics_of(task: str, names: Sequence[str] | None = None) -> dict[str, Metric]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ import pandas as pd
 
 from mmrobust.errors import DataError
 from mmrobust.scenarios.draws import CellTables
+from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
 from mmrobust.scoring.cell_values import resampled_values, sample_shares
 from mmrobust.scoring.predictions import Predictions
@@ -41,6 +43,19 @@ class Pair:
     tables: CellTables
     """The missing tables of these cells."""
 
+    @property
+    def sides(self) -> tuple[Predictions, Predictions]:
+        """Baseline and candidate."""
+        return self.baseline, self.candidate
+
+    def values(self, metric: str, weights: Floats) -> tuple[Floats, ...]:
+        """The values [keys, R] of both sides in every key of the tables, under weights [R, N]."""
+        return tuple(resampled_values(side, self.tables, metric, weights) for side in self.sides)
+
+    def differences(self, metric: str, weights: Floats) -> Floats:
+        """Candidate − baseline of :meth:`values`."""
+        return np.subtract(*reversed(self.values(metric, weights)))
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -49,7 +64,7 @@ class Differences:
     frame: pd.DataFrame
     """K rows: ``PAIR_KEYS``, ``metric``, ``seeds``, ``baseline``, ``candidate``, ``difference``, ``error`` (standard,
     over samples) and ``spread`` (standard deviation of the difference over mask seeds; NaN for one)."""
-    bootstrap: npt.NDArray[np.float64]
+    bootstrap: Floats
     """[K, R]: the differences in each resample."""
 
 
@@ -86,31 +101,22 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], CellTa
     return aligned, first.truth.draw(sorted(shared))
 
 
-def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: int = 0) -> Differences:
+def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES) -> Differences:
     """The difference of a metric in every cell of a pair, with its bootstrap.
 
-    Args:
-        pair: the predictions.
-        metric: a metric of the task.
-        resamples: bootstrap resamples; with 0, none are drawn for a metric whose standard error has a closed form.
-        seed: of the resamples.
+    With 0 ``resamples``, none are drawn for a metric whose standard error has a closed form.
 
     Raises:
         UsageError: the task has no such metric.
         DataError: a prediction that a cell needs is missing.
     """
-    sides = (pair.baseline, pair.candidate)
     samples = len(pair.baseline.truth.ids)
-
-    def values(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
-        return tuple(resampled_values(side, pair.tables, metric, weights) for side in sides)
-
     average, frame = seed_means(pair.tables)
-    before, after = (of_side[:, 0] for of_side in values(np.ones((1, samples), dtype=np.float32)))
-    shares = [sample_shares(side, pair.tables, metric) for side in sides]
+    before, after = (of_side[:, 0] for of_side in pair.values(metric, np.ones((1, samples), dtype=np.float32)))
+    shares = [sample_shares(side, pair.tables, metric) for side in pair.sides]
     if shares[0] is None or shares[1] is None:
         resamples = resamples or RESAMPLES
-    chunks = [np.subtract(*reversed(values(weights))) for weights in resample_weights(samples, resamples, seed)]
+    chunks = [pair.differences(metric, weights) for weights in resample_weights(samples, resamples)]
     bootstrap = average @ np.concatenate([np.empty((len(before), 0)), *chunks], axis=1)
     if shares[0] is not None and shares[1] is not None:
         error = (average @ (shares[1] - shares[0])).std(axis=1, ddof=1) / np.sqrt(samples)
@@ -118,36 +124,34 @@ def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES, seed: in
         error = np.full(len(bootstrap), np.nan)
         defined = (~np.isnan(bootstrap)).sum(axis=1) > 1  # the AUROC of samples of one class is not
         error[defined] = np.nanstd(bootstrap[defined], axis=1, ddof=1)
-    by_seed = pd.Series((after - before)[pair.tables.of_cell])
-    groups = pd.DataFrame(pair.tables.cells)[list(PAIR_KEYS)]
+    by_seed = over_seeds(pair.tables, difference=(after - before)[pair.tables.of_cell])
     frame = frame.assign(
         metric=metric,
         baseline=average @ before,
         candidate=average @ after,
         difference=average @ (after - before),
         error=error,
-        spread=by_seed.groupby([groups[key] for key in PAIR_KEYS], observed=True).std(ddof=1).to_numpy(),
+        spread=by_seed["difference"].std(ddof=1).to_numpy(),
     )
     return Differences(frame, bootstrap)
 
 
-def jackknife(pair: Pair, metric: str) -> npt.NDArray[np.float64]:
+def jackknife(pair: Pair, metric: str) -> Floats:
     """The differences [K, G] without each sample, or group of samples, as a BCa interval needs them."""
     average, _ = seed_means(pair.tables)
-    chunks = []
-    for weights in jackknife_weights(len(pair.baseline.truth.ids)):
-        before, after = (
-            resampled_values(side, pair.tables, metric, weights) for side in (pair.baseline, pair.candidate)
-        )
-        chunks.append(average @ (after - before))
-    return np.concatenate(chunks, axis=1)
+    weights = jackknife_weights(len(pair.baseline.truth.ids))
+    return np.concatenate([average @ pair.differences(metric, chunk) for chunk in weights], axis=1)
 
 
-def seed_means(tables: CellTables) -> tuple[npt.NDArray[np.float64], pd.DataFrame]:
+def seed_means(tables: CellTables) -> tuple[Floats, pd.DataFrame]:
     """The matrix [K, keys] that averages keys over mask seeds, and the ``PAIR_KEYS`` and ``seeds`` of its K rows."""
-    cells = pd.DataFrame(tables.cells)
-    groups = cells.groupby(list(PAIR_KEYS), sort=True, observed=True)
+    groups = over_seeds(tables)
     average = np.zeros((groups.ngroups, len(tables.keys)))
     np.add.at(average, (groups.ngroup().to_numpy(), tables.of_cell), 1)
-    seeds = groups["seed"].nunique().reset_index(name="seeds")
-    return average / average.sum(axis=1, keepdims=True), seeds
+    return average / average.sum(axis=1, keepdims=True), groups["seed"].nunique().reset_index(name="seeds")
+
+
+def over_seeds(tables: CellTables, **figures: npt.NDArray[Any]) -> pd.api.typing.DataFrameGroupBy[Any, Any]:
+    """The cells, the ``key`` of each and ``figures`` of each, in groups of equal ``PAIR_KEYS``, sorted by them."""
+    cells = pd.DataFrame(tables.cells).assign(key=tables.of_cell, **figures)
+    return cells.groupby(list(PAIR_KEYS), sort=True, observed=True)

@@ -13,6 +13,7 @@ from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.grid import Cell
+from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, Tally, WeightedTruth
 from mmrobust.scoring.truth import Key, Logits, PredictedRows, SplitTruth
 
@@ -92,24 +93,11 @@ class Predictions:
             logits[rows] = self.get(tables.cases[index], prompting)[rows]
         return logits
 
-    def outcomes(
-        self,
-        logits: npt.NDArray[np.float32],
-        weighted: WeightedTruth,
-        settings: MetricSettings | None = None,
-        similar: Tally | None = None,
-    ) -> Outcomes:
-        """What a metric takes: ``logits`` [N, C] with the truth.
+    def outcomes(self, logits: Floats, weighted: WeightedTruth, similar: Tally | None = None) -> Outcomes:
+        """What a metric takes: ``logits`` [N, C] with the truth. ``similar`` is that of :class:`Outcomes`."""
+        return Outcomes(logits, weighted, self.truth.task == "multi-label", self.settings, similar)
 
-        Args:
-            logits: [N, C].
-            weighted: the truth, with weights.
-            settings: of the metrics; ``None``: those of the results made from the predictions.
-            similar: see :class:`mmrobust.scoring.metrics.Outcomes`.
-        """
-        return Outcomes(logits, weighted, self.truth.task == "multi-label", settings or self.settings, similar)
-
-    def predicted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def predicted(self, logits: Floats) -> Bools:
         """[N, C]: whether each class is predicted."""
         unweighted = WeightedTruth(np.empty((0, self.truth.classes), dtype=np.bool_), np.empty((0, 0)))
         return self.outcomes(logits, unweighted).predicted

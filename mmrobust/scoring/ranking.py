@@ -13,16 +13,13 @@ import bisect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
-
-Floats = npt.NDArray[np.floating[Any]]
-Bools = npt.NDArray[np.bool_]
+from mmrobust.scoring import Bools, Floats
 
 BLOCK = 12
 """Entries per step of a walk: with more, products are larger but a larger share of them is zeros."""
@@ -83,11 +80,7 @@ def mean_average_precision(cells: RankedCells, advance: Advance | None = None) -
     """[T, R]: macro mean of the classes' average precision; a class without a positive sample counts 0.
 
     AP = Σ_n (R_n − R_{n−1}) P_n over the distinct scores, scikit-learn's ``average_precision_score``. The ranking is
-    of the logits: the sigmoid does not change their order.
-
-    Args:
-        cells: the predictions.
-        advance: called with the number of cells, once per class.
+    of the logits: the sigmoid does not change their order. ``advance`` is called with the number of cells per class.
     """
 
     def gain(step: _Step) -> Floats:
@@ -106,11 +99,7 @@ def auroc(cells: RankedCells, advance: Advance | None = None) -> Floats:
     """[T, R]: area under the ROC curve of the second class of two; NaN where all samples are of one class.
 
     P(score of a positive > score of a negative) + ½ P(equal). The ranking is by the difference of the two logits: the
-    softmax is a monotone function of it, but saturates.
-
-    Args:
-        cells: the predictions.
-        advance: called with the number of cells.
+    softmax is a monotone function of it, but saturates. ``advance`` is called with the number of cells.
     """
     targets = cells.targets[:, 1]
     positives = (cells.weights @ targets.astype(cells.weights.dtype)).astype(np.float64)
@@ -176,7 +165,7 @@ def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8
         tables: [N, T]: the index of the case of each sample in each cell.
         weights: [N, R].
     """
-    samples, cases = _entries(tables, len(scores))
+    cases, samples = np.nonzero([(tables == case).any(axis=1) for case in range(len(scores))])  # what some cell uses
     penalties = -np.stack(scores)[cases, samples]
     order = np.argsort(penalties, kind="stable")
     samples, cases, penalties = samples[order], cases[order], penalties[order]
@@ -245,14 +234,8 @@ def _step(
         _take(drawn, hit[level], buffers.hits[:n])
     else:
         buffers.hits[:n] = summed(holds[:, hit] & within[level], drawn[hit])
-    return _Step(
-        groups=groups,
-        cells=cell,
-        hits=buffers.hits[:n],
-        positives=buffers.positives[:n],
-        seen=buffers.seen[:n],
-        tied=lambda: summed(holds & (group == levels[:, None])[level], drawn),
-    )
+    hits, positives, seen = buffers.hits[:n], buffers.positives[:n], buffers.seen[:n]
+    return _Step(groups, cell, hits, positives, seen, lambda: summed(holds & (group == levels[:, None])[level], drawn))
 
 
 def _add_rows(rows: Floats, which: npt.NDArray[np.int64], to: Floats, buffer: Floats) -> None:
@@ -265,12 +248,6 @@ def _add_rows(rows: Floats, which: npt.NDArray[np.int64], to: Floats, buffer: Fl
 
 def _take(rows: Floats, which: npt.NDArray[np.int64], out: Floats) -> None:
     np.take(rows, which, axis=0, out=out, mode="clip")  # any other mode copies first
-
-
-def _entries(tables: npt.NDArray[np.uint8], cases: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The samples and cases [E] of the predictions that some cell uses."""
-    case, sample = np.nonzero([(tables == case).any(axis=1) for case in range(cases)])
-    return sample, case
 
 
 def _blocks(group: npt.NDArray[np.int64], hits: Bools) -> Iterator[slice]:

@@ -59,7 +59,7 @@ def rescore(
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> Results:
-    """Write ``results.parquet`` of ``folder`` again, from its predictions.
+    """Write ``results.parquet`` of ``folder`` again, from its predictions, and return the results as written.
 
     Args:
         folder: results folder of an evaluation, finished or not.
@@ -69,13 +69,10 @@ def rescore(
         progress: counts scored tables.
         say: called with a message for each shard that cannot be used.
 
-    Returns:
-        The new results, as written.
-
     Raises:
         MmrobustError: a prediction that a cell needs is missing, or a name is unknown.
     """
-    started = now()
+    started, target = now(), out or folder
     earlier = read_results(folder) if (folder / RESULTS_FILE).is_file() else None
     frames = []
     checkpoints: dict[str, dict[str, Any]] = {}
@@ -93,13 +90,12 @@ def rescore(
         )
         frames.append(identified(frame, predictions.name, predictions.described, predictions.dataset))
         for table in given:
-            keep_table(out or folder, table, predictions.truth.ids)
+            keep_table(target, table, predictions.truth.ids)
         checkpoints[predictions.name] = dict(predictions.described)
         dataset, noise = dataset or dict(predictions.dataset), noise or predictions.noise
     provenance = (earlier.provenance if earlier else {}) | results_provenance(
         started, dataset=dataset, checkpoints=checkpoints, noise=noise, scoring=settings
     )
-    target = out or folder
     with hold_whole(target):
         write_results(target / RESULTS_FILE, pd.concat(frames), provenance)
     return read_results(target)

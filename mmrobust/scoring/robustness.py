@@ -47,11 +47,7 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The robustness figures of every curve of a results table.
-
-    Args:
-        results: the results.
-        curve: their :func:`curves`, if already computed.
+    """The robustness figures of every curve of a results table; ``curve`` is its :func:`curves`, if already computed.
 
     Returns:
         One row per ``CURVE_KEYS``, sorted by them: ``auc_eta``, ``complete``, ``relative_robustness``, ``worst_value``,
@@ -107,10 +103,6 @@ def effective_robustness(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
     that is better by the same amount in every case does not count as more robust. Values of 0 and 1 are moved inside
     by half a sample.
 
-    Args:
-        results: the results.
-        baseline: name of the checkpoint to compare with.
-
     Returns:
         One row per checkpoint (except the baseline), dataset, split, scenario, prompting, metric and missing rate > 0:
         ``value``, ``expected`` (β), ``effective`` (ρ), and ``gain``: value − the baseline's (Taori's τ).
@@ -143,9 +135,7 @@ def effective_robustness(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def train_test_rates(results: pd.DataFrame, checkpoints: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Train rate × test rate: how checkpoints trained at one missing rate do at every other.
 
-    Args:
-        results: the results.
-        checkpoints: name → its entry in the provenance, whose ``training`` holds ``scenario`` and ``missing_rate``.
+    ``checkpoints`` are those of the provenance, whose ``training`` holds ``scenario`` and ``missing_rate``.
 
     Returns:
         One row per dataset, split, metric, method, head, ``train_scenario``, scenario, prompting, ``train_rate`` and

@@ -5,13 +5,14 @@ Every function takes arrays of K comparisons at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
-Floats = npt.NDArray[np.floating[Any]]
+from mmrobust.scoring import Bools, Floats
 
 POWER = 0.8
 """The power with which a test must detect a difference for it to count as detectable."""
@@ -22,15 +23,10 @@ CORRECTIONS = ("holm", "none")
 def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -> Floats:
     """Two-sided p-values [K] of McNemar's test of equal accuracy.
 
-    Of the samples on which the two differ, only the first is right on ``lost`` and only the second on ``gained``; if
-    both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½), at most 1.
-    Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland, Lydersen,
-    Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
-
-    Args:
-        lost: counts [K].
-        gained: counts [K].
-        mid_p: the mid-p variant; otherwise the exact one.
+    Of the samples on which the two differ, only the first is right on ``lost`` [K] and only the second on ``gained``
+    [K]; if both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½),
+    at most 1. Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland,
+    Lydersen, Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
     """
     from scipy.stats import binom
 
@@ -54,8 +50,14 @@ class Placements:
         """Area under the ROC curve: the mean of either array."""
         return float(self.positives.mean())
 
+    @classmethod
+    def mean(cls, several: Sequence[Placements]) -> Placements:
+        """Means over several scores of the same samples, such as those of mask seeds."""
+        positives = np.mean([one.positives for one in several], axis=0)
+        return cls(positives, np.mean([one.negatives for one in several], axis=0))
 
-def placements(scores: Floats, positive: npt.NDArray[np.bool_]) -> Placements:
+
+def placements(scores: Floats, positive: Bools) -> Placements:
     """The placements of ``scores`` [N], by midranks: Sun & Xu, Fast Implementation of DeLong's Algorithm, 2014."""
     from scipy.stats import rankdata
 
@@ -73,8 +75,6 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
     DeLong, Clarke-Pearson, Comparing the areas under two or more correlated ROC curves, Biometrics 44, 1988. It also
     holds for means of placements over mask seeds, which are U-statistics too.
     """
-    from scipy.special import ndtr
-
     differences = (second.positives - first.positives, second.negatives - first.negatives)
     error = float(np.sqrt(sum(of_class.var(ddof=1) / len(of_class) for of_class in differences)))
     difference = second.auroc - first.auroc
@@ -89,8 +89,6 @@ def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Fl
     One-sided: the probability of a difference this low or lower by chance alone. The tail of a normal distribution can
     be as small as a correction over many cells requires; counting resamples could not go below 1 / R.
     """
-    from scipy.special import ndtr
-
     certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample agrees
     certain[np.isnan(difference) | np.isnan(error)] = np.nan
     z = np.divide(difference, error, out=certain, where=error > 0)
@@ -118,8 +116,6 @@ def upper_ends(difference: Floats, error: Floats, level: Floats) -> Floats:
     The normal bootstrap interval, difference + z_{1−α} · error: Davison & Hinkley, Bootstrap Methods and their
     Application, 1997, section 5.2.
     """
-    from scipy.special import ndtri
-
     return np.asarray(difference + ndtri(1 - level) * error)
 
 
@@ -129,7 +125,5 @@ def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float
     (z_{1−α} + z_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
     Behavioral Sciences, 1988; for NLP, Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
     """
-    from scipy.special import ndtri
-
     level = alpha / 2 if two_sided else alpha
     return np.asarray((ndtri(1 - level) + ndtri(power)) * error)

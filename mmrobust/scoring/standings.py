@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.runtime.progress import Advance, Progress, no_progress
+from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
 from mmrobust.scoring.cell_values import resampled_values
 from mmrobust.scoring.paired import align, seed_means
@@ -27,14 +28,11 @@ _CELL = ["scenario", "prompting", "missing_rate"]
 
 
 def standings(results: pd.DataFrame) -> pd.DataFrame:
-    """Rank checkpoints by their seed means in every cell that all checkpoints of a group have.
+    """Rank the checkpoints of results by their seed means in every cell that all checkpoints of a group have.
 
     Rank 1 is the best; equal values share the mean of their ranks (Demšar, Statistical Comparisons of Classifiers
     over Multiple Data Sets, JMLR 7, 2006). A win is *clear* where the two 95 % intervals do not overlap: over the same
     samples that is a stricter criterion than a paired test.
-
-    Args:
-        results: rows as ``RESULTS_SCHEMA``.
 
     Returns:
         One row per ``GROUP_KEYS`` and checkpoint, best mean rank first: ``cells`` (number of cells), ``mean_rank``,
@@ -67,12 +65,7 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def joint_standings(
-    predictions: Mapping[str, Predictions],
-    metric: str,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Progress = no_progress,
+    predictions: Mapping[str, Predictions], metric: str, *, resamples: int = RESAMPLES, progress: Progress = no_progress
 ) -> pd.DataFrame:
     """The standings of two or more checkpoints with intervals, from the same bootstrap resamples of the samples.
 
@@ -84,7 +77,6 @@ def joint_standings(
         predictions: name → predictions, all on the same samples.
         metric: a metric of the task.
         resamples: bootstrap resamples.
-        seed: of the resamples.
         progress: counts scored resamples.
 
     Returns:
@@ -101,9 +93,7 @@ def joint_standings(
     average, _ = seed_means(tables)
     count, cells, samples = len(aligned), len(average), len(aligned[0].truth.ids)
 
-    def compare(
-        weights: npt.NDArray[np.float32], advance: Advance
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def compare(weights: Floats, advance: Advance) -> tuple[Floats, npt.NDArray[np.int64]]:
         """The share of wins [M, R], and how often each is better than each rival in each cell [M, M, K]."""
         values = np.empty((count, cells, len(weights)))
         for row, one in enumerate(aligned):
@@ -116,7 +106,7 @@ def joint_standings(
     resampled = []
     with progress("standings", count * (resamples + 1)) as advance:
         wins, _ = compare(np.ones((1, samples), dtype=np.float32), advance)
-        for weights in resample_weights(samples, resamples, seed):
+        for weights in resample_weights(samples, resamples):
             wins_of_chunk, better_of_chunk = compare(weights, advance)
             resampled.append(wins_of_chunk)
             better += better_of_chunk
@@ -136,7 +126,7 @@ def joint_standings(
     )
 
 
-def _points(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _points(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Compare M checkpoints in K cells and R resamples, by their values [M, K, R].
 
     Returns:

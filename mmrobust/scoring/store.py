@@ -13,13 +13,12 @@ Logits stay on disk until :meth:`PredictionStore.read`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -30,45 +29,37 @@ from mmrobust.scenarios.grid import Cell
 from mmrobust.scenarios.missing_tables import is_given, kept_table
 from mmrobust.scoring.metrics import MetricSettings, metric_settings
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
-from mmrobust.scoring.truth import Key, SplitTruth
+from mmrobust.scoring.truth import Logits, SplitTruth
 from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """The metadata that all shards of one model on one split share."""
+_Sample = tuple[str, tuple[int, ...], str]
+"""Id, classes and natural case."""
 _T = TypeVar("_T")
 
 
+@dataclass
 class PredictionStore:
-    """The predictions of one model on one split that a results folder holds.
+    """The predictions of one model on one split that a results folder holds, in its ``predictions/``."""
 
-    Args:
-        folder: the results folder; the shards are in its ``predictions/``.
-        name: the name under which the model was evaluated.
-        described: the model, as the provenance of results describes it.
-        dataset: the data, as the provenance of results describes them.
-        noise: profile and seed of the noise of the degraded cases, if there are any.
-        size: number of samples, from the start of the split.
-        shards: the headers of its shards.
-        results: the results made from the predictions; ``None``: there are none.
-        say: called with a message for each shard that cannot be read, which is left out; ``None``: raise instead.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        described: Mapping[str, Any],
-        dataset: Mapping[str, Any],
-        noise: Mapping[str, Any] | None,
-        size: int,
-        shards: Sequence[ShardHeader] = (),
-        results: Results | None = None,
-        say: Say | None = None,
-    ) -> None:
-        self.folder, self.name, self.described, self.dataset = folder, name, described, dataset
-        self.noise, self.size, self.shards, self.results, self._say = noise, size, shards, results, say
+    folder: Path
+    name: str
+    """The name under which the model was evaluated."""
+    described: Mapping[str, Any]
+    """The model, as the provenance of results describes it."""
+    dataset: Mapping[str, Any]
+    """The data, as the provenance of results describes them."""
+    noise: Mapping[str, Any] | None
+    """Profile and seed of the noise of the degraded cases, if there are any."""
+    size: int
+    """Number of samples, from the start of the split."""
+    shards: Sequence[ShardHeader] = ()
+    results: Results | None = None
+    """The results made from the predictions, if there are any."""
+    say: Say | None = None
+    """Called with a message for each shard that cannot be read, which is left out; ``None``: raise instead."""
 
     @classmethod
     def every(cls, folder: Path, headers: Iterable[ShardHeader], say: Say | None = None) -> list[PredictionStore]:
@@ -81,21 +72,19 @@ class PredictionStore:
         """
         groups: dict[tuple[str, ...], list[ShardHeader]] = {}
         for header in headers:
-            key = (*_identity(header.provenance), _bad_samples(header.provenance))
-            groups.setdefault(key, []).append(header)
+            groups.setdefault((*_identity(header.provenance), _bad_samples(header.provenance)), []).append(header)
         stores = []
         for _, shards in sorted(groups.items()):
             largest = max((shard.provenance for shard in shards), key=lambda provenance: int(provenance["about"]["n"]))
+            name, described, dataset = (largest[key] for key in ("name", "described", "about"))
             if len(noises := _noises(shards)) > 1:
-                listed = ", ".join(f"{profile} with seed {seed}" for profile, seed in noises)
+                listed = ", ".join(f"{noise['profile']} with seed {noise['seed']}" for noise in noises)
                 raise DataError(
-                    f"{folder}: holds predictions of '{largest['name']}' under several noises ({listed}), and no "
+                    f"{folder}: holds predictions of '{name}' under several noises ({listed}), and no "
                     "results to choose between them; run mmrobust eval again with the noise that you mean"
                 )
-            metadata = {"name": largest["name"], "described": largest["described"], "dataset": largest["about"]}
-            noise = {"profile": noises[0][0], "seed": noises[0][1]} if noises else None
-            size = int(largest["about"]["n"])
-            stores.append(cls(folder, **metadata, noise=noise, size=size, shards=shards, say=say))
+            noise = noises[0] if noises else None
+            stores.append(cls(folder, name, described, dataset, noise, int(dataset["n"]), shards, say=say))
         return stores
 
     @classmethod
@@ -139,23 +128,12 @@ class PredictionStore:
         # where all shards of a model agree, theirs count.
         if len({_bad_samples(header.provenance) for header in shards}) > 1:
             shards = [header for header in shards if _bad_samples(header.provenance) == _bad_samples(provenance)]
-        noise, noises = provenance.get("noise"), _noises(shards)
-        if not noise and len(noises) == 1:
-            noise = {"profile": noises[0][0], "seed": noises[0][1]}
-        of_results = (noise["profile"], noise["seed"]) if noise else None
-        shards = [header for header in shards if _noise(header.provenance) in (None, of_results)]
+        noises = _noises(shards)
+        noise = provenance.get("noise") or (noises[0] if len(noises) == 1 else None)
+        shards = [header for header in shards if _noise(header.provenance) in (None, noise)]
         of_shards: dict[str, Any] = next((h.provenance["described"] for h in shards if "described" in h.provenance), {})
-        return cls(
-            folder,
-            name=name,
-            described={**of_shards, **described},
-            dataset=dataset,
-            noise=noise,
-            size=int(rows["n"].max()) if len(rows) else int(dataset["n"]),
-            shards=shards,
-            results=results,
-            say=say,
-        )
+        size = int(rows["n"].max()) if len(rows) else int(dataset["n"])
+        return cls(folder, name, {**of_shards, **described}, dataset, noise, size, shards, results, say)
 
     @property
     def paths(self) -> list[Path]:
@@ -180,18 +158,28 @@ class PredictionStore:
             )
         if "task" not in self.dataset:
             raise DataError(f"{self.folder}: its results do not name the task of their data; run mmrobust eval again")
-        samples, logits = _Samples(self), LogitMatrices(self.size, len(self.dataset["classes"]))
+        samples, logits = dict[int, _Sample](), LogitMatrices(self.size, len(self.dataset["classes"]))
         places = None if all(header.placed for header in self.shards) else _places_of_schema_1(self)
-        for shard in readable(self.paths, read_shard, self._say):
+        for shard in readable(self.paths, read_shard, self.say):
             if shard.logits.shape[1] != logits.classes:
                 raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
             needed = (shard if places is None else shard.placed(places)).within(self.size)
-            samples.add(needed)
+            samples |= _further_samples(needed, samples, logits.classes)
             logits.fill(dict(needed.by_case()))
-        natural = samples.natural if places is None else _most_present(self, logits.by_key)
-        return self._predictions(samples.truth(natural), logits)
+        if len(samples) < self.size:
+            raise DataError(
+                f"{self.folder}: holds predictions of {len(samples)} of the {self.size} samples that "
+                f"'{self.name}' is evaluated on; run the same mmrobust eval again to make the missing ones"
+            )
+        ids, labels, cases = zip(*(samples[place] for place in range(self.size)), strict=True)
+        by_name = {name: Case.parse(name, self.modalities) for name in set(cases)}
+        natural = None if set(by_name) == {"complete"} else tuple(by_name[name] for name in cases)
+        if places is not None:
+            natural = _most_present(self, logits.by_key)
+        truth = SplitTruth(ids, labels, self.modalities, logits.classes, self.dataset["task"], natural)
+        return self._predictions(truth, logits.by_key)
 
-    def _predictions(self, truth: SplitTruth, logits: LogitMatrices) -> Predictions:
+    def _predictions(self, truth: SplitTruth, logits: Logits) -> Predictions:
         """``logits`` with the metadata of the results."""
         cells: tuple[Cell, ...] = ()
         if self.results is not None:
@@ -202,11 +190,11 @@ class PredictionStore:
             truth = replace(truth, tables=tuple(tables))
         # Results from before this was recorded have concat cells without concat predictions.
         concat_cells = any(cell.prompting == CONCAT for cell in cells)
-        concat_predicted = any(prompting == CONCAT for _, prompting in logits.by_key)
+        concat_predicted = any(prompting == CONCAT for _, prompting in logits)
         depends = self.described.get("depends_on_prompting", concat_predicted or not concat_cells)
         return Predictions(
             truth,
-            logits.by_key,
+            logits,
             cells,
             PROMPTINGS if depends else (SITUATION,),
             metric_settings(self.results.provenance) if self.results else MetricSettings(),
@@ -217,50 +205,22 @@ class PredictionStore:
         )
 
 
-class _Samples:
-    """Ids, labels and natural cases of the samples, collected from shards."""
+def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[int, _Sample]:
+    """The samples of a shard that are not ``known`` yet, by position.
 
-    def __init__(self, store: PredictionStore) -> None:
-        self._store, size = store, store.size
-        self._classes = len(store.dataset["classes"])
-        self._ids = [""] * size
-        self._labels: list[tuple[int, ...]] = [()] * size
-        self._natural = ["complete"] * size
-        self._known = np.zeros(size, dtype=np.bool_)
-
-    def add(self, shard: Shard) -> None:
-        """Add the samples of a shard that are not known yet."""
-        assert shard.position is not None
-        places, first = np.unique(shard.position, return_index=True)
-        new = ~self._known[places]
-        places, rows = places[new], pa.array(first[new])
-        self._known[places] = True
-        natural = ["complete"] * len(places) if shard.natural is None else shard.natural.take(rows).to_pylist()
-        ids, labels = shard.id.take(rows).to_pylist(), shard.label.take(rows).to_pylist()
-        for place, sample, label, case in zip(places.tolist(), ids, labels, natural, strict=True):
-            if label and not 0 <= min(label) <= max(label) < self._classes:
-                raise DataError(
-                    f"{shard.path}: sample '{sample}' has class {max(label)}, but there are {self._classes} classes"
-                )
-            self._ids[place], self._labels[place], self._natural[place] = sample, tuple(label), case
-
-    @property
-    def natural(self) -> tuple[Case, ...] | None:
-        """The natural case of each sample; ``None`` where all are complete."""
-        cases = {name: Case.parse(name, self._store.modalities) for name in set(self._natural)}
-        return None if set(cases) == {"complete"} else tuple(cases[name] for name in self._natural)
-
-    def truth(self, natural: tuple[Case, ...] | None) -> SplitTruth:
-        """The truth of all samples, with these natural cases."""
-        store = self._store
-        if not self._known.all():
-            raise DataError(
-                f"{store.folder}: holds predictions of {self._known.sum()} of the {store.size} samples that "
-                f"'{store.name}' is evaluated on; run the same mmrobust eval again to make the missing ones"
-            )
-        return SplitTruth(
-            tuple(self._ids), tuple(self._labels), store.modalities, self._classes, store.dataset["task"], natural
-        )
+    Raises:
+        DataError: a class is out of range.
+    """
+    assert shard.position is not None
+    places, first = (found.tolist() for found in np.unique(shard.position, return_index=True))
+    new = {place: row for place, row in zip(places, first, strict=True) if place not in known}
+    rows = pa.array(new.values(), pa.int64())
+    natural = ["complete"] * len(new) if shard.natural is None else shard.natural.take(rows).to_pylist()
+    ids, labels = shard.id.take(rows).to_pylist(), shard.label.take(rows).to_pylist()
+    for sample, label in zip(ids, labels, strict=True):
+        if label and not 0 <= min(label) <= max(label) < classes:
+            raise DataError(f"{shard.path}: sample '{sample}' has class {max(label)}, but there are {classes} classes")
+    return dict(zip(new, zip(ids, map(tuple, labels), natural, strict=True), strict=True))
 
 
 def read_predictions(folder: Path, results: Results | None = None, say: Say = say_nothing) -> Iterator[Predictions]:
@@ -291,15 +251,13 @@ def read_predictions(folder: Path, results: Results | None = None, say: Say = sa
     return (store.read() for store in stores)
 
 
-def predictions_behind(
-    path: Path, results: Results, name: str, headers: Iterable[ShardHeader] | None = None
-) -> Predictions:
+def predictions_behind(path: Path, results: Results, name: str) -> Predictions:
     """Read the predictions from which the results of one model were made; see :meth:`PredictionStore.behind`.
 
     Raises:
         DataError: there are none, they cannot be read, or they are of other samples than the results.
     """
-    store = PredictionStore.behind(path, results, name, headers)
+    store = PredictionStore.behind(path, results, name)
     if not store.shards:
         raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: holds no predictions of '{name}'")
     return store.read()
@@ -339,13 +297,16 @@ def _bad_samples(provenance: Mapping[str, Any]) -> str:
     return json.dumps(bad, sort_keys=True) if bad.get("number") else ""
 
 
-def _noise(provenance: Mapping[str, Any]) -> tuple[Any, Any] | None:
+def _noise(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     """Profile and seed of the noise in a shard; ``None`` for a shard of cases without noise."""
-    return (provenance["noise_profile"], provenance.get("noise_seed")) if "noise_profile" in provenance else None
+    if "noise_profile" not in provenance:
+        return None
+    return {"profile": provenance["noise_profile"], "seed": provenance["noise_seed"]}
 
 
-def _noises(shards: Iterable[ShardHeader]) -> list[tuple[Any, Any]]:
-    return sorted({noise for shard in shards if (noise := _noise(shard.provenance))})
+def _noises(shards: Iterable[ShardHeader]) -> list[dict[str, Any]]:
+    found = {tuple(noise.values()): noise for shard in shards if (noise := _noise(shard.provenance))}
+    return [found[key] for key in sorted(found)]
 
 
 # Schema 1 records neither the positions nor the natural cases of the samples.
@@ -372,7 +333,7 @@ def _places_of_schema_1(store: PredictionStore) -> dict[str, int]:
     return {sample: place for place, sample in enumerate(ids)}
 
 
-def _most_present(store: PredictionStore, logits: Mapping[Key, npt.NDArray[np.float32]]) -> tuple[Case, ...] | None:
+def _most_present(store: PredictionStore, logits: Logits) -> tuple[Case, ...] | None:
     """The natural case of each sample: of the cases that it was predicted in, the one with the most modalities.
 
     That is correct wherever some cell left the sample unaffected. Where none did, a cell scored again differs from the

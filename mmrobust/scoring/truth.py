@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from mmrobust.errors import DataError
 from mmrobust.scenarios.draws import CellTables, draw_tables
 from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scenarios.missing_tables import GivenTable
+from mmrobust.scoring import Bools
+from mmrobust.scoring.metrics import target_matrix
 
 Key = tuple[str, str]
 """(case name, prompting)."""
@@ -58,12 +61,15 @@ class SplitTruth:
                 if len(label) != 1:
                     raise DataError(f"sample '{sample}' has {len(label)} classes; a {self.task} task needs exactly one")
 
-    def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
-        """Draw the missing tables of ``cells``; see :func:`mmrobust.scenarios.draws.draw_tables`.
+    @functools.cached_property
+    def targets(self) -> Bools:
+        """[N, C]: whether each sample belongs to each class."""
+        return target_matrix(self.labels, self.classes)
 
-        Args:
-            cells: the cells.
-            given: further missing tables from files.
+    def draw(self, cells: Sequence[Cell], given: Iterable[GivenTable] = ()) -> CellTables:
+        """Draw the missing tables of ``cells``; ``given`` are further ones from files.
+
+        See :func:`mmrobust.scenarios.draws.draw_tables`.
         """
         return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given))
 

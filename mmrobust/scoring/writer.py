@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 2**15
 """Predictions are written after this much time, or this many rows: the first limits what a killed run loses, the
 second the number of files of a fast run."""
+_Rows = tuple[Key, npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""(case, prompting), positions [n] of samples, and their logits [n, C]."""
 
 
 class PredictionWriter(PredictionStore):
@@ -58,13 +60,13 @@ class PredictionWriter(PredictionStore):
         noise: Mapping[str, Any] | None = None,
         say: Say = say_nothing,
     ) -> None:
-        super().__init__(folder, name=name, described=described, dataset=dataset, noise=noise, size=len(truth.ids))
+        super().__init__(folder, name, described, dataset, noise, len(truth.ids))
         self._truth, self._report = truth, say
         with_noise = {**identity, **{f"noise_{key}": value for key, value in (noise or {}).items()}}
         # Each of these has one entry for predictions in degraded cases, and one for all others.
         self._identities: dict[bool, Mapping[str, Any]] = {False: identity, True: with_noise}
         self._names = {degraded: fingerprint_settings(one) for degraded, one in self._identities.items()}
-        self._pending: dict[bool, list[PredictedRows]] = {False: [], True: []}
+        self._pending: dict[bool, list[_Rows]] = {False: [], True: []}
         self._flushed = time.monotonic()
         self._ids = pa.array(truth.ids, pa.string())
         self.refresh()
@@ -85,12 +87,11 @@ class PredictionWriter(PredictionStore):
                 self._report(f"{cause}; its predictions are made again")
                 path.unlink(missing_ok=True)
                 continue
-            rows = dict(shard.by_case())
-            for key, (positions, _) in rows.items():
-                self._mark(key, positions)
+            rows = [(key, *of_key) for key, of_key in shard.by_case()]
+            self._mark(rows)
             # Upgrade schema 1, unless --limit leaves out samples of the shard, which rewriting it would lose.
             if shard.natural is None and len(shard.id) == read_shard_header(path).rows:
-                self._write(path, degraded, [rows])
+                self._write(path, degraded, rows)
 
     def missing(self, plan: Plan) -> dict[Key, npt.NDArray[np.int64]]:
         """The part of ``plan`` that has not been predicted yet."""
@@ -99,12 +100,10 @@ class PredictionWriter(PredictionStore):
 
     def add(self, predicted: PredictedRows) -> None:
         """Add predictions. They are on disk after the next :meth:`flush`, which :meth:`add` calls from time to time."""
-        for degraded, pending in self._pending.items():
-            rows = {key: of_key for key, of_key in predicted.items() if self._degraded(key[0]) is degraded}
-            if rows:
-                pending.append(rows)
-        every = (rows for pending in self._pending.values() for rows in pending)
-        count = sum(len(positions) for rows in every for positions, _ in rows.values())
+        for (case, prompting), of_key in predicted.items():
+            degraded = bool(Case.parse(case, self._truth.modalities).degraded)
+            self._pending[degraded].append(((case, prompting), *of_key))
+        count = sum(len(positions) for pending in self._pending.values() for _, positions, _ in pending)
         if count >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -113,9 +112,7 @@ class PredictionWriter(PredictionStore):
         for degraded, pending in self._pending.items():
             if pending:
                 self._write(self._path(pending, degraded), degraded, pending)
-                for rows in pending:
-                    for key, (positions, _) in rows.items():
-                        self._mark(key, positions)
+                self._mark(pending)
                 pending.clear()
         self._flushed = time.monotonic()
 
@@ -128,7 +125,7 @@ class PredictionWriter(PredictionStore):
         logits = LogitMatrices(self.size, self._truth.classes)
         for path, degraded in self._paths():
             logits.fill(dict(self._read(path, degraded).by_case()))
-        return self._predictions(self._truth, logits)
+        return self._predictions(self._truth, logits.by_key)
 
     def clear(self) -> None:
         """Delete every shard, so that all predictions are made again."""
@@ -136,25 +133,18 @@ class PredictionWriter(PredictionStore):
             path.unlink()
         self._stored.clear()
 
-    def _degraded(self, case: str) -> bool:
-        return bool(Case.parse(case, self._truth.modalities).degraded)
-
     def _paths(self) -> list[tuple[Path, bool]]:
         shards = self.folder / PREDICTIONS_FOLDER
         return sorted((path, kind) for kind, name in self._names.items() for path in shards.glob(f"{name}-*.parquet"))
 
-    def _path(self, pending: Sequence[PredictedRows], degraded: bool) -> Path:
-        digest, first = new_digest(), len(self._truth.ids)
-        for rows in pending:
-            for key, (positions, _) in rows.items():
-                digest.update(f"{key}".encode() + positions.tobytes())
-                first = min(first, int(positions.min()))
-        return (
-            self.folder / PREDICTIONS_FOLDER / f"{self._names[degraded]}-{first:07d}-{digest.hexdigest()[:8]}.parquet"
-        )
+    def _path(self, rows: Sequence[_Rows], degraded: bool) -> Path:
+        digest, first = new_digest(), min(int(positions.min()) for _, positions, _ in rows)
+        for key, positions, _ in rows:
+            digest.update(f"{key}".encode() + positions.tobytes())
+        name = f"{self._names[degraded]}-{first:07d}-{digest.hexdigest()[:8]}.parquet"
+        return self.folder / PREDICTIONS_FOLDER / name
 
-    def _write(self, path: Path, degraded: bool, pending: Sequence[PredictedRows]) -> None:
-        rows = [(key, p, z) for of_keys in pending for key, (p, z) in of_keys.items()]
+    def _write(self, path: Path, degraded: bool, rows: Sequence[_Rows]) -> None:
         positions = np.concatenate([positions for _, positions, _ in rows])
         logits = np.ascontiguousarray(np.concatenate([values for _, _, values in rows]), dtype=np.float32)
         natural, identity = self._truth.natural, self._identities[degraded]
@@ -187,12 +177,12 @@ class PredictionWriter(PredictionStore):
         if shard.position is None:
             shard = shard.placed({sample: position for position, sample in enumerate(self._truth.ids)})
         # A run without --limit may have stored more samples than this one needs.
-        shard = shard.within(len(self._truth.ids))
-        if shard.logits.shape[1] != self._truth.classes or not shard.id.equals(
-            self._ids.take(pa.array(shard.position))
-        ):
+        shard = shard.within(self.size)
+        ids = self._ids.take(pa.array(shard.position))
+        if shard.logits.shape[1] != self._truth.classes or not shard.id.equals(ids):
             raise DataError(f"{path}: its samples or classes are not those that its name identifies")
         return shard
 
-    def _mark(self, key: Key, positions: npt.NDArray[np.int64]) -> None:
-        self._stored.setdefault(key, np.zeros(len(self._truth.ids), dtype=np.bool_))[positions] = True
+    def _mark(self, rows: Iterable[_Rows]) -> None:
+        for key, positions, _ in rows:
+            self._stored.setdefault(key, np.zeros(self.size, dtype=np.bool_))[positions] = True
