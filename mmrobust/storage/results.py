@@ -5,6 +5,7 @@ A change to the schema raises its version, and the reader keeps reading the olde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from mmrobust.errors import DataError
 from mmrobust.storage.parquet import first_line, read_parquet, write_table
 from mmrobust.storage.provenance import read_provenance
+from mmrobust.storage.tasks import RANGES
 
 RESULTS_VERSION = 1
 RESULTS_FILE = "results.parquet"
@@ -51,6 +53,7 @@ CELL_KEYS = ("scenario", "missing_rate", "seed", "prompting", "metric")
 
 _COUNTS = ("n", "n_affected", "n_naturally_missing")
 _NULLABLE = ("value", "ci_low", "ci_high")
+_ROUNDING = 1e-6  # a float32 sum of shares may exceed 1 by this
 
 
 class Results(NamedTuple):
@@ -93,7 +96,8 @@ def read_results(path: Path) -> Results:
     """Read the results in ``path``: a results file, or a folder with a ``results.parquet``.
 
     Raises:
-        DataError: there is no such file, or it is empty, damaged, of a newer schema or not a results table.
+        DataError: there is no such file, or it is empty, damaged, of a newer schema or not a results table, or a value
+            lies outside its metric's range.
     """
     file = path / RESULTS_FILE if path.is_dir() else path
     if not file.is_file():
@@ -132,3 +136,13 @@ def _check_rows(table: pa.Table, file: Path) -> None:
     for name in _NULLABLE:
         if pc.any(pc.is_inf(table[name])).as_py():
             raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
+    measured = table.group_by("metric").aggregate([(name, "min_max") for name in _NULLABLE]).to_pylist()
+    for of_metric in measured:
+        least, most = RANGES.get(of_metric["metric"], (-math.inf, math.inf))
+        for name in _NULLABLE:
+            for found in of_metric[f"{name}_min_max"].values():
+                if found is not None and not math.isnan(found) and not least - _ROUNDING <= found <= most + _ROUNDING:
+                    raise DataError(
+                        f"{file}: {of_metric['metric']} has a {name} of {found:g}, but lies between {least:g} and "
+                        f"{most:g}: remove the file, and run mmrobust score or eval again"
+                    )
