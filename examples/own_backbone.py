@@ -71,13 +71,6 @@ class SiglipPooling(Pooling):
             found["text"] = self.text_head(self.final_layer_norm(streams["text"].segment("text")[:, -1]))
         return found
 
-    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Both features side by side [B, 2 D]; zeros for a tower that was not run."""
-        found = self.by_modality(streams)
-        like = next(iter(found.values()))
-        sizes = self.modality_sizes.items()
-        return torch.cat([found.get(m, like.new_zeros(len(like), size)) for m, size in sizes], dim=-1)
-
 
 class SiglipBackbone(Backbone):
     """Two towers whose features are combined after their pooling."""

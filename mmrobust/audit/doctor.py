@@ -42,7 +42,17 @@ class Trial:
 
 def examine() -> dict[str, Any]:
     """Return ``versions``, ``machine``, ``trials``, and ``well``: whether nothing is broken."""
-    trials = [*_dependencies(), _computing(), *_gpus(), *_extras(), *_media(), _writing(), _hub(), _memory()]
+    trials = [
+        *_dependencies(),
+        _attempt("CPU", _cpu, "reinstall PyTorch: https://pytorch.org/get-started/locally"),
+        *_gpus(),
+        *_extras(),
+        _attempt("images", _images, "pip install --force-reinstall Pillow"),
+        _attempt("audio", _audio, "pip install --force-reinstall soundfile, or install libsndfile"),
+        _attempt("working folder", _writing, "name a folder that can be written with --out", ABSENT),
+        _attempt("Hub cache", _hub, "set HF_HOME to a folder that can be written", ABSENT),
+        _memory(),
+    ]
     return {
         "well": all(trial.state != BROKEN for trial in trials),
         "versions": versions(),
@@ -90,16 +100,13 @@ def _dependencies() -> list[Trial]:
     return [Trial("dependencies", WORKS, f"all {known}, in accepted versions")]
 
 
-def _computing() -> Trial:
-    def trial() -> str:
-        import torch
+def _cpu() -> str:
+    import torch
 
-        layer = torch.nn.Linear(8, 8)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            layer(torch.ones(2, 8))
-        return f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32 and bfloat16"
-
-    return _attempt("CPU", trial, "reinstall PyTorch: https://pytorch.org/get-started/locally")
+    layer = torch.nn.Linear(8, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        layer(torch.ones(2, 8))
+    return f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32 and bfloat16"
 
 
 def _gpus() -> list[Trial]:
@@ -137,61 +144,49 @@ def _extras() -> list[Trial]:
     ]
 
 
-def _media() -> list[Trial]:
-    def images() -> str:
-        from PIL import Image, features
+def _images() -> str:
+    from PIL import Image, features
 
-        from mmrobust.data.decoding import decode_image
+    from mmrobust.data.decoding import decode_image
 
-        kinds = ["PNG", "JPEG", *(["WEBP"] if features.check("webp") else [])]
-        for kind in kinds:
-            stored = io.BytesIO()
-            Image.new("RGB", (8, 8), "white").save(stored, kind)
-            decode_image(stored.getvalue(), kind)
-        return ", ".join(kinds)
-
-    def audio() -> str:
-        import numpy as np
-        import soundfile
-
-        from mmrobust.data.decoding import decode_audio
-
-        kinds = [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
-        for kind in kinds:
-            stored = io.BytesIO()
-            soundfile.write(stored, np.zeros(8000, dtype=np.float32), 8000, format=kind)
-            decode_audio(stored.getvalue(), kind)
-        return f"{', '.join(kinds)} (libsndfile {soundfile.__libsndfile_version__})"
-
-    return [
-        _attempt("images", images, "pip install --force-reinstall Pillow"),
-        _attempt("audio", audio, "pip install --force-reinstall soundfile, or install libsndfile"),
-    ]
+    kinds = ["PNG", "JPEG", *(["WEBP"] if features.check("webp") else [])]
+    for kind in kinds:
+        stored = io.BytesIO()
+        Image.new("RGB", (8, 8), "white").save(stored, kind)
+        decode_image(stored.getvalue(), kind)
+    return ", ".join(kinds)
 
 
-def _writing() -> Trial:
-    def trial() -> str:
-        with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".mmrobust-doctor-"):
-            return f"{Path.cwd()}, {_gib(shutil.disk_usage(Path.cwd()).free)} free"
+def _audio() -> str:
+    import numpy as np
+    import soundfile
 
-    return _attempt("working folder", trial, "name a folder that can be written with --out", ABSENT)
+    from mmrobust.data.decoding import decode_audio
+
+    kinds = [kind for kind in ("WAV", "FLAC", "OGG", "MP3") if kind in soundfile.available_formats()]
+    for kind in kinds:
+        stored = io.BytesIO()
+        soundfile.write(stored, np.zeros(8000, dtype=np.float32), 8000, format=kind)
+        decode_audio(stored.getvalue(), kind)
+    return f"{', '.join(kinds)} (libsndfile {soundfile.__libsndfile_version__})"
 
 
-def _hub() -> Trial:
+def _writing() -> str:
+    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".mmrobust-doctor-"):
+        return f"{Path.cwd()}, {_gib(shutil.disk_usage(Path.cwd()).free)} free"
+
+
+def _hub() -> str:
     """Check the cache of backbones from the Hub, without downloading anything."""
+    from huggingface_hub import constants
 
-    def trial() -> str:
-        from huggingface_hub import constants
-
-        cache = Path(constants.HF_HUB_CACHE)
-        models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
-        nearest = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-        if not os.access(nearest, os.W_OK):
-            raise OSError(f"{cache} cannot be written")
-        offline = "; offline: nothing is downloaded" if constants.HF_HUB_OFFLINE else ""
-        return f"{models} models in {cache}{offline}"
-
-    return _attempt("Hub cache", trial, "set HF_HOME to a folder that can be written", ABSENT)
+    cache = Path(constants.HF_HUB_CACHE)
+    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    nearest = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    if not os.access(nearest, os.W_OK):
+        raise OSError(f"{cache} cannot be written")
+    offline = "; offline: nothing is downloaded" if constants.HF_HUB_OFFLINE else ""
+    return f"{models} models in {cache}{offline}"
 
 
 def _memory() -> Trial:

@@ -1,8 +1,10 @@
-"""The subject of an audit: a checkpoint, and the samples of a data set that it is run on."""
+"""The subject of an audit (a checkpoint, and the samples that it is run on), its checks, and what they find."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +19,9 @@ from mmrobust.models.checkpoint import Checkpoint
 from mmrobust.scenarios.grid import check_seed
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
 
+PASSED, FAILED, INFORMATIONAL, NOT_APPLICABLE = "passed", "failed", "informational", "not applicable"
 FEW = 16
 """Number of samples for checks that run the same input twice."""
-
 BATCH = 32
 
 Inputs = dict[str, Tensor]
@@ -27,14 +29,9 @@ Inputs = dict[str, Tensor]
 
 
 class Subject:
-    """A checkpoint and a seeded subset of a split, in which every sample has all modalities.
+    """A checkpoint and at most ``limit`` samples of a split that have all modalities, chosen by ``seed``.
 
-    Args:
-        checkpoint: the checkpoint; its classifier runs in float32 unless a check changes that.
-        dataset: the data set to take samples from.
-        split: the split to take samples from.
-        limit: the most samples to use.
-        seed: seed of their choice.
+    The checkpoint's classifier runs in float32 unless a check changes that.
 
     Raises:
         UsageError: an unknown split, data that do not fit the checkpoint, a limit below two, or a negative seed.
@@ -48,23 +45,18 @@ class Subject:
         self.checkpoint, self.classifier = checkpoint, checkpoint.classifier
         self.split, self.seed = dataset.split(split), seed
         check_fits(checkpoint, dataset, str(checkpoint.folder))
-        natural = self.split.natural_cases(self.classifier.modalities)
-        complete = [
-            i for i in range(len(self.split)) if natural is None or natural[i].present == self.classifier.modalities
-        ]
+        modalities = self.classifier.modalities
+        natural = self.split.natural_cases(modalities)
+        complete = [i for i in range(len(self.split)) if natural is None or natural[i].present == modalities]
         if len(complete) < 2:
             raise DataError(f"{dataset.folder}: split '{split}' has fewer than two samples with every modality")
-        chosen = np.random.default_rng(seed).permutation(complete)[:limit]
-        self.positions: list[int] = sorted(int(position) for position in chosen)
+        self.positions: list[int] = sorted(np.random.default_rng(seed).permutation(complete)[:limit].tolist())
         self.few = self.positions[:: max(1, len(self.positions) // FEW)][:FEW]
-        backbone = self.classifier.backbone
-        self.encoded = EncodedSplit(self.split, backbone.processor, self.classifier.modalities, self.classifier.fill)
+        self.encoded = EncodedSplit(self.split, self.classifier.backbone.processor, modalities, self.classifier.fill)
+        self.labels = tuple(self.split.labels[position] for position in self.positions)
+        self.cases, self.headline = self.classifier.cases, self.split.info.headline_metric
+        self.multi_label = self.classifier.task == "multi-label"
         self._logits: dict[tuple[str, str, str], Tensor] = {}
-
-    @property
-    def cases(self) -> tuple[str, ...]:
-        """The cases that the classifier was trained for."""
-        return self.classifier.cases
 
     @property
     def conditions(self) -> list[tuple[str, str]]:
@@ -90,9 +82,7 @@ class Subject:
     def logits(self, case: str, told: str | None = None) -> Tensor:
         """Return the logits [n, classes] of all samples in ``case`` under situation prompting, computed once.
 
-        Args:
-            case: the case that the samples are in.
-            told: the case that the model is told; by default the true one.
+        The model is told the case ``told``, by default the true one.
         """
         key = (case, told or case, self.classifier.dtype)
         if key not in self._logits:
@@ -102,37 +92,17 @@ class Subject:
             )
         return self._logits[key]
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities [n, classes]: softmax, or the sigmoid of each class of a multi-label task."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a sample may belong to several classes."""
-        return self.classifier.task == "multi-label"
-
-    def decisions(self, logits: Tensor) -> Tensor:
-        """Return what is predicted: the class [n], or for a multi-label task whether each class is [n, classes]."""
-        return logits >= 0 if self.multi_label else logits.argmax(-1)
-
     def change(self, before: Tensor, after: Tensor) -> tuple[float, float]:
         """Return how much predictions changed between two sets of logits [n, classes].
 
         Returns:
             The mean over samples of the largest change of a probability, and the share of decisions that changed.
         """
-        moves = (self.probabilities(before) - self.probabilities(after)).abs().amax(-1)
-        return float(moves.mean()), float((self.decisions(before) != self.decisions(after)).float().mean())
-
-    @property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The class or classes of each sample."""
-        return tuple(self.split.labels[position] for position in self.positions)
-
-    @property
-    def headline(self) -> str:
-        """The name of the data set's headline metric."""
-        return self.split.info.headline_metric
+        if self.multi_label:  # whether each class is predicted is a decision of its own
+            moves, decided = before.sigmoid() - after.sigmoid(), (before >= 0) != (after >= 0)
+        else:
+            moves, decided = before.softmax(-1) - after.softmax(-1), before.argmax(-1) != after.argmax(-1)
+        return float(moves.abs().amax(-1).mean()), float(decided.float().mean())
 
     def score(self, logits: Tensor) -> float:
         """Return the headline metric of logits [n, classes] of all samples."""
@@ -142,6 +112,36 @@ class Subject:
         return float(metric(Outcomes(logits.numpy(), truth, self.multi_label))[0])
 
 
-def rows(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
-    """Return the samples ``chosen`` of a batch, with the padding of the whole batch."""
-    return {name: tensor[list(chosen)] for name, tensor in inputs.items()}
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check."""
+
+    status: str
+    """``passed``, ``failed``, ``informational`` (no answer is wrong) or ``not applicable``."""
+    said: str
+    """One line with the figures, for people."""
+    figure: float | None = None
+    """What was measured."""
+    limit: float | None = None
+    """The largest figure that passes; the smallest if :attr:`at_least`."""
+    at_least: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """All figures, in values that JSON can hold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about a checkpoint."""
+
+    name: str
+    asks: str
+    """The question."""
+    why: str
+    """Why it matters, and why the limit is where it is."""
+    run: Callable[[Subject], Finding]
+
+
+def judged(figure: float, limit: float, said: str, details: Mapping[str, Any], *, at_least: bool = False) -> Finding:
+    """Compare ``figure`` with its ``limit``; NaN fails."""
+    passes = figure >= limit if at_least else figure <= limit
+    return Finding(PASSED if passes else FAILED, said, figure, limit, at_least, details)

@@ -25,6 +25,7 @@ from mmrobust.cli import (
     train,
 )
 from mmrobust.cli.console import with_common_options
+from mmrobust.cli.options import flag
 from mmrobust.cli.settings import SettingsCommand
 from mmrobust.errors import MmrobustError
 from mmrobust.version import __version__
@@ -58,7 +59,7 @@ app.command("doctor", epilog=doctor.EXAMPLE)(with_common_options(doctor.doctor))
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _root(version: Annotated[bool, flag("Print the version and exit.", "--version")] = False) -> None:
     if version:
         console.out().print(f"mmrobust {__version__}")
         raise typer.Exit
@@ -71,9 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
     except MmrobustError as error:
         return _fail(error, error.exit_code)
-    except typer.TyperException as error:  # wrong usage, as found by the parser
-        return _fail(error, 2)
-    except OSError as error:  # a full disk, a folder without permission
+    except (typer.TyperException, OSError) as error:  # wrong usage, as found by the parser; a full disk, no permission
         return _fail(error, 2)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, DataFolder, Device, listed
+from mmrobust.cli.options import AsJson, DataFolder, Device, flag, listed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,12 +22,12 @@ EXAMPLE = "Example: mmrobust audit checkpoints/mmp-linear --data data/digits"
 def audit(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", metavar="CHECKPOINT")],
     data: DataFolder,
-    split: Annotated[str, typer.Option(help="Split to take samples from.")] = "test",
-    limit: Annotated[int, typer.Option(help="Use at most this many samples, chosen by --seed.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of samples.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Checks to run. Default: all.")] = None,
+    split: Annotated[str, flag("Split to take samples from.")] = "test",
+    limit: Annotated[int, flag("Use at most this many samples, chosen by --seed.")] = 128,
+    seed: Annotated[int, flag("Seed of the choice of samples.")] = 0,
+    only: Annotated[list[str] | None, flag("Checks to run. Default: all.", metavar="CHECK")] = None,
     device: Device = "auto",
-    backbone: Annotated[str | None, typer.Option(help="Where the frozen backbone is now, if it was moved.")] = None,
+    backbone: Annotated[str | None, flag("Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Check whether a checkpoint's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.
@@ -36,8 +36,6 @@ def audit(
     format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed; and
     how well the model is calibrated.
     """
-    from json import dumps
-
     from mmrobust.audit.audit import audit_checkpoint
     from mmrobust.data.dataset import Dataset
     from mmrobust.runtime.devices import resolve_device
@@ -54,7 +52,7 @@ def audit(
         progress=console.progress_bar,
     )
     if json:
-        console.print_json(dumps(outcome.as_dict(), indent=2, ensure_ascii=False))
+        console.print_json(outcome.as_dict())
     else:
         _show(outcome, console.out())
     if not outcome.passed:
@@ -81,7 +79,7 @@ def _table(audit: Audit) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from mmrobust.audit.base import FAILED, PASSED
+    from mmrobust.audit.subject import FAILED, PASSED
 
     styles = {PASSED: "green", FAILED: "bold red"}
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")

@@ -9,6 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
+from mmrobust.cli.options import flag
 
 EXAMPLE = "Example: mmrobust baseline save runs/grid baselines/main"
 
@@ -19,9 +20,9 @@ def save(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.parquet, or its folder.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder to make.")],
     allow_dirty: Annotated[
-        bool, typer.Option("--allow-dirty", help="Accept results made from a tree with uncommitted changes.")
+        bool, flag("Accept results made from a tree with uncommitted changes.", "--allow-dirty")
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline in PATH.")] = False,
+    replace: Annotated[bool, flag("Replace the baseline in PATH.", "--replace")] = False,
 ) -> None:
     """Copy RESULTS, with the predictions behind them, to PATH, as a whole or not at all."""
     from mmrobust.gate.baseline import save_baseline

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, flag, listed
 from mmrobust.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,34 +24,25 @@ _SYNTAX = r"METRIC\[@SCENARIO\[/RATE]]:-DROP, …:-P% or …>=FLOOR"  # escaped:
 
 def check(
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="results.parquet to judge, or its folder.")],
-    baseline: Annotated[Path, typer.Option(help="results.parquet to judge by, or its folder.")],
-    rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='TOML file of rules, as in fail = ["accuracy:-0.01"].')
-    ] = None,
+    baseline: Annotated[Path, flag("results.parquet to judge by, or its folder.")],
+    rules: Annotated[Path | None, flag('TOML file of rules, as in fail = ["accuracy:-0.01"].', metavar="FILE")] = None,
     fail: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULE", help=f"{_SYNTAX}. Overrides the file's rule for the same cells."),
+        list[str] | None, flag(f"{_SYNTAX}. Overrides the file's rule for the same cells.", metavar="RULE")
     ] = None,
     format: Annotated[
         list[str] | None,
-        typer.Option(
+        flag(
+            "table, md, json, junit or github; written to FILE if given. Repeatable.",
             "--format",
             metavar="FORMAT[=FILE]",
-            help="table, md, json, junit or github; written to FILE if given. Repeatable.",
         ),
     ] = None,
     json: AsJson = False,
-    alpha: Annotated[
-        float, typer.Option(metavar="P", help="Probability that a comparison of equals fails by chance.")
-    ] = 0.05,
-    no_stats: Annotated[
-        bool, typer.Option("--no-stats", help="Let the limits alone decide, without statistics.")
-    ] = False,
-    correction: Annotated[
-        str, typer.Option(help="Correction of the p-values for the number of cells: holm or none.")
-    ] = "holm",
+    alpha: Annotated[float, flag("Probability that a comparison of equals fails by chance.", metavar="P")] = 0.05,
+    no_stats: Annotated[bool, flag("Let the limits alone decide, without statistics.", "--no-stats")] = False,
+    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
     informational: Annotated[
-        bool, typer.Option("--informational", help="Print the verdict, but exit with 0 even if it is a failure.")
+        bool, flag("Print the verdict, but exit with 0 even if it is a failure.", "--informational")
     ] = False,
 ) -> None:
     """Compare CANDIDATE with a baseline: exit code 0 passed, 1 a regression, 2 not comparable.

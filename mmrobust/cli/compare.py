@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, flag, listed
 
 EXAMPLE = "Example: mmrobust compare runs/grid-none runs/grid-mmp --html compare.html"
 
@@ -17,19 +17,13 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="results.parquet, or its folder.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="The results to compare with A; differences are B − A.")],
     checkpoints: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,NAME", help="The checkpoint of A and of B, if they hold several.")
+        list[str] | None, flag("The checkpoint of A and of B, if they hold several.", metavar="NAME,NAME")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the headline metric of the data set.")] = None,
-    interval: Annotated[
-        str, typer.Option(help="Bootstrap interval: percentile, or bca (takes longer).")
-    ] = "percentile",
-    correction: Annotated[
-        str, typer.Option(help="Correction of the p-values for the number of cells: holm or none.")
-    ] = "holm",
-    alpha: Annotated[
-        float, typer.Option(metavar="P", help="Level of the p-values; intervals have confidence 1 − P.")
-    ] = 0.05,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.")] = None,
+    metric: Annotated[str | None, flag("Default: the headline metric of the data set.")] = None,
+    interval: Annotated[str, flag("Bootstrap interval: percentile, or bca (takes longer).")] = "percentile",
+    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
+    alpha: Annotated[float, flag("Level of the p-values; intervals have confidence 1 − P.", metavar="P")] = 0.05,
+    html: Annotated[Path | None, flag("Write one self-contained page.", metavar="FILE")] = None,
     json: AsJson = False,
 ) -> None:
     """Compare two checkpoints, paired: difference, interval and p-value per cell, and the samples that flipped."""

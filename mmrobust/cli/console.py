@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 
+from mmrobust.cli.options import flag
 from mmrobust.runtime.progress import Advance
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+    from mmrobust.storage.results import Results
 
 
 @dataclass
@@ -28,8 +34,8 @@ class Settings:
 settings = Settings()
 
 _PANEL = "Common options"
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel=_PANEL)]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL)]
+_Quiet = Annotated[bool, flag("Print results only.", "--quiet", panel=_PANEL)]
+_Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug", panel=_PANEL)]
 
 
 def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -61,9 +67,22 @@ def err() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
-def print_json(text: str) -> None:
-    """Print ``text`` on standard output unchanged, for another program to read."""
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on standard output, for another program to read; text, which is JSON, as it is."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def show_results(results: Results, folder: Path, as_json: bool) -> None:
+    """Print results, which were written to ``folder``, as tables or as JSON records."""
+    if as_json:
+        print_json(results.frame.to_json(orient="records"))
+        return
+    from mmrobust.report import terminal
+    from mmrobust.report.report import build_report
+
+    terminal.show(build_report([results]), out())
+    remark(f"results: {folder / 'results.parquet'}")
 
 
 def write(file: Path, text: str, *, silent: bool = False) -> None:
@@ -105,7 +124,14 @@ def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    hidden = settings.quiet or not sys.stderr.isatty()
-    with progress.Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True) as bar:
+    with bar_of(*columns) as bar:
         task = bar.add_task(description, total=total)
         yield lambda units: bar.advance(task, units)
+
+
+def bar_of(*columns: ProgressColumn) -> Progress:
+    """Return a bar on standard error that is gone afterwards, and shown on a terminal only and not if ``--quiet``."""
+    from rich.progress import Progress
+
+    hidden = settings.quiet or not sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True)

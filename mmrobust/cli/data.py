@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,24 +10,19 @@ import typer
 
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, flag, listed
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
-ScenarioName = Annotated[str, typer.Option(help="The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
-MissingRate = Annotated[float, typer.Option(help="Share of the samples to affect, 0 to 1.")]
-Seed = Annotated[int, typer.Option(help="The mask seed.")]
-SplitName = Annotated[str, typer.Option(help="Split of the data set.")]
-Modalities = Annotated[list[str] | None, typer.Option(help="Modalities of the model, if the data set has more.")]
+ScenarioName = Annotated[str, flag("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
+MissingRate = Annotated[float, flag("Share of the samples to affect, 0 to 1.")]
+Seed = Annotated[int, flag("The mask seed.")]
+SplitName = Annotated[str, flag("Split of the data set.")]
+Modalities = Annotated[list[str] | None, flag("Modalities of the model, if the data set has more.")]
 
 CLASSES_SHOWN = 20
 """Classes that ``data info`` prints; ``--json`` has all of them."""
-
-
-@app.callback()
-def _root() -> None:
-    """Prepare data sets, and inspect them."""
 
 
 app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepare))
@@ -46,8 +40,7 @@ def missing_table(
     split: SplitName = "test",
     modalities: Modalities = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]"),
+        Path | None, flag("A .parquet, .csv or .pt file (.pt for the papers' code). \\[default: print CSV]")
     ] = None,
 ) -> None:
     """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
@@ -75,12 +68,10 @@ def preview(
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
-    samples: Annotated[int, typer.Option(min=1, max=24, help="How many samples to show.")] = 8,
-    noise_profile: Annotated[
-        str, typer.Option(help="The noise of noisy-* scenarios that name no corruption.")
-    ] = "default",
-    noise_seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("preview.html"),
+    samples: Annotated[int, flag("How many samples to show.", min=1, max=24)] = 8,
+    noise_profile: Annotated[str, flag("The noise of noisy-* scenarios that name no corruption.")] = "default",
+    noise_seed: Annotated[int, flag("Seed of the noise.")] = 0,
+    out: Annotated[Path, flag("The HTML page to write.")] = Path("preview.html"),
 ) -> None:
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
     from mmrobust.data.affected_split import apply_scenario
@@ -104,7 +95,7 @@ def info(folder: Folder, json: AsJson = False) -> None:
 
     description = describe(Dataset(folder))
     if json:
-        console.print_json(dumps(description, indent=2, ensure_ascii=False))
+        console.print_json(description)
     else:
         _print_info(description)
 
@@ -118,7 +109,7 @@ def verify(folder: Folder, json: AsJson = False) -> None:
 
     found = verify(Dataset(folder), console.progress_bar)
     if json:
-        console.print_json(dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        console.print_json(found.as_dict())
     else:
         for fault in found.faults:
             console.out().print(str(fault), markup=False)

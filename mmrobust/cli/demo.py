@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mmrobust.cli import console
+from mmrobust.cli.options import flag
 
 EXAMPLE = "Example: mmrobust demo --out mmrobust-demo"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes; a second run continues there.")] = Path(
-        "mmrobust-demo"
-    ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
+    out: Annotated[Path, flag("Folder for everything it makes; a second run continues there.")] = Path("mmrobust-demo"),
+    limit: Annotated[int | None, flag("Use only the first N samples of each split.", min=1)] = None,
 ) -> None:
     """Run every step on the embedded data, in about two minutes: what prompts and prototypes gain."""
     from mmrobust.report import terminal

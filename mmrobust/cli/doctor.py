@@ -15,15 +15,13 @@ def doctor(json: AsJson = False) -> None:
 
     Exit code 1 if something that every command needs is broken; a missing extra does not count.
     """
-    from json import dumps
-
     from rich.text import Text
 
     from mmrobust.audit.doctor import ABSENT, BROKEN, WORKS, examine
 
     found = examine()
     if json:
-        console.print_json(dumps(found, indent=2, ensure_ascii=False))
+        console.print_json(found)
     else:
         styles = {WORKS: "green", ABSENT: "yellow", BROKEN: "bold red"}
         console.out().print(", ".join(f"{name} {version}" for name, version in found["versions"].items()), markup=False)

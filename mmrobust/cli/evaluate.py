@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,10 @@ from mmrobust.cli.options import (
     DataFolder,
     Device,
     DType,
+    F1Absent,
     OnBadSample,
     Workers,
+    flag,
     listed,
     listed_paths,
 )
@@ -26,71 +29,48 @@ EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
 )
 
-_SCALE = "More than one process"
+_scale = partial(flag, panel="More than one process")
 
 
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="Checkpoint folders or Hub ids.", metavar="CHECKPOINT...")],
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for results.parquet and predictions; extended if it exists.")],
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "test",
+    out: Annotated[Path, flag("Folder for results.parquet and predictions; extended if it exists.")],
+    split: Annotated[str, flag("Split to evaluate on.")] = "test",
     scenario: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Names, including noisy-* and noisy-image:blur@3. "
+        flag(
+            "Names, including noisy-* and noisy-image:blur@3. "
             "Default: every missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt."),
+        flag("Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
     ] = None,
-    missing_rate: Annotated[
-        list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Number of mask seeds.")] = 3,
-    prompting: Annotated[list[str] | None, typer.Option(help="situation, concat. Default: both.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
-    noise_profile: Annotated[str, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = "default",
-    noise_seed: Annotated[int, typer.Option(help="Seed of the noise, independent of the mask seeds.")] = 0,
+    missing_rate: Annotated[list[str] | None, flag("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    seeds: Annotated[int, flag("Number of mask seeds.")] = 3,
+    prompting: Annotated[list[str] | None, flag("situation, concat. Default: both.")] = None,
+    limit: Annotated[int | None, flag("Use only the first N samples.")] = None,
+    noise_profile: Annotated[str, flag("Noise of noisy-* scenarios: default or released.")] = "default",
+    noise_seed: Annotated[int, flag("Seed of the noise, independent of the mask seeds.")] = 0,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: DType = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the model: slower to start, then faster.")
-    ] = False,
+    compile: Annotated[bool, flag("Compile the model: slower to start, then faster.", "--compile")] = False,
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="local, or ray (extra `ray`): one copy of the model per GPU or CPU core.", rich_help_panel=_SCALE
-        ),
-    ] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Address of a running Ray cluster. Default: this machine.", rich_help_panel=_SCALE),
-    ] = None,
-    ray_workers: Annotated[
-        int | None,
-        typer.Option(help="Copies of the model. Default: one per GPU, else one per core.", rich_help_panel=_SCALE),
-    ] = None,
+    engine: Annotated[str, _scale("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.")] = "local",
+    ray_address: Annotated[str | None, _scale("Address of a running Ray cluster. Default: this machine.")] = None,
+    ray_workers: Annotated[int | None, _scale("Copies of the model. Default: one per GPU, else one per core.")] = None,
     shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Do only part I of N. All parts use the same --out, in any order.",
-            rich_help_panel=_SCALE,
-        ),
+        str | None, _scale("Do only part I of N. All parts use the same --out, in any order.", metavar="I/N")
     ] = None,
     overwrite: Annotated[
-        str, typer.Option(help="For predictions already in --out: never change, add only-missing, or always redo.")
+        str, flag("For predictions already in --out: never change, add only-missing, or always redo.")
     ] = "only-missing",
-    f1_absent: Annotated[
-        str,
-        typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
-    ] = "zero",
-    backbone: Annotated[str | None, typer.Option(help="Location of the frozen backbone, if it was moved.")] = None,
+    f1_absent: F1Absent = "zero",
+    backbone: Annotated[str | None, flag("Location of the frozen backbone, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
     """Evaluate checkpoints over scenarios × missing rates × seeds, making each prediction once."""
@@ -152,14 +132,7 @@ def evaluate(
         return
     if bad := results.provenance["bad_samples"]["summary"]:
         console.remark(bad)
-    if json:
-        console.print_json(results.frame.to_json(orient="records"))
-        return
-    from mmrobust.report import terminal
-    from mmrobust.report.report import build_report
-
-    terminal.show(build_report([results]), console.out())
-    console.remark(f"results: {out / 'results.parquet'}")
+    console.show_results(results, out, json)
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

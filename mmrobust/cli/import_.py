@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrobust.cli import console
+from mmrobust.cli.options import flag
 
 if TYPE_CHECKING:
     from mmrobust.models.importing.convert import Outcome
@@ -18,17 +19,13 @@ EXAMPLE = "Example: mmrobust import mmp mmimdb.ckpt --out checkpoints/mmp-mmimdb
 def import_(
     kind: Annotated[str, typer.Argument(help="Code that wrote it: mmp, dcp or cav-mae.", metavar="KIND")],
     file: Annotated[Path, typer.Argument(help="A .ckpt, .pth, .pt or .safetensors file.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder to create.")],
-    head_from: Annotated[
-        str | None, typer.Option(help="Head to take, if there are several: mmimdb, food101 or hatememes.")
-    ] = None,
+    out: Annotated[Path, flag("The checkpoint folder to create.")],
+    head_from: Annotated[str | None, flag("Head to take, if there are several: mmimdb, food101 or hatememes.")] = None,
     config: Annotated[
-        Path | None,
-        typer.Option(help="JSON with settings, under the paper's own names, that the file does not hold."),
+        Path | None, flag("JSON with settings, under the paper's own names, that the file does not hold.")
     ] = None,
     processor: Annotated[
-        str | None,
-        typer.Option(help="Folder or Hub id of the tokenizer. Default: the paper's, if it is in the local cache."),
+        str | None, flag("Folder or Hub id of the tokenizer. Default: the paper's, if it is in the local cache.")
     ] = None,
 ) -> None:
     """Convert a checkpoint of a paper's own code into one that all commands take.

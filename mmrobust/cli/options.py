@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mmrobust.errors import UsageError
 
-DataFolder = Annotated[Path, typer.Option("--data", help="Data set folder, as made by `mmrobust data prepare`.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
-DType = Annotated[str, typer.Option(help="auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
-BatchSize = Annotated[str, typer.Option(help="Samples per batch, or auto.")]
-Workers = Annotated[str, typer.Option(help="Processes that decode samples, or auto. auto: none for little data.")]
+
+def flag(text: str, *names: str, panel: str | None = None, **settings: Any) -> Any:
+    """``typer.Option`` that begins with its help ``text``, which stands in the ``panel`` of that name."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+DataFolder = Annotated[Path, flag("Data set folder, as made by `mmrobust data prepare`.", "--data")]
+Device = Annotated[str, flag("auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
+DType = Annotated[str, flag("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
+BatchSize = Annotated[str, flag("Samples per batch, or auto.")]
+Workers = Annotated[str, flag("Processes that decode samples, or auto. auto: none for little data.")]
 OnBadSample = Annotated[
-    str,
-    typer.Option(help="If a sample cannot be read: error, missing (treat it as missing) or skip (leave it out)."),
+    str, flag("If a sample cannot be read: error, missing (treat it as missing) or skip (leave it out).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for another program to read.")]
+F1Absent = Annotated[str, flag("Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers).")]
+AsJson = Annotated[bool, flag("Print JSON, for another program to read.", "--json")]
 
 
 def listed(values: Iterable[str] | None, flag: str) -> tuple[str, ...] | None:

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mmrobust.cli import console
+from mmrobust.cli.options import flag
 from mmrobust.errors import UsageError, unknown_name
 
 EXAMPLE = "Try: mmrobust data prepare digits --out data/digits"
 
 
-def _release(description: str, *names: str) -> Any:
-    """An option of a preparer of a release."""
-    return typer.Option(*names, help=description, rich_help_panel="Releases")
-
-
-def _own(description: str) -> Any:
-    """An option of a preparer of the user's own data."""
-    return typer.Option(help=description, rich_help_panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
+_release = partial(flag, panel="Releases")
+_own = partial(flag, panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf)")
 
 
 def prepare(
     data: Annotated[str, typer.Argument(help="Which data: one of the names above.", metavar="NAME")],
-    out: Annotated[Path, typer.Option(help="The data set folder to make.")],
+    out: Annotated[Path, flag("The data set folder to make.")],
     source: Annotated[
-        Path | None, typer.Option(help="The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
+        Path | None, flag("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N samples of each split.")] = None,
+    limit: Annotated[int | None, flag("Use only the first N samples of each split.", min=1)] = None,
     allow_incomplete: Annotated[
         bool,
-        typer.Option(
-            "--allow-incomplete", help="Leave out samples with a file that is missing or unreadable, and name each."
-        ),
+        flag("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),
     ] = False,
     single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[
@@ -69,6 +63,8 @@ def prepare(
 
         mmrobust data prepare manifest --source pets/manifest.csv --out data/pets
     """
+    from mmrobust.data.prepare import PREPARERS, ManifestColumns
+
     if single_plot and each_plot:
         raise UsageError("--single-plot and --each-plot exclude each other")
     columns = {
@@ -94,28 +90,17 @@ def prepare(
         "subset": ("--subset", subset),
         "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
-    _prepare(data, out, limit, flags)
-
-
-def _prepare(name: str, out: Path, limit: int | None, flags: dict[str, tuple[str, Any]]) -> None:
-    """Call the preparer ``name`` with the flags that were given, and print the sizes of the splits.
-
-    Raises:
-        UsageError: the preparer does not take one of the flags, or needs a source.
-    """
-    from mmrobust.data.prepare import PREPARERS, ManifestColumns
-
-    if name not in PREPARERS:
-        raise unknown_name("data set", name, PREPARERS)
-    preparer = PREPARERS[name]
+    if data not in PREPARERS:
+        raise unknown_name("data set", data, PREPARERS)
+    preparer = PREPARERS[data]
     given = {parameter: value for parameter, (_, value) in flags.items() if value is not None}
     if preparer.source is not None and "source" not in given:
-        raise UsageError(f"{name} needs --source: {preparer.source}")
+        raise UsageError(f"{data} needs --source: {preparer.source}")
     accepted = preparer.settings if preparer.source is None else ("source", "allow_incomplete", *preparer.settings)
     for parameter in given:
         if parameter not in accepted:
-            known = ", ".join(flag for parameter, (flag, _) in flags.items() if parameter in accepted)
-            raise UsageError(f"{name} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
+            known = ", ".join(spelt for parameter, (spelt, _) in flags.items() if parameter in accepted)
+            raise UsageError(f"{data} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
     if "columns" in given:
         given["columns"] = ManifestColumns(**given["columns"])
     paths = [given.pop("source"), out] if "source" in given else [out]

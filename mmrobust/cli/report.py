@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, flag, listed
 from mmrobust.errors import UsageError
 from mmrobust.report import FORMATS
 
@@ -33,7 +33,7 @@ def _with_formats(function: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[Path | None, typer.Option(f"--{name}", metavar="FILE", help=format.help)],
+            annotation=Annotated[Path | None, flag(format.help, f"--{name}", metavar="FILE")],
         )
         for name, format in FORMATS.items()
     ]
@@ -50,34 +50,27 @@ def report(
         typer.Argument(metavar="RESULTS...", help="results.parquet, or its folder; several are shown side by side."),
     ],
     files: dict[str, Path],
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw the charts as PNG, SVG and PDF (extra: report).")
-    ] = None,
+    figures: Annotated[Path | None, flag("Draw the charts as PNG, SVG and PDF (extra: report).", metavar="DIR")] = None,
     published: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show a paper's figures beside these, named as the paper's: ptm.")
+        str | None, flag("Show a paper's figures beside these, named as the paper's: ptm.", metavar="NAME")
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The data set, to show on the page the samples that are harmed most."),
+        Path | None, flag("The data set, to show on the page the samples that are harmed most.", metavar="DIR")
     ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Metric of the tables. Default: the headline metric of the data set.")
-    ] = None,
-    prompting: Annotated[
-        list[str] | None, typer.Option(help="situation, concat or both. Default: all in the results.")
-    ] = None,
+    metric: Annotated[str | None, flag("Metric of the tables. Default: the headline metric of the data set.")] = None,
+    prompting: Annotated[list[str] | None, flag("situation, concat or both. Default: all in the results.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="CHECKPOINT", help="Show effective robustness against this checkpoint.")
+        str | None, flag("Show effective robustness against this checkpoint.", metavar="CHECKPOINT")
     ] = None,
     details: Annotated[
         bool,
-        typer.Option(
+        flag(
+            "Show intervals of the standings, which classes break first, and calibration; reads the predictions.",
             "--details",
-            help="Show intervals of the standings, which classes break first, and calibration; reads the predictions.",
         ),
     ] = False,
     efficiency: Annotated[
-        bool, typer.Option("--efficiency", help="Show what the trainings cost, as shares of full fine-tuning.")
+        bool, flag("Show what the trainings cost, as shares of full fine-tuning.", "--efficiency")
     ] = False,
     json: AsJson = False,
 ) -> None:

@@ -8,30 +8,25 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, listed
+from mmrobust.cli.options import AsJson, F1Absent, flag, listed
 
 EXAMPLE = "Example: mmrobust score runs/grid --missing-rate 0:1:0.05 --seeds 10 --metric macro_f1 --f1-absent skip"
 
 
 def score(
     folder: Annotated[Path, typer.Argument(help="Results folder of mmrobust eval.", metavar="DIR")],
-    scenario: Annotated[list[str] | None, typer.Option(help="Names. Default: those of the results.")] = None,
+    scenario: Annotated[list[str] | None, flag("Names. Default: those of the results.")] = None,
     missing_rate: Annotated[
-        list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: those of the results.")
+        list[str] | None, flag("Numbers, or start:stop:step. Default: those of the results.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Number of mask seeds. Default: those of the results.")] = None,
-    prompting: Annotated[
-        list[str] | None, typer.Option(help="situation, concat. Default: those of the results.")
-    ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Names. Default: all of the task's.")] = None,
-    threshold: Annotated[float, typer.Option(help="Probability from which a multi-label class is predicted.")] = 0.5,
-    f1_absent: Annotated[
-        str,
-        typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
-    ] = "zero",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
-    bootstrap_seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the new results.parquet. Default: DIR.")] = None,
+    seeds: Annotated[int | None, flag("Number of mask seeds. Default: those of the results.")] = None,
+    prompting: Annotated[list[str] | None, flag("situation, concat. Default: those of the results.")] = None,
+    metric: Annotated[list[str] | None, flag("Names. Default: all of the task's.")] = None,
+    threshold: Annotated[float, flag("Probability from which a multi-label class is predicted.")] = 0.5,
+    f1_absent: F1Absent = "zero",
+    resamples: Annotated[int, flag("Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
+    bootstrap_seed: Annotated[int, flag("Seed of the resamples.")] = 0,
+    out: Annotated[Path | None, flag("Folder for the new results.parquet. Default: DIR.")] = None,
     json: AsJson = False,
 ) -> None:
     """Rescore from stored predictions at other rates, seeds or metrics; needs no model and no torch."""
@@ -54,11 +49,4 @@ def score(
         progress=console.progress_bar,
         say=console.remark,
     )
-    if json:
-        console.print_json(results.frame.to_json(orient="records"))
-        return
-    from mmrobust.report import terminal
-    from mmrobust.report.report import build_report
-
-    terminal.show(build_report([results]), console.out())
-    console.remark(f"results: {(out or folder) / 'results.parquet'}")
+    console.show_results(results, out or folder, json)

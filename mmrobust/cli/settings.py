@@ -93,12 +93,8 @@ def field_docstrings(settings: type[Any]) -> dict[str, str]:
     for cls in reversed(settings.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(definition, ast.ClassDef)
-        for field, below in itertools.pairwise(definition.body):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                text = re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", str(below.value.value))
-                found[ast.unparse(field.target)] = " ".join(text.split())
+        for pair in itertools.pairwise(definition.body):
+            match pair:
+                case ast.AnnAssign(target=field), ast.Expr(value=ast.Constant(value=text)):
+                    found[ast.unparse(field)] = " ".join(re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", str(text)).split())
     return found

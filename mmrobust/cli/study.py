@@ -9,7 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, Device, DType, listed_paths
+from mmrobust.cli.options import AsJson, Device, DType, flag, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
 
@@ -18,15 +18,11 @@ app = typer.Typer(help="Whole tables with one command: train, evaluate, report."
 
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
-    out: Annotated[Path, typer.Option(help="Folder for the study; finished jobs in it are not repeated.")],
-    data: Annotated[
-        list[str] | None, typer.Option(metavar="PATH", help="Data set folders, in addition to the study's own.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: as many jobs at once as there is room for.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Address of the Ray cluster. Default: start one here.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the jobs, with their time and disk.")] = False,
+    out: Annotated[Path, flag("Folder for the study; finished jobs in it are not repeated.")],
+    data: Annotated[list[str] | None, flag("Data set folders, in addition to the study's own.", metavar="PATH")] = None,
+    engine: Annotated[str, flag("local, or ray: as many jobs at once as there is room for.")] = "local",
+    ray_address: Annotated[str | None, flag("Address of the Ray cluster. Default: start one here.")] = None,
+    dry_run: Annotated[bool, flag("Only list the jobs, with their time and disk.", "--dry-run")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     json: AsJson = False,

@@ -2,105 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, listed
-from mmrobust.cli.training_view import TrainingView
+from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, flag, listed
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
+from mmrobust.runtime.progress import Advance
 from mmrobust.training.recipes import BUILTIN, DEFAULT
 
 if TYPE_CHECKING:
     from mmrobust.models.checkpoint import CheckpointConfig
+    from mmrobust.training.state import EpochRecord
+    from mmrobust.training.trainer import StepRecord
 
+_prompts, _recipe = partial(flag, panel="Prompts"), partial(flag, panel="Recipe")
 _SET = "may be repeated; without a value it lists them all."
 EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method full --head linear --out runs/full"
 
 
 def train(
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    backbone: Annotated[
-        str | None, typer.Option(help="tiny, a folder of weights, a checkpoint made by full, or a Hub id.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help=f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
-    head: Annotated[str | None, typer.Option(help=f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
-    modalities: Annotated[list[str] | None, typer.Option(help="Which of the data set's, e.g. image,text.")] = None,
-    prompt_level: Annotated[
-        str | None,
-        typer.Option(help="Where prompts are added: input, attention; ptm: both.", rich_help_panel="Prompts"),
-    ] = None,
-    prompt_length: Annotated[
-        int | None, typer.Option(help="Tokens per case and layer.", rich_help_panel="Prompts")
-    ] = None,
-    train_head: Annotated[
-        bool, typer.Option("--train-head", help="ptm: train the head too.", rich_help_panel="Prompts")
-    ] = False,
-    prompt_depth: Annotated[int | None, typer.Option(help="Prompted layers.", rich_help_panel="Prompts")] = None,
-    method_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the method: {_SET}", metavar="NAME=VALUE")
-    ] = None,
-    head_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the head: {_SET}", metavar="NAME=VALUE")
-    ] = None,
-    backbone_set: Annotated[
-        list[str] | None, typer.Option(help=f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")
-    ] = None,
+    out: Annotated[Path, flag("Folder for the checkpoint.")],
+    backbone: Annotated[str | None, flag("tiny, a folder of weights, a checkpoint made by full, or a Hub id.")] = None,
+    method: Annotated[str | None, flag(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
+    head: Annotated[str | None, flag(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
+    modalities: Annotated[list[str] | None, flag("Which of the data set's, e.g. image,text.")] = None,
+    prompt_level: Annotated[str | None, _prompts("Where prompts are added: input, attention; ptm: both.")] = None,
+    prompt_length: Annotated[int | None, _prompts("Tokens per case and layer.")] = None,
+    train_head: Annotated[bool, _prompts("ptm: train the head too.", "--train-head")] = False,
+    prompt_depth: Annotated[int | None, _prompts("Prompted layers.")] = None,
+    method_set: Annotated[list[str] | None, flag(f"A setting of the method: {_SET}", metavar="NAME=VALUE")] = None,
+    head_set: Annotated[list[str] | None, flag(f"A setting of the head: {_SET}", metavar="NAME=VALUE")] = None,
+    backbone_set: Annotated[list[str] | None, flag(f"A setting of the backbone: {_SET}", metavar="NAME=VALUE")] = None,
     backbone_dropout: Annotated[bool, typer.Option("--backbone-dropout", hidden=True)] = False,
     missing_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
-        typer.Option(
-            help="What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."
-        ),
+        flag("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
     ] = None,
     missing_rate: Annotated[
-        float | None, typer.Option(help="Share of training samples affected. Default: 0 for full, else 0.7.")
+        float | None, flag("Share of training samples affected. Default: 0 for full, else 0.7.")
     ] = None,
-    noise_profile: Annotated[str | None, typer.Option(help="Noise of noisy-* scenarios: default or released.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Fill of a missing image: ones, zeros or mean.")] = None,
+    noise_profile: Annotated[str | None, flag("Noise of noisy-* scenarios: default or released.")] = None,
+    fill: Annotated[str | None, flag("Fill of a missing image: ones, zeros or mean.")] = None,
     recipe: Annotated[
         str,
-        typer.Option(
-            help=f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}.",
-            rich_help_panel="Recipe",
-        ),
+        _recipe(f"All settings at once; flags override them: default, a YAML file, or one of {', '.join(BUILTIN)}."),
     ] = DEFAULT,
     validate_on: Annotated[
-        str | None,
-        typer.Option(help="Validation that chooses the best epoch: table, or a small grid.", rich_help_panel="Recipe"),
+        str | None, _recipe("Validation that chooses the best epoch: table, or a small grid.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel="Recipe")] = None,
-    batch_size: Annotated[str, typer.Option(help="Samples per step, or auto.", rich_help_panel="Recipe")] = "auto",
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Recipe")] = None,
+    epochs: Annotated[int | None, _recipe("Passes over the data.")] = None,
+    batch_size: Annotated[str, _recipe("Samples per step, or auto.")] = "auto",
+    lr: Annotated[float | None, _recipe("Peak learning rate.")] = None,
     recipe_set: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting of the recipe; may be repeated.", metavar="NAME=VALUE", rich_help_panel="Recipe"),
+        list[str] | None, _recipe("A setting of the recipe; may be repeated.", metavar="NAME=VALUE")
     ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(help="Stop after this many epochs without improvement; 0: never.", rich_help_panel="Recipe"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and missing tables.")] = 0,
+    patience: Annotated[int | None, _recipe("Stop after this many epochs without improvement; 0: never.")] = None,
+    seed: Annotated[int, flag("Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     cache: Annotated[
-        str, typer.Option(help="Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
+        str, flag("Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
     ] = "auto",
     cache_memory: Annotated[
         float | None,
-        typer.Option(
-            help="GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."
-        ),
+        flag("GiB of memory that the cache may use; the rest goes to disk. Default: 1/4 of the free memory."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    resume: Annotated[bool, flag("Continue an interrupted training.", "--resume")] = False,
 ) -> None:
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
@@ -167,9 +146,9 @@ def _given(**flags: Any) -> dict[str, Any]:
 
 def _deprecated(**flags: tuple[str, Any]) -> dict[str, Any]:
     """The settings of the backbone that were given by a flag of 0.1, each with a remark that names the new way."""
-    given = {name: (flag, value) for name, (flag, value) in flags.items() if value is not None}
-    for name, (flag, value) in given.items():
-        console.remark(f"{flag} is deprecated: use --backbone-set {name}={str(value).lower()}")
+    given = {name: (old, value) for name, (old, value) in flags.items() if value is not None}
+    for name, (old, value) in given.items():
+        console.remark(f"{old} is deprecated: use --backbone-set {name}={str(value).lower()}")
     return {name: value for name, (_, value) in given.items()}
 
 
@@ -186,3 +165,56 @@ def _summary(out: Path, config: CheckpointConfig) -> str:
         f"best epoch {training['best_epoch']} of {training['epochs']}; "
         f"validation {config.headline_metric} {training['validation']:.4f} {under}"
     )
+
+
+class TrainingView:
+    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._best = epochs, "–"
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextmanager
+    def progress(self, description: str, total: int | None) -> Iterator[Advance]:
+        """The :data:`mmrobust.runtime.progress.Progress` of a training."""
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with console.bar_of(*columns) as bar:
+            self._bar, self._task = bar, bar.add_task(description, total=total, status="")
+            try:
+                yield lambda units: bar.advance(self._task, units)
+            finally:
+                self._bar = None
+
+    def on_step(self, record: StepRecord) -> None:
+        """Update the live line."""
+        if self._bar is not None:
+            self._bar.update(self._task, status=self.line(record))
+
+    def line(self, record: StepRecord) -> str:
+        """The text beside the bar."""
+        memory = "" if record.peak_memory is None else f"  {record.peak_memory / 2**20:,.0f} MiB"
+        return (
+            f"epoch {record.epoch}/{self._epochs}  loss {record.loss:.4f}  validation {self._best}  "
+            f"{record.samples_per_second:,.0f} samples/s{memory}"
+        )
+
+    def on_epoch(self, record: EpochRecord, best: int) -> None:
+        """Print the results of an epoch."""
+        mark = "  best" if record.epoch == best else ""
+        if mark:
+            self._best = f"{record.validation:.4f}"
+        memory = f"  {record.peak_memory / 2**20:,.0f} MiB" if record.peak_memory else ""
+        console.remark(
+            f"epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.4f}  validation {record.validation:.4f}  "
+            f"{record.samples_per_second:,.0f} samples/s{memory}{mark}"
+        )

@@ -119,21 +119,10 @@ def evaluate_models(
     """Evaluate models over a grid into the folder ``out``, or extend the results there.
 
     Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
-
-    Args:
-        models: name → model.
-        dataset: the data.
-        grid: the grid; each model is evaluated on :meth:`Grid.of` its modalities.
-        out: folder for ``results.parquet`` and ``predictions/``.
-        split: of the data set.
-        limit: use only the first N samples.
-        missing_tables: files with missing tables, each an additional scenario.
-        noise: how noisy inputs are degraded.
-        on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
-        settings: how predictions are made: batch size, engine, share of the work, what is overwritten.
-        scoring: threshold, absent classes, resamples.
-        progress: shows the progress.
-        say: called with a message for each problem that was found and solved.
+    Each model, given under its name, is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
+    an additional scenario. ``settings`` say how predictions are made (batch size, engine, share of the work, what is
+    overwritten), ``scoring`` how they are scored (threshold, absent classes, resamples). ``say`` is called with a
+    message for each problem that was found and solved. The other arguments are those of :func:`evaluate`.
 
     Returns:
         All results of the folder, as written.
@@ -149,9 +138,8 @@ def evaluate_models(
     for name, model in models.items():
         check_fits(model, dataset, name)
     grids = _grids(models, grid, list(missing_tables), dataset.split(split))
-    samples = _readable_samples(
-        models, grids, select_samples(dataset, split, limit), on_bad_sample, settings.workers, progress
-    )
+    selected = select_samples(dataset, split, limit)
+    samples = _readable_samples(models, grids, selected, on_bad_sample, settings.workers, progress)
     used_noise = _used_noise(grids, noise)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
@@ -223,12 +211,7 @@ def _readable_samples(
     workers: int,
     progress: Progress,
 ) -> SelectedSamples:
-    """The samples, after checking that the modalities that any of the models takes can be read.
-
-    Raises:
-        MmrobustError: some cannot be read, or would count as missing a modality that a table from a file may have as
-            present.
-    """
+    """The samples, after checking that the modalities that any of the models takes can be read."""
     taken = {modality for model in models.values() for modality in model.modalities}
     modalities = [modality for modality in samples.split.info.modalities if modality in taken]
     samples = samples.screened(modalities, on_bad_sample, workers, progress)
@@ -240,11 +223,7 @@ def _readable_samples(
 
 
 def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | None:
-    """``noise`` if any case is degraded, else ``None``.
-
-    Raises:
-        UsageError: its profile has no noise for a degraded modality.
-    """
+    """``noise``, whose profile must fit the degraded modalities; ``None`` if no case is degraded."""
     cases = [case for modalities, grid in grids.items() for case in grid.cases(modalities)]
     check_profile(cases, noise)
     return noise if any(case.degraded for case in cases) else None
@@ -266,22 +245,14 @@ def _about(samples: SelectedSamples) -> dict[str, Any]:
 
 def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
     """Everything that determines a logit except case, prompting and noise."""
+    split = samples.split
+    identity = {"checkpoint": model.fingerprint, "dataset": split.info.fingerprint, "split": split.name}
     bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
-    return {
-        "checkpoint": model.fingerprint,
-        "dataset": samples.split.info.fingerprint,
-        "split": samples.split.name,
-        "dtype": model.dtype,
-        **bad,
-    }
+    return {**identity, "dtype": model.dtype, **bad}
 
 
 def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
-    """Read missing tables for a whole split and a model with these modalities.
-
-    Raises:
-        MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
-    """
+    """Read missing tables (see :func:`read_missing_table`) for a whole split and a model with these modalities."""
     natural = split.natural_cases(modalities)
     return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
 

@@ -30,12 +30,7 @@ SPARE_CPUS = 2
 
 
 def predict_on_ray(
-    model: Model,
-    samples: SelectedSamples,
-    plan: Plan,
-    noise: Noise,
-    settings: PredictionSettings,
-    progress: Progress,
+    model: Model, samples: SelectedSamples, plan: Plan, noise: Noise, settings: PredictionSettings, progress: Progress
 ) -> Iterator[PredictedRows]:
     """Yield the predictions of ``plan``, one stretch of the split at a time.
 
@@ -111,10 +106,8 @@ class _Worker:
         places = [self._place.get(sample, -1) for sample in block["id"].to_pylist()]
         in_block = {key: positions[np.isin(positions, places)] for key, positions in self._plan.items()}
         plan = {key: positions for key, positions in in_block.items() if len(positions)}
-        samples = SelectedSamples(_Block(self._split, block, places), self._size)
-        pieces = self._model.predict(
-            samples, plan, self._noise, batch_size=self._batch_size, workers=0, progress=no_progress
-        )
+        samples, size = SelectedSamples(_Block(self._split, block, places), self._size), self._batch_size
+        pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
         return pa.concat_tables([_table(key, *rows) for piece in pieces for key, rows in piece.items()] or [_EMPTY])
 
 

@@ -26,11 +26,7 @@ class DrawnGrid:
 
     @classmethod
     def draw(cls, grid: Grid, samples: SelectedSamples, modalities: Sequence[str]) -> DrawnGrid:
-        """Draw the missing tables of ``grid`` for models with these modalities.
-
-        Raises:
-            UsageError: a scenario does not fit the modalities.
-        """
+        """Draw the missing tables of ``grid`` for models with these modalities, which every scenario must fit."""
         split = samples.split
         natural = split.natural_cases(modalities)
         truth = SplitTruth(
@@ -74,11 +70,7 @@ class WorkShare:
 
     @classmethod
     def parse(cls, text: str) -> WorkShare:
-        """Parse ``I/N``.
-
-        Raises:
-            UsageError: it has another form, or there is no such share.
-        """
+        """Parse ``I/N``; a ``UsageError`` if it has another form, or there is no such share."""
         index, slash, of = text.partition("/")
         if not (slash and index.isdecimal() and of.isdecimal() and int(of)):
             raise UsageError(f"--shard '{text}': give I/N, from 1/N to N/N, as in --shard 2/8")

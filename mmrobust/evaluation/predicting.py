@@ -41,9 +41,8 @@ def predict_missing(
 
             pieces = predict_on_ray(model, samples, todo, noise, settings, progress)
         else:
-            pieces = model.predict(
-                samples, todo, noise, batch_size=settings.batch_size, workers=settings.workers, progress=progress
-            )
+            batch_size, workers = settings.batch_size, settings.workers
+            pieces = model.predict(samples, todo, noise, batch_size=batch_size, workers=workers, progress=progress)
         try:
             with deferred_interrupt(say, "this shard") as stop_if_asked:
                 for predicted in pieces:

@@ -20,8 +20,6 @@ from mmrobust.storage.locks import hold_part, hold_whole
 from mmrobust.storage.results import RESULTS_FILE, RESULTS_KEYS, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
-SMALLER = "use a smaller --batch-size, or another --device"
-
 
 @contextmanager
 def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[None]:
@@ -39,7 +37,7 @@ def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[Non
     try:
         with (
             writing(out, "predictions so far are kept; the same command continues"),
-            device_errors(device, SMALLER, kept),
+            device_errors(device, "use a smaller --batch-size, or another --device", kept),
             hold_part(out, share.index, share.of) if share else hold_whole(out),
         ):
             if not share:

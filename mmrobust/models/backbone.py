@@ -26,7 +26,10 @@ PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Settings of a backbone, stored in the checkpoint; a family with settings of its own subclasses it."""
+    """Settings of a backbone, stored in the checkpoint.
+
+    A family with settings of its own subclasses it, and raises a ``UsageError`` for a value out of range.
+    """
 
     dropout: bool = False
     """Keep a frozen backbone's dropout on while something else trains, as the papers' released code does."""
@@ -74,9 +77,12 @@ class Pooling(nn.Module, ABC):
     def __init__(self, model: Any) -> None:
         super().__init__()
 
-    @abstractmethod
     def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """One vector for the whole sample [B, D]; zeros stand for a tower that was not run."""
+        """One vector [B, D] for the sample: by default the modalities' side by side, zeros for a tower not run."""
+        features = self.by_modality(streams)
+        like = next(iter(features.values()))
+        sizes = self.modality_sizes.items()
+        return torch.cat([features.get(modality, like.new_zeros(len(like), size)) for modality, size in sizes], dim=-1)
 
     @abstractmethod
     def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
@@ -84,7 +90,13 @@ class Pooling(nn.Module, ABC):
 
 
 class Backbone(nn.Module, ABC):
-    """A frozen encoder, seen as streams; its weights, names and config stay those of the library that it comes from."""
+    """A frozen encoder, seen as streams; its weights, names and config stay those of the library that it comes from.
+
+    Args:
+        model: the module that holds the weights.
+        processor: turns raw modalities into its inputs.
+        source: the Hub id or folder that it was loaded from, or ``tiny-…``.
+    """
 
     family: ClassVar[str]
     settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
@@ -101,23 +113,17 @@ class Backbone(nn.Module, ABC):
 
     config_keys: ClassVar[tuple[str, ...]] = ("num_attention_heads", "hidden_act", "layer_norm_eps")
     """Keys of the model's config (and of its towers' configs) that affect the output but do not show in the weights."""
-
     lora_targets: ClassVar[tuple[str, ...]] = ()
     """Dense layers of the model that LoRA adapts, given by the ends of their names."""
-
     model: Any
-    """The module that holds the weights."""
     checkpointing: bool = False
     """Whether activations within a layer are recomputed in the backward pass instead of being stored."""
 
     def __init__(self, model: Any, processor: Processor, source: str) -> None:
         super().__init__()
-        self.model = model
-        self.processor = processor
+        self.model, self.processor, self.source = model, processor, source
         self.settings: Any = self.settings_class()
         self._own_names = frozenset(model.state_dict())
-        self.source = source
-        """The Hub id or folder that it was loaded from, or ``tiny-…``."""
 
     @classmethod
     def load(cls, place: str, source: str) -> Backbone:
@@ -146,11 +152,7 @@ class Backbone(nn.Module, ABC):
         """Stream → size D of its tokens."""
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Use these ``settings`` from now on.
-
-        Raises:
-            UsageError: a setting that the family does not have, or a value out of range.
-        """
+        """Use these ``settings`` from now on; a ``UsageError`` for one that is unknown or out of range."""
         self.settings = from_mapping(self.settings_class, settings, f"{self.family} backbone")
 
     @property
@@ -174,13 +176,7 @@ class Backbone(nn.Module, ABC):
         return () if any(modality in self.streams for modality in self.modalities) else tuple(self.modalities)
 
     def run_first_layers(self, stream: str, inputs: Mapping[str, Tensor], depth: int) -> PartialStream:
-        """Run the first ``depth`` layers of a stream that starts from embedded inputs, with nothing added.
-
-        Args:
-            stream: its name; :meth:`input_modalities` of it is not empty.
-            inputs: a batch as :meth:`Processor.collate` gives it.
-            depth: number of layers to run.
-        """
+        """Run the first ``depth`` layers of a stream that starts from embedded ``inputs``, with nothing added."""
         embedded = {modality: self.embed(modality, inputs) for modality in self.input_modalities(stream)}
         tokens = embedded[stream] if stream in embedded else self.joint_input(embedded)
         return PartialStream(run_layers(stream, self.layers(stream)[:depth], tokens, None), depth)
@@ -196,11 +192,9 @@ class Backbone(nn.Module, ABC):
 
         Args:
             inputs: a batch as :meth:`Processor.collate` gives it; inputs that only streams in ``partial`` start from
-            may
-                be left out.
+                may be left out.
             prompts: what a method adds; ``None``: nothing.
-            missing: the modalities that it is told are missing; they are run on their fills unless it
-            :attr:`knows_case`.
+            missing: the modalities that it is told are missing; they run on their fills unless it :attr:`knows_case`.
             partial: streams of the same inputs to continue from. Nothing may be added to the layers already run.
         """
         partial = partial or {}
@@ -221,8 +215,7 @@ class Backbone(nn.Module, ABC):
     ) -> TokenSequence:
         """Everything that is computed from one modality before fusion: its embedding and the stream of its own, if any.
 
-        The result depends only on the modality's inputs and on the prompts of its stream, so several cases can share
-        it.
+        The result depends only on its inputs and on the prompts of its stream, so several cases can share it.
         """
         if modality not in self.streams:
             return self.embed(modality, inputs)
@@ -236,11 +229,8 @@ class Backbone(nn.Module, ABC):
     ) -> dict[str, TokenSequence]:
         """All streams after their last layers, given the encoded modalities. With late fusion there is nothing to run.
 
-        Args:
-            encoded: modality → result of :meth:`encode_modality`, for all :meth:`modalities_to_run` except those that a
-                joint stream in ``partial`` already includes.
-            prompts: as for :meth:`forward`.
-            partial: as for :meth:`forward`.
+        ``encoded`` has the result of :meth:`encode_modality` for all :meth:`modalities_to_run` except those that a
+        joint stream in ``partial`` already includes; ``prompts`` and ``partial`` are those of :meth:`forward`.
         """
         return dict(encoded)
 
@@ -295,10 +285,7 @@ def run_layers(
     *,
     checkpointing: bool = False,
 ) -> TokenSequence:
-    """``sequence`` after ``layers[first:]``, with what a method adds to each.
-
-    With ``checkpointing``, activations within a layer are recomputed in the backward pass instead of being stored.
-    """
+    """``sequence`` after ``layers[first:]``, with what a method adds to each; see :attr:`Backbone.checkpointing`."""
 
     def step(index: int, sequence: TokenSequence) -> TokenSequence:
         return run_layer(layers[index], sequence, None if prompts is None else prompts(stream, index, sequence))
@@ -326,11 +313,7 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def check_modalities(backbone: type[Backbone], wanted: Sequence[str], source: str) -> None:
-    """Raise unless the backbone takes exactly the ``wanted`` modalities.
-
-    Raises:
-        UsageError: it takes others; the message names both.
-    """
+    """Raise a ``UsageError`` unless the backbone takes exactly the ``wanted`` modalities."""
     if set(backbone.modalities) != set(wanted):
         raise UsageError(
             f"backbone {source} ({backbone.family}) takes {' + '.join(backbone.modalities)}, "

@@ -30,13 +30,14 @@ _CARD = """---
 {rest}
 """
 
-_TRAINED_ROWS = """| backbone | `{backbone}` (weights {fingerprint}) |
+_TRAINED = {
+    "made": "trained by mmrobust {version} on **{dataset}**",
+    "rows": """| backbone | `{backbone}` (weights {fingerprint}) |
 | trained parameters | {trained_parameters:,} of {all_parameters:,} |
 | trained under | {under}, seed {seed} |
 | epochs | {epochs}, the best was {best_epoch} |
-| {metric} on validation, under the same | **{validation:.4f}** |"""
-
-_TRAINED_REST = """```python
+| {metric} on validation, under the same | **{validation:.4f}** |""",
+    "rest": """```python
 import mmrobust
 
 classifier = mmrobust.load("{title}")
@@ -48,13 +49,15 @@ Cases: {cases}. Evaluate over missing rates with `mmrobust eval {title} --data D
 ## Limits
 
 The validation figure is of one seed and one missing rate. Nothing is known of inputs that are degraded in another way
-than those above."""
+than those above.""",
+}
 
-_IMPORTED_ROWS = """| trained on | {dataset} |
+_IMPORTED = {
+    "made": "trained with the code of <{repository}> and imported by\nmmrobust {version}",
+    "rows": """| trained on | {dataset} |
 | file | `{file}` |
-| its SHA-256 | `{sha256}` |"""
-
-_IMPORTED_REST = """```bash
+| its SHA-256 | `{sha256}` |""",
+    "rest": """```bash
 mmrobust eval {title} --data DIR --out DIR
 ```
 
@@ -62,62 +65,45 @@ Cases: {cases}.
 
 ## What to know
 
-{remarks}"""
+{remarks}""",
+}
 
 _RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)"}
 
 
 def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequence[str] = ()) -> None:
-    """Write the card of a trained or imported checkpoint.
-
-    Args:
-        folder: the checkpoint's folder.
-        title: its name.
-        config: its config; ``training`` says how it was trained or where it was imported from.
-        remarks: one sentence each, for an imported checkpoint.
-    """
-    training, tags = config.training, ["multimodal", "missing-modality", config.method["name"], config.head["name"]]
+    """Write the card of a checkpoint called ``title``; the ``remarks``, one sentence each, are for an imported one."""
+    training, origin = config.training, config.training.get("imported")
+    tags = ["multimodal", "missing-modality", config.method["name"], config.head["name"], *["imported"] * bool(origin)]
+    front = {"library_name": "mmrobust", "tags": tags, "metrics": [config.headline_metric]}
     values = {
+        **training,
+        **(origin or {}),
+        "front": yaml.safe_dump(front, sort_keys=False),
         "title": title,
-        "cases": ", ".join(f"`{case}`" for case in config.cases),
-        "dataset": config.dataset["name"],
         "version": config.versions["mmrobust"],
+        "method": config.method["name"],
+        "head": config.head["name"],
+        "family": config.backbone["family"],
+        "backbone": config.backbone["id"],
+        "fingerprint": config.backbone["fingerprint"][:12],
+        "dataset": config.dataset["name"],
+        "task": config.task,
+        "classes": len(config.classes),
+        "modalities": " + ".join(config.modalities),
+        "sample": ", ".join(f'"{m}": {_RAW[m]}' for m in config.modalities),
+        "cases": ", ".join(f"`{case}`" for case in config.cases),
+        "fill": FILLS[config.fill],
+        "metric": config.headline_metric,
+        "remarks": "\n".join(f"- {remark}" for remark in remarks),
     }
-    if origin := training.get("imported"):
-        tags.append("imported")
-        made = "trained with the code of <{repository}> and imported by\nmmrobust {version}"
-        rows, rest = _IMPORTED_ROWS, _IMPORTED_REST
-        values |= {**origin, "remarks": "\n".join(f"- {remark}" for remark in remarks)}
-    else:
-        made = "trained by mmrobust {version} on **{dataset}**"
-        rows, rest = _TRAINED_ROWS, _TRAINED_REST
-        under = (
+    if not origin:
+        values["under"] = (
             f"every case in turn, noise profile {training['noise_profile']}"
             if training["recipe"]["batching"] == "case-wise"
             else f"{training['scenario']} at a missing rate of {training['missing_rate']:g}"
         )
-        values |= {
-            **training,
-            "backbone": config.backbone["id"],
-            "fingerprint": config.backbone["fingerprint"][:12],
-            "under": under,
-            "metric": config.headline_metric,
-            "sample": ", ".join(f'"{m}": {_RAW[m]}' for m in config.modalities),
-        }
-    front = {"library_name": "mmrobust", "tags": tags, "metrics": [config.headline_metric]}
-    text = _CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False),
-        title=title,
-        method=config.method["name"],
-        family=config.backbone["family"],
-        head=config.head["name"],
-        made=made.format(**values),
-        task=config.task,
-        classes=len(config.classes),
-        modalities=" + ".join(config.modalities),
-        rows=rows.format(**values),
-        fill=FILLS[config.fill],
-        rest=rest.format(**values),
-    )
+    parts = {name: part.format(**values) for name, part in (_IMPORTED if origin else _TRAINED).items()}
+    text = _CARD.format(**values, **parts)
     with atomic_file(folder / CARD_FILE) as partial:
         partial.write_text(text, encoding="utf-8")

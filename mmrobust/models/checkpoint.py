@@ -111,23 +111,18 @@ def unnamed_classes(number: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(number))
 
 
-class KnowsClasses(Protocol):
+class _KnowsClasses(Protocol):
     """A classifier, or the config of one."""
 
     @property
-    def classes(self) -> Sequence[str]:
-        """Its classes."""
-
+    def classes(self) -> Sequence[str]: ...
     @property
-    def classes_named(self) -> bool:
-        """Whether their names are known; otherwise they are numbered."""
-
+    def classes_named(self) -> bool: ...
     @property
-    def task(self) -> str:
-        """Its task."""
+    def task(self) -> str: ...
 
 
-def classes_fit(known: KnowsClasses, classes: Sequence[str], task: str) -> bool:
+def classes_fit(known: _KnowsClasses, classes: Sequence[str], task: str) -> bool:
     """Whether a model for the ``known`` classes and task can score these classes.
 
     If the class names of an imported checkpoint are not known, their number must be the same and their order is assumed
@@ -163,11 +158,7 @@ def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConf
 
 
 def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier:
-    """An untrained classifier as ``config`` describes it.
-
-    Raises:
-        UsageError: an unknown method, head or setting.
-    """
+    """An untrained classifier as ``config`` describes it; a ``UsageError`` for an unknown method, head or setting."""
     method, head = dict(config.method), dict(config.head)
     method_cls, head_cls = method_class(method.pop("name")), head_class(head.pop("name"))
     return Classifier(
@@ -215,13 +206,13 @@ class Checkpoint(ClassifierModel):
 
     def loader(self) -> Callable[[str], Checkpoint]:
         """A function that loads the same model on a given device, in another process."""
-        return functools.partial(_load_on, str(self.folder.resolve()), self.backbone, self.dtype)
+        return functools.partial(load_checkpoint, str(self.folder.resolve()), backbone=self.backbone, dtype=self.dtype)
 
 
 def load_checkpoint(
     source: str | Path,
-    *,
     device: str = "cpu",
+    *,
     dtype: str = "float32",
     backbone: str | None = None,
     same_backbone: bool = True,
@@ -278,26 +269,13 @@ def load_checkpoint(
     return Checkpoint(classifier.train(False), folder, config, fingerprint, backbone)
 
 
-def _load_on(folder: str, backbone: str | None, dtype: str, device: str) -> Checkpoint:
-    return load_checkpoint(folder, device=device, dtype=dtype, backbone=backbone)
-
-
 def load(source: str | Path, *, device: str = "cpu", dtype: str = "float32", backbone: str | None = None) -> Classifier:
-    """The classifier of a checkpoint (folder or Hub id), in evaluation mode; arguments as for :func:`load_checkpoint`.
-
-    Raises:
-        UsageError: a device or dtype that does not exist.
-        CheckpointError: it cannot be loaded.
-    """
+    """The classifier of a checkpoint, in evaluation mode; arguments and errors as for :func:`load_checkpoint`."""
     return load_checkpoint(source, device=device, dtype=dtype, backbone=backbone).classifier
 
 
 def config_beside_backbone(backbone: str) -> CheckpointConfig | None:
-    """The config of the checkpoint that ``backbone`` names; ``None`` if it names weights outside a checkpoint.
-
-    Raises:
-        CheckpointError: the config cannot be read.
-    """
+    """The config of the checkpoint that ``backbone`` names; ``None`` if it names weights outside a checkpoint."""
     return None if locate(backbone) == backbone else CheckpointConfig.read(Path(backbone))
 
 

@@ -19,14 +19,9 @@ from mmrobust.models.sequence import TokenSequence
 
 
 class Classifier(nn.Module):
-    """A frozen backbone, what a method adds to it, and a head.
+    """A frozen backbone, what a method adds to it, and a head, both given by their classes and settings.
 
     Args:
-        backbone: the encoder.
-        method: class of the method.
-        method_config: its settings.
-        head: class of the head.
-        head_config: its settings.
         classes: names of the classes.
         task: ``single-label``, ``multi-label`` or ``binary``.
         cases: the cases that method and head distinguish.
@@ -94,10 +89,7 @@ class Classifier(nn.Module):
     def learn(self, features: Features, case: str, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, classes] and the head's own loss term for a training step; see :meth:`Head.learn`.
 
-        Args:
-            features: :meth:`features` of the batch.
-            case: the case of all samples, which the model is told.
-            targets: multi-hot labels [B, classes].
+        The model is told the ``case`` of all samples; ``targets`` are multi-hot labels [B, classes].
         """
         with self.autocast():
             logits, own = self.head.learn(features, self.told(case, SITUATION), targets)
@@ -111,13 +103,7 @@ class Classifier(nn.Module):
     def features(
         self, inputs: Mapping[str, Tensor], told: Sequence[str], partial: Mapping[str, PartialStream] | None = None
     ) -> Features:
-        """The features of a batch that the head reads.
-
-        Args:
-            inputs: as for :meth:`forward`.
-            told: the cases that the model is told; see :meth:`told`.
-            partial: streams to continue from; see :meth:`Backbone.forward`.
-        """
+        """The features of a batch that the head reads, continuing from ``partial``; see :meth:`Backbone.forward`."""
         return self.pool(self.backbone(inputs, self.method.source(told), self.known_missing(told), partial))
 
     def known_missing(self, told: Sequence[str]) -> tuple[str, ...]:
@@ -188,11 +174,11 @@ class Classifier(nn.Module):
 
     def _choose_trained(self) -> None:
         """Mark what trains: the parameters of method and head, the method's choice of the pooling, or everything."""
-        head_trains = {name: p.requires_grad for name, p in self.head.named_parameters()}
-        self.requires_grad_(self.method.trains_backbone)
+        for part in (self.backbone, self.pooling):
+            part.requires_grad_(self.method.trains_backbone)
         self.method.requires_grad_(True)
-        for name, parameter in self.head.named_parameters():
-            parameter.requires_grad_(head_trains[name] and self.method.trains_head)
+        if not self.method.trains_head:
+            self.head.requires_grad_(False)
         if self.method.trains_pooling:
             pooling = self.pooling
             names = pooling.trained_if_by_modality if self.head.reads_modalities else pooling.trained_if_pooled

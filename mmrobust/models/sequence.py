@@ -42,11 +42,7 @@ class TokenSequence:
         return replace(self, tokens_BLD=tokens, mask_BL=mask, segments=((PROMPT, length), *self.segments))
 
     def with_first(self, prompts_PD: Tensor) -> TokenSequence:
-        """This sequence with its first P tokens replaced by ``prompts_PD``, [P, D] or [B, P, D].
-
-        Raises:
-            ValueError: the first P tokens are not all prompts of one earlier layer.
-        """
+        """This sequence with its first P tokens, prompts of an earlier layer, replaced by [P, D] or [B, P, D]."""
         batch, length = self.tokens_BLD.shape[0], prompts_PD.shape[-2]
         name, available = self.segments[0]
         if name != PROMPT or length > available:

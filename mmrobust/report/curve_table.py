@@ -90,13 +90,8 @@ class CurveTable:
     def place(self, row: Curve, column: float | str) -> int | None:
         """The place of ``row`` in a column, among the checkpoints of the same scenario and prompting.
 
-        Args:
-            row: a row of this table.
-            column: a missing rate, or the name of a field of :class:`Curve` of which more is better.
-
-        Returns:
-            1 for the best, 2 for the second best, and so on; values that print alike (one decimal of a percentage)
-            share a place. ``None`` if the value is not known or has no rival.
+        The column is a missing rate, or a field of :class:`Curve` of which more is better. The best has place 1; values
+        that print alike (one decimal of a percentage) share one. ``None`` if the value is not known or has no rival.
         """
         if column not in self._places:
             rivals: dict[tuple[str, str], dict[str, float]] = {}

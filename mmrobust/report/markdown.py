@@ -108,16 +108,11 @@ def _published(published: Published) -> Iterator[str]:
     for comparison in published.comparisons:
         promptings = ", ".join(f"{name} {percent(value)}" for name, value in comparison.promptings.items())
         yield f"### {escape_markdown(comparison.dataset)}"
-        rows = (
-            [escape_markdown(line.source), *map(percent, (*line.values, line.average))] for line in comparison.lines
-        )
+        rows = ([escape_markdown(of.source), *map(percent, (*of.values, of.average))] for of in comparison.lines)
         yield pipe_table(["source", *published.cases, "average"], rows, left=1)
         yield f"Ours: {escape_markdown(comparison.remark)}. The paper's average by prompting: {promptings}."
     yield f"### What the methods cost ({escape_markdown(published.title)})"
-    costs = (
-        [f"paper: {escape_markdown(name)}", *(f"{value:g}" for value in values)]
-        for name, values in published.efficiency.items()
-    )
+    costs = ([f"paper: {escape_markdown(name)}", *map("{:g}".format, of)] for name, of in published.efficiency.items())
     yield pipe_table(["source", *published.efficiency_columns], costs, left=1)
 
 

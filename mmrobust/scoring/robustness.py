@@ -38,8 +38,7 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
     keys = [*CURVE_KEYS, "missing_rate"]
     measured = ["value", "ci_low", "ci_high"]
     grouped = results.groupby(keys, sort=True, observed=True)
-    undefined = results[measured].isna().groupby([results[key] for key in keys], sort=True, observed=True).any()
-    means = grouped[measured].mean().mask(undefined)
+    means = grouped[measured].mean().where(grouped[measured].count().eq(grouped.size(), axis=0))
     means["spread"] = grouped["value"].std(ddof=1).where(means["value"].notna())
     means["seeds"] = grouped["seed"].nunique()
     means["n"] = grouped["n"].max()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +33,8 @@ STUDENTS = {
 """Checkpoint → (method, head), trained with missing modalities on the frozen, fine-tuned backbone."""
 
 BASELINE, CANDIDATE = "none-linear", "mmp-linear"
+REPORTS = {"html": "html", "markdown": "md", "csv": "csv"}
+"""Format → suffix."""
 GATE = "accuracy:-0.02"
 """In any cell, the candidate may be at most two points of accuracy below the baseline."""
 
@@ -58,17 +58,14 @@ def run_demo(
 ) -> DemoOutcome:
     """Run every step into the folder ``out``; steps that an earlier run finished are not repeated.
 
-    Args:
-        out: gets ``data/``, ``checkpoints/``, ``results/`` and the reports.
-        limit: use only the first ``limit`` samples of each split, for a quicker look.
-        progress: shows how far each step is.
-        say: called for each step with the command that does the same.
+    ``out`` gets ``data/``, ``checkpoints/``, ``results/`` and the reports. With a ``limit``, only so many samples of
+    each split are used, for a quicker look. ``say`` is called for each step with the command that does the same.
 
     Raises:
         MmrobustError: ``out`` holds other files under these names.
         Interrupted: Ctrl-C; the same command continues.
     """
-    with _resumable(out):
+    try:
         data = out / "data" / "digits"
         say(f"mmrobust data prepare digits --out {data}")
         if not (data / INFO_FILE).is_file():
@@ -77,12 +74,11 @@ def run_demo(
             _train(name, data, out, progress, say)
         results = _evaluate(data, out, progress, say)
         report = build_report(results.values())
-        files = tuple(_write(out / f"report.{suffix}", FORMATS[name](report)) for name, suffix in _REPORTS.items())
+        files = tuple(_write(out / f"report.{suffix}", FORMATS[name](report)) for name, suffix in REPORTS.items())
         verdict = check(results[CANDIDATE], results[BASELINE], [parse_rule(GATE)])
+    except KeyboardInterrupt:
+        raise Interrupted(f"the demo stopped; finished steps are kept, `mmrobust demo --out {out}` continues") from None
     return DemoOutcome(report, verdict, files)
-
-
-_REPORTS = {"html": "html", "markdown": "md", "csv": "csv"}
 
 
 def _train(name: str, data: Path, out: Path, progress: Progress, say: Say) -> None:
@@ -126,11 +122,3 @@ def _write(path: Path, text: str) -> Path:
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
-
-
-@contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"the demo stopped; finished steps are kept, `mmrobust demo --out {out}` continues") from None

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from mmrobust.cases import SITUATION, Case
-from mmrobust.data.dataset import Dataset, Positions
+from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import select_samples
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.checkpoint import trained_tensors
-from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
@@ -24,9 +23,9 @@ from mmrobust.training.feature_cache import Cache, StreamCache, make_source
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import HEAD, TASK
 from mmrobust.training.setup import set_up
-from mmrobust.training.sources import FeatureRequest, LiveSource
+from mmrobust.training.sources import FeatureRequest
 from mmrobust.training.splits import count, epoch_batches, training_share
-from mmrobust.training.trainable import check_trainable
+from mmrobust.training.validation import check_trainable
 
 BYTES_PER_ROW = 60
 """Size of a row of predictions, without its logits."""
@@ -46,14 +45,8 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Job name → its expected cost on this machine. Jobs that differ only in their seed are timed once.
 
-    Students are timed on the untrained backbone of their teacher, which costs the same.
-
-    Args:
-        study: the study.
-        jobs: its jobs.
-        scratch: a folder for temporary files.
-        device: where the jobs would run.
-        dtype: ``float32`` or ``bfloat16``.
+    Students are timed on the untrained backbone of their teacher, which costs the same. Temporary files go into
+    ``scratch``.
 
     Raises:
         MmrobustError: as for :func:`mmrobust.training.setup.set_up`; or no such device or dtype.
@@ -103,26 +96,16 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
         value.backward()  # type: ignore[no-untyped-call]  # torch's stub
         seconds.append(clock.seconds() / len(positions))
     classifier.train(False)
-    forward = _forward_seconds(classifier, source, positions, case)
-    predictions = _predictions(study, job, classifier)
+    clock = Stopwatch(device)
+    with torch.no_grad(), classifier.autocast():
+        classifier.head(source.features(positions, case, noise), classifier.told(name, SITUATION))
+    forward = clock.seconds() / len(positions)
+    grid = study.evaluate.grid(classifier.modalities)
+    drawn = DrawnGrid.draw(grid, select_samples(Dataset(settings.data), "test"), classifier.modalities)
+    predictions = sum(map(len, drawn.plan(ClassifierModel(classifier).promptings).values()))
     once = filling * (samples + validated) if isinstance(source, StreamCache) else seconds[0] * len(chosen)
     total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filling) * predictions
     weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
     if setup.config.backbone["stored"] and not job.needs_teacher:
         weights += sum(tensor.nbytes for tensor in classifier.backbone.weights().values())
     return Estimate(total, weights + predictions * (4 * len(classifier.classes) + BYTES_PER_ROW))
-
-
-@torch.no_grad()
-def _forward_seconds(classifier: Classifier, source: LiveSource, positions: Positions, case: Case) -> float:
-    clock = Stopwatch(next(classifier.parameters()).device)
-    with classifier.autocast():
-        classifier.head(source.features(positions, case, source.encoded.noise), classifier.told(case.name, SITUATION))
-    return clock.seconds() / len(positions)
-
-
-def _predictions(study: Study, job: Job, classifier: Classifier) -> int:
-    """The number of predictions that evaluating the job takes."""
-    grid = study.evaluate.grid(classifier.modalities)
-    drawn = DrawnGrid.draw(grid, select_samples(Dataset(job.settings.data), "test"), classifier.modalities)
-    return sum(len(positions) for positions in drawn.plan(ClassifierModel(classifier).promptings).values())

@@ -59,12 +59,7 @@ def results_of(out: Path, job: Job) -> Path:
 
 
 def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
-    """Every job of a study, teachers first.
-
-    Args:
-        study: the study.
-        data: data set folders, whose data sets have different names.
-        out: the study's folder: where teachers will lie.
+    """Every job of a study on the data sets in the folders ``data``, teachers first; they will lie in ``out``.
 
     Raises:
         UsageError: no data, two data sets or two jobs of one name, or a method, head, setting or scenario that does not

@@ -49,22 +49,12 @@ def run_study(
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> str:
-    """Train and evaluate every unfinished job of a study into ``out``, and write the report.
+    """Train and evaluate every unfinished job of a study into ``out``; write the report, and return it as Markdown.
 
-    Args:
-        study: the study.
-        jobs: its jobs: :func:`mmrobust.studies.jobs.jobs_of`.
-        out: receives ``checkpoints/`` and ``results/`` (a folder for each job), ``study.parquet`` and ``study.md``.
-        title: heading of the report, where the study is not described by its ``about``.
-        engine: ``local``: one job at a time; ``ray``: as many as the cluster has room for.
-        address: address of the Ray cluster; ``None`` starts one here.
-        device: the device of each job.
-        dtype: ``float32`` or ``bfloat16``.
-        progress: shows how many jobs are finished.
-        say: called with a line for each finished job.
-
-    Returns:
-        The report, as Markdown.
+    ``out`` receives ``checkpoints/`` and ``results/`` (a folder for each job), ``study.parquet`` and ``study.md``. The
+    ``title`` heads the report of a study that says nothing ``about`` itself. The engine ``local`` runs one job at a
+    time, ``ray`` as many as the cluster at ``address`` (``None``: one that is started here) has room for. ``progress``
+    counts finished jobs, and ``say`` is called with a line for each.
 
     Raises:
         UsageError: an unknown engine, or ``out`` holds another study.
@@ -74,7 +64,8 @@ def run_study(
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     claim_folder(study, jobs, out)
-    todo = [job for job in jobs if not _finished(out, job)]
+    ends = (DONE_FILE, RESULTS_FILE)
+    todo = [job for job in jobs if not all((results_of(out, job) / file).is_file() for file in ends)]
     work = partial(run_job, study=study, out=out, device=device, dtype=dtype)
     with progress("jobs", len(jobs)) as advance:
         advance(len(jobs) - len(todo))
@@ -113,11 +104,6 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})
 
 
-def _finished(out: Path, job: Job) -> bool:
-    folder = results_of(out, job)
-    return all((folder / file).is_file() for file in (DONE_FILE, RESULTS_FILE))
-
-
 def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     """Train a job's checkpoint and evaluate it; an unfinished training is resumed."""
     folder, results = checkpoint_of(out, job), results_of(out, job)
@@ -146,7 +132,10 @@ def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[J
             error = receiver.recv()
         except EOFError:
             process.join()
-            error = TrainingError(_ended(process.exitcode))
+            how = f"ended by itself (exit code {process.exitcode})"
+            if process.exitcode < 0:
+                how = f"was killed (signal {-process.exitcode}); too little memory is the usual cause"
+            error = TrainingError(f"its process {how}")
         except KeyboardInterrupt:
             process.join()
             raise Interrupted(
@@ -158,35 +147,20 @@ def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[J
         yield job
 
 
-def _ended(exit_code: int) -> str:
-    """Why a process ended without sending an error; a negative exit code is the signal that killed it."""
-    if exit_code < 0:
-        return f"its process was killed (signal {-exit_code}); too little memory is the usual cause"
-    return f"its process ended by itself (exit code {exit_code})"
-
-
 def _in_process(sender: Any, work: Callable[[Job], None], job: Job) -> None:
     """Run a job in this process, and send back its error or ``None``."""
-    _exit_with_parent()
+    study = multiprocessing.parent_process()
+    assert study is not None
+
+    def end_with_study() -> None:  # PDEATHSIG would not do: this process is a child of the fork server
+        study.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_study, daemon=True).start()
     try:
         sender.send(_error_of(work, job))
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _exit_with_parent() -> None:
-    """End this process when the study's process ends, so that a killed study leaves no job running.
-
-    The operating system's own signal (PDEATHSIG) does not work here: this process is a child of the fork server.
-    """
-    study = multiprocessing.parent_process()
-    assert study is not None
-
-    def wait() -> None:
-        study.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -> Iterator[Job]:

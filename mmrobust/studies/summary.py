@@ -42,11 +42,7 @@ def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
 
 
 def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
-    """The paired difference of two variants, seed by seed, with a 95 % t interval over training seeds.
-
-    Args:
-        table: the table of :func:`tidy`.
-        contrast: the variants to compare.
+    """The paired difference of two variants in a table of :func:`tidy`, with a 95 % t interval over training seeds.
 
     Returns:
         One row per (data set, the other axis, training, scenario, prompting, rate): ``difference`` (mean), ``low``,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import re
 import resource
 import sys
 import time
@@ -16,8 +17,6 @@ import pyarrow
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
-"""Written to ``clear_refs``, resets the peak of resident memory (proc(5))."""
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -104,7 +103,7 @@ def _reset_resident_peak() -> int | None:
     if not _STATUS.is_file():
         return _resident_peak() or None
     try:
-        _CLEAR.write_text(_RESET_PEAK)
+        _CLEAR.write_text("5")  # resets the peak of resident memory (proc(5))
     except OSError:
         return None
     return _status("VmRSS")
@@ -118,10 +117,8 @@ def _resident_peak() -> int:
 
 
 def _status(name: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    found = re.search(rf"^{name}:\s+(\d+)", _STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _energy(device: torch.device) -> float | None:

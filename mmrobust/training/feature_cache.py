@@ -88,8 +88,7 @@ class StreamCache(LiveSource):
     """A source that caches frozen streams, up to the first layer that changes.
 
     Args:
-        classifier: computes the features.
-        encoded: the split.
+        classifier, encoded: as for :class:`LiveSource`.
         cache: where to keep the streams.
         scratch: a folder for what exceeds memory, where ``cache`` names none.
         identity: what decides a value beside the classifier's settings: fingerprints of the backbone and the data.
@@ -169,23 +168,18 @@ class StreamCache(LiveSource):
         """See :meth:`LiveSource.features`."""
         begun = {}
         for stream in self._outputs(case):
-            sequence = self._cached(stream, positions, case, noise)
-            if sequence is not None:
+            if (sequence := self._cached(stream, positions, case, noise)) is not None:
                 begun[stream] = PartialStream(sequence, self.depths[stream])
         inputs = {} if self._cover(begun, case) else self._inputs(positions, case, noise)
         return self._features(inputs, case, begun)
 
-    # What is cached: here, streams. FeatureCache replaces these three.
+    # What is cached: here, streams. FeatureCache replaces these two.
 
-    def _outputs(self, case: Case) -> list[str]:
-        """The cached outputs of samples in ``case``: those of the streams that run."""
-        backbone = self.classifier.backbone
-        needed = backbone.modalities_to_run(self.classifier.known_missing((case.name,)))
-        return [stream for stream in self.depths if set(backbone.input_modalities(stream)) <= set(needed)]
-
-    def _reads(self, output: str) -> tuple[str, ...]:
-        """The modalities whose inputs decide an output."""
-        return self.classifier.backbone.input_modalities(output)
+    def _outputs(self, case: Case) -> dict[str, tuple[str, ...]]:
+        """The cached outputs of samples in ``case`` (of the streams that run) → the modalities that each reads."""
+        needed = self._needed(case)
+        reads = {stream: self.classifier.backbone.input_modalities(stream) for stream in self.depths}
+        return {stream: inputs for stream, inputs in reads.items() if needed.issuperset(inputs)}
 
     def _compute(self, output: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         """An output of a batch."""
@@ -197,9 +191,13 @@ class StreamCache(LiveSource):
         return not self._cover([each for each in self._outputs(case) if self._has(each, positions, case, noise)], case)
 
     def _cover(self, outputs: Iterable[str], case: Case) -> bool:
-        """Whether ``outputs`` read all inputs that the backbone needs in ``case``."""
-        read = {modality for output in outputs for modality in self._reads(output)}
-        return read >= set(self.classifier.backbone.modalities_to_run(self.classifier.known_missing((case.name,))))
+        """Whether ``outputs`` read all inputs that are needed in ``case``."""
+        reads = self._outputs(case)
+        return self._needed(case) <= {modality for output in outputs for modality in reads[output]}
+
+    def _needed(self, case: Case) -> set[str]:
+        """The modalities whose inputs the backbone needs in ``case``."""
+        return set(self.classifier.backbone.modalities_to_run(self.classifier.known_missing((case.name,))))
 
     def _has(self, output: str, positions: Positions, case: Case, noise: Noise) -> bool:
         table = self._tables.get(self._key(output, case, noise))
@@ -207,8 +205,8 @@ class StreamCache(LiveSource):
 
     def _cacheable(self, case: Case, noise: Noise | None) -> Iterator[tuple[str, FeatureTable]]:
         """The outputs of samples in ``case`` that do not depend on an unknown noise, and their tables."""
-        for output in self._outputs(case):
-            if noise is not None or not any(modality in case.degraded for modality in self._reads(output)):
+        for output, reads in self._outputs(case).items():
+            if noise is not None or not set(reads) & set(case.degraded):
                 yield output, self._table(output, case, noise)
 
     @torch.no_grad()
@@ -231,15 +229,15 @@ class StreamCache(LiveSource):
 
     def _key(self, output: str, case: Case, noise: Noise | None) -> _Key:
         """What decides an output, beside the sample. Cases that differ only in what it does not read share a table."""
-        reads = self._reads(output)
-        degraded = any(modality in case.degraded for modality in reads)
+        reads = self._outputs(case)[output]
+        degraded = set(reads) & set(case.degraded)
         return output, tuple(input_key(modality, case) for modality in reads), noise if degraded else None
 
     def _table(self, output: str, case: Case, noise: Noise | None) -> FeatureTable:
         """The table of an output, created on first use."""
         key = self._key(output, case, noise)
         if key not in self._tables:
-            (_, states, drawn), reads = key, self._reads(output)
+            (_, states, drawn), reads = key, self._outputs(case)[output]
             facts = {"part": output, "depth": self.depths.get(output), "reads": reads, "seen": states}
             under = {"noise": plain(drawn)} if drawn else {}
             name = fingerprint_settings({**self._identity, **plain(facts), **under})
@@ -261,13 +259,9 @@ class FeatureCache(StreamCache):
         parts = dict(zip(sizes, torch.split(found.tokens_BLD[:, 0], list(sizes.values()), dim=-1), strict=True))
         return Features(parts.pop(POOLED), parts)
 
-    def _outputs(self, case: Case) -> list[str]:
+    def _outputs(self, case: Case) -> dict[str, tuple[str, ...]]:
         del case
-        return [FEATURES]
-
-    def _reads(self, output: str) -> tuple[str, ...]:
-        del output
-        return self.classifier.modalities
+        return {FEATURES: self.classifier.modalities}
 
     def _compute(self, output: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         classifier, told = self.classifier, self.classifier.told(case.name, SITUATION)

@@ -102,8 +102,7 @@ class FeatureTable:
         names, sizes = zip(*sequence.segments, strict=True)
         self._kind = self._kind or _Kind(width, sequence.mask_BL is not None, sequence.causal, names)
         values = tokens_BLD[valid_BL].numpy()
-        where = self._append(values)
-        if where is None:
+        if (where := self._append(values)) is None:
             return
         array, start = where
         lengths_BS = torch.stack([part.sum(1) for part in torch.split(valid_BL, list(sizes), dim=1)], dim=1).tolist()
@@ -116,9 +115,15 @@ class FeatureTable:
 
     def finish(self, lasting: bool) -> None:
         """End a series of additions; if ``lasting``, make what was written to files visible to later trainings."""
-        if self._growing is not None and lasting:
-            self._publish(self._growing)
-        self._growing = None
+        file, self._growing = self._growing, None
+        if file is None or not lasting:
+            return
+        with file.path.open("rb+") as opened:
+            os.fsync(opened.fileno())
+        file.path = file.path.replace(file.path.with_suffix(".values"))
+        rows = [[position, p.start, p.mark, *p.lengths] for position, p in self._places.items() if p.array is file]
+        with atomic_file(file.path.with_suffix(".index")) as written:
+            save_file({"places": np.asarray(rows)}, written, metadata={"kind": json.dumps(self._kind)})
 
     def read(self, positions: Positions) -> TokenSequence:
         """The sequences of the samples at ``positions``, all of which are in the table, padded to the longest.
@@ -167,15 +172,6 @@ class FeatureTable:
             opened.write(values.data)
         file.tokens += len(values)
         return file, file.tokens - len(values)
-
-    def _publish(self, file: _File) -> None:
-        """Give a file its final name, and write its index."""
-        with file.path.open("rb+") as opened:
-            os.fsync(opened.fileno())
-        file.path = file.path.replace(file.path.with_suffix(".values"))
-        rows = [[position, p.start, p.mark, *p.lengths] for position, p in self._places.items() if p.array is file]
-        with atomic_file(file.path.with_suffix(".index")) as written:
-            save_file({"places": np.asarray(rows)}, written, metadata={"kind": json.dumps(self._kind)})
 
     def _read_index(self, index: Path) -> None:
         """Add the samples of a complete file. A damaged one is ignored: its samples are computed again."""

@@ -27,8 +27,8 @@ from mmrobust.training.recipe import HEAD
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup, set_up
 from mmrobust.training.state import StateStore, TrainingState, is_unfinished, remove_state
-from mmrobust.training.trainable import check_trainable
 from mmrobust.training.trainer import OnEpoch, OnStep, Trainer
+from mmrobust.training.validation import check_trainable
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
@@ -46,9 +46,10 @@ def train(
     on_epoch: OnEpoch = lambda record, best: None,
     on_step: OnStep = lambda record: None,
 ) -> CheckpointConfig:
-    """Train a classifier and write its checkpoint to ``out``. On a CPU, the same settings give the same bits.
+    """Train a classifier and write its checkpoint to ``out``; returns the checkpoint's config, as it was written.
 
-    Started by ``torchrun`` or ``accelerate launch``, every process takes its share of each batch.
+    On a CPU, the same settings give the same bits. Started by ``torchrun`` or ``accelerate launch``, every process
+    takes its share of each batch.
 
     Args:
         settings: what to train, on which data, and how.
@@ -61,9 +62,6 @@ def train(
         progress: shows how far it is.
         on_epoch: called after each epoch.
         on_step: called after each step.
-
-    Returns:
-        The checkpoint's config, as it was written.
 
     Raises:
         MmrobustError: settings or data that do not fit, an ``out`` that holds something else, or a loss that became NaN
@@ -103,7 +101,9 @@ def train(
         state = trainer.fit()
         config = _final_config(setup, state, trainer.cost(state))
         if processes.is_main:
-            _write_curves(out, state)
+            curves = pd.DataFrame([dataclasses.asdict(record) for record in state.records])
+            with atomic_file(out / CURVES_FILE) as partial:
+                curves.to_parquet(partial, index=False)
             write_card(out, out.resolve().name, config)
             save_checkpoint(out, setup.classifier, config)  # writes the config last: it marks the training as finished
             remove_state(out)
@@ -157,10 +157,3 @@ def _final_config(setup: Setup, state: TrainingState, cost: TrainingCost) -> Che
         efficiency=plain(cost),
     )
     return config
-
-
-def _write_curves(out: Path, state: TrainingState) -> None:
-    """Write the curves, one row per epoch."""
-    curves = pd.DataFrame([dataclasses.asdict(record) for record in state.records])
-    with atomic_file(out / CURVES_FILE) as partial:
-        curves.to_parquet(partial, index=False)

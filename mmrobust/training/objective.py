@@ -25,15 +25,10 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
 def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kind: str = TASK) -> Tensor:
     """Cross entropy, summed over the batch (multi-label: binary cross entropy, mean over classes).
 
-    With the kind ``bce`` it is CAV-MAE's, whatever the task: binary cross entropy against soft labels, 1 − s for a true
-    class and s / classes for the others, mean over classes.
-
-    Args:
-        logits: [B, classes].
-        targets: multi-hot [B, classes].
-        task: of the data set.
-        label_smoothing: share s of the target that is spread over all classes (multi-label: moved towards 1/2).
-        kind: the recipe's ``loss``.
+    ``logits`` and the multi-hot ``targets`` are [B, classes]; ``label_smoothing`` is the share s of the target that is
+    spread over all classes (multi-label: moved towards 1/2). The recipe's ``loss`` is the ``kind``: ``bce`` is
+    CAV-MAE's, whatever the task: binary cross entropy against soft labels, 1 − s for a true class and s / classes for
+    the others, mean over classes.
     """
     if kind == BCE:
         soft = torch.where(targets > 0, 1 - label_smoothing, label_smoothing / targets.shape[1])

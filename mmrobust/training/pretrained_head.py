@@ -19,10 +19,7 @@ PREFIX = "head."
 def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -> bool:
     """Give ``classifier`` the trained head of the checkpoint that its backbone comes from; whether there was one.
 
-    Args:
-        classifier: its head is overwritten, where the other is of the same kind, classes and sizes.
-        config: the classifier's.
-        backbone: where its backbone comes from, as ``--backbone`` names it.
+    The head is overwritten where the other is of the same kind, classes and sizes. ``config`` is the classifier's.
 
     Raises:
         UsageError: there is no such head, and the method does not train one.

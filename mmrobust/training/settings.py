@@ -72,19 +72,11 @@ class TrainSettings:
         return Noise(self.noise_profile, self.seed)
 
     def method_config(self) -> Any:
-        """The method's own settings, checked.
-
-        Raises:
-            UsageError: no such method, an unknown setting, or a value out of range.
-        """
+        """The method's own settings; UsageError: no such method, an unknown setting, or a value out of range."""
         return from_mapping(method_class(self.method).config_class, self.method_settings, f"{self.method} method")
 
     def head_config(self) -> Any:
-        """The head's own settings, checked.
-
-        Raises:
-            UsageError: no such head, an unknown setting, or a value out of range.
-        """
+        """The head's own settings; raises as :meth:`method_config` does."""
         return from_mapping(head_class(self.head).config_class, self.head_settings, f"{self.head} head")
 
 
@@ -109,21 +101,15 @@ class TrainOptions:
     def overridden_by(self, other: TrainOptions) -> TrainOptions:
         """These options, replaced by those of ``other`` where it has any; mappings are merged key by key."""
         values: dict[str, Any] = {}
-        for each in dataclasses.fields(self):
-            own, new = getattr(self, each.name), getattr(other, each.name)
-            values[each.name] = {**own, **new} if isinstance(own, dict) else own if new is None else new
+        for name, own in vars(self).items():
+            new = getattr(other, name)
+            values[name] = {**own, **new} if isinstance(own, dict) else own if new is None else new
         return TrainOptions(**values)
 
     def resolve(
         self, data: Path, *, seed: int = 0, recipe_name: str = DEFAULT, on_bad_sample: str = ERROR
     ) -> TrainSettings:
-        """Fill in the defaults of the method and the backbone.
-
-        Args:
-            data: the data set's folder.
-            seed: seed of weights, batches and missing tables.
-            recipe_name: the recipe that the options come from, for the checkpoint.
-            on_bad_sample: what to do with unreadable samples.
+        """Fill in the defaults of the method and the backbone, for a training on the data set in the folder ``data``.
 
         Raises:
             UsageError: no method or no backbone is named, or a setting does not exist or is out of range.
@@ -132,21 +118,15 @@ class TrainOptions:
             if getattr(self, needed) is None:
                 raise UsageError(f"say --{needed}: recipe {recipe_name} names none")
         method = method_class(str(self.method))
-        defaults = {
+        values: dict[str, Any] = {
             "head": "linear",
             "scenario": method.default_scenario,
             "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
         }
-        asked = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        if self.modalities is not None:
-            asked["modalities"] = tuple(self.modalities)
-        asked["recipe"] = from_mapping(
-            Recipe, {**plain(default_recipe(method.name, str(self.backbone))), **self.recipe}, "recipe"
-        )
-        settings = TrainSettings(
-            **{**defaults, **asked}, data=data, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample
-        )
+        values |= {name: value for name, value in vars(self).items() if value is not None}
+        recipe = plain(default_recipe(method.name, str(self.backbone))) | self.recipe
+        values["recipe"] = from_mapping(Recipe, recipe, "recipe")
+        settings = TrainSettings(data, **values, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample)
         settings.method_config(), settings.head_config()
         return settings
 
@@ -170,15 +150,9 @@ def read_yaml_file(
     hint: str,
     known: Sequence[str] = (),
 ) -> T:
-    """Parse the settings in a built-in or the user's own YAML file.
+    """Parse the settings in ``source``: a name of ``builtin`` (name → file), or the user's own YAML file with a suffix.
 
-    Args:
-        kind: what the file is, for messages.
-        source: a name of ``builtin``, or a file with a suffix.
-        builtin: name → file.
-        parse: makes an object of the settings.
-        hint: what to do, for the message where the file holds none.
-        known: further names, for the message where there is no such one.
+    For messages: ``kind`` is what the file is, ``hint`` what to do where it holds no settings, ``known`` further names.
 
     Raises:
         UsageError: no such name or file, not a mapping, or whatever ``parse`` raises; the message names the file.

@@ -47,11 +47,8 @@ class Setup:
 def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:
     """Set up a training; nothing is written.
 
-    Args:
-        settings: what to train.
-        out: the future checkpoint folder, from which the backbone's relative path is taken.
-        workers: processes that decode samples; the result does not depend on them.
-        progress: shows the search for unreadable samples, where one is asked for.
+    ``out`` is the future checkpoint folder, from which the backbone's relative path is taken; ``workers`` processes
+    decode samples; ``progress`` shows the search for unreadable samples, where one is asked for.
 
     Raises:
         MmrobustError: something does not exist or does not fit.
@@ -61,11 +58,16 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
     modalities = choose_modalities(dataset.info, settings.modalities)
     scenario = Scenario.parse(settings.scenario, modalities)
     check_profile((*training_cases(settings.scenario, modalities), *scenario.cases), settings.noise())
-    splits, bad = {}, {}
+    splits: dict[str, Split] = {}
+    bad: dict[str, BadSamples] = {}
     for name in ("train", "validation"):
-        splits[name], bad[name] = screen(
-            _split(dataset, name), modalities, settings.on_bad_sample, workers=workers, progress=progress
-        )
+        if name not in dataset.splits:
+            raise TrainingError(
+                f"{dataset.folder}: has no split '{name}' ({', '.join(dataset.splits)} only); "
+                "training needs train and validation"
+            )
+        split = dataset.split(name)
+        splits[name], bad[name] = screen(split, modalities, settings.on_bad_sample, workers=workers, progress=progress)
 
     if is_tiny(settings.backbone):
         backbone = make_tiny(settings.backbone, modalities, splits["train"], settings.seed)
@@ -91,15 +93,6 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         return TrainingSplit.draw(encoded, targets, scenario, settings.missing_rate, settings.seed)
 
     return Setup(classifier, config, draw("train"), draw("validation"), head_taken)
-
-
-def _split(dataset: Dataset, name: str) -> Split:
-    if name not in dataset.splits:
-        raise TrainingError(
-            f"{dataset.folder}: has no split '{name}' ({', '.join(dataset.splits)} only); "
-            "training needs train and validation"
-        )
-    return dataset.split(name)
 
 
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:

@@ -34,13 +34,7 @@ class FeatureRequest(NamedTuple):
 
 
 class LiveSource:
-    """Features of a split's samples, computed whenever they are asked for.
-
-    Args:
-        classifier: computes the features.
-        encoded: the split.
-        augmented: whether samples are randomly augmented.
-    """
+    """Features of a split's samples, computed whenever they are asked for; if ``augmented``, of augmented samples."""
 
     def __init__(self, classifier: Classifier, encoded: EncodedSplit, augmented: bool = False) -> None:
         self.classifier, self.encoded, self._augmented = classifier, encoded, augmented

@@ -74,16 +74,12 @@ def training_share(sample_ids: Sequence[str], share: float, seed: int) -> Positi
 def epoch_batches(
     split: TrainingSplit, order: Positions, recipe: Recipe, cases: Sequence[Case]
 ) -> list[PositionsByCase]:
-    """The batches of one epoch.
+    """The batches of one epoch, which goes through the positions of ``order``; by the recipe's ``batching``.
 
-    Args:
-        split: the training split.
-        order: the positions that the epoch goes through, in that order.
-        recipe: its ``batch_size`` and ``batching``. ``mixed``: a batch's samples are in the cases of the missing table.
-            ``case-wise``: each batch runs once in every case, one step per case, so that an epoch has as many times the
-            steps: Prompt the Missing trains one model per case; this interleaves those trainings. A sample whose data
-            lack a modality that the case calls present is left out of that step.
-        cases: the cases of case-wise batches.
+    ``mixed``: a batch's samples are in the cases of the missing table. ``case-wise``: each batch runs once in every one
+    of the ``cases``, one step per case, so that an epoch has as many times the steps: Prompt the Missing trains one
+    model per case; this interleaves those trainings. A sample whose data lack a modality that the case calls present is
+    left out of that step.
     """
     parts = [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
     if recipe.batching != CASE_WISE:

@@ -66,6 +66,8 @@ class StateStore:
 
     def __init__(self, out: Path, identity: str) -> None:
         self.folder, self._identity = out / STATE_FOLDER, identity
+        self.scratch = self.folder / "scratch"
+        """A folder for files that are deleted when the training ends."""
 
     def save(self, state: TrainingState, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write the state after an epoch, then remove earlier ones."""
@@ -76,11 +78,9 @@ class StateStore:
             for key, value in optimizer.state.get(parameter, {}).items()
         }
         with atomic_folder(current, "state of a training") as partial:
-            save_file(
-                {name: p.detach().cpu().contiguous() for name, p in weights.items()}, partial / "weights.safetensors"
-            )
-            save_file({name: t.cpu().contiguous() for name, t in moments.items()}, partial / "moments.safetensors")
-            save_file(state.best_weights, partial / "best.safetensors")
+            for file, tensors in {"weights": weights, "moments": moments, "best": state.best_weights}.items():
+                held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+                save_file(held, partial / f"{file}.safetensors")
             records = [dataclasses.asdict(record) for record in state.records]
             facts = {"identity": self._identity, "best_epoch": state.best_epoch, "records": records}
             write_json(partial / "state.json", facts)
@@ -95,10 +95,9 @@ class StateStore:
             UsageError: the state belongs to a training with other settings.
             CheckpointError: it cannot be read.
         """
-        folders = sorted(self.folder.glob("epoch-*")) if self.folder.is_dir() else []
-        if not folders:
+        folder = max(self.folder.glob("epoch-*"), default=None)
+        if folder is None:
             return TrainingState()
-        folder = folders[-1]
         facts = read_json(folder / "state.json", "state of a training", CheckpointError)
         if facts.get("identity") != self._identity:
             raise UsageError(
@@ -114,17 +113,10 @@ class StateStore:
                 parameter.copy_(saved[name])
         for name, parameter in weights.items():
             found = {key.removeprefix(f"{name}/"): t for key, t in moments.items() if key.rpartition("/")[0] == name}
-            if found:
-                # As AdamW itself places them: moments beside their parameter, the step counter on the CPU.
-                optimizer.state[parameter] = {
-                    key: t if key == "step" else t.to(parameter.device) for key, t in found.items()
-                }
+            if found:  # as AdamW itself places them: moments beside their parameter, the step counter on the CPU
+                placed = {key: t if key == "step" else t.to(parameter.device) for key, t in found.items()}
+                optimizer.state[parameter] = placed
         return TrainingState([EpochRecord(**record) for record in facts["records"]], int(facts["best_epoch"]), best)
-
-    @property
-    def scratch(self) -> Path:
-        """A folder for files that are deleted when the training ends."""
-        return self.folder / "scratch"
 
     def remove_empty(self) -> None:
         """Remove the folder if no epoch was finished: there is nothing to resume from."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from mmrobust.cases import Case
-from mmrobust.data.dataset import Positions
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
 from mmrobust.runtime.progress import Advance, Progress
@@ -18,7 +17,6 @@ from mmrobust.training.cost import ResourceMeter, Stopwatch, TrainingCost, relea
 from mmrobust.training.distributed import ProcessGroup
 from mmrobust.training.feature_cache import Cache, make_source
 from mmrobust.training.objective import learning_rate, loss, make_optimizer
-from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup
 from mmrobust.training.sources import FeatureRequest, LiveSource, starting_features
@@ -105,12 +103,12 @@ class Trainer:
         self.processes.barrier()  # no process writes before every one has read
         try:
             self._fill_cache()
-            if not state.epoch:
+            if not state.epoch and self._head_needs_features:
                 self._initialise_head()
-            size = sum(count(batch) for batch in self._batches(self.train_split, self.chosen))
+            size = sum(map(count, epoch_batches(self.train_split, self.chosen, recipe, self.cases)))
             with self.progress(f"train {self.settings.method} + {self.settings.head}", recipe.epochs * size) as advance:
                 advance(state.epoch * size)
-                while state.epoch < recipe.epochs and not _out_of_patience(state, recipe):
+                while state.epoch < recipe.epochs and not 0 < recipe.patience <= state.epoch - state.best_epoch:
                     record = self._epoch(optimizer, state.epoch, advance)
                     release_memory()  # otherwise the heap fragments, and the peak grows from epoch to epoch
                     best = max((earlier.validation for earlier in state.records), default=-np.inf)
@@ -134,7 +132,8 @@ class Trainer:
 
     def _fill_cache(self) -> None:
         """Compute frozen outputs once, for all samples, cases and noises that training and validation will ask for."""
-        requests = {self.train_source: self._training_requests(), self.validation_source: self._validation_requests()}
+        validated = self._requests(self.groups, self.validation_split.encoded.noise)
+        requests = {self.train_source: self._training_requests(), self.validation_source: validated}
         caching = [source for source in requests if type(source) is not LiveSource]
         total = sum(len(request.positions) for source in caching for request in requests[source])
         if not total:
@@ -152,18 +151,15 @@ class Trainer:
             requests += [FeatureRequest(case, train.encoded.noise, train.eligible(case)) for case in self.cases]
         for draw in range(min(self.recipe.draws, self.recipe.epochs)):
             split, noise = self._drawn(draw)
-            batches = union(self._batches(split, self.chosen))
-            requests += [FeatureRequest(self._case(name), noise, positions) for name, positions in batches.items()]
+            requests += self._requests(epoch_batches(split, self.chosen, self.recipe, self.cases), noise)
         if not self.recipe.draws:  # any sample can be in any case, under noise that is not known yet
             possible = {*self.cases, *(self._case(name) for name in train.table)}
             for case in sorted(possible, key=lambda case: case.name):
                 requests.append(FeatureRequest(case, None, np.intersect1d(self.chosen, train.eligible(case))))
         return requests
 
-    def _validation_requests(self) -> list[FeatureRequest]:
-        noise = self.validation_split.encoded.noise
-        groups = union(self.groups)
-        return [FeatureRequest(self._case(name), noise, positions) for name, positions in groups.items()]
+    def _requests(self, groups: list[PositionsByCase], noise: Noise) -> list[FeatureRequest]:
+        return [FeatureRequest(self._case(name), noise, positions) for name, positions in union(groups).items()]
 
     @property
     def _head_needs_features(self) -> bool:
@@ -171,8 +167,6 @@ class Trainer:
         return not self.head_taken and self.classifier.head.starts_from_features
 
     def _initialise_head(self) -> None:
-        if not self._head_needs_features:
-            return
         features = starting_features(self.train_source, self.train_split, self.cases)
         with torch.random.fork_rng(devices=[]):  # every process, and every training of this seed, draws the same
             torch.manual_seed(self.settings.seed)
@@ -186,9 +180,6 @@ class Trainer:
             seed = int(np.random.default_rng([seed, draw]).integers(2**31))
         return self.train_split.redrawn(seed) if draw else self.train_split, Noise(self.settings.noise_profile, seed)
 
-    def _batches(self, split: TrainingSplit, order: Positions) -> list[PositionsByCase]:
-        return epoch_batches(split, order, self.recipe, self.cases)
-
     def _case(self, name: str) -> Case:
         return Case.parse(name, self.classifier.modalities)
 
@@ -198,7 +189,8 @@ class Trainer:
         draws = np.random.default_rng([self.settings.seed, epoch])
         torch.manual_seed(int(draws.integers(2**31)) + rank)
         split, noise = self._drawn(epoch)
-        batches = self._batches(split, self.chosen[draws.permutation(len(self.chosen))])
+        order = self.chosen[draws.permutation(len(self.chosen))]
+        batches = epoch_batches(split, order, self.recipe, self.cases)
         mine = [{name: positions[rank::size] for name, positions in batch.items()} for batch in batches]
         total, seen, rate, clock = 0.0, 0, 0.0, Stopwatch(self.device)
         self.classifier.train(True)
@@ -229,14 +221,9 @@ class Trainer:
     def _step(
         self, split: TrainingSplit, batch: PositionsByCase, samples: int, optimizer: torch.optim.Optimizer, noise: Noise
     ) -> float:
-        """One step of the optimiser, case by case; returns the mean loss over all samples.
+        """One step of the optimiser, case by case, on this process's part of a batch of so many ``samples``.
 
-        Args:
-            split: the training split under the epoch's missing table.
-            batch: this process's part of the batch.
-            samples: size of the batch over all processes.
-            optimizer: the optimiser.
-            noise: the epoch's noise.
+        Returns the mean loss over all of them.
         """
         classifier, recipe = self.classifier, self.recipe
         optimizer.zero_grad(set_to_none=True)
@@ -273,12 +260,12 @@ class Trainer:
 
     def cost(self, state: TrainingState) -> TrainingCost:
         """The cost of the training; after a resume, memory and energy count from there."""
-        records, trained = state.records, self.classifier.trained().values()
+        records = state.records
         seconds = float(np.median([record.seconds for record in records]))
         samples = round(records[-1].seconds * records[-1].samples_per_second)
         return TrainingCost(
-            trained_parameters=sum(parameter.numel() for parameter in trained),
-            all_parameters=sum(parameter.numel() for parameter in self.classifier.parameters()),
+            trained_parameters=sum(p.numel() for p in self.classifier.trained().values()),
+            all_parameters=sum(p.numel() for p in self.classifier.parameters()),
             peak_memory=self.meter.peak_memory(),
             seconds_per_epoch=seconds,
             samples_per_second=samples / seconds,
@@ -290,7 +277,3 @@ class Trainer:
             device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             batch_size=self.recipe.batch_size,
         )
-
-
-def _out_of_patience(state: TrainingState, recipe: Recipe) -> bool:
-    return bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience

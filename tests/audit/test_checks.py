@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrobust.audit import CHECKS, find_check
 from mmrobust.audit.audit import Audit, audit_subject
+from mmrobust.audit.checks import CHECKS, find_check
 from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
 from mmrobust.data import Dataset

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mmrobust.audit import CHECKS
+from mmrobust.audit.checks import CHECKS
 from mmrobust.data import Dataset
 
 

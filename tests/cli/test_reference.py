@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmrobust.cli.reference import render
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "write_commands.py"
+spec = importlib.util.spec_from_file_location("write_commands", SCRIPT)
+assert spec and spec.loader
+write_commands = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(write_commands)
+PAGE, render = write_commands.PAGE, write_commands.render
 
 
 def test_the_page_is_what_help_says() -> None:

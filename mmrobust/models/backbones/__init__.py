@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,13 +44,16 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
     """
     from mmrobust.models.backbone import check_modalities, without_progress_bars
     from mmrobust.models.backbones.processors import check_processor
-    from mmrobust.storage.weights import check_finite
+    from mmrobust.storage.weights import TensorLimit, check_finite, folder_size
 
-    place = locate(source)
-    family = family_of(source)
+    place, family = locate(source), family_of(source)
+    folder = Path(place)
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"backbone {source}: holds an adapter_config.json, which names weights stored elsewhere")
     try:
-        if Path(place).is_dir():
-            with without_progress_bars(), _limited_to_its_files(Path(place), source):
+        if folder.is_dir():
+            # The model that is built from the config may not be larger than the files.
+            with without_progress_bars(), TensorLimit(folder_size(folder), f"backbone {source}"):
                 backbone = family.load(place, source)
         else:  # a download can take long, and shows its progress bar
             backbone = family.load(place, source)
@@ -67,17 +69,6 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
     check_finite(backbone.weights(), f"backbone {source}")
     check_processor(backbone.processor, backbone.model.config, f"backbone {source}")
     return backbone
-
-
-@contextmanager
-def _limited_to_its_files(folder: Path, source: str) -> Iterator[None]:
-    """Check the files of a backbone, and limit the model that is built from its config to their size."""
-    from mmrobust.storage.weights import TensorLimit, folder_size
-
-    if (folder / "adapter_config.json").exists():
-        raise CheckpointError(f"backbone {source}: holds an adapter_config.json, which names weights stored elsewhere")
-    with TensorLimit(folder_size(folder), f"backbone {source}"):
-        yield
 
 
 def locate(source: str) -> str:
@@ -113,9 +104,8 @@ def family_of(source: str) -> type[Backbone]:
     try:
         values, _ = PretrainedConfig.get_config_dict(place)
     except (OSError, ValueError, RecursionError, TypeError) as cause:
-        hint = (
-            "has no readable config.json" if folder.is_dir() else "is no folder here and no model in reach on the Hub"
-        )
+        nowhere = "is no folder here and no model in reach on the Hub"
+        hint = "has no readable config.json" if folder.is_dir() else nowhere
         raise CheckpointError(
             f"backbone {source}: {hint}; --backbone takes tiny, a folder of weights or a Hub id "
             "(offline: download it first with `hf download`)"

@@ -41,11 +41,7 @@ LARGEST_FILTER_BANK = 2**24
 
 @dataclass(frozen=True)
 class CavMaeSettings(BackboneSettings):
-    """Settings of a CAV-MAE.
-
-    Raises:
-        UsageError: an unknown path.
-    """
+    """Settings of a CAV-MAE."""
 
     missing_path: str = FILL
     """How a modality that is known to be missing is handled. ``fill``: it runs on its fill (as in Prompt the Missing);
@@ -73,11 +69,9 @@ class AudioSettings:
 
 
 class CavMaeProcessor(Processor):
-    """Audio as a normalised log mel filter bank of fixed length, images by an image processor.
+    """Audio as a normalised log mel filter bank of fixed length, images by the reference's transform.
 
-    Args:
-        audio: the filter bank's settings.
-        image_processor: a ``CLIPImageProcessorPil`` (resize, centre crop, normalise): the reference's transform.
+    That is a ``CLIPImageProcessorPil``: resize, centre crop, normalise.
     """
 
     def __init__(self, audio: AudioSettings, image_processor: Any) -> None:
@@ -100,8 +94,7 @@ class CavMaeProcessor(Processor):
         """See :meth:`Processor.encode`: audio [frames, mel] is cut or padded with zeros, then normalised."""
         if modality == "image":
             return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
-        waveform, rate = raw
-        settings = self.audio
+        (waveform, rate), settings = raw, self.audio
         bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
         padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
         padded[: len(bank)] = bank
@@ -180,16 +173,11 @@ class CavMaeBackbone(Backbone):
     def load(cls, place: str, source: str) -> CavMaeBackbone:
         """See :meth:`Backbone.load`; ``place`` is a folder."""
         # The position tables are computed from these values before any weight is read.
-        ranges = (
-            ("audio_frames", 1, 10**5),
-            ("mel_bins", 1, 10**4),
-            ("image_size", 1, 10**4),
-            ("patch_size", 1, 10**3),
-        )
+        limits = {"audio_frames": 10**5, "mel_bins": 10**4, "image_size": 10**4, "patch_size": 10**3}
         config = CavMaeConfig.from_pretrained(place).to_dict()
-        check_range(config, ranges, f"backbone {source}")
-        numbers = {"audio_frames × mel_bins": config["audio_frames"] * config["mel_bins"]}
-        check_range(numbers, [("audio_frames × mel_bins", 1, LARGEST_FILTER_BANK)], f"backbone {source}")
+        check_range(config, [(name, 1, most) for name, most in limits.items()], f"backbone {source}")
+        size, name = config["audio_frames"] * config["mel_bins"], "audio_frames × mel_bins"
+        check_range({name: size}, [(name, 1, LARGEST_FILTER_BANK)], f"backbone {source}")
         return cls(CavMaeModel.from_pretrained(place), CavMaeProcessor.load(place), source)
 
     @property
@@ -199,9 +187,8 @@ class CavMaeBackbone(Backbone):
 
     def layers(self, stream: str) -> Sequence[LayerView]:
         """See :meth:`Backbone.layers`."""
-        model = self.model
-        blocks = {"audio": model.blocks_a, "image": model.blocks_v, JOINT: model.blocks_u}[stream]
-        return [_view(block) for block in blocks]
+        blocks = {"audio": self.model.blocks_a, "image": self.model.blocks_v, JOINT: self.model.blocks_u}
+        return [_view(block) for block in blocks[stream]]
 
     def layers_before(self, stream: str) -> int:
         """See :meth:`Backbone.layers_before`."""
@@ -215,11 +202,7 @@ class CavMaeBackbone(Backbone):
         return {JOINT: self.modalities}
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """See :meth:`Backbone.configure`.
-
-        Raises:
-            UsageError: also a missing path that a model with a fusion block does not support.
-        """
+        """See :meth:`Backbone.configure`; with a fusion block, ``fill`` is the only missing path."""
         super().configure(settings)
         if self.model.config.fusion and self.settings.missing_path != FILL:
             raise UsageError(
@@ -296,11 +279,7 @@ def _view(block: Any, suffix: str = "") -> LayerView:
 
 
 def check_range(values: Mapping[str, Any], ranges: Iterable[tuple[str, float, float]], source: object) -> None:
-    """Raise if one of the named values is not a number from ``least`` to ``most``, given as (name, least, most).
-
-    Raises:
-        CheckpointError: the message names it.
-    """
+    """Raise a ``CheckpointError`` if one of the values is not a number in its range (name, least, most)."""
     for name, least, most in ranges:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:

@@ -12,56 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from transformers import PretrainedConfig, PreTrainedModel
 
-from mmrobust.models.backbones.cavmae_fusion import FusionAttention, FusionBlock
+from mmrobust.models.layers import prepend, split_heads
 
 NORM_EPS = 1e-5
 
 
 class CavMaeConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' classes are untyped here
-    """Sizes of a CAV-MAE; the defaults are the released base model's.
-
-    Args:
-        audio_frames: frames of the filter bank, of 10 ms each.
-        mel_bins: mel bins of the filter bank.
-        image_size: side of the square image in pixels.
-        patch_size: side of the square patches of both modalities.
-        num_channels: channels of the image.
-        hidden_size: size of a token.
-        num_specific_layers: layers of each modality's own stream.
-        num_joint_layers: layers over both modalities.
-        num_attention_heads: heads of every layer.
-        mlp_ratio: size of the feed-forward layer, in hidden sizes.
-        hidden_dropout_prob: dropout after attention and feed-forward (0 in the reference).
-        fusion: whether a cross-attention block stands between the modalities' own layers and the joint ones
-            (Prompt the Missing's; no part of CAV-MAE).
-    """
+    """Sizes of a CAV-MAE; the defaults are the released base model's."""
 
     model_type = "mmrobust-cavmae"
 
-    audio_frames: int = 1024
+    audio_frames: int = 1024  # of the filter bank, 10 ms each
     mel_bins: int = 128
-    image_size: int = 224
-    patch_size: int = 16
-    num_channels: int = 3
+    image_size: int = 224  # side of the square image in pixels
+    patch_size: int = 16  # side of the square patches of both modalities
+    num_channels: int = 3  # of the image
     hidden_size: int = 768
-    num_specific_layers: int = 11
+    num_specific_layers: int = 11  # in each modality's own stream
     num_joint_layers: int = 1
     num_attention_heads: int = 12
-    mlp_ratio: float = 4.0
-    hidden_dropout_prob: float = 0.0
-    fusion: bool = False
-
-    @property
-    def audio_grid(self) -> tuple[int, int]:
-        """Audio patches along (mel, time)."""
-        return self.mel_bins // self.patch_size, self.audio_frames // self.patch_size
-
-    @property
-    def image_grid(self) -> tuple[int, int]:
-        """Image patches along (height, width)."""
-        return self.image_size // self.patch_size, self.image_size // self.patch_size
+    mlp_ratio: float = 4.0  # size of the feed-forward layer, in hidden sizes
+    hidden_dropout_prob: float = 0.0  # after attention and feed-forward
+    fusion: bool = False  # Prompt the Missing's FusionBlock stands before the joint layers; no part of CAV-MAE
 
 
 class PatchEmbedding(nn.Module):
@@ -80,26 +55,27 @@ class PatchEmbedding(nn.Module):
 class Attention(nn.Module):
     """Weights of a self-attention, which :func:`mmrobust.models.layers.run_layer` runs."""
 
-    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: CavMaeConfig) -> None:
         super().__init__()
-        self.num_heads = heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-        self.proj_drop = nn.Dropout(dropout)
+        self.num_heads, size = config.num_attention_heads, config.hidden_size
+        self.qkv = nn.Linear(size, 3 * size)
+        self.proj = nn.Linear(size, size)
+        self.proj_drop = nn.Dropout(config.hidden_dropout_prob)
 
 
 class Mlp(nn.Module):
     """Two dense layers with a GELU between them."""
 
-    def __init__(self, hidden_size: int, inner_size: int, dropout: float) -> None:
+    def __init__(self, config: CavMaeConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, inner_size)
-        self.fc2 = nn.Linear(inner_size, hidden_size)
-        self.drop = nn.Dropout(dropout)
+        inner_size = int(config.hidden_size * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.hidden_size, inner_size)
+        self.fc2 = nn.Linear(inner_size, config.hidden_size)
+        self.drop = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] → [B, L, D]."""
-        hidden: Tensor = self.drop(self.fc2(nn.functional.gelu(self.fc1(x))))
+        hidden: Tensor = self.drop(self.fc2(F.gelu(self.fc1(x))))
         return hidden
 
 
@@ -108,17 +84,81 @@ class Block(nn.Module):
 
     def __init__(self, config: CavMaeConfig) -> None:
         super().__init__()
-        size = config.hidden_size
         for suffix in ("", "_a", "_v"):
-            setattr(self, f"norm1{suffix}", nn.LayerNorm(size, eps=NORM_EPS))
-            setattr(self, f"norm2{suffix}", nn.LayerNorm(size, eps=NORM_EPS))
-        self.attn = Attention(size, config.num_attention_heads, config.hidden_dropout_prob)
-        self.mlp = _mlp(config)
+            setattr(self, f"norm1{suffix}", nn.LayerNorm(config.hidden_size, eps=NORM_EPS))
+            setattr(self, f"norm2{suffix}", nn.LayerNorm(config.hidden_size, eps=NORM_EPS))
+        self.attn, self.mlp = Attention(config), Mlp(config)
 
 
-def _mlp(config: CavMaeConfig) -> Mlp:
-    size = config.hidden_size
-    return Mlp(size, int(size * config.mlp_ratio), config.hidden_dropout_prob)
+class FusionAttention(nn.Module):
+    """Attention from one sequence to another; its weights are named as in ``torch.nn.MultiheadAttention``."""
+
+    def __init__(self, hidden_size: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * hidden_size))
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.reset()
+
+    def reset(self) -> None:
+        """Initialise the projections to queries, keys and values."""
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.in_proj_bias)
+
+    def forward(self, queries_BLD: Tensor, seen_BMD: Tensor) -> Tensor:
+        """Attention of the queries [B, L, D] to the tokens [B, M, D]: [B, L, D]."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        inputs = (queries_BLD, seen_BMD, seen_BMD)
+        query, key, value = (
+            split_heads(F.linear(x, weight, bias), self.num_heads)
+            for x, weight, bias in zip(inputs, weights, biases, strict=True)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+
+class FusionBlock(nn.Module):
+    """Prompt the Missing's fusion block: cross-attention between the streams, under the released names.
+
+    Self-attention of each stream, cross-attention in both directions, then a feed-forward half for each, as in
+    ``BlockWithAttentionPrompt`` of the release (Park, CVPRW 2025), between the layers of each modality and the joint
+    ones. Two errors of the release are corrected: its self-attention runs over the BATCH, so that a sample's logits
+    depend on its neighbours, and it drops the residual around the cross-attention. Here all attention runs over tokens
+    and every residual is kept. As in the release, queries, keys and values of the cross-attention are not normed.
+    """
+
+    def __init__(self, config: CavMaeConfig) -> None:
+        super().__init__()
+        size, heads = config.hidden_size, config.num_attention_heads
+        self.norm1_a, self.norm1_v = nn.LayerNorm(size, eps=NORM_EPS), nn.LayerNorm(size, eps=NORM_EPS)
+        self.self_attn_a, self.self_attn_v = FusionAttention(size, heads), FusionAttention(size, heads)
+        self.norm2_a, self.norm2_v = nn.LayerNorm(size, eps=NORM_EPS), nn.LayerNorm(size, eps=NORM_EPS)
+        self.cross_attn_a_to_v, self.cross_attn_v_to_a = FusionAttention(size, heads), FusionAttention(size, heads)
+        self.mlp_a, self.mlp_v = Mlp(config), Mlp(config)
+
+    def forward(
+        self,
+        audio_BLD: Tensor,
+        image_BMD: Tensor,
+        image_context_PD: Tensor | None = None,
+        audio_context_PD: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Audio [B, L, D] and image tokens [B, M, D] after the block.
+
+        Audio attends to ``image_context_PD`` in front of the image's tokens, images to ``audio_context_PD``.
+        """
+        normed_audio, normed_image = self.norm1_a(audio_BLD), self.norm1_v(image_BMD)
+        audio = audio_BLD + self.self_attn_a(normed_audio, normed_audio)
+        image = image_BMD + self.self_attn_v(normed_image, normed_image)
+        seen_image = image if image_context_PD is None else prepend(image_context_PD, image)
+        seen_audio = audio if audio_context_PD is None else prepend(audio_context_PD, audio)
+        audio, image = (
+            audio + self.cross_attn_a_to_v(audio, seen_image),
+            image + self.cross_attn_v_to_a(image, seen_audio),
+        )
+        return audio + self.mlp_a(self.norm2_a(audio)), image + self.mlp_v(self.norm2_v(image))
 
 
 class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' classes are untyped here
@@ -130,21 +170,21 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
 
     def __init__(self, config: CavMaeConfig) -> None:
         super().__init__(config)
-        size = config.hidden_size
-        self.patch_embed_a = PatchEmbedding(1, config.patch_size, size)
-        self.patch_embed_v = PatchEmbedding(config.num_channels, config.patch_size, size)
+        size, patch = config.hidden_size, config.patch_size
+        mel, time, side = config.mel_bins // patch, config.audio_frames // patch, config.image_size // patch
+        self.patch_embed_a = PatchEmbedding(1, patch, size)
+        self.patch_embed_v = PatchEmbedding(config.num_channels, patch, size)
         self.modality_a = nn.Parameter(torch.zeros(1, 1, size))
         self.modality_v = nn.Parameter(torch.zeros(1, 1, size))
-        self.pos_embed_a = nn.Parameter(sincos_positions(*config.audio_grid, size))
-        self.pos_embed_v = nn.Parameter(sincos_positions(*config.image_grid, size))
-        self.blocks_a = nn.ModuleList(Block(config) for _ in range(config.num_specific_layers))
-        self.blocks_v = nn.ModuleList(Block(config) for _ in range(config.num_specific_layers))
-        self.blocks_u = nn.ModuleList(Block(config) for _ in range(config.num_joint_layers))
+        self.pos_embed_a = nn.Parameter(sincos_positions(mel, time, size))
+        self.pos_embed_v = nn.Parameter(sincos_positions(side, side, size))
+        specific, joint = config.num_specific_layers, config.num_joint_layers
+        for name, layers in (("blocks_a", specific), ("blocks_v", specific), ("blocks_u", joint)):
+            setattr(self, name, nn.ModuleList(Block(config) for _ in range(layers)))
         if config.fusion:
-            self.fusion_block = FusionBlock(size, config.num_attention_heads, _mlp(config), _mlp(config), NORM_EPS)
-        self.norm_a = nn.LayerNorm(size, eps=NORM_EPS)
-        self.norm_v = nn.LayerNorm(size, eps=NORM_EPS)
-        self.norm = nn.LayerNorm(size, eps=NORM_EPS)
+            self.fusion_block = FusionBlock(config)
+        for name in ("norm_a", "norm_v", "norm"):
+            setattr(self, name, nn.LayerNorm(size, eps=NORM_EPS))
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -22,7 +21,6 @@ from mmrobust.models.sequence import TokenSequence
 PADDING_ID = 0
 """Padding token of OpenAI's own tokenizer. The library's pads with the end token. Tokens never attend to padding; only
 DCP's dynamic prompts do, and they were trained on this one."""
-
 ARGMAX_EOS_ID = 2
 """The wrong ``eos_token_id`` of configs written before transformers 4.31; the end token is the highest id then."""
 
@@ -44,7 +42,7 @@ class ClipProcessor(TextImageProcessor):
 
 
 class ClipPooling(Pooling):
-    """The feature of each tower: norm and projection of the image's [CLS] and of the text's end token.
+    """The feature of each tower, unnormalised: norm and projection of the image's [CLS] and of the text's end token.
 
     DCP trains both norms and the image's projection; the text's projection stays frozen, as in the reference.
     """
@@ -59,12 +57,6 @@ class ClipPooling(Pooling):
         size = model.config.projection_dim
         self.modality_sizes = {"image": size, "text": size}
         self.pooled_size = 2 * size
-
-    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """Image and text feature side by side [B, 2 D], unnormalised; zeros for a tower that was not run."""
-        features = self.by_modality(streams)
-        zeros = torch.zeros_like(next(iter(features.values())))
-        return torch.cat([features.get(modality, zeros) for modality in self.modality_sizes], dim=-1)
 
     def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
         """Modality → feature [B, D] of each tower that was run."""
@@ -95,8 +87,7 @@ class ClipBackbone(Backbone):
     @property
     def width(self) -> Mapping[str, int]:
         """See :attr:`Backbone.width`."""
-        config = self.model.config
-        return {"image": config.vision_config.hidden_size, "text": config.text_config.hidden_size}
+        return {stream: self._tower(stream).config.hidden_size for stream in self.streams}
 
     def layers(self, stream: str) -> Sequence[LayerView]:
         """See :meth:`Backbone.layers`."""
@@ -108,29 +99,20 @@ class ClipBackbone(Backbone):
         if modality == "image":
             tokens = tower.pre_layrnorm(tower.embeddings(inputs["pixel_values"]))
             return TokenSequence(tokens, None, (("image", tokens.shape[1]),))
-        ids = inputs["input_ids"]
+        ids, end = inputs["input_ids"], self.model.config.text_config.eos_token_id
         tokens = tower.embeddings(input_ids=ids)
         return TokenSequence(
             tokens,
             inputs["attention_mask"].bool(),
             (("text", tokens.shape[1]),),
             causal=True,
-            marked_B=end_positions(ids, self.model.config.text_config.eos_token_id),
+            # The first end token of each text, as CLIPTextModel determines it.
+            marked_B=ids.argmax(-1) if end == ARGMAX_EOS_ID else (ids == end).int().argmax(-1),
             padding_ND=tower.embeddings.token_embedding.weight[PADDING_ID] + tower.embeddings.position_embedding.weight,
         )
 
     def _tower(self, stream: str) -> Any:
         return self.model.vision_model if stream == "image" else self.model.text_model
-
-
-def end_positions(input_ids: Tensor, eos_token_id: int) -> Tensor:
-    """Index of the first end token of each text of ``input_ids`` [B, L], as ``CLIPTextModel`` determines it: [B].
-
-    The end token has the highest id of OpenAI's vocabulary, so the ``argmax`` of the ids finds the same one.
-    """
-    if eos_token_id == ARGMAX_EOS_ID:
-        return input_ids.argmax(-1)
-    return (input_ids == eos_token_id).int().argmax(-1)
 
 
 def _view(layer: Any) -> LayerView:

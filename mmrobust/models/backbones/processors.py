@@ -84,10 +84,12 @@ class TextImageProcessor(Processor):
         return self.encode("text", "") if modality == "text" else fill_image(fill, self.fill_size, self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """See :meth:`Processor.collate`: the inputs of the texts, of the images, or of both."""
+        """See :meth:`Processor.collate`: input_ids and attention_mask [B, L] of the texts, inputs of the images."""
         batch: dict[str, Tensor] = {}
         if "text" in samples[0]:
-            batch |= self.collate_texts([sample["text"] for sample in samples])
+            texts, padding = [sample["text"] for sample in samples], self.tokenizer.pad_token_id
+            batch["input_ids"] = pad_sequence(texts, batch_first=True, padding_value=padding)
+            batch["attention_mask"] = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
         if "image" in samples[0]:
             batch |= self.collate_images([sample["image"] for sample in samples])
         return batch
@@ -95,13 +97,6 @@ class TextImageProcessor(Processor):
     def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W], from images [3, H, W] of one size."""
         return {"pixel_values": torch.stack(list(images))}
-
-    def collate_texts(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
-        """input_ids and attention_mask [B, L], with L the length of the longest text."""
-        return {
-            "input_ids": pad_sequence(list(ids), batch_first=True, padding_value=self.tokenizer.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(text) for text in ids], batch_first=True),
-        }
 
     def save(self, folder: Path) -> None:
         """See :meth:`Processor.save`."""
@@ -116,20 +111,14 @@ class TextImageProcessor(Processor):
         """Fingerprint of the vocabulary and of the tokens of the probe and of words from the whole vocabulary."""
         if isinstance(self.tokenizer, Unavailable):
             return None
-        vocabulary = self.tokenizer.get_vocab()
-        words = sorted(vocabulary)
+        words = sorted(vocabulary := self.tokenizer.get_vocab())
         texts = [PROBE, " ".join(words[:: max(1, len(words) // PROBE_WORDS)])]
         ids = [self.tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
         return fingerprint_settings({"vocabulary": vocabulary, "ids": ids})
 
 
 class Unavailable:
-    """Stands in for a tokenizer or image processor that is not stored beside the weights, and raises when it is used.
-
-    Args:
-        what: what is missing: ``tokenizer`` or ``image processor``.
-        place: the folder that should hold it.
-    """
+    """Stands in for a ``tokenizer`` or ``image processor`` that ``place`` does not hold, and raises when it is used."""
 
     def __init__(self, what: str, place: str) -> None:
         self._what, self._place = what, place
@@ -176,6 +165,12 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else sides  # an enum is a number
 
 
+def square_images(side: int, **settings: Any) -> Any:
+    """An image processor that resizes, crops the centre of ``side`` × ``side`` pixels, and normalises."""
+    crop = {"height": side, "width": side}
+    return transformers.CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop, **settings)
+
+
 def fill_image(fill: str, size: tuple[int, int], processor: Any) -> Tensor:
     """The fill [3, height, width] of a missing image, as it is after the transform.
 
@@ -190,12 +185,7 @@ def fill_image(fill: str, size: tuple[int, int], processor: Any) -> Tensor:
 
 
 def check_processor(processor: Processor, config: Any, source: str) -> None:
-    """Raise if ``processor`` gives what the model of ``config`` cannot take.
-
-    Raises:
-        CheckpointError: token ids beyond the model's table, no padding token, images of an absurd size, or filter banks
-            of another size than the model's.
-    """
+    """Raise a ``CheckpointError`` if ``processor`` gives what the model of ``config`` cannot take."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and not isinstance(tokenizer, Unavailable):
         table = getattr(config, "text_config", config).vocab_size

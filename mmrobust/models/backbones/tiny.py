@@ -13,15 +13,7 @@ from itertools import islice
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-    ViltConfig,
-    ViltImageProcessorPil,
-    ViltModel,
-)
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViltConfig, ViltImageProcessorPil, ViltModel
 
 from mmrobust.data.dataset import Split
 from mmrobust.data.decoding import decode_audio
@@ -31,34 +23,34 @@ from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavM
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
 from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.processors import square_images
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 16
 HIDDEN_SIZE = 128
 LAYERS = 4
-DEEP_LAYERS = 12
-"""As in the released CAV-MAE: 11 for each modality and one joint layer."""
 HEADS = 4
 DROPOUT = 0.1
+DEEP_LAYERS = 12
+"""As in the released CAV-MAE: 11 for each modality and one joint layer."""
 TEXT_LENGTH = 128
 VOCABULARY = 2000
 AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
 STATISTICS_SAMPLES = 512
 """Number of recordings from which the mean and standard deviation of the filter bank are computed."""
-
+_SIZES = {
+    "hidden_size": HIDDEN_SIZE,
+    "intermediate_size": 4 * HIDDEN_SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+}
 BERT_ENDS = ("[CLS]", "[SEP]")
 CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> Backbone:
-    """The tiny backbone ``name`` with random weights.
-
-    Args:
-        name: ``tiny`` (the family that fits the modalities) or one of :data:`TINY`.
-        modalities: the modalities that it must take.
-        train: the training split.
-        seed: seed of the weights.
+    """The tiny backbone ``name`` (one of :data:`TINY`, or ``tiny``: the family that fits), with random weights.
 
     Raises:
         UsageError: no such name, or no tiny backbone for these modalities.
@@ -81,11 +73,8 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
 def _tiny_vilt(train: Split) -> Backbone:
     tokenizer = train_tokenizer(_texts(train), BERT_ENDS)
     config = ViltConfig(
+        **_SIZES,
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN_SIZE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * HIDDEN_SIZE,
         hidden_dropout_prob=DROPOUT,
         max_position_embeddings=TEXT_LENGTH,
         image_size=IMAGE_SIZE,
@@ -109,24 +98,14 @@ def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Back
         hidden_dropout_prob=DROPOUT,
         fusion=fusion,
     )
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
     mean, std = _filterbank_statistics(train)
-    audio = AudioSettings(**AUDIO, mean=mean, std=std)
-    return CavMaeBackbone(
-        CavMaeModel(config), CavMaeProcessor(audio, images), f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}"
-    )
+    processor = CavMaeProcessor(AudioSettings(**AUDIO, mean=mean, std=std), square_images(IMAGE_SIZE))
+    return CavMaeBackbone(CavMaeModel(config), processor, f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}")
 
 
 def _tiny_clip(train: Split) -> Backbone:
     tokenizer = train_tokenizer(_texts(train), CLIP_ENDS)
-    tower = {
-        "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": 4 * HIDDEN_SIZE,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "attention_dropout": DROPOUT,
-    }
+    tower = {**_SIZES, "attention_dropout": DROPOUT}
     text = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": TEXT_LENGTH,
@@ -139,9 +118,8 @@ def _tiny_clip(train: Split) -> Backbone:
         vision_config={**tower, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
         projection_dim=HIDDEN_SIZE,
     )
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side)
-    return ClipBackbone(CLIPModel(config), ClipProcessor(tokenizer, images, TEXT_LENGTH), "tiny-clip")
+    processor = ClipProcessor(tokenizer, square_images(IMAGE_SIZE), TEXT_LENGTH)
+    return ClipBackbone(CLIPModel(config), processor, "tiny-clip")
 
 
 def _texts(train: Split) -> Iterable[str]:
@@ -158,13 +136,9 @@ def _filterbank_statistics(train: Split) -> tuple[float, float]:
 
 
 def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
-    """A lower-casing byte-pair tokenizer, trained on ``texts``.
+    """A lower-casing byte-pair tokenizer, trained on ``texts``, with the family's start and end token, ``ends``.
 
     It is not WordPiece because the library's WordPiece trainer gives a different vocabulary at every call.
-
-    Args:
-        texts: texts to learn the vocabulary from.
-        ends: the family's start and end token.
     """
     special = ["[PAD]", "[UNK]", *ends]
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))

@@ -24,34 +24,25 @@ from mmrobust.models.sequence import TokenSequence
 
 BLOCK_EPS = 1e-6
 """LayerNorm eps of the blocks and of the final norm; the text embedding keeps the config's (1e-12)."""
-
 JOINT = "joint"
-
 MOST_TEXT_TOKENS = 2**16
 """Upper limit of ``max_text_length``, far above any text: a longer position table would only fill the memory."""
 
 
 @dataclass(frozen=True)
 class ViltSettings(BackboneSettings):
-    """Settings of a ViLT.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of a ViLT."""
 
     max_text_length: int = 0
     """Tokens of a text at most; longer texts are cut. If it exceeds the position table, the table is stretched, as MMP
     stretches the 40 positions of the released weights. 0: the length of the table."""
 
     def __post_init__(self) -> None:
+        given = f"vilt backbone: max_text_length {self.max_text_length}"
         if self.max_text_length and self.max_text_length < 2:
-            raise UsageError(
-                f"vilt backbone: max_text_length {self.max_text_length} must be 2 or more, for [CLS] and [SEP]"
-            )
+            raise UsageError(f"{given} must be 2 or more, for [CLS] and [SEP]")
         if self.max_text_length > MOST_TEXT_TOKENS:
-            raise UsageError(
-                f"vilt backbone: max_text_length {self.max_text_length} must be at most {MOST_TEXT_TOKENS:,}"
-            )
+            raise UsageError(f"{given} must be at most {MOST_TEXT_TOKENS:,}")
 
 
 class ViltProcessor(TextImageProcessor):
@@ -69,14 +60,10 @@ class ViltProcessor(TextImageProcessor):
         """pixel_values [B, 3, H, W], pixel_mask [B, H, W]."""
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
         padding = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        masks = [torch.ones(image.shape[1:], dtype=torch.long) for image in images]
         return {
-            "pixel_values": torch.stack([F.pad(image, pad) for image, pad in zip(images, padding, strict=True)]),
-            "pixel_mask": torch.stack(
-                [
-                    F.pad(torch.ones(image.shape[1:], dtype=torch.long), pad)
-                    for image, pad in zip(images, padding, strict=True)
-                ]
-            ),
+            name: torch.stack([F.pad(tensor, pad) for tensor, pad in zip(tensors, padding, strict=True)])
+            for name, tensors in (("pixel_values", images), ("pixel_mask", masks))
         }
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -133,8 +120,7 @@ class ViltBackbone(Backbone):
     def configure(self, settings: Mapping[str, Any]) -> None:
         """See :meth:`Backbone.configure`; the processor cuts texts at the length that is set."""
         super().configure(settings)
-        table = self.model.config.max_position_embeddings
-        self.processor.max_length = self.settings.max_text_length or table
+        self.processor.max_length = self.settings.max_text_length or self.model.config.max_position_embeddings
 
     @property
     def width(self) -> Mapping[str, int]:

@@ -18,10 +18,6 @@ HEADS = {
 
 
 def head_class(name: str) -> type[Head]:
-    """The class of the head ``name``.
-
-    Raises:
-        UsageError: there is no such head.
-    """
+    """The class of the head ``name``; a ``UsageError`` if there is none."""
     cls: type[Head] = look_up(HEADS, name, "head")
     return cls

@@ -33,11 +33,8 @@ class HeadSizes:
 class Head(nn.Module, ABC):
     """Base of all heads.
 
-    Args:
-        config: an instance of :attr:`config_class`.
-        sizes: sizes of the features.
-        classes: number of classes.
-        cases: the cases that the classifier distinguishes.
+    It is made from an instance of :attr:`config_class`, the sizes of the features, the number of classes and the cases
+    that the classifier distinguishes.
     """
 
     name: ClassVar[str]

@@ -7,66 +7,47 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrobust.errors import CheckpointError
 from mmrobust.models.importing.reference import Imported, ReferenceState
 
 WHAT = "checkpoint of cav-mae"
 REPOSITORY = "https://github.com/YuanGongND/cav-mae"
 TASKS = {"acc": ("single-label", "accuracy"), "mAP": ("multi-label", "map")}
-"""The reference's ``metrics`` → (task, headline metric)."""
+"""The reference's ``metrics``, ``acc`` by default → (task, headline metric)."""
 FUSION = "fusion_block."
 """Prefix of Prompt the Missing's fusion block, which its release may have saved."""
 
-_PLAIN = (
-    "modality_a",
-    "modality_v",
-    "pos_embed_a",
-    "pos_embed_v",
-    *(f"{m}.{kind}" for m in ("norm", "norm_a", "norm_v") for kind in ("weight", "bias")),
-    *(f"patch_embed_{m}.proj.{kind}" for m in "av" for kind in ("weight", "bias")),
-)
-_BLOCK = (
-    *(f"norm{n}{suffix}" for n in (1, 2) for suffix in ("", "_a", "_v")),
-    "attn.qkv",
-    "attn.proj",
-    "mlp.fc1",
-    "mlp.fc2",
-)
-_HEAD = {"norm": "mlp_head.0", "dense": "mlp_head.1"}
+_EMBEDDINGS = ("modality_a", "modality_v", "pos_embed_a", "pos_embed_v")
+_LAYERS = ("norm", "norm_a", "norm_v", "patch_embed_a.proj", "patch_embed_v.proj")
+_NORMS = tuple(f"norm{n}{suffix}" for n in (1, 2) for suffix in ("", "_a", "_v"))
+_BLOCK = (*_NORMS, "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
 def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to CAV-MAE + ``full`` + ``linear`` head.
+    """Map a checkpoint of the reference, which has one head, to CAV-MAE + ``full`` + ``linear``; see :data:`KINDS`.
 
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128),
-            which no tensor shows; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one
-            label per sample, ``mAP``: several); ``dataset``. The reference writes them to an ``args.json``.
-        head_from: must be ``None``: there is one head.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
-        UsageError: ``head_from`` was given.
+    The settings are ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128), which no tensor
+    shows; ``dataset_mean`` and ``dataset_std`` of the filter bank; ``metrics`` (``acc``: one label per sample, ``mAP``:
+    several); ``dataset``. The reference writes them to an ``args.json``.
     """
     reference = ReferenceState(state, settings, WHAT)
     reference.only_head(head_from)
-    task, metric = _task(reference)
+    metrics = settings.get("metrics", "acc")
+    if not isinstance(metrics, str) or metrics not in TASKS:
+        raise reference.error(f"setting metrics = {metrics!r} is none of {', '.join(TASKS)}")
+    task, metric = TASKS[metrics]
     inputs, remarks = _filterbank(reference)
     sizes = _sizes(reference)
     counts = {"a": sizes["num_specific_layers"], "v": sizes["num_specific_layers"], "u": sizes["num_joint_layers"]}
-    backbone = {name: reference.take(name) for name in _PLAIN}
-    for stream, count in counts.items():
-        names = [f"blocks_{stream}.{i}.{part}.{k}" for i in range(count) for part in _BLOCK for k in ("weight", "bias")]
-        backbone |= {name: reference.take(name) for name in names}
-    trained = {f"head.{o}.{k}": reference.take(f"{t}.{k}") for o, t in _HEAD.items() for k in ("weight", "bias")}
+    blocks = (f"blocks_{stream}.{i}.{part}" for stream, n in counts.items() for i in range(n) for part in _BLOCK)
+    backbone = {name: reference.take(name) for name in _EMBEDDINGS}
+    for layer in (*_LAYERS, *blocks):
+        backbone |= reference.affine(layer, layer)
+    trained = reference.affines("mlp_head", "head", {"norm": "0", "dense": "1"})
     aside = reference.take_all(FUSION)
     reference.finish()
     if aside:
-        remarks = (
-            *remarks,
-            "leaves Prompt the Missing's fusion block out: CAVMAEFT, whose checkpoint this is, does not use it",
-        )
+        unused = "leaves Prompt the Missing's fusion block out: CAVMAEFT, whose checkpoint this is, does not use it"
+        remarks = (*remarks, unused)
     return Imported(
         family="cavmae",
         repository=REPOSITORY,
@@ -85,21 +66,13 @@ def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_f
     )
 
 
-def _task(reference: ReferenceState) -> tuple[str, str]:
-    """Task and headline metric; single-label by default."""
-    metrics = reference.settings.get("metrics", "acc")
-    if not isinstance(metrics, str) or metrics not in TASKS:
-        raise CheckpointError(f"{WHAT}: setting metrics = {metrics!r} is none of {', '.join(TASKS)}")
-    return TASKS[metrics]
-
-
 def _filterbank(reference: ReferenceState) -> tuple[dict[str, float], tuple[str, ...]]:
     """Mean and standard deviation for normalising the filter bank, and a remark if they are unknown."""
     names = {"mean": "dataset_mean", "std": "dataset_std"}
     known = {o: t for o, t in names.items() if reference.settings.get(t) is not None}
     inputs = {ours: float(reference.number(theirs, 0.0)) for ours, theirs in known.items()}
     if inputs.get("std", 1.0) <= 0:
-        raise CheckpointError(f"{WHAT}: setting dataset_std = {inputs['std']} must be above 0")
+        raise reference.error(f"setting dataset_std = {inputs['std']} must be above 0")
     if len(known) == len(names):
         return inputs, ()
     missing = " and ".join(theirs for ours, theirs in names.items() if ours not in known)
@@ -115,8 +88,8 @@ def _sizes(reference: ReferenceState) -> dict[str, Any]:
     mel_bins = int(reference.number("mel_bins", 128))
     patches_a = reference.shape("pos_embed_a", 3)[1]
     if mel_bins < patch or patches_a % (mel_bins // patch):
-        raise CheckpointError(
-            f"{WHAT}: mel_bins {mel_bins} in patches of {patch} do not divide the {patches_a} positions of pos_embed_a"
+        raise reference.error(
+            f"mel_bins {mel_bins} in patches of {patch} do not divide the {patches_a} positions of pos_embed_a"
         )
     return {
         "audio_frames": patches_a // (mel_bins // patch) * patch,

@@ -101,8 +101,6 @@ def import_checkpoint(
         classifier.load_state_dict(imported.trained, strict=False)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    except UsageError:
-        raise
     except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError) as cause:
         # Shapes that no model of this kind can have raise errors of many types in the mappings and the libraries.
         raise CheckpointError(f"{file}: its tensors or settings contradict each other ({one_line(cause)})") from cause

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrobust.errors import CheckpointError
 from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
 
 WHAT = "checkpoint of Deep_Correlated_Prompting"
@@ -25,33 +24,33 @@ STATES = {"present": "complete", "missing": "missing"}
 TOWERS = {"image": ("model.image_encoder", "vision_model"), "text": ("model.text_encoder", "text_model")}
 """Tower → (the reference's name for it, the name in ``transformers.CLIPModel``)."""
 LEARNER = "model.prompt_learner"
+_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
 HEAD_DIM = 64
 """Default size of an attention head, as in all of OpenAI's models and in the reference's code."""
 DYNAMIC_SEED = 0
 
 
 def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head.
+    """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head; see :data:`KINDS`.
 
     Dynamic prompts are read from ``dynamic.{tower}.{case}``, or from block 0's ``prompts_dynamic_{case}`` as forks
-    write them. The released code does not save them; they are then drawn at random, and a remark explains it.
-
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration: ``head_dim`` (64 by default), which no tensor shows.
-        head_from: task whose head to take, if there are several.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting out of range; the message names it.
-        UsageError: an unknown ``head_from``.
+    write them. The released code does not save them; they are then drawn at random, and a remark explains it. The
+    setting ``head_dim`` (64 by default) is shown by no tensor.
     """
     reference = ReferenceState(state, settings, WHAT)
-    sizes, method = _sizes(reference), _method(reference)
+    sizes, rows = _sizes(reference), reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
+    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
     head_name = reference.choose_head(head_from)
     clip = {"logit_scale": reference.take("model.logit_scale")}
     for tower in TOWERS:
         clip |= _tower(reference, tower)
-    trained, remarks = _prompts(reference, method["depth"])
+    trained, remarks = _prompts(reference, depth)
     trained |= {
         # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
         "pooling.visual_projection.weight": clip["visual_projection.weight"],
@@ -67,7 +66,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         repository=REPOSITORY,
         sizes=sizes,
         backbone=clip,
-        method=method,
+        method={"name": "dcp", "length": 3 * rows, "depth": depth},  # rows of three kinds
         head={"name": "linear"},
         trained=trained,
         classes=trained["head.dense.bias"].numel(),
@@ -85,6 +84,7 @@ def _sizes(reference: ReferenceState) -> dict[str, Any]:
     vision_width, channels, patch, _ = reference.shape(f"{image}.conv1.weight", 4)
     patches = reference.shape(f"{image}.positional_embedding", 2)[0] - 1
     vocabulary, text_width = reference.shape(f"{text}.token_embedding.weight", 2)
+    # OpenAI's vocabulary ends with the start and the end token.
     ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
     return {
         "projection_dim": reference.shape(f"{image}.proj", 2)[1],
@@ -92,7 +92,7 @@ def _sizes(reference: ReferenceState) -> dict[str, Any]:
             **_tower_sizes(reference, text, text_width),
             "vocab_size": vocabulary,
             "max_position_embeddings": reference.shape(f"{text}.positional_embedding", 2)[0],
-            **ends,  # OpenAI's vocabulary ends with the start and the end token
+            **ends,
         },
         "vision_config": {
             **_tower_sizes(reference, image, vision_width),
@@ -106,8 +106,8 @@ def _sizes(reference: ReferenceState) -> dict[str, Any]:
 def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str, Any]:
     head_dim = reference.number("head_dim", HEAD_DIM)
     if type(head_dim) is not int or head_dim < 1 or width % head_dim:
-        raise CheckpointError(
-            f"{WHAT}: head_dim {head_dim} does not divide the width {width} of {theirs}; set it in a --config FILE.json"
+        raise reference.error(
+            f"head_dim {head_dim} does not divide the width {width} of {theirs}; set it in a --config FILE.json"
         )
     return {
         "hidden_size": width,
@@ -117,17 +117,9 @@ def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str
     }
 
 
-def _method(reference: ReferenceState) -> dict[str, Any]:
-    """Settings of ``dcp``: rows of all three kinds, and number of layers with correlated rows of their own."""
-    rows = reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
-    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
-    return {"name": "dcp", "length": 3 * rows, "depth": depth}
-
-
 def _tower(reference: ReferenceState, tower: str) -> dict[str, Tensor]:
     """The weights of one tower, renamed from OpenAI's names to those of ``transformers.CLIPModel``."""
     theirs, ours = TOWERS[tower]
-    layers = reference.count(f"{theirs}.transformer.resblocks")
     found = {f"{ours}.embeddings.position_embedding.weight": reference.take(f"{theirs}.positional_embedding")}
     if tower == "image":
         found |= {
@@ -143,22 +135,10 @@ def _tower(reference: ReferenceState, tower: str) -> dict[str, Tensor]:
             "text_projection.weight": reference.take(f"{theirs}.text_projection").T.contiguous(),
             **reference.affine(f"{theirs}.ln_final", f"{ours}.final_layer_norm"),
         }
-    for layer in range(layers):
-        found |= _layer(reference, f"{theirs}.transformer.resblocks.{layer}", f"{ours}.encoder.layers.{layer}")
-    return found
-
-
-def _layer(reference: ReferenceState, theirs: str, ours: str) -> dict[str, Tensor]:
-    found = {
-        **reference.affine(f"{theirs}.ln_1", f"{ours}.layer_norm1"),
-        **reference.affine(f"{theirs}.ln_2", f"{ours}.layer_norm2"),
-        **reference.affine(f"{theirs}.mlp.c_fc", f"{ours}.mlp.fc1"),
-        **reference.affine(f"{theirs}.mlp.c_proj", f"{ours}.mlp.fc2"),
-        **reference.affine(f"{theirs}.attn.out_proj", f"{ours}.self_attn.out_proj"),
-    }
-    for kind in ("weight", "bias"):
-        for name, rows in zip("qkv", reference.take(f"{theirs}.attn.in_proj_{kind}").chunk(3), strict=True):
-            found[f"{ours}.self_attn.{name}_proj.{kind}"] = rows.contiguous()
+    for layer in range(reference.count(f"{theirs}.transformer.resblocks")):
+        block, own = f"{theirs}.transformer.resblocks.{layer}", f"{ours}.encoder.layers.{layer}"
+        found |= reference.affines(block, own, _LAYER)
+        found |= reference.thirds(f"{block}.attn.in_proj_", [f"{own}.self_attn.{name}_proj" for name in "qkv"])
     return found
 
 
@@ -172,14 +152,11 @@ def _prompts(reference: ReferenceState, depth: int) -> tuple[dict[str, Tensor], 
         for ours, name in STATES.items():
             found[f"method.correlated.{tower}.{ours}"] = reference.take(f"{LEARNER}.{word}_prompt_{name}")
         for layer in range(depth):
-            chain = f"method.chain.{tower}.{layer}"
-            projection = f"{LEARNER}.compound_prompt_projections_{tower}.{layer}"
-            found |= reference.affine(f"{LEARNER}.layernorm_{tower}.{layer}", f"{chain}.0")
-            found |= reference.affine(f"{projection}.0", f"{chain}.1")
-            found |= reference.affine(f"{projection}.2", f"{chain}.3")
-        for index in (0, 2):
-            theirs = f"{LEARNER}.common_prompt_projection_{tower}.{index}"
-            found |= reference.affine(theirs, f"method.common_projection.{tower}.{index}")
+            projection = f"compound_prompt_projections_{tower}.{layer}"
+            chain = {"0": f"layernorm_{tower}.{layer}", "1": f"{projection}.0", "3": f"{projection}.2"}
+            found |= reference.affines(LEARNER, f"method.chain.{tower}.{layer}", chain)
+        common = {f"{tower}.{index}": f"common_prompt_projection_{tower}.{index}" for index in (0, 2)}
+        found |= reference.affines(LEARNER, "method.common_projection", common)
         block, attention = f"{TOWERS[tower][0]}.transformer.resblocks.0", f"method.attention.{tower}"
         found |= reference.affine(f"{block}.attn_prompt.out_proj", f"{attention}.out_proj")
         for kind in ("weight", "bias"):

@@ -10,22 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    ViltConfig,
-    ViltImageProcessorPil,
-    ViltModel,
-)
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, ViltConfig, ViltImageProcessorPil, ViltModel
 
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
-from mmrobust.models.backbones.processors import Unavailable
+from mmrobust.models.backbones.processors import Unavailable, square_images
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 from mmrobust.models.importing.reference import Imported
 
@@ -36,13 +28,10 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 
 
 def build_backbone(imported: Imported, processor: str | None, source: str, place: str) -> tuple[Backbone, str | None]:
-    """The backbone, and a remark if it cannot encode raw texts.
+    """The backbone, called ``source``, and a remark if it cannot encode raw texts.
 
-    Args:
-        imported: the result of mapping the file.
-        processor: folder or Hub id of the tokenizer; ``None``: the papers', if it is in the local cache.
-        source: name of the backbone.
-        place: the folder it will be stored in, for the message of a tokenizer that is not available.
+    ``processor`` is the folder or Hub id of the tokenizer; ``None``: the papers', if it is in the local cache. The
+    backbone will be stored in the folder ``place``, which the message of a missing tokenizer names.
 
     Raises:
         CheckpointError: weights that do not fit each other.
@@ -58,40 +47,28 @@ def build_backbone(imported: Imported, processor: str | None, source: str, place
         model = _with_weights(lambda: CLIPModel(CLIPConfig(**imported.sizes)), imported.backbone)
         text, side = model.config.text_config, model.config.vision_config.image_size
         tokenizer, remark = _tokenizer("clip", processor, text.vocab_size, text.eos_token_id, place)
-        images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-        return ClipBackbone(model, ClipProcessor(tokenizer, images, text.max_position_embeddings), source), remark
+        encoded = ClipProcessor(tokenizer, square_images(side), text.max_position_embeddings)
+        return ClipBackbone(model, encoded, source), remark
     if processor is not None:
         raise UsageError(f"--processor {processor}: a CAV-MAE needs no tokenizer; leave the option out")
     model = _with_weights(lambda: CavMaeModel(CavMaeConfig(**imported.sizes)), imported.backbone)
-    config, side = model.config, model.config.image_size
+    config = model.config
     audio = AudioSettings(frames=config.audio_frames, mel_bins=config.mel_bins, **imported.inputs)
-    crop = {"height": side, "width": side}
-    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop, **IMAGENET)
+    images = square_images(config.image_size, **IMAGENET)
     return CavMaeBackbone(model, CavMaeProcessor(audio, images), source), None
 
 
 def _with_weights(build: Callable[[], Any], weights: Mapping[str, Tensor]) -> Any:
-    """The model that ``build`` returns, with ``weights``, whose names and shapes must be the model's.
-
-    Shapes are compared before memory is allocated, since the sizes in a hostile file may ask for more than there is.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    with torch.device("meta"):
-        expected = build().state_dict()
-    check_weights(weights, expected)
+    """The model that ``build`` returns, with ``weights``, whose names and shapes must be the model's."""
+    with torch.device("meta"):  # the sizes in a hostile file may ask for more memory than there is
+        check_weights(weights, build().state_dict())
     model = build()
     model.load_state_dict(weights)
     return model.train(False)
 
 
 def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise unless ``weights`` have the ``expected`` names and shapes.
-
-    Raises:
-        CheckpointError: the message names the weight as it is called in mmrobust.
-    """
+    """Raise a ``CheckpointError`` unless ``weights`` have the ``expected`` names (those of mmrobust) and shapes."""
     for name in sorted(weights.keys() ^ expected.keys()):
         raise CheckpointError(f"weight {name} {'is missing' if name in expected else 'has no place in the model'}")
     for name, tensor in weights.items():
@@ -107,22 +84,19 @@ def _tokenizer(family: str, named: str | None, vocabulary: int, end: int | None,
         # Nothing is downloaded that the user did not name: the papers' tokenizer is used only if it is cached.
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=named is None)
         closing = tokenizer("")["input_ids"][-1:]
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as cause:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError):
         problem = "is not in the local cache"
         if named:
-            raise UsageError(
-                f"--processor {source}: is no folder with a tokenizer here, and none in reach on the Hub"
-            ) from cause
+            problem = "is no folder with a tokenizer here, and none in reach on the Hub"
     else:
-        problem = ""
         if len(tokenizer) > vocabulary:
             problem = f"has {len(tokenizer):,} tokens, the checkpoint's table {vocabulary:,}"
         elif end is not None and closing != [end]:
             problem = f"ends a text with token {closing}, the checkpoint's texts end with {end}"
-        if not problem:
+        else:
             return tokenizer, None
-        if named:
-            raise UsageError(f"--processor {source}: {problem}")
+    if named:
+        raise UsageError(f"--processor {source}: {problem}")
     remark = (
         f"holds no tokenizer ({source} {problem}): tensors can be classified, raw texts not yet; "
         "name a folder or a Hub id with --processor"

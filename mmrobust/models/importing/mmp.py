@@ -7,16 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrobust.errors import CheckpointError
 from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
 
 WHAT = "checkpoint of missing_aware_prompts"
 REPOSITORY = "https://github.com/YiLunLee/missing_aware_prompts"
-PROMPTS = {
-    "complete": "complete_prompt",
-    "missing-image": "missing_img_prompt",
-    "missing-text": "missing_text_prompt",
-}
+PROMPTS = {"complete": "complete_prompt", "missing-image": "missing_img_prompt", "missing-text": "missing_text_prompt"}
 """Case → the reference's tensor."""
 
 _EMBEDDINGS = {
@@ -48,43 +43,26 @@ _BLOCK = {
 
 
 def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
-    """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head.
+    """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head; see :data:`KINDS`.
 
-    Args:
-        state: its state dict; names with or without ``module.``.
-        settings: its configuration (``num_heads``, ``prompt_type``, ``prompt_layers``, ``drop_rate``), for what no
-            tensor shows. By default ``num_heads`` is 12 for a hidden size of 768, and the first layers are prompted.
-        head_from: task whose head to take, if there are several.
-
-    Raises:
-        CheckpointError: a weight that is missing or unknown, or a setting that is needed; the message names it.
-        UsageError: an unknown ``head_from``.
+    The settings are ``num_heads``, ``prompt_type``, ``prompt_layers`` and ``drop_rate``, for what no tensor shows. By
+    default ``num_heads`` is 12 for a hidden size of 768, and the first layers are prompted.
     """
     reference = ReferenceState(state, settings, WHAT)
-    sizes = _sizes(reference)
-    method = _method(reference)
+    sizes, method = _sizes(reference), _method(reference)
     head_name = reference.choose_head(head_from)
-
     backbone = {ours: reference.take(theirs) for ours, theirs in _EMBEDDINGS.items()}
     for index in range(sizes["num_hidden_layers"]):
         ours, theirs = f"encoder.layer.{index}", f"transformer.blocks.{index}"
-        for kind in ("weight", "bias"):
-            # One projection with rows in the order query, key, value.
-            parts = reference.take(f"{theirs}.attn.qkv.{kind}").chunk(3)
-            for name, part in zip(("query", "key", "value"), parts, strict=True):
-                backbone[f"{ours}.attention.attention.{name}.{kind}"] = part.contiguous()
-            backbone |= {f"{ours}.{o}.{kind}": reference.take(f"{theirs}.{t}.{kind}") for o, t in _BLOCK.items()}
-
-    trained = {}
-    for kind in ("weight", "bias"):
-        # The reference trains the pooler in place; here it is a copy beside a frozen one, and both get these values.
-        pooler = reference.take(f"pooler.dense.{kind}")
-        backbone[f"pooler.dense.{kind}"] = trained[f"pooling.pooler.dense.{kind}"] = pooler
-        for layer in (0, 1, 3):
-            trained[f"head.layers.{layer}.{kind}"] = reference.take(f"{head_name}_classifier.{layer}.{kind}")
-    for case, name in PROMPTS.items():
-        trained[f"method.tokens.joint.{case}"] = reference.take(name)
-
+        names = [f"{ours}.attention.attention.{name}" for name in ("query", "key", "value")]
+        backbone |= reference.thirds(f"{theirs}.attn.qkv.", names) | reference.affines(theirs, ours, _BLOCK)
+    # The reference trains the pooler in place; here it is a copy beside a frozen one, and both get these values.
+    backbone |= (pooler := reference.affine("pooler.dense", "pooler.dense"))
+    trained = {
+        **{f"pooling.{name}": tensor for name, tensor in pooler.items()},
+        **reference.affines(f"{head_name}_classifier", "head.layers", {layer: layer for layer in "013"}),
+        **{f"method.tokens.joint.{case}": reference.take(name) for case, name in PROMPTS.items()},
+    }
     # Position ids (0, 1, 2 …) are a buffer of transformers 4.
     aside = reference.other_heads() | reference.take_all("text_embeddings.position_ids")
     reference.finish()
@@ -131,23 +109,16 @@ def _method(reference: ReferenceState) -> dict[str, Any]:
     layers, length, _ = reference.shape(PROMPTS["complete"], 3)
     level = reference.settings.get("prompt_type")
     if level is None:
-        raise CheckpointError(
-            f"{WHAT}: no tensor shows the prompts' level; set prompt_type (input or attention) in a --config FILE.json"
+        raise reference.error(
+            "no tensor shows the prompts' level; set prompt_type (input or attention) in a --config FILE.json"
         )
     if level not in ("input", "attention"):
-        raise CheckpointError(f"{WHAT}: prompt_type '{level}' is neither input nor attention")
+        raise reference.error(f"prompt_type '{level}' is neither input nor attention")
     prompted = reference.settings.get("prompt_layers", list(range(layers)))
     if not isinstance(prompted, (list, tuple)) or not all(type(layer) is int for layer in prompted):
-        raise CheckpointError(f"{WHAT}: prompt_layers {prompted!r} is not a list of layers")
+        raise reference.error(f"prompt_layers {prompted!r} is not a list of layers")
     prompted = list(prompted)
     if len(prompted) != layers:
-        raise CheckpointError(
-            f"{WHAT}: prompt_layers {prompted} name {len(prompted)} layers, the prompts have {layers}"
-        )
-    return {
-        "name": "mmp",
-        "level": level,
-        "length": length,
-        "depth": layers,
-        "layers": [] if prompted == list(range(layers)) else prompted,
-    }
+        raise reference.error(f"prompt_layers {prompted} name {len(prompted)} layers, the prompts have {layers}")
+    listed = [] if prompted == list(range(layers)) else prompted
+    return {"name": "mmp", "level": level, "length": length, "depth": layers, "layers": listed}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,8 @@ class ReferenceState:
         what: names the kind of checkpoint in messages.
 
     Raises:
-        CheckpointError: a name occurs twice, with and without ``module.``.
+        CheckpointError: a name occurs twice, with and without ``module.``. Every method raises one that names the
+            weight or setting if it is not there, or not what is asked for.
     """
 
     def __init__(self, state: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> None:
@@ -75,21 +76,34 @@ class ReferenceState:
         self._left = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
         if len(self._left) < len(state):
             twice = min(name for name in state if WRAPPER + name in state)
-            raise CheckpointError(f"{what}: weight {twice} occurs twice, with and without '{WRAPPER}'")
+            raise self.error(f"weight {twice} occurs twice, with and without '{WRAPPER}'")
+
+    def error(self, problem: str) -> CheckpointError:
+        """The error to raise for a ``problem`` of this checkpoint."""
+        return CheckpointError(f"{self.what}: {problem}")
 
     def take(self, name: str) -> Tensor:
-        """Take out the tensor of that name.
-
-        Raises:
-            CheckpointError: there is none.
-        """
+        """Take out the tensor of that name."""
         if name not in self._left:
-            raise CheckpointError(f"{self.what}: weight {name} is missing")
+            raise self.error(f"weight {name} is missing")
         return self._left.pop(name)
 
     def affine(self, theirs: str, ours: str) -> dict[str, Tensor]:
         """Take out weight and bias of a dense layer or norm called ``theirs``, and name them ``ours``."""
         return {f"{ours}.{kind}": self.take(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+
+    def affines(self, theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+        """:meth:`affine` of several layers below ``theirs``, given by our name → the paper's."""
+        layers = (self.affine(f"{theirs}.{name}", f"{ours}.{own}") for own, name in names.items())
+        return {name: tensor for layer in layers for name, tensor in layer.items()}
+
+    def thirds(self, theirs: str, ours: Sequence[str]) -> dict[str, Tensor]:
+        """Take out one projection to queries, keys and values, ``{theirs}weight`` and ``{theirs}bias``, as three."""
+        return {
+            f"{name}.{kind}": rows.contiguous()
+            for kind in ("weight", "bias")
+            for name, rows in zip(ours, self.take(f"{theirs}{kind}").chunk(3), strict=True)
+        }
 
     def take_all(self, prefix: str) -> dict[str, Tensor]:
         """Take out all tensors whose names start with ``prefix``, under their full names."""
@@ -100,18 +114,12 @@ class ReferenceState:
         return any(name.startswith(prefix) for name in self._left)
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor that is still there.
-
-        Raises:
-            CheckpointError: there is none of that name, it has another number of ``dimensions``, or it is empty.
-        """
+        """The shape of a tensor that is still there, which must have so many ``dimensions`` and not be empty."""
         if name not in self._left:
-            raise CheckpointError(f"{self.what}: weight {name} is missing")
+            raise self.error(f"weight {name} is missing")
         shape = tuple(self._left[name].shape)
         if len(shape) != dimensions or 0 in shape:
-            raise CheckpointError(
-                f"{self.what}: weight {name} is of shape {list(shape)}, not of {dimensions} dimensions"
-            )
+            raise self.error(f"weight {name} is of shape {list(shape)}, not of {dimensions} dimensions")
         return shape
 
     def count(self, stem: str) -> int:
@@ -123,37 +131,25 @@ class ReferenceState:
         return len({found[1] for found in numbers if found})
 
     def number(self, name: str, default: float) -> float:
-        """A setting that must be a number; ``default`` if the settings do not have it.
-
-        Raises:
-            CheckpointError: it is something else.
-        """
+        """A setting that must be a number; ``default`` if the settings do not have it."""
         value = self.settings.get(name, default)
         if value is None:  # an option of the paper's command line that was not given
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CheckpointError(f"{self.what}: setting {name} = {value!r} is not a number")
+            raise self.error(f"setting {name} = {value!r} is not a number")
         return value
 
     def choose_head(self, head_from: str | None) -> str:
-        """The name of the head to take, one of :data:`HEADS`.
-
-        Raises:
-            UsageError: no such name.
-            CheckpointError: there is no head, not this one, or there are several and none is named.
-        """
+        """The name of the head to take, needed if there are several; a ``UsageError`` if it is unknown."""
         if head_from is not None and head_from not in HEADS:
             raise unknown_name("--head-from", head_from, HEADS)
         there = [name for name in HEADS if self.has(f"{name}_classifier.")]
         if not there:
-            names = ", ".join(f"{name}_classifier" for name in HEADS)
-            raise CheckpointError(f"{self.what}: has no head ({names})")
+            raise self.error(f"has no head ({', '.join(f'{name}_classifier' for name in HEADS)})")
         if head_from is None and len(there) > 1:
-            raise CheckpointError(f"{self.what}: has heads for {', '.join(there)}; choose one with --head-from")
+            raise self.error(f"has heads for {', '.join(there)}; choose one with --head-from")
         if head_from is not None and head_from not in there:
-            raise CheckpointError(
-                f"{self.what}: has no head for {head_from}, only for {', '.join(there)}; see --head-from"
-            )
+            raise self.error(f"has no head for {head_from}, only for {', '.join(there)}; see --head-from")
         return head_from or there[0]
 
     def other_heads(self) -> dict[str, Tensor]:
@@ -161,48 +157,28 @@ class ReferenceState:
         return {name: tensor for head in HEADS for name, tensor in self.take_all(f"{head}_classifier.").items()}
 
     def only_head(self, head_from: str | None) -> None:
-        """Refuse ``--head-from`` for a kind whose checkpoints hold one head.
-
-        Raises:
-            UsageError: a head was named.
-        """
+        """Refuse ``--head-from``, with a ``UsageError``, for a kind whose checkpoints hold one head."""
         if head_from is not None:
             raise UsageError(f"--head-from {head_from}: a {self.what} holds one head; leave the option out")
 
     def heads(self, hidden_size: int) -> int:
-        """``num_heads`` of the settings, which no tensor shows; 12 by default for the base size of 768.
-
-        Raises:
-            CheckpointError: it is unknown, or does not divide ``hidden_size``.
-        """
+        """``num_heads`` of the settings, which no tensor shows; 12 by default for the base size of 768."""
         heads = self.settings.get("num_heads", 12 if hidden_size == 768 else None)
         if heads is None:
-            raise CheckpointError(
-                f"{self.what}: no tensor shows the number of attention heads; set num_heads in a --config FILE.json"
-            )
-        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or hidden_size % heads:
-            raise CheckpointError(f"{self.what}: num_heads {heads} does not divide the hidden size {hidden_size}")
+            raise self.error("no tensor shows the number of attention heads; set num_heads in a --config FILE.json")
+        if type(heads) is not int or heads < 1 or hidden_size % heads:
+            raise self.error(f"num_heads {heads} does not divide the hidden size {hidden_size}")
         return heads
 
     def side(self, patches: int, name: str) -> int:
-        """Side of the square of ``patches`` patches, which are counted in the tensor ``name``.
-
-        Raises:
-            CheckpointError: they do not form a square.
-        """
+        """Side of the square of ``patches`` patches, which are counted in the tensor ``name``."""
         side = math.isqrt(patches)
         if side * side != patches:
-            raise CheckpointError(
-                f"{self.what}: weight {name} holds {patches} image positions, which is not a square number"
-            )
+            raise self.error(f"weight {name} holds {patches} image positions, which is not a square number")
         return side
 
     def finish(self) -> None:
-        """Check that every tensor was taken.
-
-        Raises:
-            CheckpointError: some were not; the message names the first.
-        """
+        """Check that every tensor was taken; the message names the first that was not."""
         if self._left:
             name, more = min(self._left), len(self._left) - 1
-            raise CheckpointError(f"{self.what}: weight {name} is not known" + (f" ({more} more)" if more else ""))
+            raise self.error(f"weight {name} is not known" + (f" ({more} more)" if more else ""))

@@ -23,10 +23,6 @@ METHODS = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of the method ``name``.
-
-    Raises:
-        UsageError: there is no such method.
-    """
+    """The class of the method ``name``; a ``UsageError`` if there is none."""
     cls: type[Method] = look_up(METHODS, name, "method")
     return cls

@@ -22,11 +22,7 @@ from mmrobust.models.sequence import TokenSequence
 
 @dataclass(frozen=True)
 class AdapterConfig(MethodConfig):
-    """Settings of bottleneck adapters.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of bottleneck adapters."""
 
     bottleneck: int = 64
     """Size of the bottleneck between the two dense layers."""
@@ -63,15 +59,11 @@ class Adapters(Method):
     def __init__(self, config: AdapterConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
         self.injections = {stream: Injection(range(len(backbone.layers(stream)))) for stream in backbone.streams}
-        self.bottlenecks: Any = nn.ModuleDict(  # stream → layer → (after the attention, after the feed-forward half)
-            {
-                stream: nn.ModuleList(
-                    nn.ModuleList(Bottleneck(backbone.width[stream], config.bottleneck) for _ in range(2))
-                    for _ in injection.layers
-                )
-                for stream, injection in self.injections.items()
-            }
-        )
+        self.bottlenecks: Any = nn.ModuleDict()  # stream → layer → (after the attention, after the feed-forward half)
+        for stream, injection in self.injections.items():
+            sizes = (backbone.width[stream], config.bottleneck)
+            pairs = ((Bottleneck(*sizes), Bottleneck(*sizes)) for _ in injection.layers)
+            self.bottlenecks[stream] = nn.ModuleList(nn.ModuleList(pair) for pair in pairs)
 
     def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
         """See :meth:`Method.prompts`: the layer's two bottlenecks."""

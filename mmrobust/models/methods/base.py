@@ -15,7 +15,7 @@ from mmrobust.models.sequence import TokenSequence
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Settings of a method; a method with settings subclasses it."""
+    """Settings of a method; one with settings subclasses it, and raises a ``UsageError`` for a value out of range."""
 
 
 @dataclass(frozen=True)

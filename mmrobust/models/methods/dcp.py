@@ -45,11 +45,7 @@ PRESENT, MISSING = "present", "missing"
 
 @dataclass(frozen=True)
 class DcpConfig(MethodConfig):
-    """Settings of deep correlated prompting; the defaults are the paper's.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of deep correlated prompting; the defaults are the paper's."""
 
     length: int = 36
     """L: rows in front of each tower, a third of each kind; must be a multiple of 3."""

@@ -20,11 +20,7 @@ from mmrobust.models.methods.base import Injection, Method, MethodConfig
 
 @dataclass(frozen=True)
 class LoraConfig(MethodConfig):
-    """Settings of LoRA.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of LoRA."""
 
     rank: int = 8
     """Rank of the change of each adapted weight."""
@@ -55,7 +51,10 @@ class Lora(Method):
     def __init__(self, config: LoraConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
         self.injections = {stream: Injection(range(len(backbone.layers(stream)))) for stream in backbone.streams}
-        peft = _peft()
+        try:
+            peft: Any = importlib.import_module("peft")
+        except ImportError as cause:
+            raise UsageError('method lora needs PEFT: pip install "mmrobust[peft]"') from cause
         if any(".lora_" in name for name, _ in backbone.model.named_parameters()):
             raise UsageError(f"lora method: backbone {backbone.source} has LoRA weights already; load it again")
         targets = list(config.targets or backbone.lora_targets)
@@ -67,10 +66,3 @@ class Lora(Method):
             raise UsageError(f"lora method: {backbone.family} has no dense layers {', '.join(targets)}") from cause
         # Registered here as well, so that they train with the method's own parameters.
         self.weights = nn.ParameterList(p for name, p in backbone.model.named_parameters() if ".lora_" in name)
-
-
-def _peft() -> Any:
-    try:
-        return importlib.import_module("peft")
-    except ImportError as cause:
-        raise UsageError('method lora needs PEFT: pip install "mmrobust[peft]"') from cause

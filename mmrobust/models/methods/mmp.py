@@ -35,11 +35,7 @@ INITS = ("released", "normal")
 
 @dataclass(frozen=True)
 class MmpConfig(MethodConfig):
-    """Settings of missing-aware prompts; the defaults are the paper's.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of missing-aware prompts; the defaults are the paper's."""
 
     level: str = INPUT
     """Where prompts are added: ``input`` (tokens in front of the sequence) or ``attention`` (keys and values)."""

@@ -29,11 +29,7 @@ from mmrobust.models.sequence import TokenSequence
 
 @dataclass(frozen=True)
 class MspConfig(MethodConfig):
-    """Settings of modality-specific prompts.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of modality-specific prompts."""
 
     length: int = 8
     """P: tokens per modality and layer; a case of M modalities is given M · P."""

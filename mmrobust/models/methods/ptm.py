@@ -37,11 +37,7 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class PtmConfig(MethodConfig):
-    """Settings of Prompt the Missing.
-
-    Raises:
-        UsageError: a value out of range.
-    """
+    """Settings of Prompt the Missing."""
 
     level: str = ATTENTION
     """Where the tokens are added: ``input``, ``attention`` (as in the released code) or ``both``."""
@@ -102,17 +98,10 @@ class PromptTheMissing(Method):
         for stream in self._attended:  # a fusion block is no stream: it counts as one layer
             layers = range(len(backbone.layers(stream)) if stream in backbone.streams else 1)
             self.injections[stream] = Injection(layers, sets)
-        self.tokens: Any = nn.ModuleDict(  # modality → case → parameter [P, D]
-            {
-                modality: nn.ParameterDict(
-                    {
-                        case: nn.Parameter(torch.randn(config.length, backbone.width[modality]) * INIT_STD)
-                        for case in cases
-                    }
-                )
-                for modality in backbone.modalities
-            }
-        )
+        self.tokens: Any = nn.ModuleDict()  # modality → case → parameter [P, D]
+        for modality in backbone.modalities:
+            shape = (config.length, backbone.width[modality])
+            self.tokens[modality] = nn.ParameterDict({c: nn.Parameter(torch.randn(shape) * INIT_STD) for c in cases})
 
     def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
         """See :meth:`Method.prompts`: context where modalities are fused, tokens in front of a modality's stream."""

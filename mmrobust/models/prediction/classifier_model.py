@@ -59,11 +59,7 @@ class ClassifierModel:
         return PROMPTINGS if self.classifier.depends_on_prompting else (SITUATION,)
 
     def check(self, keys: Iterable[Key]) -> None:
-        """Raise if it cannot predict under one of these (case, prompting).
-
-        Raises:
-            UsageError: a case that it was not trained for, under situation prompting.
-        """
+        """Raise a ``UsageError`` if it was not trained for one of these (case, prompting)."""
         for case, prompting in keys:
             self.classifier.told(case, prompting)
 
@@ -79,13 +75,7 @@ class ClassifierModel:
     ) -> Iterator[PredictedRows]:
         """The predictions of ``plan``, one stretch of the split at a time; a sample is decoded once for all its cases.
 
-        Args:
-            samples: the samples.
-            plan: which of them to predict, in which cases.
-            noise: the degradation of inputs.
-            batch_size: samples per forward pass; does not affect results.
-            workers: processes that decode samples.
-            progress: counts predictions.
+        Neither ``batch_size`` nor ``workers``, the processes that decode, affect the results.
 
         Raises:
             DataError: a sample cannot be read; the message names it.

@@ -12,8 +12,7 @@ import torch
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import load_backbone
-from mmrobust.models.backbones.cavmae_fusion import FusionBlock
-from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
+from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel, FusionBlock
 from mmrobust.models.importing.cavmae import FUSION, from_cavmae
 
 close = {"rtol": 0, "atol": 1e-5}
