@@ -46,7 +46,7 @@ class NewerFormatError(DataError):
 
 
 class NoPredictionsError(DataError):
-    """There are no predictions behind results. Only their absence: predictions that cannot be read are another error."""
+    """There are no predictions behind results. Those that cannot be read are another error."""
 
 
 class CheckpointError(MmrobustError):

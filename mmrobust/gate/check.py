@@ -8,15 +8,19 @@ In each cell the most specific rule on the drop decides (metric, then scenario, 
 specific floor: a floor does not lift a limit on the drop. A cell without a rule is not judged.
 
 A drop fails if it passes its limit *and* is significant: the one-sided interval of the paired difference (see
-:mod:`mmrobust.scoring.paired`), corrected for the number of cells, lies below zero. If a side has no predictions, the
-limit alone decides, and the verdict says so. For a floor the limit alone always decides.
+:mod:`mmrobust.scoring.paired`), corrected for the number of distinct prediction columns, lies below zero. For a floor
+the limit alone always decides. A drop that did not fail is inconclusive where the data could not have shown one as
+large as the limit.
+
+The gate fails closed: predictions are held against the table wherever they are, and what contradicts it is an error.
+Only if a side has no predictions at all does the limit alone decide, and the verdict says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,102 +28,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
+from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
+from mmrobust.gate.evidence import PredictionReader, columns_of, corrected, read_pair
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
-from mmrobust.scoring import paired
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
-from mmrobust.storage.results import Results, read_results
+from mmrobust.scoring.significance import detectable, normal_p_values, upper_ends
+from mmrobust.scoring.store import predictions_behind
+from mmrobust.storage.results import RESULTS_FILE, Results, read_results
+from mmrobust.storage.tasks import RANGES
 
 DEFAULT_DROP = 0.01
 """What the headline metric may lose in any cell if no rules are given."""
 DEFAULT_ALPHA = 0.05
 LIMIT_ALONE = "limit alone: no paired interval"
-_TOLERANCE = 1e-9  # 0.93 - 0.92 is slightly more than 0.01
-_SAME = 1e-6  # by how much two ways to add up the same numbers may differ
-
-_Cell = tuple[str, str, float, str, str]
-PairReader = Callable[[str, str], Pair]
-"""(name in the baseline, name in the candidate) → the predictions of both. Raises DataError if there are none."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of one rule in one cell. Values are shares, means over mask seeds."""
-
-    checkpoint: str
-    """Its name in the candidate."""
-    scenario: str
-    missing_rate: float
-    prompting: str
-    metric: str
-    seeds: int
-    baseline: float
-    candidate: float
-    rule: str
-    """The deciding rule, as written."""
-    kind: str
-    """Kind of the rule: ``drop``, ``drop_percent`` or ``floor``."""
-    limit: float
-    """The smallest value that passes."""
-    passed: bool
-    p_value: float | None = None
-    """One-sided p-value of the drop, corrected over cells; ``None`` if the limit alone decided."""
-    at_most: float | None = None
-    """Upper end of the one-sided interval of the difference."""
-    smallest: float | None = None
-    """The smallest drop that the samples of this cell would show with 80 % power."""
-
-    @property
-    def cell(self) -> _Cell:
-        """What identifies the cell: checkpoint, scenario, missing rate, prompting and metric."""
-        return self.checkpoint, self.scenario, self.missing_rate, self.prompting, self.metric
-
-    @property
-    def difference(self) -> float:
-        """Candidate − baseline: negative if the candidate is worse."""
-        return self.candidate - self.baseline
-
-    @property
-    def margin(self) -> float:
-        """How far the candidate lies above the limit; negative if it lies below."""
-        return self.candidate - self.limit
-
-    @property
-    def below_limit(self) -> bool:
-        """Whether the value lies below the limit, significantly or not."""
-        return self.margin < -_TOLERANCE
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a check."""
-
-    outcomes: tuple[Outcome, ...]
-    """Worst first."""
-    notes: tuple[str, ...]
-    """What was left out of the comparison, and how it was decided."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every outcome passed."""
-        return all(outcome.passed for outcome in self.outcomes)
-
-    @property
-    def failures(self) -> tuple[Outcome, ...]:
-        """The outcomes that did not pass, worst first."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.passed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The verdict as plain values, for JSON."""
-        return {
-            "passed": self.passed,
-            "compared": len(self.outcomes),
-            "failed": len(self.failures),
-            "notes": list(self.notes),
-            "outcomes": [{**asdict(o), "difference": o.difference} for o in self.outcomes],
-        }
 
 
 def check(
@@ -127,43 +50,67 @@ def check(
     baseline: Results,
     rules: Sequence[Rule] = (),
     *,
-    read_pair: PairReader | None = None,
+    readers: tuple[PredictionReader, PredictionReader] | None = None,
+    stats: bool = True,
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
+    inconclusive: str = WARN,
 ) -> Verdict:
-    """Judge ``candidate`` by ``baseline``.
+    """Compare ``candidate`` with ``baseline``.
 
-    There is at most one rule for the same cells; without any, the headline metric may lose 0.01 anywhere. Without
-    ``read_pair``, which gives the predictions behind two checkpoints, the limits alone decide. ``alpha`` is the
-    probability that a comparison of equals fails by chance: over all cells with the correction ``holm`` of the p-values
-    for their number, per cell with ``none``.
+    Args:
+        candidate: the results to judge.
+        baseline: the results to judge by.
+        rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
+        readers: give the predictions of a checkpoint of the baseline, and of the candidate; if ``None``, there are
+            none, and the limits alone decide.
+        stats: whether the predictions decide together with the limits; if ``False``, they are only held against the
+            results.
+        alpha: probability that a comparison of equals fails by chance: over all cells with ``holm``, else per cell.
+        correction: of the p-values for the number of distinct prediction columns: ``holm`` or ``none``.
+        inconclusive: what a cell counts as whose data could not have shown a drop as large as its limit: ``warn``,
+            ``fail`` or ``pass``.
 
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
             defined; or there is nothing to compare.
-        UsageError: a rule covers no cell, ``alpha`` is not a probability, or the correction is unknown.
+        DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
+            of the other side.
+        UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
     """
     check_statistics(alpha, correction)
+    check_name("--inconclusive", inconclusive, INCONCLUSIVE_AS)
     names = comparable_checkpoints(candidate, baseline)
     before = baseline.frame.assign(checkpoint=baseline.frame["checkpoint"].map(names))
     after = candidate.frame[candidate.frame["checkpoint"].isin(list(names.values()))]
     rules = rules or (Rule(baseline.headline_metric, None, None, DROP, DEFAULT_DROP),)
     _refuse_unused(rules, before)
 
-    relevant = before[before["metric"].isin({rule.metric for rule in rules})]
-    means = pair_cells(relevant, after)
+    metrics = list(dict.fromkeys(rule.metric for rule in rules))
+    means = pair_cells(before[before["metric"].isin(metrics)], after)
     outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
     if not outcomes:
         raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
-    errors, notes = _standard_errors(outcomes, names, read_pair)
-    outcomes = _pass_insignificant(outcomes, errors, alpha, correction)
-    notes += _basis(outcomes, alpha, correction)
+    evidence = _Evidence()
+    for theirs, ours in names.items() if readers is not None else ():
+        assert readers is not None
+        try:
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics)
+        except NoPredictionsError as none:
+            evidence.warnings.append(f"'{ours}' is judged by the limit alone: {none}")
+            continue
+        evidence.add(pair, ours, [o for o in outcomes if o.checkpoint == ours and o.kind != FLOOR and stats])
+    outcomes, tests = _test(outcomes, evidence, alpha, correction, inconclusive)
+    notes = _basis(outcomes, alpha, correction, tests)
+    warnings = [*evidence.warnings, *_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
+    if inconclusive == PASS and (unsure := sum(o.undetectable and o.passed for o in outcomes)):
+        warnings.append(f"{unsure} inconclusive cell{'s' * (unsure > 1)} counted as passed (--inconclusive pass)")
     if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
     if extra := sorted(set(candidate.frame["checkpoint"]) - set(names.values())):
         notes.append(f"not in the baseline, not compared: {', '.join(extra)}")
-    return Verdict(tuple(sorted(outcomes, key=lambda o: (o.passed, o.margin, o.cell))), tuple(notes))
+    return Verdict(tuple(sorted(outcomes, key=worst_first)), tuple(notes), tuple(warnings), inconclusive)
 
 
 def check_files(
@@ -174,19 +121,25 @@ def check_files(
     stats: bool = True,
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
+    inconclusive: str = WARN,
 ) -> Verdict:
     """Run :func:`check` on the results in two files or folders, with the predictions behind them.
 
-    With ``stats=False`` the predictions are not read, and the limits alone decide. All other arguments are those of
-    :func:`check`.
+    All other arguments are those of :func:`check`.
 
     Raises:
-        DataError: results are missing or cannot be read.
+        DataError: results are missing or cannot be read; or as for :func:`check`.
         NotComparableError, UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
-    read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None
-    return check(after, before, rules, read_pair=read_pair, alpha=alpha, correction=correction)
+    readers = partial(predictions_behind, baseline, before), partial(predictions_behind, candidate, after)
+    settings: dict[str, Any] = {"alpha": alpha, "correction": correction, "inconclusive": inconclusive}
+    verdict = check(after, before, rules, readers=readers, stats=stats, **settings)
+    files = [(path / RESULTS_FILE if path.is_dir() else path).resolve() for path in (candidate, baseline)]
+    if files[0].samefile(files[1]):
+        own = f"candidate and baseline are the same file, {files[0]}: nothing was compared with anything else"
+        verdict = replace(verdict, warnings=(own, *verdict.warnings))
+    return verdict
 
 
 def _refuse_unused(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
@@ -214,81 +167,117 @@ def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
             DROP_PERCENT: cell["baseline"] * (1 - rule.limit / 100),
             FLOOR: rule.limit,
         }[rule.kind]
-        passed = bool(cell["candidate"] >= limit - _TOLERANCE)
-        outcomes.append(Outcome(**cell, rule=str(rule), kind=rule.kind, limit=limit, passed=passed))
+        outcome = Outcome(**cell, rule=str(rule), kind=rule.kind, limit=limit, verdict=PASS)
+        outcomes.append(replace(outcome, verdict=FAIL) if outcome.below_limit else outcome)
     return outcomes
 
 
-def _standard_errors(
-    outcomes: Sequence[Outcome], names: dict[str, str], read_pair: PairReader | None
-) -> tuple[dict[_Cell, float], list[str]]:
-    """The standard error of each difference under a rule on the drop, and notes on why some have none."""
-    found: dict[_Cell, float] = {}
-    notes = []
-    for theirs, ours in names.items():
-        drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
-        if read_pair is None or not drops:
-            continue
-        try:
-            pair = read_pair(theirs, ours)
-            for metric in dict.fromkeys(outcome.metric for outcome in drops):
-                found |= _errors_of(pair, metric, [outcome for outcome in drops if outcome.metric == metric])
-        except DataError as reason:
-            notes.append(f"'{ours}' is judged by the limit alone: {reason}")
-    return {cell: error for cell, error in found.items() if not math.isnan(error)}, notes
+@dataclass
+class _Evidence:
+    """What the predictions of the checkpoints show in the cells under a rule on the drop."""
+
+    error: dict[Cell, float] = field(default_factory=dict)
+    """The standard error of each difference; NaN if the metric is not defined in the resamples."""
+    column: dict[Cell, Hashable] = field(default_factory=dict)
+    """What identifies the prediction columns behind each difference."""
+    samples: dict[Cell, int] = field(default_factory=dict)
+    identical: set[Cell] = field(default_factory=set)
+    """The cells in which both sides have the same predictions, to the last bit."""
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, pair: Pair, name: str, outcomes: Sequence[Outcome]) -> None:
+        """Add what the predictions of a checkpoint show."""
+        numbers = map(str, range(pair.baseline.truth.classes))
+        columns = columns_of(pair, name, pair.baseline.dataset.get("classes") or list(numbers))
+        self.warnings += columns.remarks
+        for metric in dict.fromkeys(outcome.metric for outcome in outcomes):
+            by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS))["error"].to_dict()
+            for outcome in (outcome for outcome in outcomes if outcome.metric == metric):
+                key = outcome.scenario, outcome.missing_rate, outcome.prompting
+                if key not in by_cell:
+                    raise DataError(
+                        f"there are no predictions of '{name}' for {metric} at {key[0]}/{key[1]:g}, {key[2]}"
+                    )
+                self.error[outcome.cell] = float(by_cell[key])
+                self.column[outcome.cell] = columns.of(metric, key)
+                self.samples[outcome.cell] = len(pair.baseline.truth.ids)
+                if key in columns.identical:
+                    self.identical.add(outcome.cell)
 
 
-def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, float]:
-    """The standard errors of the differences of one metric, by cell; NaN if the metric is not defined there."""
-    by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS)).to_dict("index")
-    errors = {}
-    for outcome in outcomes:
-        row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
-        if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
-            value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
-            raise DataError(f"its predictions do not give the {value} that its results have")
-        errors[outcome.cell] = float(row["error"])
-    return errors
+def _test(
+    outcomes: Sequence[Outcome], evidence: _Evidence, alpha: float, correction: str, inconclusive: str
+) -> tuple[list[Outcome], int]:
+    """The outcomes with their p-values and intervals, and the number of tests.
 
-
-def _pass_insignificant(
-    outcomes: Sequence[Outcome], errors: dict[_Cell, float], alpha: float, correction: str
-) -> list[Outcome]:
-    """The outcomes with their p-values and intervals; a drop that is not significant passes."""
-    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in errors]
+    A drop that is not significant does not fail; where one as large as its limit could not have been found, it is
+    inconclusive.
+    """
+    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in evidence.error]
+    cells = [outcomes[place].cell for place in tested]
     difference = np.asarray([outcomes[place].difference for place in tested])
-    error = np.asarray([errors[outcomes[place].cell] for place in tested])
+    error = np.asarray([evidence.error[cell] for cell in cells])
     p = normal_p_values(difference, error, two_sided=False)
-    corrected = holm(p) if correction == "holm" else p
+    adjusted, tests = corrected(p, [evidence.column[cell] for cell in cells], correction)
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
-    level = alpha * np.divide(p, corrected, out=np.full(len(p), 1 / max(len(p), 1)), where=corrected > 0)
+    level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
     at_most = upper_ends(difference, error, level)
-    smallest = smallest_shown(error, alpha, two_sided=False)
+    first_level = alpha / tests if correction == "holm" and tests else alpha
     judged = list(outcomes)
     for number, place in enumerate(tested):
-        judged[place] = replace(
-            judged[place],
-            passed=judged[place].passed or bool(corrected[number] > alpha),
-            p_value=float(min(corrected[number], 1.0)),
-            at_most=float(at_most[number]),
-            smallest=float(smallest[number]),
-        )
-    return judged
+        outcome = judged[place]
+        if math.isnan(p[number]):  # the metric has no spread over resamples: nothing can be said about chance
+            outcome = replace(outcome, detectable=1.0)
+        else:
+            shown = detectable(error[number : number + 1], evidence.samples[outcome.cell], first_level)
+            outcome = replace(
+                outcome,
+                verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
+                p_value=float(min(adjusted[number], 1.0)),
+                at_most=float(at_most[number]),
+                # The same logits are the same model there: nothing has changed that more samples would show.
+                detectable=0.0 if outcome.cell in evidence.identical else float(min(shown[0], 1.0)),
+            )
+        if outcome.verdict == PASS and outcome.undetectable and inconclusive != PASS:
+            outcome = replace(outcome, verdict=INCONCLUSIVE)
+        judged[place] = outcome
+    return judged, tests
 
 
-def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str) -> list[str]:
+def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: int) -> list[str]:
     """Notes on how the outcomes were decided."""
     tested = [outcome for outcome in outcomes if outcome.p_value is not None]
     if not tested:
-        return [LIMIT_ALONE]
-    over = f"Holm over {len(tested)} cells" if correction == "holm" else "uncorrected"
-    smallest = sorted(outcome.smallest for outcome in tested if outcome.smallest is not None)
-    median, most = (100 * smallest[place] for place in (len(smallest) // 2, -1))
+        return []
+    over = f"Holm over {tests} distinct columns of {len(tested)} cells" if correction == "holm" else "uncorrected"
+    shown = sorted(outcome.detectable for outcome in tested if outcome.detectable is not None)
     notes = [
         f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})",
-        "smallest drop that these samples would show in one cell alone, with 80 % power: "
-        f"{median:.1f} points (median), {most:.1f} (at most)",
+        "smallest true drop that would be found in a cell, corrected, with 80 % power: "
+        f"{100 * shown[len(shown) // 2]:.1f} points (median), {100 * shown[-1]:.1f} (largest)",
     ]
-    if unsure := sum(outcome.passed and outcome.below_limit for outcome in tested):
+    if unsure := sum(outcome.verdict != FAIL and outcome.below_limit for outcome in tested):
         notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
     return notes
+
+
+def _limits_alone(outcomes: Sequence[Outcome], stats: bool) -> list[str]:
+    """Why no statistics stand behind the verdict, where none do."""
+    drops = [outcome for outcome in outcomes if outcome.kind != FLOOR]
+    if not drops:
+        return ["no rule limits a drop: the baseline's values decide nothing"]
+    if any(outcome.detectable is not None for outcome in drops):
+        return []
+    return [LIMIT_ALONE if stats else f"{LIMIT_ALONE} (--no-stats)"]
+
+
+def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
+    """Rules that no candidate could break."""
+    cells: dict[str, int] = {}
+    for outcome in outcomes:
+        if outcome.limit <= RANGES.get(outcome.metric, (-math.inf,))[0]:
+            cells[outcome.rule] = cells.get(outcome.rule, 0) + 1
+    return [
+        f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: its limit there is the lowest value there is"
+        for rule, count in cells.items()
+    ]

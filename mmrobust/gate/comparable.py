@@ -17,6 +17,8 @@ from mmrobust.storage.results import CELL_KEYS, Results
 
 MEAN_KEYS = tuple(key for key in CELL_KEYS if key != "seed")
 """What identifies a mean over mask seeds."""
+ALPHAS = (1e-4, 0.5)
+"""The least and the largest level of a test that is worth its name."""
 _SAME_DATA = {
     "fingerprint": "the data differs",
     "split": "the split differs",
@@ -27,9 +29,13 @@ _SAME_DATA = {
 
 
 def check_statistics(alpha: float, correction: str) -> None:
-    """Raise ``UsageError`` if ``alpha`` is not a probability or the correction is unknown."""
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha {alpha:g} is not a probability between 0 and 1: 0.05 is usual")
+    """Raise ``UsageError`` if ``alpha`` is outside :data:`ALPHAS` or the correction is unknown."""
+    least, most = ALPHAS
+    if not least <= alpha <= most:
+        raise UsageError(
+            f"alpha {alpha:g} is not between {least:g} and {most:g}: at a smaller one hardly any regression fails, at "
+            "a larger one chance decides; 0.05 is usual"
+        )
     if correction not in CORRECTIONS:
         raise unknown_name("correction", correction, CORRECTIONS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pandas as pd
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
+from mmrobust.gate.evidence import columns_of, corrected, read_pair
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
-from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, over_seeds
+from mmrobust.scoring.significance import Placements, delong, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 
 INTERVALS = ("percentile", "bca")
@@ -33,15 +36,19 @@ class Comparison:
     interval: str
     correction: str
     alpha: float
+    tests: int
+    """Number of distinct prediction columns, for which the p-values are corrected."""
     cells: pd.DataFrame
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
     ``test`` (``mcnemar``, ``delong`` or ``bootstrap``), ``smallest`` (the smallest difference that the samples would
-    show) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over mask
-    seeds)."""
+    show, corrected) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over
+    mask seeds)."""
     flips: pd.DataFrame
     """One row per case, prompting and sample that only one of the two gets right: ``id``, ``change`` (``lost`` or
     ``gained``), ``label``, and the classes that each predicts, ``first`` and ``second``."""
+    warnings: tuple[str, ...] = ()
+    """Why the comparison may say less than it seems to."""
 
     @property
     def different(self) -> int:
@@ -50,10 +57,10 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain values, for JSON; ``None`` where not defined."""
-        facts = ("first", "second", "metric", "samples", "interval", "correction", "alpha", "different")
+        facts = ("first", "second", "metric", "samples", "interval", "correction", "alpha", "tests", "different")
         tables = {name: getattr(self, name).astype(object) for name in ("cells", "flips")}
         rows = {name: table.where(table.notna(), None).to_dict("records") for name, table in tables.items()}
-        return {**{name: getattr(self, name) for name in facts}, **rows}
+        return {**{name: getattr(self, name) for name in facts}, "warnings": list(self.warnings), **rows}
 
 
 def compare(
@@ -95,17 +102,22 @@ def compare(
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
     frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
+    columns = columns_of(pair, second, classes)
+    keys = frame[list(PAIR_KEYS)].itertuples(index=False, name=None)
+    adjusted, tests = corrected(p, [columns.of(metric, key) for key in keys], correction)
+    level = alpha / tests if correction == "holm" and tests else alpha
     cells = frame.assign(
         low=low,
         high=high,
-        p_value=np.minimum(holm(p), 1) if correction == "holm" else p,
+        p_value=np.minimum(adjusted, 1),
         test=test,
-        smallest=smallest_shown(error, alpha, two_sided=True),
+        smallest=smallest_shown(error, level, two_sided=True),
         lost=counts[:, 0],
         gained=counts[:, 1],
     )
     samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
-    return Comparison(first, second, metric, samples, interval, correction, alpha, cells, flips)
+    facts = first, second, metric, samples, interval, correction, alpha, tests
+    return Comparison(*facts, cells, flips, columns.remarks)
 
 
 def compare_files(
@@ -126,7 +138,7 @@ def compare_files(
     Raises:
         NotComparableError: the two were not measured in the same way.
         UsageError: a name does not exist, or it is not clear which checkpoint to take.
-        DataError: results or predictions are missing or cannot be read.
+        DataError: results or predictions are missing, cannot be read, or contradict each other.
     """
     before, after = read_results(first), read_results(second)
     if names is not None and len(names) != 2:
@@ -134,11 +146,13 @@ def compare_files(
     sides = zip((first, second), (before, after), names or (None, None), strict=True)
     theirs, ours = (_choose(*side) for side in sides)
     refuse_other_measurement(after, ours, before, theirs)
+    chosen = before.headline_metric if metric is None else metric
+    readers = partial(predictions_behind, first, before), partial(predictions_behind, second, after)
     return compare(
-        read_pair(first, before, second, after, theirs, ours),
+        read_pair(readers, (before, after), (theirs, ours), [chosen]),
         theirs if theirs != ours else f"{theirs} ({first})",
         ours if theirs != ours else f"{ours} ({second})",
-        before.headline_metric if metric is None else metric,
+        chosen,
         before.provenance["dataset"]["classes"],
         alpha=alpha,
         interval=interval,

@@ -127,3 +127,17 @@ def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float
     """
     level = alpha / 2 if two_sided else alpha
     return np.asarray((ndtri(1 - level) + ndtri(power)) * error)
+
+
+def detectable(error: Floats, samples: int, level: float, power: float = POWER) -> Floats:
+    """The smallest true drop [K] that a one-sided test at ``level`` finds in ``samples`` with this power.
+
+    The smallest D with D = z √(e² + D / N), z = z_{1−level} + z_{power}: e is the standard error that was observed, and
+    D / N the variance that losing the share D of N samples adds to it (McNemar 1947; Connor, Sample Size for Testing
+    Differences in Proportions for the Paired-Sample Design, Biometrics 43, 1987). So two sides that happen to agree on
+    a few samples, e = 0, still cannot show less than z² / N, where :func:`smallest_shown` would say zero.
+    """
+    from scipy.special import ndtri
+
+    z = ndtri(1 - level) + ndtri(power)
+    return np.asarray((z**2 / samples + np.sqrt((z**2 / samples) ** 2 + 4 * (z * error) ** 2)) / 2)

@@ -257,7 +257,7 @@ def predictions_behind(path: Path, results: Results, name: str) -> Predictions:
         # Whoever alters the fingerprint in a table must not thereby get rid of the predictions behind it.
         raise DataError(
             f"{strangers[0]}: no checkpoint of the results made these predictions, and there are none of '{name}': "
-            "fingerprint, data, split, dtype or noise are others; evaluate again, or remove what belongs to other results"
+            "fingerprint, data, split, dtype or noise differ; evaluate again, or remove what belongs to other results"
         )
     raise NoPredictionsError(f"{shards}: holds no predictions of '{name}'")
 
