@@ -30,7 +30,7 @@ from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_che
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring import paired
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
+from mmrobust.scoring.significance import holm, p_values, smallest_shown, upper_ends
 from mmrobust.storage.results import Results, read_results
 
 DEFAULT_DROP = 0.01
@@ -225,9 +225,9 @@ def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
 
 def _standard_errors(
     outcomes: Sequence[Outcome], names: dict[str, str], read_pair: PairReader | None
-) -> tuple[dict[_Cell, float], list[str]]:
-    """The standard error of each difference under a rule on the drop, and notes on why some have none."""
-    found: dict[_Cell, float] = {}
+) -> tuple[dict[_Cell, tuple[float, float]], list[str]]:
+    """Error and degrees of freedom of each difference under a rule on the drop, and notes on why some have none."""
+    found: dict[_Cell, tuple[float, float]] = {}
     notes = []
     for theirs, ours in names.items():
         drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
@@ -239,39 +239,39 @@ def _standard_errors(
                 found |= _errors_of(pair, metric, [outcome for outcome in drops if outcome.metric == metric])
         except DataError as reason:
             notes.append(f"'{ours}' is judged by the limit alone: {reason}")
-    return {cell: error for cell, error in found.items() if not math.isnan(error)}, notes
+    return {cell: error for cell, error in found.items() if not math.isnan(error[0])}, notes
 
 
-def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, float]:
-    """The standard errors of the differences of one metric, by cell; NaN if the metric is not defined there.
+def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, tuple[float, float]]:
+    """Standard error and degrees of freedom of the differences of one metric, by cell; NaN where it is not defined.
 
     Raises:
         DataError: the predictions do not give the values that the results have.
     """
-    by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS)).to_dict("index")
+    by_cell = differences(pair, metric).set_index(list(PAIR_KEYS)).to_dict("index")
     errors = {}
     for outcome in outcomes:
         row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
         if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
             value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
             raise DataError(f"its predictions do not give the {value} that its results have")
-        errors[outcome.cell] = float(row["error"])
+        errors[outcome.cell] = float(row["error"]), float(row["degrees"])
     return errors
 
 
 def _pass_insignificant(
-    outcomes: Sequence[Outcome], errors: dict[_Cell, float], alpha: float, correction: str
+    outcomes: Sequence[Outcome], errors: dict[_Cell, tuple[float, float]], alpha: float, correction: str
 ) -> list[Outcome]:
     """The outcomes with their p-values and intervals; a drop that is not significant passes."""
     tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in errors]
     difference = np.asarray([outcomes[place].difference for place in tested])
-    error = np.asarray([errors[outcomes[place].cell] for place in tested])
-    p = normal_p_values(difference, error, two_sided=False)
+    error, degrees = np.asarray([errors[outcomes[place].cell] for place in tested]).reshape(-1, 2).T
+    p = p_values(difference, error, degrees, two_sided=False)
     corrected = holm(p) if correction == "holm" else p
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
     level = alpha * np.divide(p, corrected, out=np.full(len(p), 1 / max(len(p), 1)), where=corrected > 0)
-    at_most = upper_ends(difference, error, level)
-    smallest = smallest_shown(error, alpha, two_sided=False)
+    at_most = upper_ends(difference, error, degrees, level)
+    smallest = smallest_shown(error, degrees, alpha, two_sided=False)
     judged = list(outcomes)
     for number, place in enumerate(tested):
         judged[place] = dataclasses.replace(

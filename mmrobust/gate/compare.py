@@ -14,11 +14,12 @@ from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
-from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.intervals import difference_interval
+from mmrobust.scoring.paired import Pair, bootstrap_differences, differences, grouped_jackknife, over_seeds, read_pair
+from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, p_values, placements, smallest_shown
 from mmrobust.storage.results import Results, read_results
 
-INTERVALS = ("percentile", "bca")
+INTERVALS = ("jackknife", "percentile", "bca")
 LOST, GAINED = "lost", "gained"
 
 
@@ -36,7 +37,7 @@ class Comparison:
     cells: pd.DataFrame
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
-    ``test`` (``mcnemar``, ``delong`` or ``bootstrap``), ``smallest`` (the smallest difference that the samples would
+    ``test`` (``mcnemar``, ``delong`` or ``jackknife``), ``smallest`` (the smallest difference that the samples would
     show) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over mask
     seeds)."""
     flips: pd.DataFrame
@@ -64,7 +65,7 @@ def compare(
     classes: Sequence[str],
     *,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Compare two checkpoints on the samples and cells that both have predictions for.
@@ -76,7 +77,7 @@ def compare(
         metric: a metric of the task.
         classes: the names of the classes.
         alpha: 1 − confidence of the intervals, and the level of the corrected p-values.
-        interval: ``percentile``, or ``bca``, which takes longer.
+        interval: ``jackknife``; or by bootstrap, ``percentile`` or ``bca``, which take longer.
         correction: of the p-values for the number of cells: ``holm`` or ``none``.
 
     Raises:
@@ -87,27 +88,32 @@ def compare(
         raise unknown_name("interval", interval, INTERVALS)
     check_statistics(alpha, correction)
     found = differences(pair, metric)
-    difference, error = found.frame["difference"].to_numpy(), found.frame["error"].to_numpy()
-    if interval == "bca":
-        low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
+    difference, error, degrees = (found[name].to_numpy() for name in ("difference", "error", "degrees"))
+    if interval == "jackknife":
+        low, high = difference_interval(difference, error, degrees, found["size"].to_numpy(), 1 - alpha)
+    elif interval == "bca":
+        resampled = bootstrap_differences(pair, metric)
+        low, high = bca_interval(difference, resampled, grouped_jackknife(pair, metric), 1 - alpha)
     else:
-        low, high = percentile_interval(found.bootstrap, 1 - alpha)
+        low, high = percentile_interval(bootstrap_differences(pair, metric), 1 - alpha)
     counts, one_table = _flips_by_cell(pair)
-    p = normal_p_values(difference, error, two_sided=True)
-    test = np.full(len(p), "bootstrap", dtype=object)
+    p = p_values(difference, error, degrees, two_sided=True)
+    test = np.full(len(p), "jackknife", dtype=object)
     if metric == "accuracy":
         # McNemar's test is for one table of right and wrong: a cell whose mask seeds all give the same missing table.
         p[one_table] = mcnemar(*counts[one_table].T.round())
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
-    frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
+    frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
+        columns={"baseline": "first", "candidate": "second"}
+    )
     cells = frame.assign(
         low=low,
         high=high,
         p_value=np.minimum(holm(p), 1) if correction == "holm" else p,
         test=test,
-        smallest=smallest_shown(error, alpha, two_sided=True),
+        smallest=smallest_shown(error, degrees, alpha, two_sided=True),
         lost=counts[:, 0],
         gained=counts[:, 1],
     )
@@ -122,7 +128,7 @@ def compare_files(
     *,
     metric: str | None = None,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Run :func:`compare` on the results in two files or folders, with the predictions behind them.
