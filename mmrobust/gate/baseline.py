@@ -10,7 +10,7 @@ from mmrobust.errors import UsageError
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
 from mmrobust.scoring.store import PredictionStore, shard_headers
 from mmrobust.storage.files import atomic_folder
-from mmrobust.storage.results import RESULTS_FILE, Results, read_results
+from mmrobust.storage.results import RESULTS_FILE, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
 
@@ -42,7 +42,9 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     source = results / RESULTS_FILE if results.is_dir() else results
     if folder.resolve() in (source.parent.resolve(), *source.parent.resolve().parents):
         raise UsageError(f"{folder}: the results themselves are there; name another folder")
-    shards = _shards(results, read)
+    headers = shard_headers(source.parent)
+    names = dict.fromkeys(read.frame["checkpoint"])
+    shards = {name: PredictionStore.behind(results, read, name, headers).paths for name in names}
     notes = [f"no predictions of '{name}': the limits alone will decide" for name, found in shards.items() if not found]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
     notes += [
@@ -58,12 +60,6 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
         for table in filter(Path.is_file, tables.values()):
             _copy(table, partial / FOLDER / table.name)
     return tuple(notes)
-
-
-def _shards(path: Path, results: Results) -> dict[str, list[Path]]:
-    headers = shard_headers(path if path.is_dir() else path.parent)
-    names = dict.fromkeys(results.frame["checkpoint"])
-    return {name: PredictionStore.behind(path, results, name, headers).paths for name in names}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,10 +14,9 @@ limit alone decides, and the verdict says so. For a floor the limit alone always
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ class Verdict:
             "compared": len(self.outcomes),
             "failed": len(self.failures),
             "notes": list(self.notes),
-            "outcomes": [{**dataclasses.asdict(o), "difference": o.difference} for o in self.outcomes],
+            "outcomes": [{**asdict(o), "difference": o.difference} for o in self.outcomes],
         }
 
 
@@ -132,15 +131,12 @@ def check(
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
 ) -> Verdict:
-    """Compare ``candidate`` with ``baseline``.
+    """Judge ``candidate`` by ``baseline``.
 
-    Args:
-        candidate: the results to judge.
-        baseline: the results to judge by.
-        rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
-        read_pair: gives the predictions behind two checkpoints; if ``None``, the limits alone decide.
-        alpha: probability that a comparison of equals fails by chance: over all cells with ``holm``, else per cell.
-        correction: of the p-values for the number of cells: ``holm`` or ``none``.
+    There is at most one rule for the same cells; without any, the headline metric may lose 0.01 anywhere. Without
+    ``read_pair``, which gives the predictions behind two checkpoints, the limits alone decide. ``alpha`` is the
+    probability that a comparison of equals fails by chance: over all cells with the correction ``holm`` of the p-values
+    for their number, per cell with ``none``.
 
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
@@ -243,11 +239,7 @@ def _standard_errors(
 
 
 def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, tuple[float, float]]:
-    """Standard error and degrees of freedom of the differences of one metric, by cell; NaN where it is not defined.
-
-    Raises:
-        DataError: the predictions do not give the values that the results have.
-    """
+    """Standard error and degrees of freedom of the differences of one metric, by cell; NaN where it is not defined."""
     by_cell = differences(pair, metric).set_index(list(PAIR_KEYS)).to_dict("index")
     errors = {}
     for outcome in outcomes:
@@ -274,7 +266,7 @@ def _pass_insignificant(
     smallest = smallest_shown(error, degrees, alpha, two_sided=False)
     judged = list(outcomes)
     for number, place in enumerate(tested):
-        judged[place] = dataclasses.replace(
+        judged[place] = replace(
             judged[place],
             passed=judged[place].passed or bool(corrected[number] > alpha),
             p_value=float(min(corrected[number], 1.0)),

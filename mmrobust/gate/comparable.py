@@ -95,14 +95,10 @@ def _differs(name: str, candidate: object, baseline: object, advice: object = ""
 
 
 def pair_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Pair every cell of the baseline with the candidate's, as means over mask seeds.
-
-    Args:
-        before: rows of the baseline, its checkpoints renamed as in the candidate.
-        after: rows of the candidate.
+    """Pair every cell of the baseline, its checkpoints named as in the candidate, with the candidate's.
 
     Returns:
-        One row per checkpoint and ``MEAN_KEYS``: ``baseline``, ``candidate``, ``seeds``.
+        One row per checkpoint and ``MEAN_KEYS``: ``baseline`` and ``candidate`` (means over mask seeds), ``seeds``.
 
     Raises:
         NotComparableError: a cell is missing in the candidate, occurs twice, is over a different number of samples, or

@@ -68,17 +68,11 @@ def compare(
     interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
-    """Compare two checkpoints on the samples and cells that both have predictions for.
+    """Compare two checkpoints, whose names are ``first`` and ``second``, on the samples and cells that both have.
 
-    Args:
-        pair: their predictions; the baseline is the first.
-        first: name of the first.
-        second: name of the second.
-        metric: a metric of the task.
-        classes: the names of the classes.
-        alpha: 1 − confidence of the intervals, and the level of the corrected p-values.
-        interval: ``jackknife``; or by bootstrap, ``percentile`` or ``bca``, which take longer.
-        correction: of the p-values for the number of cells: ``holm`` or ``none``.
+    ``alpha`` is 1 − confidence of the intervals, and the level of the p-values, which are corrected for the number of
+    cells (``holm``) or not (``none``). An ``interval`` is ``jackknife``; or by bootstrap, ``percentile`` or ``bca``,
+    which take longer.
 
     Raises:
         UsageError: the metric, interval or correction is unknown, or ``alpha`` is not a probability.
@@ -207,10 +201,7 @@ def _flips_by_cell(pair: Pair) -> tuple[Floats, Bools]:
 
 
 def _delong(pair: Pair) -> Floats:
-    """Two-sided p-values [K] of the differences in AUROC, NaN if all samples are of one class.
-
-    The placements are averaged over mask seeds.
-    """
+    """Two-sided p-values [K] of the differences in AUROC, over mask seeds; NaN if all samples are of one class."""
     positive, cells = pair.baseline.truth.targets[:, 1], over_seeds(pair.tables)
     if positive.all() or not positive.any():  # samples of one class have no ROC curve
         return np.full(cells.ngroups, np.nan)

@@ -171,11 +171,6 @@ def _rule_of_table(table: dict[str, Any]) -> Rule:
         wanted: tuple[type, ...] = (str,) if key in ("metric", "scenario") else (int, float)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UsageError(f"key '{key}' of a rule is {value!r}: give {'text' if str in wanted else 'a number'}")
-    rate = table.get("rate")
-    return Rule(
-        table["metric"],
-        table.get("scenario"),
-        None if rate is None else float(rate),
-        limits[0],
-        float(table[limits[0]]),
-    )
+    rate, kind = table.get("rate"), limits[0]
+    rate = None if rate is None else float(rate)
+    return Rule(table["metric"], table.get("scenario"), rate, kind, float(table[kind]))

@@ -1,10 +1,16 @@
-"""What the gallery shows of a sample: each modality before and after the scenario, as media for a browser."""
+"""The gallery: each modality of a sample before and after the scenario, as media for a browser, in one HTML page.
+
+The template of the page is ``page.html.jinja``.
+"""
 
 from __future__ import annotations
 
 import base64
+import difflib
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,12 +79,32 @@ def preview_samples(
     others = np.setdiff1d(np.arange(len(affected.split)), affected.affected)
     chosen = [*affected.affected.tolist(), *others.tolist()][:count]
     renderer = _Renderer(affected, noise, len(chosen))
+    shown = []
     with progress("preview", len(chosen)) as advance:
-        shown = []
         for position in chosen:
             shown.append(renderer.show(position))
             advance(1)
     return shown
+
+
+def render_page(affected: AffectedSplit, noise: Noise, samples: Sequence[PreviewSample]) -> str:
+    """The page: a summary of the scenario, and each sample before and after it."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, keep_trailing_newline=True)
+    template = environment.get_template("page.html.jinja")
+    return template.render(
+        affected=affected, noise=noise, default_noise=noise == Noise(), samples=samples, marked=_differences
+    )
+
+
+def _differences(text: str, other: str | None) -> Iterator[tuple[str, bool]]:
+    """The parts of ``text``, each with whether it differs from ``other``; none does where there is no other text."""
+    matcher = difflib.SequenceMatcher(None, text if other is None else other, text, autojunk=False)
+    for kind, _, _, start, end in matcher.get_opcodes():
+        if end > start:
+            yield text[start:end], kind != "equal"
 
 
 class _Renderer:
@@ -96,9 +122,8 @@ class _Renderer:
         split = self._affected.split
         (sample,) = split.read([position])
         case = Case.parse(self._affected.cases[position], self._affected.modalities)
-        before, after = {}, {}
-        for modality in self._affected.modalities:
-            before[modality], after[modality] = self._both(sample, modality, case)
+        both = {modality: self._both(sample, modality, case) for modality in self._affected.modalities}
+        before, after = ({modality: shown[at] for modality, shown in both.items()} for at in (0, 1))
         classes = tuple(split.info.classes[label] for label in sample.label)
         return PreviewSample(sample.id, classes, case.name, before, after)
 
@@ -141,19 +166,16 @@ class _Renderer:
     def _shown(self, medium: Any, modality: str, note: str = "") -> PreviewInput:
         if modality == "text":
             cut = f"the first {TEXT_SHOWN} of {len(medium):,} characters" if len(medium) > TEXT_SHOWN else ""
-            empty = "empty" if not medium else ""
-            return PreviewInput(text=medium[:TEXT_SHOWN], note="; ".join(filter(None, (note, cut, empty))))
+            remarks = (note, cut, "" if medium else "empty")
+            return PreviewInput(text=medium[:TEXT_SHOWN], note="; ".join(filter(None, remarks)))
         if modality == "image":
             return PreviewInput(picture=self._picture(medium), small=max(medium.size) < SIDE // 2, note=note)
         waveform, rate = medium
         seconds = len(waveform) / rate
         cut = f"the first {self._seconds:.1f} of {seconds:.1f} seconds" if seconds > self._seconds else ""
         bank = _filter_bank(medium)
-        return PreviewInput(
-            picture=self._picture(_spectrogram(bank, bank)),
-            sound=_wave(waveform[: int(self._seconds * rate)], rate),
-            note="; ".join(filter(None, (note, cut))),
-        )
+        sound, note = _wave(waveform[: int(self._seconds * rate)], rate), "; ".join(filter(None, (note, cut)))
+        return PreviewInput(picture=self._picture(_spectrogram(bank, bank)), sound=sound, note=note)
 
     def _picture(self, picture: Image.Image) -> str:
         """``picture`` as a data URI: lossless where it is small, otherwise JPEG of the best quality that fits."""

@@ -44,21 +44,20 @@ def with_sections(
 ) -> Report:
     """Add every further table but the costs to ``report``; a table that would be empty is left out.
 
-    Args:
-        report: the tables, and the results behind them.
-        baseline: the checkpoint to measure effective robustness against; ``None`` leaves that table out.
-        stored: name of each checkpoint → its predictions, from :func:`read_behind`; ``None`` leaves out the intervals
-            of the standings, the classes that break first, and reliability.
-        progress: reports the progress of resampling the standings.
+    Effective robustness is measured against the checkpoint ``baseline``, if one is named. ``stored`` are the
+    predictions of each checkpoint, from :func:`read_behind`, without which there are no intervals of the standings, no
+    classes that break first, and no reliability. ``progress`` is that of resampling the standings.
 
     Raises:
         UsageError: ``baseline`` is not a checkpoint of the report.
     """
     found: list[Section] = []
+    stored, frame = stored or {}, report.results
     for table in report.tables:
-        rows = _rows_behind(report, table)
+        rows = frame[(frame.dataset == table.dataset) & (frame.split == table.split) & (frame.metric == table.metric)]
         means = _means_over_seeds(rows)
-        own = _restricted(stored, rows) if stored else {}
+        by_name = rows.groupby("checkpoint", sort=False, observed=True) if stored else ()
+        own = {str(name): replace(stored[str(name)], cells=cells_of(of_one)) for name, of_one in by_name}
         made = [
             _standings(means, table, own, progress),
             _prompting(means, table),
@@ -105,18 +104,6 @@ def read_behind(results: Mapping[Path, Results]) -> dict[str, Predictions]:
 
 def _placed(section: Section, table: CurveTable) -> Section:
     return replace(section, dataset=table.dataset, split=table.split, metric=table.metric)
-
-
-def _rows_behind(report: Report, table: CurveTable) -> pd.DataFrame:
-    """The rows of results that one table of a report is made from."""
-    frame = report.results
-    return frame[(frame["dataset"] == table.dataset) & (frame["split"] == table.split) & (frame.metric == table.metric)]
-
-
-def _restricted(stored: Mapping[str, Predictions], rows: pd.DataFrame) -> dict[str, Predictions]:
-    """The predictions of the checkpoints that some rows are of, with only the cells of those rows."""
-    by_name = rows.groupby("checkpoint", sort=False, observed=True)
-    return {str(name): replace(stored[str(name)], cells=cells_of(own)) for name, own in by_name}
 
 
 def _means_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
@@ -166,11 +153,7 @@ def _standings(
 def _with_intervals(
     figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
 ) -> pd.DataFrame:
-    """The standings with intervals and clear wins from the predictions.
-
-    Raises:
-        DataError: the predictions cannot be paired, or do not give these standings.
-    """
+    """The standings with intervals and clear wins from the predictions."""
     joint = joint_standings(stored, table.metric, progress=progress).set_index("checkpoint").loc[figures["checkpoint"]]
     if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
         raise DataError("the predictions do not give the values of these results")
@@ -180,12 +163,10 @@ def _with_intervals(
 
 def _prompting(means: pd.DataFrame, table: CurveTable) -> Section | None:
     gap = prompting_gap(means)
-    differs = (
-        gap.groupby("checkpoint", observed=True)["gap"].transform(lambda g: bool((g.abs() > 1e-12).any())).astype(bool)
-    )
-    if gap.empty or not differs.any():
+    some = set(gap.loc[gap["gap"].abs() > 1e-12, "checkpoint"])
+    if not some:
         return None
-    same = sorted(set(gap["checkpoint"]) - set(gap.loc[differs, "checkpoint"]))
+    same, differs = sorted(set(gap["checkpoint"]) - some), gap["checkpoint"].isin(some)
     note = "Points that situation prompting is above concat, by missing rate η."
     note += f" No difference at all: {', '.join(same)}." if same else ""
     columns, rows = _by_rate(gap[differs], ("scenario", "checkpoint"), "gap", table.rates, points)

@@ -22,6 +22,8 @@ LOW, HIGH = "low_end", "high_end"
 Ends = tuple[float | None, float | None]
 """Initial values of the two; ``None`` lets the values decide, until the page sets them."""
 _FADED = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
+_SCALE = alt.Scale(zero=False, nice=True, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
+"""The scale of values: between the ends that the page sets for all panels, else as the values are."""
 
 
 def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
@@ -132,14 +134,8 @@ def _heat(scheme: Literal["reds", "blues"], axis: alt.Axis, unit: str, ends: End
 
 _LEGEND = alt.Legend(title=None, orient="bottom", columns=5, labelLimit=240, symbolType="stroke", symbolOpacity=1)
 
-CHARTS: dict[str, Callable[[], alt.LayerChart]] = {
-    "curves": curves,
-    "ranges": ranges,
-    "standings": standings,
-    "published": published,
-    "losses": losses,
-    "rates": rates,
-}
+CHARTS: dict[str, Callable[[], alt.LayerChart]]
+CHARTS = {chart.__name__: chart for chart in (curves, ranges, standings, published, losses, rates)}
 """The charts of the page, by the names that its scripts use."""
 
 
@@ -179,9 +175,8 @@ def _bars(
         tooltip=[alt.Tooltip("checkpoint:N"), *tooltip],
         **_identity(checkpoints),
     )
-    bar = base.mark_rule(strokeWidth=6, strokeCap="round").encode(
-        x=_width(low), x2=f"{high}:Q", opacity=_opacity(0.3, 0.06)
-    )
+    bar = base.mark_rule(strokeWidth=6, strokeCap="round")
+    bar = bar.encode(x=_width(low), x2=f"{high}:Q", opacity=_opacity(0.3, 0.06))
     return base, bar, base.mark_point(filled=True, size=90).encode(x=_width(dot), opacity=_opacity(1, 0.15))
 
 
@@ -190,16 +185,11 @@ def _names_axis(limit: int) -> alt.Axis:
 
 
 def _height(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title=None, scale=_scale())
+    return alt.Y(f"{field}:Q", title=None, scale=_SCALE)
 
 
 def _width(field: str) -> alt.X:
-    return alt.X(f"{field}:Q", title=None, scale=_scale())
-
-
-def _scale() -> alt.Scale:
-    """The scale of values: between the ends that the page sets for all panels, else as the values are."""
-    return alt.Scale(zero=False, nice=True, domainMin=alt.expr(LOW), domainMax=alt.expr(HIGH))
+    return alt.X(f"{field}:Q", title=None, scale=_SCALE)
 
 
 def _percent(field: str, title: str) -> alt.Tooltip:

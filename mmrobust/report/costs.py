@@ -41,8 +41,7 @@ class TrainingCost:
 def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[TrainingCost]:
     """Collect the costs of the checkpoints that record them.
 
-    Args:
-        checkpoints: name → ``method`` and ``training``, as in the provenance of results.
+    ``checkpoints`` are those of the provenance of results: name → ``method``, ``training`` and so on.
     """
     found = []
     for name, facts in checkpoints.items():
@@ -67,8 +66,8 @@ def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Trainin
 
 def _full_fine_tuning(found: Sequence[TrainingCost]) -> TrainingCost | None:
     """The full fine-tuning to compare with: the one named ``full``, else the first."""
-    full = [cost for cost in found if cost.method == FULL]
-    return next((cost for cost in full if cost.name == FULL), full[0] if full else None)
+    full = (cost for cost in found if cost.method == FULL)
+    return min(full, key=lambda cost: cost.name != FULL, default=None)
 
 
 def cost_rows(found: Sequence[TrainingCost]) -> list[list[str]]:
@@ -102,10 +101,8 @@ def cost_notes(found: Sequence[TrainingCost]) -> str:
     )
     if full is None:
         return meaning
-    device, size = full.setting
-    return (
-        f"{meaning} In brackets: share of {full.name} (time per sample under samples/s; {device}, batches of {size})."
-    )
+    compared = "time per sample under samples/s; {}, batches of {}".format(*full.setting)
+    return f"{meaning} In brackets: share of {full.name} ({compared})."
 
 
 def costs_markdown(found: Sequence[TrainingCost]) -> str:

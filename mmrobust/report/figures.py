@@ -101,15 +101,14 @@ def _section(section: Section, checkpoints: Sequence[str]) -> Any:
     dataset = [] if section.title.endswith(section.dataset) else [section.dataset]
     title = ", ".join([section.title, *dataset, section.split])
     if section.kind == "standings":
-        rows = [_standing_row(row) for row in section.frame.to_dict("records")]
         chart = charts.standings(checkpoints).properties(width=360, height=alt.Step(20))
-        chart.data = alt.InlineData(values=rows)
+        chart.data = alt.InlineData(values=[_standing_row(row) for row in section.frame.to_dict("records")])
         return _themed(chart.properties(title=f"{title}: % of comparisons won"))
     points = list(section_points(section))
     panels = [{"scenario": p.scenario, **({"prompting": p.prompting} if p.prompting else {})} for p in points]
     if section.kind in HEAT_MAPS:
         values = [100 * point.value for point in points]
-        rows = [
+        rows: list[dict[str, Any]] = [
             {**panel, "y": point.of, "x": point.at if isinstance(point.at, str) else f"{point.at:g}", "value": value}
             for panel, point, value in zip(panels, points, values, strict=True)
         ]

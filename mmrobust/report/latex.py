@@ -53,18 +53,15 @@ _SPECIAL = {
 def render(report: Report) -> str:
     """Write a LaTeX file with one table for each table and section of ``report``."""
     published = _published(report.published) if report.published is not None else ()
-    tables = (_table(table) for table in report.tables)
-    return "\n".join([_HEAD, *tables, *(_section(section) for section in report.sections), *published, _FOOT])
+    return "\n".join([_HEAD, *map(_table, report.tables), *map(_section, report.sections), *published, _FOOT])
 
 
 def _table(table: CurveTable) -> str:
     rates = even_subset(table.rates, MOST_RATES)
     several = len(table.promptings) > 1
-    head = [*(["Prompting"] if several else []), "Checkpoint", *(f"{rate:g}" for rate in rates)]
-    head += [r"AUC-$\eta$", r"Rel.\,\%"]
-    labels = 1 + several
+    head = [*["Prompting"] * several, "Checkpoint", *map("{:g}".format, rates), r"AUC-$\eta$", r"Rel.\,\%"]
     body = list(_body(table, rates, several, len(head)))
-    return _float(_caption(table, rates), labels, head, body, long=len(table.rows) > MOST_ROWS)
+    return _float(_caption(table, rates), 1 + several, head, body, long=len(table.rows) > MOST_ROWS)
 
 
 def _section(section: Section) -> str:
@@ -109,10 +106,9 @@ def _published(published: Published) -> Iterator[str]:
             f"{published.metric} in % on {comparison.dataset} as published in {published.title}, and ours at η = 1: "
             f"{comparison.remark}."
         )
-        body = [r"\midrule"]
-        for ours, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
-            if ours:
-                body.append(r"\midrule")
+        body = []
+        for _, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
+            body.append(r"\midrule")
             for line in lines:
                 values = (escape(percent(value)) for value in (*line.values, line.average))
                 body.append(" & ".join([escape(line.source), *values]) + r" \\")

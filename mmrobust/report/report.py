@@ -14,11 +14,11 @@ import pandas as pd
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.report.curve_table import CurveTable, make_curve_table
 from mmrobust.report.numbers import UNKNOWN
+from mmrobust.report.published import Published, beside
 from mmrobust.report.section import Section
 from mmrobust.storage.results import Results, read_results
 
 if TYPE_CHECKING:
-    from mmrobust.report.published import Published
     from mmrobust.report.worst_samples import WorstSamples
 
 _SHORT = 8
@@ -65,8 +65,6 @@ class Report:
 
     def with_published(self, name: str) -> Report:
         """This report with the figures of the paper ``name`` beside it; raises ``UsageError`` if there is no such."""
-        from mmrobust.report.published import beside
-
         return dataclasses.replace(self, published=beside(name, self.every_table))
 
     @functools.cached_property
@@ -103,8 +101,7 @@ def build_report(
     _refuse_unknown(results, "prompting", promptings or ())
     headline: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     others: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    frames: list[pd.DataFrame] = []
-    display_names = _display_names(results)
+    frames, display_names = [], _display_names(results)
     for result in results:
         frame, chosen = result.frame, metric or result.headline_metric
         if promptings is not None:
@@ -164,10 +161,8 @@ def read_distinct(paths: Sequence[Path]) -> dict[Path, Results]:
     names = [set(frame["checkpoint"].unique()) for frame, _ in loaded]
     shared = {name for i, own in enumerate(names) for name in own if any(name in other for other in names[:i])}
     if shared:
-        loaded = [
-            _rename(results, {name: f"{name} ({place})" for name in shared})
-            for results, place in zip(loaded, _shortest_places(distinct), strict=True)
-        ]
+        places = _shortest_places(distinct)
+        loaded = [_renamed(results, shared, place) for results, place in zip(loaded, places, strict=True)]
     return dict(zip(distinct, loaded, strict=True))
 
 
@@ -181,8 +176,9 @@ def _shortest_places(paths: Sequence[Path]) -> list[str]:
     return ["/".join(names) for names in folders]
 
 
-def _rename(results: Results, names: dict[str, str]) -> Results:
-    frame, provenance = results
+def _renamed(results: Results, shared: Iterable[str], place: str) -> Results:
+    """``results`` with their ``place`` after the names of checkpoints that are ``shared``."""
+    (frame, provenance), names = results, {name: f"{name} ({place})" for name in shared}
     checkpoints = {names.get(name, name): facts for name, facts in provenance.get("checkpoints", {}).items()}
     renamed = frame.assign(checkpoint=frame["checkpoint"].replace(names))
     return Results(renamed, {**provenance, "checkpoints": checkpoints})

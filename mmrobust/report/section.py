@@ -41,13 +41,8 @@ class Section:
     def place(self, row: int, column: int) -> int | None:
         """The place of a cell among its rivals: the rows that differ from its row in the last label only.
 
-        Args:
-            row: number of the row.
-            column: number of the column, labels included.
-
-        Returns:
-            As for :meth:`~mmrobust.report.curve_table.CurveTable.place`; ``None`` also for a label, and for a column
-            that has no best.
+        Columns count labels too. As for :meth:`~mmrobust.report.curve_table.CurveTable.place`; ``None`` also for a
+        label, and for a column that has no best.
         """
         return self._places.get((row, column))
 

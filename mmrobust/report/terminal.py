@@ -37,13 +37,10 @@ DROP_STYLES = ((0.01, "green"), (0.05, "default"), (0.15, "yellow"), (0.30, "dar
 
 
 def show(report: Report, console: Console, width: int | None = None) -> None:
-    """Print every table of ``report``.
+    """Print every table of ``report`` to fit into ``width`` columns, by default those of the terminal.
 
-    Args:
-        report: what to print.
-        console: where to print it.
-        width: columns to fit into; by default those of the terminal. Into a pipe or a file every rate is printed,
-            however wide that is, unless the environment variable COLUMNS sets the width.
+    Into a pipe or a file every rate is printed, however wide that is, unless the environment variable COLUMNS sets the
+    width.
     """
     if width is None and (console.is_terminal or os.environ.get("COLUMNS")):
         width = console.width
@@ -63,24 +60,20 @@ def _show_table(table: CurveTable, console: Console, width: int | None) -> None:
     layout = _layout(table, labels, width)
     natural = f" · {table.n_naturally_missing} naturally incomplete" if table.n_naturally_missing else ""
     title = f"{table.dataset} · {table.split} · {table.n:,} samples{natural} · {table.metric} in %"
-
-    def line(text: str, style: str) -> None:
-        # Wrapped to the table where it is read on a screen; one line where a program reads it.
-        console.print(Text(text, style=style), soft_wrap=width is None, width=width)
-
-    line(title, "bold")
+    _print_line(console, title, "bold", width)
     _print(console, [layout.head()])
     for scenario in table.scenarios:
-        line(scenario, "bold cyan")
+        _print_line(console, scenario, "bold cyan", width)
         rows = zip(table.rows, labels, strict=True)
         _print(console, [layout.row(table, row, label) for row, label in rows if row.scenario == scenario])
         console.print()
     noise = table.uncertainty
     left_out = len(table.rates) - len(layout.rates)
     some = f" {len(layout.rates)} of {len(table.rates)} rates: a wider terminal shows all." if left_out else ""
-    line(f"Columns: missing rate η.{some} {noise[0].upper()}{noise[1:]}.", "dim")
+    _print_line(console, f"Columns: missing rate η.{some} {noise[0].upper()}{noise[1:]}.", "dim", width)
     best = " Bold: the best checkpoint, same scenario and prompting." if len(table.checkpoints) > 1 else ""
-    line("; ".join(f"{name}: {_FIGURES[name][1]}" for name in layout.figures) + "." + best, "dim")
+    meanings = "; ".join(f"{name}: {_FIGURES[name][1]}" for name in layout.figures)
+    _print_line(console, f"{meanings}.{best}", "dim", width)
 
 
 def _show_section(section: Section, console: Console, width: int | None) -> None:
@@ -103,9 +96,9 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
         aligned = (f"{cells[i]:>{widths[i]}}" if i >= section.labels else _fitted(cells[i], widths[i]) for i in shown)
         return _SPACE.join(aligned).rstrip()
 
-    console.print(Text(section.title, style="bold"), soft_wrap=width is None, width=width)
+    _print_line(console, section.title, "bold", width)
     _print(console, [Text(line(section.columns), style="dim"), *(Text(line(row)) for row in section.rows)])
-    console.print(Text(section.note + some, style="dim"), soft_wrap=width is None, width=width)
+    _print_line(console, section.note + some, "dim", width)
 
 
 def _show_published(published: Published, console: Console, width: int | None) -> None:
@@ -117,16 +110,20 @@ def _show_published(published: Published, console: Console, width: int | None) -
     for comparison in published.comparisons:
         console.print()
         title = f"{comparison.dataset} as published · {published.title} · {published.metric} in %"
-        console.print(Text(title, style="bold"), soft_wrap=width is None, width=width)
-        head = Text(_SPACE.join((" " * label, *names)), style="dim")
-        lines = [head]
+        _print_line(console, title, "bold", width)
+        lines = [Text(_SPACE.join((" " * label, *names)), style="dim")]
         for line in comparison.lines:
             values = zip((*line.values, line.average), names, strict=True)
             numbers = (f"{percent(value):>{len(name)}}" for value, name in values)
             text = _SPACE.join((_fitted(line.source, label), *numbers))
             lines.append(Text(text, style="" if line.ours else "magenta"))
         _print(console, lines)
-        console.print(Text(f"Ours: {comparison.remark}.", style="dim"), soft_wrap=width is None, width=width)
+        _print_line(console, f"Ours: {comparison.remark}.", "dim", width)
+
+
+def _print_line(console: Console, text: str, style: str, width: int | None) -> None:
+    """Print ``text``, wrapped to the table where it is read on a screen; in one line where a program reads it."""
+    console.print(Text(text, style=style), soft_wrap=width is None, width=width)
 
 
 def _print(console: Console, lines: Sequence[Text]) -> None:
@@ -163,8 +160,7 @@ class _Layout:
 
 def sparkline(table: CurveTable, row: Curve, rates: Sequence[float]) -> Text:
     """Draw the curve of ``row``, one character per rate, scaled from the lowest to the highest value of ``table``."""
-    low, high = table.extent
-    line = Text()
+    (low, high), line = table.extent, Text()
     for rate in rates:
         value = row.at(rate).value
         height = 0 if math.isnan(value) or high == low else round((value - low) / (high - low) * (len(_BARS) - 1))
@@ -199,10 +195,9 @@ def _layout(table: CurveTable, labels: Sequence[tuple[str, ...]], width: int | N
     beside = (free - len(sparks) - _GAP) // (_NUMBER + _GAP)
     if len(sparks) < 3 or beside < _ENOUGH_RATES:
         sparks, beside = (), max(3, free // (_NUMBER + _GAP))
-    for count in range(len(every), 1, -1):
-        if beside - count >= min(len(table.rates), _ENOUGH_RATES):
-            return _Layout(longest, sparks, even_subset(table.rates, beside - count), every[:count])
-    count = 2 if beside > 4 else 1
+    enough = min(len(table.rates), _ENOUGH_RATES)
+    roomy = (count for count in range(len(every), 1, -1) if beside - count >= enough)
+    count = next(roomy, 2 if beside > 4 else 1)
     return _Layout(longest, sparks, even_subset(table.rates, beside - count), every[:count])
 
 

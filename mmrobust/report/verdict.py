@@ -75,21 +75,13 @@ def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
     rule = [":---"] * 3 + ["---:"] * (len(head) - 3) + [":---"]
     lines = [title, "", f"| {pipe_row(head)}", pipe_row(rule)]
     notes = ["", *(f"- {escape_markdown(note)}" for note in _notes(verdict))]
-    rows = [
-        pipe_row(
-            [
-                "pass" if outcome.passed else "**fail**",
-                escape_markdown(outcome.checkpoint),
-                escape_markdown(cell_name(outcome)),
-                percent(outcome.baseline),
-                percent(outcome.candidate),
-                points(outcome.difference),
-                *_statistics(outcome) * paired,
-                code_span(outcome.rule, in_table=True),
-            ]
-        )
-        for outcome in _shown(verdict)
-    ]
+    rows = []
+    for outcome in _shown(verdict):
+        names = map(escape_markdown, (outcome.checkpoint, cell_name(outcome)))
+        values = percent(outcome.baseline), percent(outcome.candidate), points(outcome.difference)
+        rule_cell = code_span(outcome.rule, in_table=True)
+        mark = "pass" if outcome.passed else "**fail**"
+        rows.append(pipe_row([mark, *names, *values, *_statistics(outcome) * paired, rule_cell]))
     if most_bytes is not None:
         free = most_bytes - len("\n".join([*lines, *notes]).encode()) - 100
         ends = itertools.accumulate(len(row.encode()) + 1 for row in rows)
@@ -132,9 +124,9 @@ def github(verdict: Verdict) -> str:
         return f"::notice title=mmrobust check::{_command(_summary(verdict))}\n"
     lines = []
     for outcome in verdict.failures[:MOST_ANNOTATIONS]:
-        title = f"{cell_name(outcome)} ({outcome.checkpoint})"
-        lines.append(f"::error title={_command(title, of_property=True)}::{_command(_sentence(outcome))}")
-    return "\n".join(lines) + "\n"
+        title = _command(f"{cell_name(outcome)} ({outcome.checkpoint})", of_property=True)
+        lines.append(f"::error title={title}::{_command(_sentence(outcome))}\n")
+    return "".join(lines)
 
 
 VERDICT_FORMATS: dict[str, Callable[[Verdict], str]]
@@ -157,10 +149,9 @@ def _sentence(outcome: Outcome) -> str:
 
 def _summary(verdict: Verdict) -> str:
     compared = f"{len(verdict.outcomes)} cell{'s' if len(verdict.outcomes) > 1 else ''} compared"
-    if verdict.passed and any(outcome.below_limit for outcome in verdict.outcomes):
-        return f"PASS: {compared}, none surely below its limit"
     if verdict.passed:
-        return f"PASS: {compared}, none below its limit"
+        surely = " surely" if any(outcome.below_limit for outcome in verdict.outcomes) else ""
+        return f"PASS: {compared}, none{surely} below its limit"
     worst = verdict.failures[0]
     drop = f"{points(worst.difference)} points under rule {worst.rule}"
     return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}"

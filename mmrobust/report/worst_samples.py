@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
 from mmrobust.errors import DataError, NotComparableError
-from mmrobust.scoring.metrics import target_matrix
+from mmrobust.scoring import Floats
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
@@ -73,37 +73,29 @@ _Loss = tuple[float, Failure]
 
 
 def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamples:
-    """Find the worst samples of a data set.
+    """Find the worst samples of the data set in the folder ``data``.
 
-    Args:
-        results: path → the results there, a folder with ``predictions/`` or a file beside it. Results of other data
-            sets are ignored.
-        data: the data set's folder.
+    ``results`` are those of each path, a folder with ``predictions/`` or a file beside it; other data sets are ignored.
 
     Raises:
         DataError: no data set, or no predictions beside the results.
         NotComparableError: none of the results is of this data set.
     """
     dataset = Dataset(data)
-    same_data = {
-        path: of
-        for path, of in results.items()
-        if (of.provenance.get("dataset") or {}).get("fingerprint") == dataset.info.fingerprint
-    }
+    about = {path: of.provenance.get("dataset") or {} for path, of in results.items()}
+    same_data = [path for path, its in about.items() if its.get("fingerprint") == dataset.info.fingerprint]
     if not same_data:
         raise NotComparableError(f"--data {data}: the results are of another data set (their fingerprints differ)")
-    first, of_first = next(iter(same_data.items()))
-    split = dataset.split(str(of_first.provenance["dataset"]["split"]))
+    first = same_data[0]
+    split = dataset.split(str(about[first]["split"]))
     predictions = {
-        name: predictions_behind(path, of, name)
-        for path, of in same_data.items()
-        if of.provenance["dataset"]["split"] == split.name
-        for name in dict.fromkeys(of.frame["checkpoint"])
+        name: predictions_behind(path, results[path], name)
+        for path in same_data
+        if about[path]["split"] == split.name
+        for name in dict.fromkeys(results[path].frame["checkpoint"])
     }
-    of_complete = {
-        prompting for stored in predictions.values() for case, prompting in stored.keys if case == "complete"
-    }
-    prompting = next((name for name in PROMPTINGS if name in of_complete), None)
+    answered = {key for stored in predictions.values() for key in stored.keys}
+    prompting = next((name for name in PROMPTINGS if ("complete", name) in answered), None)
     if prompting is None:
         raise DataError(f"{first}: no predictions of complete samples there; run mmrobust eval with the missing rate 0")
 
@@ -114,22 +106,13 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
         order = sorted(by_position, key=lambda at: (-len(by_position[at]), -_harm(by_position[at]), at))[:MOST]
         samples = zip(order, split.read(order), strict=True)
         worst[case] = tuple(_describe(sample, by_position[at], dataset.info.classes) for at, sample in samples)
-    return WorstSamples(
-        checkpoints=len(predictions),
-        prompting=prompting,
-        cases=worst,
-        lost={case: len(by_position) for case, by_position in lost.items()},
-    )
+    return WorstSamples(len(predictions), prompting, worst, {case: len(samples) for case, samples in lost.items()})
 
 
 def _lost(
     predictions: Mapping[str, Predictions], prompting: str, positions: Mapping[str, int], classes: Sequence[str]
 ) -> dict[str, dict[int, list[_Loss]]]:
-    """Case → position in the split of each lost sample → the losses of the checkpoints that lose it.
-
-    Raises:
-        DataError: a prediction is of a sample that the split does not have.
-    """
+    """Case → position in the split of each lost sample → the losses of the checkpoints that lose it."""
     lost: dict[str, dict[int, list[_Loss]]] = {}
     for checkpoint, stored in predictions.items():
         if ("complete", prompting) not in stored.keys:
@@ -139,38 +122,29 @@ def _lost(
                 f"the predictions of '{stored.name}' are of sample '{absent[0]}', which is not in the data set"
             )
         at = [positions[sample] for sample in stored.truth.ids]  # maybe only some samples of the split were evaluated
-        targets = target_matrix(stored.truth.labels, stored.truth.classes)
-        before, predicted = _judge(stored, stored.get("complete", prompting), targets)
-        right = (predicted == targets).all(axis=1)
+        targets, complete = stored.truth.targets, stored.get("complete", prompting)
+        before, right = _losses(stored, complete), (stored.predicted(complete) == targets).all(axis=1)
         for case in (case for case, of in stored.keys if case != "complete" and of == prompting):
             logits = stored.get(case, prompting)
-            after, predicted = _judge(stored, logits, targets)
+            after, predicted = _losses(stored, logits), stored.predicted(logits)
             known = np.isfinite(before) & np.isfinite(after)
             for row in np.flatnonzero(known & right & ~(predicted == targets).all(axis=1)):
                 names = _names(classes, np.flatnonzero(predicted[row]).tolist())
-                failure = Failure(checkpoint, names, _probability(stored, logits[row]))
+                z, several = logits[row], stored.truth.task == "multi-label"
+                probability = math.nan if several else float(np.exp(z.max() - np.logaddexp.reduce(z)))
+                failure = Failure(checkpoint, names, probability)
                 losses = lost.setdefault(case, {}).setdefault(at[row], [])
                 losses.append((float(after[row] - before[row]), failure))
     return lost
 
 
-def _judge(
-    stored: Predictions, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The loss of every sample [N], NaN if not predicted, and its predicted classes [N, C]."""
-    z = logits.astype(np.float64)
+def _losses(stored: Predictions, logits: Floats) -> Floats:
+    """The loss of every sample [N]; NaN if it was not predicted."""
+    z, targets = logits.astype(np.float64), stored.truth.targets
     if stored.truth.task == "multi-label":
-        return np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1), stored.predicted(logits)
+        return np.asarray(np.logaddexp(0.0, np.where(targets, -z, z)).sum(axis=1))
     with np.errstate(invalid="ignore"):  # rows of NaN are samples that were not predicted
-        loss = np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1)
-    return loss, stored.predicted(logits)
-
-
-def _probability(stored: Predictions, logits: npt.NDArray[np.float32]) -> float:
-    """The probability of the predicted class; NaN if the task is multi-label."""
-    if stored.truth.task == "multi-label":
-        return float("nan")
-    return float(np.exp(logits.max() - np.logaddexp.reduce(logits)))
+        return np.asarray(np.logaddexp.reduce(z, axis=1) - (z * targets).sum(axis=1))
 
 
 def _harm(losses: Sequence[_Loss]) -> float:

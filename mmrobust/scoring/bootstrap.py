@@ -92,14 +92,8 @@ def bca_interval(
     a (z0 + z))), with the bias z0 = Φ⁻¹ of the share of bootstrap values below the value (equal ones counting half),
     and the acceleration a = Σ d³ / (6 (Σ d²)^1.5), d the jackknife's mean minus its values.
 
-    Args:
-        value: the K values.
-        bootstrap: their bootstrap values [K, R].
-        jackknife: their values without each sample, or group of samples [K, G].
-        confidence: of the interval.
-
-    Returns:
-        The ends; NaN where a bootstrap value is NaN, and the value itself where all bootstrap values equal it.
+    ``bootstrap`` holds the bootstrap values [K, R] of ``value`` [K], ``jackknife`` its values without each sample, or
+    group of samples [K, G]. An end is NaN where a bootstrap value is, and the value itself where all equal it.
     """
     from scipy.special import ndtr, ndtri
 

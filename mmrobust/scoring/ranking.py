@@ -159,11 +159,8 @@ def _sum_of_gains(
 def _walk(scores: Sequence[Floats], targets: Bools, tables: npt.NDArray[np.uint8], weights: Floats) -> Iterator[_Step]:
     """Walk down the ranking of one class, for all cells and resamples at once.
 
-    Args:
-        scores: for each case, [N].
-        targets: [N]: which samples are positive.
-        tables: [N, T]: the index of the case of each sample in each cell.
-        weights: [N, R].
+    ``scores`` are [N] for each case, ``targets`` [N] says which samples are positive, ``tables`` [N, T] holds the index
+    of the case of each sample in each cell, and ``weights`` are [N, R].
     """
     cases, samples = np.nonzero([(tables == case).any(axis=1) for case in range(len(scores))])  # what some cell uses
     penalties = -np.stack(scores)[cases, samples]
@@ -202,16 +199,11 @@ def _step(
     seen: Floats,
     buffers: _Buffers,
 ) -> _Step:
-    """The step for one block of K entries.
+    """The step for one block of K entries, whose arrays ``buffers`` hold until the next one.
 
-    Args:
-        held: [T, K]: which cells hold each entry.
-        drawn: [K, R]: their weights.
-        group: [K]: entries with the same number have equal scores.
-        hit: [H]: which of them are positive.
-        positives: [T, R]: weight of the positives before the block; those of the block are added.
-        seen: [T, R]: weight of all samples before the block.
-        buffers: hold the arrays of the step, until the next one.
+    ``held`` [T, K] says which cells hold each entry, ``drawn`` [K, R] are their weights, entries of one number in
+    ``group`` [K] have equal scores, and ``hit`` [H] are the positive ones. ``positives`` and ``seen`` [T, R] are the
+    weights of the positives and of all samples before the block; the positives of the block are added.
     """
     levels = np.unique(group[hit])  # [G]
     within = group[hit] == levels[:, None]  # [G, H]

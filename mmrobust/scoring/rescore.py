@@ -60,13 +60,8 @@ def rescore(
 ) -> Results:
     """Write ``results.parquet`` of ``folder`` again, from its predictions, and return the results as written.
 
-    Args:
-        folder: results folder of an evaluation, finished or not.
-        choice: the cells.
-        settings: how they are scored.
-        out: folder for the new results; ``None``: replace those in ``folder``.
-        progress: counts scored tables.
-        say: called with a message for each shard that cannot be used.
+    The evaluation may be unfinished. The new results replace the old, or go to the folder ``out``. ``progress`` counts
+    scored tables, and ``say`` is called with a message for each shard that cannot be used.
 
     Raises:
         MmrobustError: a prediction that a cell needs is missing, or a name is unknown.

@@ -73,12 +73,6 @@ def joint_standings(
     wins has an interval of its own (percentile; Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter
     13). The interval is for the choice of samples.
 
-    Args:
-        predictions: name → predictions, all on the same samples.
-        metric: a metric of the task.
-        resamples: bootstrap resamples.
-        progress: counts scored resamples.
-
     Returns:
         One row per checkpoint, in the order given: ``cells``, ``wins`` (share of its comparisons with a rival in a
         cell that it wins, ties counting half) with the ends ``wins_low``, ``wins_high`` of its 95 % interval, and

@@ -98,14 +98,8 @@ class PredictionStore:
     ) -> PredictionStore:
         """The predictions from which the results of one model were made.
 
-        They are of the same checkpoint, data, split, dtype, bad samples and noise.
-
-        Args:
-            path: the results file, or its folder.
-            results: the results read from it.
-            name: of the model in the results.
-            headers: of the shards in the folder, if already read.
-            say: see the class.
+        They are of the same checkpoint, data, split, dtype, bad samples and noise. ``path`` is the results file or its
+        folder, ``results`` what was read from it, and ``headers`` are those of the shards there, if already read.
 
         Raises:
             DataError: a shard cannot be read.
@@ -206,11 +200,7 @@ class PredictionStore:
 
 
 def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[int, _Sample]:
-    """The samples of a shard that are not ``known`` yet, by position.
-
-    Raises:
-        DataError: a class is out of range.
-    """
+    """The samples of a shard that are not ``known`` yet, by position."""
     assert shard.position is not None
     places, first = (found.tolist() for found in np.unique(shard.position, return_index=True))
     new = {place: row for place, row in zip(places, first, strict=True) if place not in known}
@@ -226,10 +216,8 @@ def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[
 def read_predictions(folder: Path, results: Results | None = None, say: Say = say_nothing) -> Iterator[Predictions]:
     """Read the predictions in ``folder``, model by model.
 
-    Args:
-        folder: a results folder.
-        results: its results, which name the models; ``None``: there are none, so read every model.
-        say: called with a message for each shard that cannot be used, which is left out.
+    The ``results`` there name the models; if there are none, every model is read. ``say`` is called with a message for
+    each shard that cannot be used, which is left out.
 
     Raises:
         DataError: there are no predictions, or a model has none or not all.
@@ -321,11 +309,7 @@ def _refuse_schema_1(headers: Sequence[ShardHeader]) -> None:
 
 
 def _places_of_schema_1(store: PredictionStore) -> dict[str, int]:
-    """Sample id → position, in the order in which the shards list the samples.
-
-    Raises:
-        DataError: the number of samples is not that of the results.
-    """
+    """Sample id → position, in the order in which the shards list the samples."""
     ids = dict.fromkeys(sample for path in store.paths for sample in read_shard(path).id.to_pylist())
     if len(ids) != store.size:
         counts = f"predictions of '{store.name}' are of {len(ids)} samples, its results of {store.size}"

@@ -166,11 +166,7 @@ class PredictionWriter(PredictionStore):
         write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})
 
     def _read(self, path: Path, degraded: bool) -> Shard:
-        """Read one shard, without samples that the evaluation leaves out.
-
-        Raises:
-            DataError: it is damaged, or its content does not match its name.
-        """
+        """Read one shard, without samples that the evaluation leaves out."""
         shard = read_shard(path)
         if shard.provenance.get("identity") != self._names[degraded]:
             raise DataError(f"{path}: its predictions are not those that its name identifies")

@@ -27,7 +27,13 @@ def test_with_many_degrees_of_freedom_a_share_has_wilsons_interval(hits, samples
     assert (low[0], high[0]) == pytest.approx(proportion_confint(hits, samples, method="wilson"), abs=1e-5)
 
 
-@given(st.floats(0, 1), st.floats(-0.2, 1.2), st.floats(0, 0.5), st.floats(1, 1e6), st.integers(1, 10_000))
+@given(
+    st.floats(0, 1),
+    st.floats(-0.2, 1.2),
+    st.just(0.0) | st.floats(1e-6, 0.5),
+    st.floats(1, 1e6),
+    st.integers(1, 10_000),
+)
 def test_an_interval_lies_in_range_holds_the_value_and_has_a_width(value, centre, error, degrees, size):
     of = (np.asarray([number]) for number in (value, centre, error, degrees))
     low, high = value_interval(*of, size)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import gzip
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from mmrobust.report.html.page_data import build_page_data
 from mmrobust.report.report import Report
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 BUNDLE, CHARTS = "vega.min.js.gz", "charts.json"
 SCRIPTS = ("state.js", "charts.js", "tables.js", "sections.js", "page.js")
@@ -27,8 +27,6 @@ SCRIPTS = ("state.js", "charts.js", "tables.js", "sections.js", "page.js")
 
 def render(report: Report) -> str:
     """Write ``report`` as a page of HTML that fetches nothing."""
-    from markupsafe import Markup
-
     names = list(dict.fromkeys(table.dataset for table in report.tables))
     return fill_template(
         "page.html",
@@ -43,8 +41,6 @@ def render(report: Report) -> str:
 
 def fill_template(name: str, **values: Any) -> str:
     """Fill a Jinja template of this folder; every value that is not ``Markup`` is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.from_string(read_asset(name)).render(values)
 
@@ -57,7 +53,5 @@ def read_asset(name: str) -> str:
 
 def _script_json(value: Any) -> Markup:
     """``value`` as JSON that cannot end the script element around it."""
-    from markupsafe import Markup
-
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))

@@ -31,18 +31,8 @@ MOST_POINTS = 40_000
 MOST_CELLS = 3_000
 """Single cells (one mask seed each) on a page."""
 _CELLS = ("checkpoint", "dataset", "split", "scenario", "prompting", "missing_rate", "seed", "metric", "n_affected")
-_PROVENANCE = (
-    "checkpoints",
-    "command",
-    "dataset",
-    "versions",
-    "git",
-    "device",
-    "dtype",
-    "noise",
-    "started",
-    "finished",
-)
+_FACTS = ("checkpoints", "command", "dataset", "versions", "git", "device", "dtype", "noise", "started", "finished")
+"""What a reader asks for: which checkpoints, on what data, with what, when."""
 
 
 def build_page_data(report: Report) -> dict[str, Any]:
@@ -62,7 +52,11 @@ def build_page_data(report: Report) -> dict[str, Any]:
         "sections": [_section(section, names) for section in report.sections],
         "cells": _cells(report),
         "checkpoints": {name: report.facts(name) for name in report.checkpoints},
-        "provenance": [_provenance(p) for p in report.provenances],
+        "provenance": [
+            {key: provenance[key] for key in _FACTS if provenance.get(key)}
+            | {"checkpoints": list(provenance.get("checkpoints") or ())}
+            for provenance in report.provenances
+        ],
         "published": _published(report.published) if report.published else None,
         "samples": _samples(report.samples) if report.samples else None,
         "colours": COLOURS,
@@ -74,16 +68,15 @@ class _Names:
     """A list of names of each kind, and the index of each name in it."""
 
     def __init__(self) -> None:
-        self.lists: dict[str, list[str]] = {"checkpoint": [], "scenario": [], "prompting": []}
-        self._indices: dict[tuple[str, str], int] = {}
+        self._indices: dict[str, dict[str, int]] = {"checkpoint": {}, "scenario": {}, "prompting": {}}
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        return {kind: list(names) for kind, names in self._indices.items()}
 
     def index(self, kind: str, name: str) -> int:
         """The index of ``name`` in the list of its kind; a new name is appended."""
-        names = self.lists[kind]
-        index = self._indices.setdefault((kind, name), len(names))
-        if index == len(names):
-            names.append(name)
-        return index
+        return self._indices[kind].setdefault(name, len(self._indices[kind]))
 
 
 def _table(table: CurveTable, names: _Names, headline: bool) -> dict[str, Any]:
@@ -120,8 +113,7 @@ def _row(row: Curve, rates: Sequence[float], names: _Names) -> dict[str, Any]:
 
 def _cells(report: Report) -> dict[str, Any]:
     """The first cells of the headline metrics, column by column."""
-    frames = list(report.groups.values())[: len(report.tables)]
-    rows = pd.concat(frames, ignore_index=True)
+    rows = pd.concat(list(report.groups.values())[: len(report.tables)], ignore_index=True)
     shown = rows.head(MOST_CELLS)
     columns: dict[str, list[Any]] = {name: shown[name].tolist() for name in _CELLS}
     columns |= {name: _units(shown[name]) for name in ("value", "ci_low", "ci_high")}
@@ -141,14 +133,11 @@ def _points(section: Section, names: _Names) -> list[list[Any]]:
     :class:`~mmrobust.report.chart_data.SectionPoint`.
     """
     if section.kind == "standings":
-        return [
-            [
-                names.index("checkpoint", row["checkpoint"]),
-                *(_unit(row.get(name, math.nan)) for name in ("wins", "wins_low", "wins_high")),
-                row["mean_rank"],
-            ]
-            for row in section.frame.to_dict("records")
-        ]
+        found = []
+        for row in section.frame.to_dict("records"):
+            shares = (_unit(row.get(name, math.nan)) for name in ("wins", "wins_low", "wins_high"))
+            found.append([names.index("checkpoint", row["checkpoint"]), *shares, row["mean_rank"]])
+        return found
     return [
         [
             names.index("scenario", point.scenario),
@@ -159,12 +148,6 @@ def _points(section: Section, names: _Names) -> list[list[Any]]:
         ]
         for point in section_points(section)
     ]
-
-
-def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What a reader asks for: which checkpoints, on what data, with what, when."""
-    known = {key: provenance[key] for key in _PROVENANCE if provenance.get(key)}
-    return {**known, "checkpoints": list(known.get("checkpoints", ()))}
 
 
 def _published(published: Published) -> dict[str, Any]:
@@ -190,14 +173,11 @@ def _samples(worst: WorstSamples) -> dict[str, Any]:
         failures = [{**vars(failure), "probability": _known(failure.probability)} for failure in sample.failures]
         return {**vars(sample), "failures": failures}
 
-    return {
-        "checkpoints": worst.checkpoints,
-        "prompting": worst.prompting,
-        "cases": [
-            {"case": case, "lost": worst.lost[case], "samples": [sample_data(sample) for sample in samples]}
-            for case, samples in worst.cases.items()
-        ],
-    }
+    cases = [
+        {"case": case, "lost": worst.lost[case], "samples": list(map(sample_data, samples))}
+        for case, samples in worst.cases.items()
+    ]
+    return {"checkpoints": worst.checkpoints, "prompting": worst.prompting, "cases": cases}
 
 
 def _units(shares: Iterable[float]) -> list[int | None]:

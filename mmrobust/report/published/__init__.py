@@ -82,14 +82,8 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
             PublishedLine(f"paper: {method}", False, tuple(figures["values"]), figures["average"])
             for method, figures in theirs["methods"].items()
         ]
-        comparisons.append(
-            PublishedTable(
-                dataset=theirs["dataset"],
-                lines=(*published, *ours),
-                promptings=theirs["promptings"],
-                remark=_remark(theirs["dataset"], bool(same_data), chosen, ours),
-            )
-        )
+        remark = _remark(theirs["dataset"], bool(same_data), chosen, ours)
+        comparisons.append(PublishedTable(theirs["dataset"], (*published, *ours), theirs["promptings"], remark))
     return Published(
         title=paper["title"],
         source=paper["source"],
