@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ import pandas as pd
 
 from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
-from mmrobust.gate.evidence import PredictionReader, columns_of, corrected, read_pair
+from mmrobust.gate.evidence import Columns, PredictionReader, columns_of, corrected, read_pair
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import detectable, normal_p_values, upper_ends
+from mmrobust.scoring.significance import detectable, p_values, upper_ends
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.tasks import RANGES
@@ -92,19 +92,24 @@ def check(
     outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
     if not outcomes:
         raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
-    evidence = _Evidence()
+    shown: dict[Cell, _Shown] = {}
+    warnings: list[str] = []
     for theirs, ours in names.items() if readers is not None else ():
         assert readers is not None
         try:
             pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics)
         except NoPredictionsError as none:
-            evidence.warnings.append(f"'{ours}' is judged by the limit alone: {none}")
+            warnings.append(f"'{ours}' is judged by the limit alone: {none}")
             continue
-        evidence.add(pair, ours, [o for o in outcomes if o.checkpoint == ours and o.kind != FLOOR and stats])
-    outcomes, tests = _test(outcomes, evidence, alpha, correction, inconclusive)
+        columns = columns_of(pair, ours, pair.baseline.dataset.get("classes") or ())
+        warnings += columns.remarks
+        if stats:
+            drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
+            shown |= _shown(pair, columns, ours, drops)
+    outcomes, tests = _test(outcomes, shown, alpha, correction, inconclusive)
     notes = _basis(outcomes, alpha, correction, tests)
-    warnings = [*evidence.warnings, *_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
-    if inconclusive == PASS and (unsure := sum(o.undetectable and o.passed for o in outcomes)):
+    warnings += [*_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
+    if inconclusive == PASS and (unsure := sum(outcome.unsure and outcome.passed for outcome in outcomes)):
         warnings.append(f"{unsure} inconclusive cell{'s' * (unsure > 1)} counted as passed (--inconclusive pass)")
     if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
@@ -172,73 +177,72 @@ def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
     return outcomes
 
 
-@dataclass
-class _Evidence:
-    """What the predictions of the checkpoints show in the cells under a rule on the drop."""
+@dataclass(frozen=True)
+class _Shown:
+    """What the predictions show about the difference in a cell under a rule on the drop."""
 
-    error: dict[Cell, float] = field(default_factory=dict)
-    """The standard error of each difference; NaN if the metric is not defined in the resamples."""
-    column: dict[Cell, Hashable] = field(default_factory=dict)
-    """What identifies the prediction columns behind each difference."""
-    samples: dict[Cell, int] = field(default_factory=dict)
-    identical: set[Cell] = field(default_factory=set)
-    """The cells in which both sides have the same predictions, to the last bit."""
-    warnings: list[str] = field(default_factory=list)
+    error: float
+    """Standard; NaN if the metric is not defined without some samples."""
+    degrees: float
+    """Of freedom."""
+    size: float
+    """Number of samples that stands for the error where there is none."""
+    few: int | None
+    """Samples of the smallest class, where they are too few for the error to hold."""
+    identical: bool
+    """Whether both sides have the same logits, to the last bit."""
+    column: Hashable
+    """What identifies the prediction columns."""
 
-    def add(self, pair: Pair, name: str, outcomes: Sequence[Outcome]) -> None:
-        """Add what the predictions of a checkpoint show."""
-        numbers = map(str, range(pair.baseline.truth.classes))
-        columns = columns_of(pair, name, pair.baseline.dataset.get("classes") or list(numbers))
-        self.warnings += columns.remarks
-        for metric in dict.fromkeys(outcome.metric for outcome in outcomes):
-            by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS))["error"].to_dict()
-            for outcome in (outcome for outcome in outcomes if outcome.metric == metric):
-                key = outcome.scenario, outcome.missing_rate, outcome.prompting
-                if key not in by_cell:
-                    raise DataError(
-                        f"there are no predictions of '{name}' for {metric} at {key[0]}/{key[1]:g}, {key[2]}"
-                    )
-                self.error[outcome.cell] = float(by_cell[key])
-                self.column[outcome.cell] = columns.of(metric, key)
-                self.samples[outcome.cell] = len(pair.baseline.truth.ids)
-                if key in columns.identical:
-                    self.identical.add(outcome.cell)
+
+def _shown(pair: Pair, columns: Columns, name: str, outcomes: Sequence[Outcome]) -> dict[Cell, _Shown]:
+    """What the predictions of a checkpoint show about each of its ``outcomes``."""
+    shown = {}
+    for metric in dict.fromkeys(outcome.metric for outcome in outcomes):
+        by_cell = differences(pair, metric).set_index(list(PAIR_KEYS)).to_dict("index")
+        for outcome in (outcome for outcome in outcomes if outcome.metric == metric):
+            key = outcome.scenario, outcome.missing_rate, outcome.prompting
+            if (row := by_cell.get(key)) is None:
+                raise DataError(f"there are no predictions of '{name}' for {metric} at {key[0]}/{key[1]:g}, {key[2]}")
+            few = None if math.isnan(row["few"]) else int(row["few"])
+            identical, column = key in columns.identical, columns.of(metric, key)
+            shown[outcome.cell] = _Shown(row["error"], row["degrees"], row["size"], few, identical, column)
+    return shown
 
 
 def _test(
-    outcomes: Sequence[Outcome], evidence: _Evidence, alpha: float, correction: str, inconclusive: str
+    outcomes: Sequence[Outcome], shown: dict[Cell, _Shown], alpha: float, correction: str, inconclusive: str
 ) -> tuple[list[Outcome], int]:
     """The outcomes with their p-values and intervals, and the number of tests.
 
-    A drop that is not significant does not fail; where one as large as its limit could not have been found, it is
-    inconclusive.
+    A drop that is not significant does not fail; where one as large as its limit could not have been found, or too few
+    samples stand behind the test, the outcome is inconclusive.
     """
-    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in evidence.error]
-    cells = [outcomes[place].cell for place in tested]
+    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
+    evidence = [shown[outcomes[place].cell] for place in tested]
     difference = np.asarray([outcomes[place].difference for place in tested])
-    error = np.asarray([evidence.error[cell] for cell in cells])
-    p = normal_p_values(difference, error, two_sided=False)
-    adjusted, tests = corrected(p, [evidence.column[cell] for cell in cells], correction)
+    error, degrees, size = np.asarray([(of.error, of.degrees, of.size) for of in evidence]).reshape(-1, 3).T
+    p = p_values(difference, error, degrees, two_sided=False)
+    adjusted, tests = corrected(p, [of.column for of in evidence], correction)
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
     level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
-    at_most = upper_ends(difference, error, level)
-    first_level = alpha / tests if correction == "holm" and tests else alpha
+    at_most = upper_ends(difference, error, degrees, level)
+    found = detectable(error, degrees, size, alpha / tests if correction == "holm" and tests else alpha)
     judged = list(outcomes)
-    for number, place in enumerate(tested):
-        outcome = judged[place]
-        if math.isnan(p[number]):  # the metric has no spread over resamples: nothing can be said about chance
+    for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
+        outcome = replace(judged[place], few=of.few)
+        if math.isnan(p[number]):  # without some samples the metric is not defined: nothing can be said about chance
             outcome = replace(outcome, detectable=1.0)
         else:
-            shown = detectable(error[number : number + 1], evidence.samples[outcome.cell], first_level)
             outcome = replace(
                 outcome,
                 verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
                 p_value=float(min(adjusted[number], 1.0)),
                 at_most=float(at_most[number]),
                 # The same logits are the same model there: nothing has changed that more samples would show.
-                detectable=0.0 if outcome.cell in evidence.identical else float(min(shown[0], 1.0)),
+                detectable=0.0 if of.identical else float(min(found[number], 1.0)),
             )
-        if outcome.verdict == PASS and outcome.undetectable and inconclusive != PASS:
+        if outcome.unsure and inconclusive != PASS:
             outcome = replace(outcome, verdict=INCONCLUSIVE)
         judged[place] = outcome
     return judged, tests

@@ -16,12 +16,20 @@ from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.gate.evidence import columns_of, corrected, read_pair
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences, jackknife, over_seeds
-from mmrobust.scoring.significance import Placements, delong, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.intervals import difference_interval
+from mmrobust.scoring.paired import (
+    PAIR_KEYS,
+    Pair,
+    bootstrap_differences,
+    differences,
+    grouped_jackknife,
+    over_seeds,
+)
+from mmrobust.scoring.significance import Placements, delong, mcnemar, p_values, placements, smallest_shown
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 
-INTERVALS = ("percentile", "bca")
+INTERVALS = ("jackknife", "percentile", "bca")
 LOST, GAINED = "lost", "gained"
 
 
@@ -41,7 +49,7 @@ class Comparison:
     cells: pd.DataFrame
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
-    ``test`` (``mcnemar``, ``delong`` or ``bootstrap``), ``smallest`` (the smallest difference that the samples would
+    ``test`` (``mcnemar``, ``delong`` or ``jackknife``), ``smallest`` (the smallest difference that the samples would
     show, corrected) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over
     mask seeds)."""
     flips: pd.DataFrame
@@ -71,13 +79,14 @@ def compare(
     classes: Sequence[str],
     *,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Compare two checkpoints, whose names are ``first`` and ``second``, on the samples and cells that both have.
 
     ``alpha`` is 1 − confidence of the intervals, and the level of the p-values, which are corrected for the number of
-    cells (``holm``) or not (``none``). An ``interval`` is ``percentile``, or ``bca``, which takes longer.
+    cells (``holm``) or not (``none``). An ``interval`` is ``jackknife``; or by bootstrap, ``percentile`` or ``bca``,
+    which take longer.
 
     Raises:
         UsageError: the metric, interval or correction is unknown, or ``alpha`` is not a probability.
@@ -87,21 +96,26 @@ def compare(
         raise unknown_name("interval", interval, INTERVALS)
     check_statistics(alpha, correction)
     found = differences(pair, metric)
-    difference, error = found.frame["difference"].to_numpy(), found.frame["error"].to_numpy()
-    if interval == "bca":
-        low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
+    difference, error, degrees = (found[name].to_numpy() for name in ("difference", "error", "degrees"))
+    if interval == "jackknife":
+        low, high = difference_interval(difference, error, degrees, found["size"].to_numpy(), 1 - alpha)
+    elif interval == "bca":
+        resampled = bootstrap_differences(pair, metric)
+        low, high = bca_interval(difference, resampled, grouped_jackknife(pair, metric), 1 - alpha)
     else:
-        low, high = percentile_interval(found.bootstrap, 1 - alpha)
+        low, high = percentile_interval(bootstrap_differences(pair, metric), 1 - alpha)
     counts, one_table = _flips_by_cell(pair)
-    p = normal_p_values(difference, error, two_sided=True)
-    test = np.full(len(p), "bootstrap", dtype=object)
+    p = p_values(difference, error, degrees, two_sided=True)
+    test = np.full(len(p), "jackknife", dtype=object)
     if metric == "accuracy":
         # McNemar's test is for one table of right and wrong: a cell whose mask seeds all give the same missing table.
         p[one_table] = mcnemar(*counts[one_table].T.round())
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
-    frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
+    frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
+        columns={"baseline": "first", "candidate": "second"}
+    )
     columns = columns_of(pair, second, classes)
     keys = frame[list(PAIR_KEYS)].itertuples(index=False, name=None)
     adjusted, tests = corrected(p, [columns.of(metric, key) for key in keys], correction)
@@ -111,7 +125,7 @@ def compare(
         high=high,
         p_value=np.minimum(adjusted, 1),
         test=test,
-        smallest=smallest_shown(error, level, two_sided=True),
+        smallest=smallest_shown(error, degrees, level, two_sided=True),
         lost=counts[:, 0],
         gained=counts[:, 1],
     )
@@ -127,7 +141,7 @@ def compare_files(
     *,
     metric: str | None = None,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Run :func:`compare` on the results in two files or folders, with the predictions behind them.

@@ -131,7 +131,7 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
     Args:
         pair: the predictions of both sides.
         name: of the checkpoint, for the remarks.
-        classes: the names of the classes.
+        classes: the names of the classes; their numbers where there are none.
     """
     decided, scored, same = [], [], []
     constant, used = [0, 0], np.zeros(pair.baseline.truth.classes, dtype=np.bool_)
@@ -144,6 +144,7 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
             used |= predicted.any(axis=0)
         scored.append(_digest(logits))
         decided.append(_digest(decisions))
+    classes = classes or [str(number) for number in range(pair.baseline.truth.classes)]
     cells = [(key, keys.tolist()) for key, keys in over_seeds(pair.tables)["key"]]
     identical = frozenset(key for key, keys in cells if all(same[at] for at in keys))
     remarks = _remarks(pair, name, classes, all(same), constant, used)

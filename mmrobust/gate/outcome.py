@@ -47,6 +47,8 @@ class Outcome:
     """Upper end of the one-sided interval of the difference."""
     detectable: float | None = None
     """The smallest true drop that the gate would find in this cell with 80 % power, after the correction."""
+    few: int | None = None
+    """Samples of the smallest class, where they are too few for the test to hold."""
 
     @property
     def cell(self) -> Cell:
@@ -79,9 +81,10 @@ class Outcome:
         return self.margin < -_TOLERANCE
 
     @property
-    def undetectable(self) -> bool:
-        """Whether a drop as large as the rule allows could not have been found."""
-        return self.detectable is not None and self.detectable > self.allowed + _TOLERANCE
+    def unsure(self) -> bool:
+        """Whether the samples cannot decide: they are too few, or could have hidden a drop as large as the limit."""
+        hidden = self.detectable is not None and self.detectable > self.allowed + _TOLERANCE
+        return self.few is not None or (hidden and self.verdict != FAIL)
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,9 @@ def _sentence(outcome: Outcome) -> str:
     difference = points(outcome.difference)
     values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({difference} points)"
     sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
-    if outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
+    if outcome.verdict == INCONCLUSIVE and outcome.few is not None:
+        sure += f"; inconclusive: the smallest class has {outcome.few} samples, too few for the test to hold"
+    elif outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
         sure = (
             f"; inconclusive: a drop of {100 * outcome.allowed:.1f} points could not have been shown, only one of "
             f"{100 * outcome.detectable:.1f}"
@@ -197,6 +199,9 @@ def summary(verdict: Verdict) -> str:
         return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
     if verdict.value == INCONCLUSIVE:
         largest = 100 * (verdict.largest_detectable or 0.0)
+        few = sum(outcome.few is not None for outcome in verdict.inconclusive)
+        if few == len(verdict.inconclusive):
+            return f"INCONCLUSIVE: {few} of {compared} rest on classes with too few samples for the test to hold"
         return (
             f"INCONCLUSIVE: {len(verdict.inconclusive)} of {compared} could not have shown a drop as large as its "
             f"limit (the largest that could have stayed hidden: {largest:.1f} points)"

@@ -12,7 +12,7 @@ from mmrobust.report.analyses import with_sections
 from mmrobust.report.html.page_data import build_page_data
 from mmrobust.report.numbers import percent
 from mmrobust.report.report import build_report, read_distinct
-from mmrobust.storage.results import Results, write_results
+from mmrobust.storage.results import INTERVALS, Results, write_results
 
 
 def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two):
@@ -148,8 +148,10 @@ def test_a_missing_file_is_named(tmp_path):
 def test_uncertainty_says_what_is_known(two, make_results):
     assert build_report(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
     frame, provenance = make_results(seeds=(0,), rates=(0.0, 1.0))
-    bare = Results(frame.assign(ci_low=np.nan, ci_high=np.nan), provenance)
+    bare = Results(frame.assign(**dict.fromkeys(INTERVALS, np.nan)), provenance)
     assert build_report([bare]).tables[0].uncertainty == "one mask seed"
+    rare = Results(frame.assign(few=3.0), provenance)
+    assert "not reliable, as the smallest class has 3 samples" in build_report([rare]).tables[0].uncertainty
 
 
 def test_percent():
