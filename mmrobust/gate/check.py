@@ -8,7 +8,8 @@ In each cell the most specific rule on the drop decides (metric, then scenario, 
 specific floor: a floor does not lift a limit on the drop. A cell without a rule is not judged.
 
 A drop fails if it passes its limit *and* is significant: the one-sided interval of the paired difference (see
-:mod:`mmrobust.scoring.paired`), corrected for the number of distinct prediction columns, lies below zero. For a floor
+:mod:`mmrobust.scoring.paired`; for the accuracy under one missing table, McNemar's test), corrected for the number of
+distinct prediction columns, lies below zero. For a floor
 the limit alone always decides. A drop that did not fail is inconclusive where the data could not have shown one as
 large as the limit.
 
@@ -34,7 +35,7 @@ from mmrobust.gate.evidence import Columns, PredictionReader, columns_of, correc
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import detectable, p_values, upper_ends
+from mmrobust.scoring.significance import detectable, mcnemar, p_values, upper_ends
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.tasks import RANGES
@@ -113,6 +114,13 @@ def check(
         warnings.append(f"{unsure} inconclusive cell{'s' * (unsure > 1)} counted as passed (--inconclusive pass)")
     if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
+    new = (
+        after[list(MEAN_KEYS)]
+        .drop_duplicates()
+        .merge(before[list(MEAN_KEYS)].drop_duplicates(), how="left", indicator=True)
+    )
+    if unknown := int((new["_merge"] == "left_only").sum()):
+        warnings.append(f"{unknown} cells of the candidate are not in the baseline, and were not compared")
     if extra := sorted(set(candidate.frame["checkpoint"]) - set(names.values())):
         notes.append(f"not in the baseline, not compared: {', '.join(extra)}")
     return Verdict(tuple(sorted(outcomes, key=worst_first)), tuple(notes), tuple(warnings), inconclusive)
@@ -193,6 +201,8 @@ class _Shown:
     """Whether both sides have the same logits, to the last bit."""
     column: Hashable
     """What identifies the prediction columns."""
+    flips: tuple[float, float] | None
+    """Samples lost and gained, where these alone decide: the accuracy under one missing table."""
 
 
 def _shown(pair: Pair, columns: Columns, name: str, outcomes: Sequence[Outcome]) -> dict[Cell, _Shown]:
@@ -206,7 +216,9 @@ def _shown(pair: Pair, columns: Columns, name: str, outcomes: Sequence[Outcome])
                 raise DataError(f"there are no predictions of '{name}' for {metric} at {key[0]}/{key[1]:g}, {key[2]}")
             few = None if math.isnan(row["few"]) else int(row["few"])
             identical, column = key in columns.identical, columns.of(metric, key)
-            shown[outcome.cell] = _Shown(row["error"], row["degrees"], row["size"], few, identical, column)
+            lost, gained, one_table = columns.flips[key]
+            flips = (lost, gained) if metric == "accuracy" and one_table else None
+            shown[outcome.cell] = _Shown(row["error"], row["degrees"], row["size"], few, identical, column, flips)
     return shown
 
 
@@ -218,15 +230,25 @@ def _test(
     A drop that is not significant does not fail; where one as large as its limit could not have been found, or too few
     samples stand behind the test, the outcome is inconclusive.
     """
+    from scipy.special import ndtri
+
     tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
     evidence = [shown[outcomes[place].cell] for place in tested]
     difference = np.asarray([outcomes[place].difference for place in tested])
     error, degrees, size = np.asarray([(of.error, of.degrees, of.size) for of in evidence]).reshape(-1, 3).T
     p = p_values(difference, error, degrees, two_sided=False)
+    of_interval = error
+    flipped = np.asarray([of.flips is not None for of in evidence], dtype=np.bool_)
+    if flipped.any():
+        p[flipped] = mcnemar(*np.transpose([of.flips for of in evidence if of.flips is not None]), two_sided=False)
+        degrees = np.where(flipped, np.inf, degrees)
+        # The standard error at which a normal test has this p-value, so that its interval and the p-value agree.
+        z = np.where(flipped & (difference != 0), ndtri(np.clip(p, 1e-300, 1 - 1e-16)), np.nan)
+        of_interval = np.where(np.isnan(z) | (z == 0), error, np.abs(difference / z))
     adjusted, tests = corrected(p, [of.column for of in evidence], correction)
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
     level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
-    at_most = upper_ends(difference, error, degrees, level)
+    at_most = upper_ends(difference, of_interval, degrees, level)
     found = detectable(error, degrees, size, alpha / tests if correction == "holm" and tests else alpha)
     judged = list(outcomes)
     for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):

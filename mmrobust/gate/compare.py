@@ -14,7 +14,7 @@ import pandas as pd
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.gate.evidence import columns_of, corrected, read_pair
-from mmrobust.scoring import Bools, Floats
+from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.intervals import difference_interval
 from mmrobust.scoring.paired import (
@@ -104,20 +104,19 @@ def compare(
         low, high = bca_interval(difference, resampled, grouped_jackknife(pair, metric), 1 - alpha)
     else:
         low, high = percentile_interval(bootstrap_differences(pair, metric), 1 - alpha)
-    counts, one_table = _flips_by_cell(pair)
+    columns, keys = columns_of(pair, second, classes), list(found[list(PAIR_KEYS)].itertuples(index=False, name=None))
+    lost, gained, one_table = map(np.asarray, zip(*(columns.flips[key] for key in keys), strict=True))
     p = p_values(difference, error, degrees, two_sided=True)
     test = np.full(len(p), "jackknife", dtype=object)
     if metric == "accuracy":
         # McNemar's test is for one table of right and wrong: a cell whose mask seeds all give the same missing table.
-        p[one_table] = mcnemar(*counts[one_table].T.round())
+        p[one_table] = mcnemar(lost[one_table].round(), gained[one_table].round())
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
     frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
         columns={"baseline": "first", "candidate": "second"}
     )
-    columns = columns_of(pair, second, classes)
-    keys = frame[list(PAIR_KEYS)].itertuples(index=False, name=None)
     adjusted, tests = corrected(p, [columns.of(metric, key) for key in keys], correction)
     level = alpha / tests if correction == "holm" and tests else alpha
     cells = frame.assign(
@@ -126,8 +125,8 @@ def compare(
         p_value=np.minimum(adjusted, 1),
         test=test,
         smallest=smallest_shown(error, degrees, level, two_sided=True),
-        lost=counts[:, 0],
-        gained=counts[:, 1],
+        lost=lost,
+        gained=gained,
     )
     samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
     facts = first, second, metric, samples, interval, correction, alpha, tests
@@ -208,17 +207,6 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["case", "prompting", "change", "id"], ascending=[True, True, False, True], kind="stable", ignore_index=True
     )
-
-
-def _flips_by_cell(pair: Pair) -> tuple[Floats, Bools]:
-    """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds give one missing table [K]."""
-    targets, by_key = pair.baseline.truth.targets, []
-    for key in range(len(pair.tables.keys)):
-        first, second = ((side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1) for side in pair.sides)
-        by_key.append(((first & ~second).sum(), (second & ~first).sum()))
-    lost, gained = np.asarray(by_key)[pair.tables.of_cell].T
-    cells = over_seeds(pair.tables, lost=lost, gained=gained)
-    return cells[[LOST, GAINED]].mean().to_numpy(), (cells["key"].nunique() == 1).to_numpy()
 
 
 def _delong(pair: Pair) -> Floats:

@@ -115,6 +115,9 @@ class Columns:
     """Cell → what identifies the decisions of both sides, for metrics that count them."""
     scored: dict[PairKey, Hashable]
     """Cell → what identifies the logits of both sides, for metrics of a ranking."""
+    flips: dict[PairKey, tuple[float, float, bool]]
+    """Cell → samples that only the baseline, and only the candidate, gets right (means over mask seeds), and whether
+    all its seeds give one missing table. In a multi-label task, right is exactly the true set of classes."""
     identical: frozenset[PairKey]
     """The cells in which both sides have the same logits, to the last bit: nothing has changed there."""
     remarks: tuple[str, ...]
@@ -133,11 +136,14 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
         name: of the checkpoint, for the remarks.
         classes: the names of the classes; their numbers where there are none.
     """
-    decided, scored, same = [], [], []
+    decided, scored, same, flips = [], [], [], []
+    targets = pair.baseline.truth.targets
     constant, used = [0, 0], np.zeros(pair.baseline.truth.classes, dtype=np.bool_)
     for key in range(len(pair.tables.keys)):
         logits = [side.chosen(pair.tables, key) for side in pair.sides]
         decisions = [side.predicted(z) for side, z in zip(pair.sides, logits, strict=True)]
+        first, second = ((predicted == targets).all(axis=1) for predicted in decisions)
+        flips.append((int((first & ~second).sum()), int((second & ~first).sum())))
         same.append(bool(np.array_equal(logits[0], logits[1])))
         for side, predicted in enumerate(decisions):
             constant[side] += bool((predicted == predicted[0]).all())
@@ -149,7 +155,10 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
     identical = frozenset(key for key, keys in cells if all(same[at] for at in keys))
     remarks = _remarks(pair, name, classes, all(same), constant, used)
     by_decision, by_score = ({key: _shares([of[at] for at in keys]) for key, keys in cells} for of in (decided, scored))
-    return Columns(by_decision, by_score, identical, remarks)
+    by_flips = {
+        key: (*np.mean([flips[at] for at in keys], axis=0).tolist(), len(set(keys)) == 1) for key, keys in cells
+    }
+    return Columns(by_decision, by_score, by_flips, identical, remarks)
 
 
 def _digest(arrays: Iterable[Floats | Bools]) -> bytes:

@@ -21,8 +21,8 @@ CORRECTIONS = ("holm", "none")
 """The corrections for multiple comparisons to choose from."""
 
 
-def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -> Floats:
-    """Two-sided p-values [K] of McNemar's test of equal accuracy.
+def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, two_sided: bool = True, mid_p: bool = True) -> Floats:
+    """p-values [K] of McNemar's test of equal accuracy; one-sided: small where more is lost than gained.
 
     Of the samples on which the two differ, only the first is right on ``lost`` [K] and only the second on ``gained``
     [K]; if both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½),
@@ -32,9 +32,9 @@ def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -
     from scipy.stats import binom
 
     lost, gained = np.asarray(lost), np.asarray(gained)
-    fewer, both = np.minimum(lost, gained), lost + gained
-    p = 2 * binom.cdf(fewer, both, 0.5) - (binom.pmf(fewer, both, 0.5) if mid_p else 0.0)
-    return np.asarray(np.minimum(p, 1.0))
+    fewer, both = np.minimum(lost, gained) if two_sided else gained, lost + gained
+    p = binom.cdf(fewer, both, 0.5) - (binom.pmf(fewer, both, 0.5) / 2 if mid_p else 0.0)
+    return np.asarray(np.minimum(2 * p, 1.0) if two_sided else p)
 
 
 @dataclass(frozen=True)
