@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mmrobust.errors import NotComparableError, UsageError, unknown_name
-from mmrobust.scoring.metrics import metric_settings
+from mmrobust.scoring.metrics import metric_settings, refuse_other_settings
 from mmrobust.scoring.significance import CORRECTIONS
 from mmrobust.storage.results import CELL_KEYS, Results
 
@@ -69,11 +69,7 @@ def refuse_other_measurement(candidate: Results, ours: str, baseline: Results, t
     """
     after, before = candidate.provenance, baseline.provenance
     _same_data(after, before)
-    ours_scored, theirs_scored = metric_settings(after), metric_settings(before)
-    for field, name in (("threshold", "the threshold"), ("f1_absent", "the treatment of absent classes")):
-        own, other = getattr(ours_scored, field), getattr(theirs_scored, field)
-        if own != other:
-            raise _differs(name, own, other, "; score both in the same way")
+    refuse_other_settings(metric_settings(after), metric_settings(before), "candidate", "baseline")
     noises = [of["noise"] for of in (after, before) if of.get("noise")]  # results without noisy scenarios record none
     if len(noises) == 2 and noises[0] != noises[1]:
         raise _differs("the noise", *(f"{noise['profile']}, seed {noise['seed']}" for noise in noises))

@@ -106,11 +106,17 @@ class CurveTable:
         """
         if column not in self._places:
             rivals: dict[tuple[str, str], dict[str, float]] = {}
+            grids: dict[tuple[str, str], set[tuple[float, ...]]] = {}
             for own in self.rows:
                 value = getattr(own, column) if isinstance(column, str) else own.at(column).value
                 if not math.isnan(value):
                     rivals.setdefault((own.scenario, own.prompting), {})[own.checkpoint] = float(percent(value))
-            self._places[column] = {key: places(values) for key, values in rivals.items()}
+                    grids.setdefault((own.scenario, own.prompting), set()).add(tuple(own.points))
+            # A figure of a curve compares with no figure of a curve over other rates.
+            self._places[column] = {
+                key: {} if isinstance(column, str) and len(grids[key]) > 1 else places(values)
+                for key, values in rivals.items()
+            }
         return self._places[column].get((row.scenario, row.prompting), {}).get(row.checkpoint)
 
     @functools.cached_property

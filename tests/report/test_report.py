@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
-from mmrobust.errors import DataError, UsageError
+from mmrobust.errors import DataError, NotComparableError, UsageError
 from mmrobust.report.analyses import with_sections
 from mmrobust.report.html.page_data import build_page_data
 from mmrobust.report.numbers import percent
@@ -119,6 +120,30 @@ def test_rates_that_only_one_checkpoint_has(make_results):
     (table,) = build_report(results).tables
     assert table.rates == (0.0, 0.5, 1.0)
     assert 1.0 not in table.rows[0].points
+
+
+def test_a_figure_of_a_curve_is_ranked_among_curves_over_the_same_rates_only(make_results):
+    (table,) = build_report([make_results("a", rates=(0.0, 0.5)), make_results("b", rates=(0.0, 1.0))]).tables
+    assert {table.place(row, "auc_eta") for row in table.rows} == {None}
+    assert {table.place(row, 0.0) for row in table.rows} == {1}  # both have this one
+    (table,) = build_report([make_results("a", strength=2.0), make_results("b", strength=0.5)]).tables
+    assert {table.place(row, "auc_eta") for row in table.rows} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("scoring", "message"),
+    [
+        ({"f1_absent": "skip"}, "the treatment of absent classes differs: 'b' skip, 'a' zero; score both in the same"),
+        ({"threshold": 0.3}, "the threshold differs: 'b' 0.3, 'a' 0.5"),
+    ],
+)
+def test_results_of_other_metric_settings_are_not_set_side_by_side(make_results, scoring, message):
+    first, (frame, provenance) = make_results("a"), make_results("b")
+    other = Results(frame, {**provenance, "scoring": scoring})
+    with pytest.raises(NotComparableError, match=re.escape(message)):
+        build_report([first, other])
+    elsewhere = {**other.provenance, "dataset": {**provenance["dataset"], "fingerprint": "ffff"}}
+    assert len(build_report([first, Results(frame, elsewhere)]).tables) == 2
 
 
 def test_checkpoints_of_the_same_name_are_told_apart(tmp_path, make_results):
