@@ -32,6 +32,7 @@ import pandas as pd
 from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
 from mmrobust.gate.evidence import Columns, PredictionReader, columns_of, corrected, read_pair
+from mmrobust.gate.figures import FIGURES, figure_of, metric_behind
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
@@ -75,7 +76,7 @@ def check(
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
-            defined; or there is nothing to compare.
+            defined; or a figure that a rule names needs predictions, and a side has none.
         DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
             of the other side.
         UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
@@ -88,25 +89,33 @@ def check(
     rules = rules or (Rule(baseline.headline_metric, None, None, DROP, DEFAULT_DROP),)
     _refuse_unused(rules, before)
 
-    metrics = list(dict.fromkeys(rule.metric for rule in rules))
+    headline, known = baseline.headline_metric, sorted(before["metric"].unique())
+    metrics = list(dict.fromkeys(metric_behind(rule.metric, headline, known) for rule in rules))
     means = pair_cells(before[before["metric"].isin(metrics)], after)
-    outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
-    if not outcomes:
-        raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
+    outcomes: list[Outcome] = []
     shown: dict[Cell, _Shown] = {}
     warnings: list[str] = []
-    for theirs, ours in names.items() if readers is not None else ():
-        assert readers is not None
+    for theirs, ours in names.items():
+        cells = means[means["checkpoint"] == ours]
         try:
+            if readers is None:
+                raise NoPredictionsError("they were not given")
             pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics)
         except NoPredictionsError as none:
-            warnings.append(f"'{ours}' is judged by the limit alone: {none}")
+            outcomes += _judge(cells.to_dict("records"), rules)
+            warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)
+            if unread := [rule for rule in rules if figure_of(rule.metric)]:
+                raise NotComparableError(f"rule '{unread[0]}' needs the predictions of both sides: {none}") from none
             continue
         columns = columns_of(pair, ours, pair.baseline.dataset.get("classes") or ())
         warnings += columns.remarks
+        compared = _compare(pair, ours, cells, rules, headline)
+        own = _judge([row for frame in compared.values() for row in frame.to_dict("records")], rules)
+        outcomes += own
         if stats:
-            drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
-            shown |= _shown(pair, columns, ours, drops)
+            drops = [outcome for outcome in own if outcome.kind != FLOOR]
+            shown |= _shown(columns, compared, {m: metric_behind(m, headline, known) for m in compared}, drops)
+    _refuse_uncovered(rules, outcomes)
     outcomes, tests = _test(outcomes, shown, alpha, correction, inconclusive)
     notes = _basis(outcomes, alpha, correction, tests)
     warnings += [*_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
@@ -159,29 +168,82 @@ def _refuse_unused(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
     """Raise if a rule covers no cell: a mistyped rule must not look like one that passed."""
     known = cells[["metric", "scenario", "missing_rate"]].drop_duplicates()
     for rule in rules:
-        if any(rule.covers(*cell) for cell in known.itertuples(index=False, name=None)):
+        # A figure stands in no table: it applies wherever there are cells.
+        own = known if figure_of(rule.metric) is None else known.assign(metric=rule.metric)
+        if any(rule.covers(*cell) for cell in own.itertuples(index=False, name=None)):
             continue
         for kind, name, column in (("metric", rule.metric, "metric"), ("scenario", rule.scenario, "scenario")):
-            there = sorted(known[column].unique())
+            there = [*sorted(own[column].unique()), *(FIGURES if column == "metric" else ())]
             if name is not None and name not in there:
                 raise UsageError(f"rule '{rule}' applies to no cell of the baseline: {unknown_name(kind, name, there)}")
         rates = ", ".join(f"{rate:g}" for rate in sorted(known["missing_rate"].unique()))
         raise UsageError(f"rule '{rule}' applies to no cell of the baseline, whose missing rates are {rates}")
 
 
-def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
-    """Judge a cell by the limits of the deciding drop and of the deciding floor."""
-    covering = [r for r in rules if r.covers(cell["metric"], cell["scenario"], cell["missing_rate"])]
-    kinds = ([r for r in covering if r.kind != FLOOR], [r for r in covering if r.kind == FLOOR])
+def _refuse_uncovered(rules: Iterable[Rule], outcomes: Sequence[Outcome]) -> None:
+    """Raise if a figure that a rule names is defined in no cell."""
+    for rule in rules:
+        if not any(rule.covers(o.metric, o.scenario, o.missing_rate) for o in outcomes):
+            raise UsageError(f"rule '{rule}' applies to no cell of the baseline: {rule.metric} is not defined there")
+
+
+def _compare(
+    pair: Pair, name: str, cells: pd.DataFrame, rules: Sequence[Rule], headline: str
+) -> dict[str, pd.DataFrame]:
+    """What the rules name, in every cell or curve of a checkpoint where it is defined.
+
+    Returns:
+        Metric or figure → one row per cell: the columns of an :class:`Outcome` as far as no rule decides them, and
+        ``error``, ``degrees``, ``few``, ``size`` where a rule limits its drop.
+    """
+    compared = {}
+    for metric in dict.fromkeys(rule.metric for rule in rules):
+        of_rules = [rule for rule in rules if rule.metric == metric]
+        figure = figure_of(metric)
+        if figure is None:
+            own = cells[cells["metric"] == metric]
+            if any(rule.kind != FLOOR for rule in of_rules):
+                found = differences(pair, metric)[[*PAIR_KEYS, "error", "degrees", "few", "size"]]
+                own = own.merge(found, on=list(PAIR_KEYS), how="left", indicator="shown")
+                if (lacking := own[own["shown"] == "left_only"]).size:
+                    where = f"{lacking['scenario'].iloc[0]}/{lacking['missing_rate'].iloc[0]:g}"
+                    raise DataError(f"there are no predictions of '{name}' for {metric} at {where}")
+                own = own.drop(columns="shown")
+            compared[metric] = own
+            continue
+        own = figure.compare(pair, metric.partition(".")[2] or (headline if figure.of_metric else metric))
+        own = own[~(own["baseline"].isna() & own["candidate"].isna())]
+        if (lacking := own[own["baseline"].isna() | own["candidate"].isna()]).size:
+            raise NotComparableError(
+                f"{metric} of '{name}' at {lacking['scenario'].iloc[0]} is defined on one side only"
+            )
+        if "missing_rate" not in own:
+            own = own.assign(missing_rate=None)
+        kept = [*PAIR_KEYS, "baseline", "candidate", "error", "degrees", "few", "size"]
+        compared[metric] = own[kept].assign(checkpoint=name, metric=metric, seeds=cells["seeds"].max())
+    return compared
+
+
+_OF_OUTCOME = ("checkpoint", "scenario", "missing_rate", "prompting", "metric", "seeds", "baseline", "candidate")
+
+
+def _judge(cells: Iterable[dict[Any, Any]], rules: Sequence[Rule]) -> list[Outcome]:
+    """Judge cells by the limits of the deciding drop and of the deciding floor, each where there is one."""
     outcomes = []
-    for rule in (max(kind, key=lambda rule: rule.specificity) for kind in kinds if kind):
-        limit = {
-            DROP: cell["baseline"] - rule.limit,
-            DROP_PERCENT: cell["baseline"] * (1 - rule.limit / 100),
-            FLOOR: rule.limit,
-        }[rule.kind]
-        outcome = Outcome(**cell, rule=str(rule), kind=rule.kind, limit=limit, verdict=PASS)
-        outcomes.append(replace(outcome, verdict=FAIL) if outcome.below_limit else outcome)
+    for cell in cells:
+        covering = [r for r in rules if r.covers(cell["metric"], cell["scenario"], cell["missing_rate"])]
+        kinds = ([r for r in covering if r.kind != FLOOR], [r for r in covering if r.kind == FLOOR])
+        for rule in (max(kind, key=lambda rule: rule.specificity) for kind in kinds if kind):
+            worse = -1 if rule.less_is_better else 1
+            limit = {
+                DROP: cell["baseline"] - worse * rule.limit,
+                DROP_PERCENT: cell["baseline"] * (1 - worse * rule.limit / 100),
+                FLOOR: rule.limit,
+            }[rule.kind]
+            of_cell = {name: cell[name] for name in _OF_OUTCOME}
+            decided = {"rule": str(rule), "kind": rule.kind, "limit": limit, "less_is_better": rule.less_is_better}
+            outcome = Outcome(**of_cell, **decided, verdict=PASS)
+            outcomes.append(replace(outcome, verdict=FAIL) if outcome.below_limit else outcome)
     return outcomes
 
 
@@ -205,20 +267,32 @@ class _Shown:
     """Samples lost and gained, where these alone decide: the accuracy under one missing table."""
 
 
-def _shown(pair: Pair, columns: Columns, name: str, outcomes: Sequence[Outcome]) -> dict[Cell, _Shown]:
-    """What the predictions of a checkpoint show about each of its ``outcomes``."""
+def _shown(
+    columns: Columns, compared: dict[str, pd.DataFrame], behind: dict[str, str], outcomes: Sequence[Outcome]
+) -> dict[Cell, _Shown]:
+    """What the predictions of a checkpoint show about each of its ``outcomes``; ``behind``: figure → its metric."""
     shown = {}
-    for metric in dict.fromkeys(outcome.metric for outcome in outcomes):
-        by_cell = differences(pair, metric).set_index(list(PAIR_KEYS)).to_dict("index")
-        for outcome in (outcome for outcome in outcomes if outcome.metric == metric):
-            key = outcome.scenario, outcome.missing_rate, outcome.prompting
-            if (row := by_cell.get(key)) is None:
-                raise DataError(f"there are no predictions of '{name}' for {metric} at {key[0]}/{key[1]:g}, {key[2]}")
-            few = None if math.isnan(row["few"]) else int(row["few"])
-            identical, column = key in columns.identical, columns.of(metric, key)
-            lost, gained, one_table = columns.flips[key]
-            flips = (lost, gained) if metric == "accuracy" and one_table else None
-            shown[outcome.cell] = _Shown(row["error"], row["degrees"], row["size"], few, identical, column, flips)
+    rows = {
+        metric: {(r["scenario"], r["missing_rate"], r["prompting"]): r for r in frame.to_dict("records")}
+        for metric, frame in compared.items()
+    }
+    for outcome in outcomes:
+        row = rows[outcome.metric][outcome.scenario, outcome.missing_rate, outcome.prompting]
+        at = [key for key in columns.decided if (key[0], key[2]) == (outcome.scenario, outcome.prompting)]
+        own = [key for key in at if outcome.missing_rate in (None, key[1])]
+        flips = None
+        if outcome.metric == "accuracy" and columns.flips[own[0]][2]:
+            flips = columns.flips[own[0]][:2]
+        shown[outcome.cell] = _Shown(
+            error=row["error"],
+            degrees=row["degrees"],
+            size=row["size"],
+            few=None if math.isnan(row["few"]) else int(row["few"]),
+            # What is put in relation to the complete value is identical only if this is, too.
+            identical=columns.identical.issuperset(at if figure_of(outcome.metric) else own),
+            column=columns.of(outcome.metric, behind[outcome.metric], own[0]),
+            flips=flips,
+        )
     return shown
 
 
@@ -234,7 +308,8 @@ def _test(
 
     tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
     evidence = [shown[outcomes[place].cell] for place in tested]
-    difference = np.asarray([outcomes[place].difference for place in tested])
+    sign = np.asarray([outcomes[place].sign for place in tested])
+    difference = sign * np.asarray([outcomes[place].difference for place in tested])
     error, degrees, size = np.asarray([(of.error, of.degrees, of.size) for of in evidence]).reshape(-1, 3).T
     p = p_values(difference, error, degrees, two_sided=False)
     of_interval = error
@@ -248,7 +323,7 @@ def _test(
     adjusted, tests = corrected(p, [of.column for of in evidence], correction)
     # The level at which each cell is tested, so that its interval and its corrected p-value agree.
     level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
-    at_most = upper_ends(difference, of_interval, degrees, level)
+    at_most = sign * upper_ends(difference, of_interval, degrees, level)
     found = detectable(error, degrees, size, alpha / tests if correction == "holm" and tests else alpha)
     judged = list(outcomes)
     for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
@@ -301,9 +376,11 @@ def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
     """Rules that no candidate could break."""
     cells: dict[str, int] = {}
     for outcome in outcomes:
-        if outcome.limit <= RANGES.get(outcome.metric, (-math.inf,))[0]:
+        figure = figure_of(outcome.metric)
+        worst = RANGES.get(outcome.metric, (-math.inf,))[0] if figure is None else figure.worst
+        if outcome.sign * (outcome.limit - worst) <= 0:
             cells[outcome.rule] = cells.get(outcome.rule, 0) + 1
     return [
-        f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: its limit there is the lowest value there is"
+        f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: no value there is worse than its limit"
         for rule, count in cells.items()
     ]

@@ -117,7 +117,7 @@ def compare(
     frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
         columns={"baseline": "first", "candidate": "second"}
     )
-    adjusted, tests = corrected(p, [columns.of(metric, key) for key in keys], correction)
+    adjusted, tests = corrected(p, [columns.of(metric, metric, key) for key in keys], correction)
     level = alpha / tests if correction == "holm" and tests else alpha
     cells = frame.assign(
         low=low,

@@ -17,6 +17,7 @@ import numpy as np
 
 from mmrobust.cases import CONCAT
 from mmrobust.errors import DataError, NoPredictionsError
+from mmrobust.gate.figures import figure_of
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.metrics import RANKED
@@ -118,14 +119,32 @@ class Columns:
     flips: dict[PairKey, tuple[float, float, bool]]
     """Cell → samples that only the baseline, and only the candidate, gets right (means over mask seeds), and whether
     all its seeds give one missing table. In a multi-label task, right is exactly the true set of classes."""
+    tables: dict[PairKey, Hashable]
+    """Cell → what identifies its missing tables."""
     identical: frozenset[PairKey]
     """The cells in which both sides have the same logits, to the last bit: nothing has changed there."""
     remarks: tuple[str, ...]
     """What makes a comparison of this pair say little."""
 
-    def of(self, metric: str, cell: PairKey) -> Hashable:
-        """What identifies the evidence on one metric in one cell: equal where it is the same."""
-        return metric, (self.scored if metric in RANKED else self.decided)[cell]
+    def of(self, name: str, metric: str, cell: PairKey) -> Hashable:
+        """What identifies the evidence in one cell on what a rule names: equal where it is the same.
+
+        Args:
+            name: a metric, or a figure (see :mod:`mmrobust.gate.figures`).
+            metric: the metric behind it.
+            cell: the cell; of a figure of a curve, any.
+        """
+        by_cell = self.scored if metric in RANKED else self.decided
+        figure = figure_of(name)
+        if figure is None:
+            return name, by_cell[cell]
+        if not figure.of_metric:  # what happens to each sample counts, and so does how sure the model is
+            return name, self.scored[cell], self.tables[cell]
+        scenario, rate, prompting = cell
+        curve = [(key[1], column) for key, column in by_cell.items() if (key[0], key[2]) == (scenario, prompting)]
+        if not figure.of_curve:
+            curve = [(at, column) for at, column in curve if at in (0.0, rate)]
+        return name, tuple(sorted(curve, key=lambda point: point[0]))
 
 
 def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
@@ -158,7 +177,8 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
     by_flips = {
         key: (*np.mean([flips[at] for at in keys], axis=0).tolist(), len(set(keys)) == 1) for key, keys in cells
     }
-    return Columns(by_decision, by_score, by_flips, identical, remarks)
+    tables: dict[PairKey, Hashable] = {key: frozenset(pair.tables.keys[at][0] for at in keys) for key, keys in cells}
+    return Columns(by_decision, by_score, by_flips, tables, identical, remarks)
 
 
 def _digest(arrays: Iterable[Floats | Bools]) -> bytes:

@@ -17,7 +17,7 @@ _TOLERANCE = 1e-9  # 0.93 - 0.92 is slightly more than 0.01
 _WORST_FIRST = (FAIL, INCONCLUSIVE, PASS)
 
 Cell = tuple[str, str, float, str, str]
-"""Checkpoint, scenario, missing rate, prompting and metric."""
+"""Checkpoint, scenario, missing rate (−1: all of them), prompting and metric."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class Outcome:
     checkpoint: str
     """Its name in the candidate."""
     scenario: str
-    missing_rate: float
+    missing_rate: float | None
+    """``None`` for a figure of a whole curve."""
     prompting: str
     metric: str
+    """A metric of the results table, or a figure as the rule names it."""
     seeds: int
     baseline: float
     candidate: float
@@ -38,13 +40,14 @@ class Outcome:
     kind: str
     """Kind of the rule: ``drop``, ``drop_percent`` or ``floor``."""
     limit: float
-    """The smallest value that passes."""
+    """The worst value that passes."""
     verdict: str
     """``pass``, ``fail`` or ``inconclusive``."""
+    less_is_better: bool = False
     p_value: float | None = None
     """One-sided p-value of the drop, corrected over distinct columns; ``None`` if the limit alone decided."""
     at_most: float | None = None
-    """Upper end of the one-sided interval of the difference."""
+    """The better end of the one-sided interval of the difference: the upper one, unless less is better."""
     detectable: float | None = None
     """The smallest true drop that the gate would find in this cell with 80 % power, after the correction."""
     few: int | None = None
@@ -53,7 +56,13 @@ class Outcome:
     @property
     def cell(self) -> Cell:
         """What identifies the cell: checkpoint, scenario, missing rate, prompting and metric."""
-        return self.checkpoint, self.scenario, self.missing_rate, self.prompting, self.metric
+        rate = -1.0 if self.missing_rate is None else self.missing_rate
+        return self.checkpoint, self.scenario, rate, self.prompting, self.metric
+
+    @property
+    def sign(self) -> int:
+        """1, or −1 if less is better."""
+        return -1 if self.less_is_better else 1
 
     @property
     def passed(self) -> bool:
@@ -62,22 +71,22 @@ class Outcome:
 
     @property
     def difference(self) -> float:
-        """Candidate − baseline: negative if the candidate is worse."""
+        """Candidate − baseline: negative if the candidate is worse, unless less is better."""
         return self.candidate - self.baseline
 
     @property
     def margin(self) -> float:
-        """How far the candidate lies above the limit; negative if it lies below."""
-        return self.candidate - self.limit
+        """How far the candidate lies on the better side of the limit; negative if it lies on the other."""
+        return self.sign * (self.candidate - self.limit)
 
     @property
     def allowed(self) -> float:
-        """How much the rule lets the baseline's value drop."""
-        return self.baseline - self.limit
+        """By how much the rule lets the baseline's value get worse."""
+        return self.sign * (self.baseline - self.limit)
 
     @property
     def below_limit(self) -> bool:
-        """Whether the value lies below the limit, significantly or not."""
+        """Whether the value lies on the worse side of the limit, significantly or not."""
         return self.margin < -_TOLERANCE
 
     @property

@@ -171,7 +171,8 @@ VERDICT_FORMATS = {"table": table, "md": markdown, "json": as_json, "junit": jun
 
 def cell_name(outcome: Outcome) -> str:
     """Name the cell as a rule would, followed by its prompting."""
-    return f"{outcome.metric}@{outcome.scenario}/{outcome.missing_rate:g} {outcome.prompting}"
+    rate = "" if outcome.missing_rate is None else f"/{outcome.missing_rate:g}"
+    return f"{outcome.metric}@{outcome.scenario}{rate} {outcome.prompting}"
 
 
 def _sentence(outcome: Outcome) -> str:
@@ -224,8 +225,8 @@ def _paired(verdict: Verdict) -> bool:
 
 
 def _surely(outcome: Outcome) -> str:
-    """The upper end of the interval of the difference, in points."""
-    return UNKNOWN if outcome.at_most is None else f"≤ {points(outcome.at_most)}"
+    """The better end of the interval of the difference, in points."""
+    return UNKNOWN if outcome.at_most is None else f"{'≥' if outcome.less_is_better else '≤'} {points(outcome.at_most)}"
 
 
 def _statistics(outcome: Outcome) -> list[str]:

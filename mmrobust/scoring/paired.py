@@ -102,6 +102,25 @@ class PairedCurve:
         values, (before, after) = self.values[:, defined] @ weights, self.deviations[:, defined]
         return _columns(values[:, None], (weights @ (after - before))[None])
 
+    def relative(self) -> dict[str, Floats]:
+        """The columns [1] of the difference in relative robustness, AUC-η / complete; NaN without a complete value."""
+        if self.rates[0] != 0 or not (self.values[:, 0] > 0).all():
+            return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
+        weights, complete = area_weights(self.rates), self.values[:, 0]
+        values = self.values @ weights / complete
+        # The linear term of the quotient: (a − r c) / c for a change a of the area and c of the complete value.
+        areas = np.einsum("r,srn->sn", weights, self.deviations)
+        before, after = (areas - values[:, None] * self.deviations[:, 0]) / complete[:, None]
+        return _columns(values[:, None], (after - before)[None])
+
+    def worst(self) -> dict[str, Floats]:
+        """The columns [1] of the difference between the lowest values of both curves, each wherever it is lowest."""
+        if np.isnan(self.values).any():
+            return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
+        (first, second), (before, after) = self.values.argmin(axis=1), self.deviations
+        values = np.asarray([[self.values[0, first]], [self.values[1, second]]])
+        return _columns(values, (after[second] - before[first])[None])
+
     def effective(self) -> dict[str, Floats]:
         """The columns [R] of the effective robustness of the candidate; NaN at rate 0, and without it."""
         samples = self.deviations.shape[-1]
@@ -193,6 +212,16 @@ def area_differences(pair: Pair, figure: str) -> pd.DataFrame:
         DataError: a prediction that a cell needs is missing.
     """
     return _frame(pair, figure, PairedCurve.area).drop(columns=["missing_rate", "seeds", "spread"])
+
+
+def relative_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The difference in relative robustness, candidate − baseline, in every curve; as :func:`area_differences`."""
+    return _frame(pair, metric, PairedCurve.relative).drop(columns=["missing_rate", "seeds", "spread"])
+
+
+def worst_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The difference between the lowest values of a curve, means over mask seeds; as :func:`area_differences`."""
+    return _frame(pair, metric, PairedCurve.worst).drop(columns=["missing_rate", "seeds", "spread"])
 
 
 def effective_differences(pair: Pair, metric: str) -> pd.DataFrame:
