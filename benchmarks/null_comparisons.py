@@ -1,10 +1,11 @@
 """False alarms of `mmrobust check` where nothing got worse: equally good models with independent errors.
 
-    python benchmarks/null_comparisons.py [--comparisons 400] [--samples 300]
+    python benchmarks/null_comparisons.py [--comparisons 400] [--samples 300] [--skewed]
 
 Two models whose logits share the difficulty of each sample and differ by independent noise are compared under the rule
 `METRIC:-0`, so that only the interval decides, over 12 cells with Holm's correction. A comparison is a false alarm if
-any cell fails: at most α = 5 % of them should be. The share is printed with its 95 % interval (Wilson).
+any cell fails: at most α = 5 % of them should be. The share is printed with its 95 % interval (Wilson). Classes are
+balanced; with ``--skewed`` each has 0.6 times as many samples as the one before, and one of two has a tenth.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ METRICS = {
 Floats = npt.NDArray[np.float64]
 
 
-def truth_of(random: np.random.Generator, samples: int, task: str, classes: int) -> SplitTruth:
+def truth_of(random: np.random.Generator, samples: int, task: str, classes: int, skewed: bool) -> SplitTruth:
     """Samples with labels drawn at random."""
     ids = tuple(f"s{i}" for i in range(samples))
+    falling = 0.6 ** np.arange(classes)
     if task == "multi-label":
-        belongs = random.random((samples, classes)) < 0.25
+        belongs = random.random((samples, classes)) < (0.4 * falling if skewed else 0.25)
         labels = tuple(tuple(np.flatnonzero(row).tolist()) for row in belongs)
     else:
-        labels = tuple((int(c),) for c in random.integers(0, classes, samples))
+        shares = np.asarray([0.9, 0.1]) if classes == 2 else falling / falling.sum()
+        labels = tuple((int(c),) for c in random.choice(classes, samples, p=shares if skewed else None))
     return SplitTruth(ids, labels, MODALITIES, classes, task)
 
 
@@ -67,11 +70,11 @@ def evaluated(
     return Results(frame, provenance), Predictions(truth, logits, tuple(GRID.cells()))
 
 
-def false_alarms(metric: str, comparisons: int, samples: int) -> int:
+def false_alarms(metric: str, comparisons: int, samples: int, skewed: bool) -> int:
     """Number of comparisons that fail."""
     random, alarms = np.random.default_rng(7), 0
     for _ in range(comparisons):
-        truth = truth_of(random, samples, *METRICS[metric])
+        truth = truth_of(random, samples, *METRICS[metric], skewed)
         hard = {case.name: 1.2 * random.normal(size=(samples, truth.classes)) for case in missing_cases(MODALITIES)}
         (before, theirs), (after, ours) = (evaluated(random, truth, hard, metric) for _ in range(2))
         pair = make_pair(theirs, ours)
@@ -90,10 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=400)
     parser.add_argument("--samples", type=int, default=300)
+    parser.add_argument("--skewed", action="store_true")
     asked = parser.parse_args()
     print("metric     false alarms   share, %   95 % interval")
     for metric in METRICS:
-        alarms = false_alarms(metric, asked.comparisons, asked.samples)
+        alarms = false_alarms(metric, asked.comparisons, asked.samples, asked.skewed)
         low, high = wilson(alarms, asked.comparisons)
         share = 100 * alarms / asked.comparisons
         print(

@@ -21,8 +21,8 @@ def compare(
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Default: the headline metric of the data set.")] = None,
     interval: Annotated[
-        str, typer.Option(help="Bootstrap interval: percentile, or bca (takes longer).")
-    ] = "percentile",
+        str, typer.Option(help="jackknife; or by bootstrap, percentile or bca (take longer).")
+    ] = "jackknife",
     correction: Annotated[
         str, typer.Option(help="Correction of the p-values for the number of cells: holm or none.")
     ] = "holm",

@@ -29,8 +29,10 @@ def score(
         str,
         typer.Option(help="Absent classes count 0 in macro F1 (zero), or are left out (skip, as in the papers)."),
     ] = "zero",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
-    bootstrap_seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(help="0: no intervals. They take no resamples, so other numbers are alike.")
+    ] = 1000,
+    bootstrap_seed: Annotated[int, typer.Option(help="Has no effect any more: intervals take no resamples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the new results.parquet. Default: DIR.")] = None,
     json: AsJson = False,
 ) -> None:
