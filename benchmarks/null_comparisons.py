@@ -1,13 +1,14 @@
 """False alarms and power of `mmrobust check`: whole gates over equally good models, and over one that got worse.
 
-    python benchmarks/null_comparisons.py [--comparisons 1000] [--samples 300] [--cells 66] [--skewed] [--lost 0.1]
+    python benchmarks/null_comparisons.py [--comparisons 1000] [--samples 300] [--cells 66] [--metrics accuracy]
+        [--skewed] [--classes 5] [--lost 0.2]
 
 Two models whose logits share the difficulty of each sample and differ by independent noise are compared under the rule
 `METRIC:-0`, so that only the test decides, over 33 cells (three scenarios, eleven rates), or 66 with both promptings,
 with Holm's correction. A comparison is a false alarm if any cell fails: at most α = 5 % of them should be. The share is
 printed with its 95 % interval (Wilson). Classes are balanced; with ``--skewed`` each has 0.6 times as many samples as
 the one before, and one of two has a tenth. Comparisons with a class of fewer than ten samples, in which the test of a
-macro mean does not decide, are counted beside. With ``--lost 0.1`` a second candidate has the logits of that share of
+macro mean does not decide, are counted beside. With ``--lost 0.2`` a second candidate has the logits of that share of
 the samples negated where the text is missing: the power is how often a cell fails then.
 """
 
@@ -20,16 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS, missing_cases
-from mmrobust.gate.check import check
-from mmrobust.gate.rules import parse_rule
+from mmrobust.gate.drops import Shown, drop_p_values
+from mmrobust.gate.evidence import columns_of, corrected
 from mmrobust.scenarios.grid import Grid
-from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.paired import Pair, differences
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
-from mmrobust.storage.results import Results
 
 MODALITIES = ("image", "text")
 SCENARIOS = ("missing-image", "missing-text", "missing-both")
+ALPHA = 0.05
 RATES = tuple(round(0.1 * step, 1) for step in range(11))
 # metric → (task, classes)
 METRICS = {
@@ -54,26 +55,36 @@ def truth_of(random: np.random.Generator, samples: int, task: str, classes: int,
     return SplitTruth(ids, labels, MODALITIES, classes, task)
 
 
-def evaluated(
-    random: np.random.Generator, truth: SplitTruth, hard: dict[str, Floats], metric: str, grid: Grid, lost: float = 0.0
-) -> tuple[Results, Predictions]:
+def predicted(
+    random: np.random.Generator, truth: SplitTruth, hard: dict[str, Floats], grid: Grid, lost: float = 0.0
+) -> Predictions:
     """A model: the shared difficulty of the samples, and independent noise. Without its text it loses some samples."""
-    belongs = np.asarray([[c in label for c in range(truth.classes)] for label in truth.labels])
-    logits = {}
+    belongs, logits = truth.targets, {}
     for prompting in grid.promptings:
         for case, noise in hard.items():
-            own = 2 * belongs - 1 + noise + 0.7 * random.normal(size=noise.shape)
+            own = 2.0 * belongs - 1 + noise + 0.7 * random.normal(size=noise.shape)
             if case == "missing-text":
                 own[random.random(len(own)) < lost] *= -1
             logits[case, prompting] = own.astype(np.float32)
-    about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
-    key = {"checkpoint": "mmp", "dataset": "d", "split": "test"}
-    dataset = {"name": "d", "fingerprint": "0", "split": "test", "task": truth.task, "headline_metric": metric}
-    classes = [f"c{i}" for i in range(truth.classes)]
-    provenance = {"dataset": {**dataset, "classes": classes}, "checkpoints": {"mmp": {"fill": "ones"}}}
-    tables = truth.draw_grid(grid)
-    frame = score(Predictions(truth, logits), tables, ScoringSettings(resamples=0), metrics=[metric])
-    return Results(frame.assign(**key, **about), provenance), Predictions(truth, logits, tuple(grid.cells()))
+    return Predictions(truth, logits, tuple(grid.cells()))
+
+
+def gate(pair: Pair, metric: str) -> tuple[bool, bool]:
+    """Whether `check METRIC:-0` fails, and whether a class is too small for its test."""
+    found = differences(pair, metric)
+    columns = columns_of(pair, "model", ())
+    shown = []
+    for row in found.to_dict("records"):
+        key = row["scenario"], row["missing_rate"], row["prompting"]
+        lost, gained, one_table = columns.flips[key]
+        few = None if np.isnan(row["few"]) else int(row["few"])
+        flips = (lost, gained) if metric == "accuracy" and one_table else None
+        column = columns.of(metric, metric, key)
+        shown.append(Shown(row["error"], row["degrees"], row["size"], few, key in columns.identical, column, flips))
+    difference = found["difference"].to_numpy()
+    adjusted, _ = corrected(drop_p_values(difference, shown), [of.column for of in shown], "holm")
+    few = any(of.few is not None for of in shown)
+    return bool(((adjusted <= ALPHA) & (difference < 0)).any() and not few), few
 
 
 class Counts(NamedTuple):
@@ -91,20 +102,21 @@ def compare(metric: str, asked: argparse.Namespace) -> Counts:
     """Compare equally good models, and then one with another that is worse."""
     random, counts = np.random.default_rng(7), Counts(0, 0, 0)
     grid = Grid(SCENARIOS, RATES, (0,), PROMPTINGS[: asked.cells // 33])
-    rule = parse_rule(f"{metric}:-0")
+    task, classes = METRICS[metric]
+    tables = None
     for _ in range(asked.comparisons):
-        truth = truth_of(random, asked.samples, *METRICS[metric], asked.skewed)
+        truth = truth_of(random, asked.samples, task, asked.classes or classes, asked.skewed)
+        tables = tables or truth.draw(sorted(grid.cells()))  # of the ids alone, which are the same
         hard = {
             case.name: 1.2 * random.normal(size=(asked.samples, truth.classes)) for case in missing_cases(MODALITIES)
         }
-        before, theirs = evaluated(random, truth, hard, metric, grid)
-        verdicts = []
-        for lost in (0.0, asked.lost) if asked.lost else (0.0,):
-            after, ours = evaluated(random, truth, hard, metric, grid, lost)
-            verdicts.append(check(after, before, [rule], readers=(lambda _, p=theirs: p, lambda _, p=ours: p)))
-        few = any(outcome.few is not None for outcome in verdicts[0].outcomes)
-        found = bool(verdicts[-1].failures) if asked.lost else False
-        counts = Counts(counts.alarms + bool(verdicts[0].failures), counts.found + found, counts.few + few)
+        before, after = (predicted(random, truth, hard, grid) for _ in range(2))
+        alarm, few = gate(Pair(before, after, tables), metric)
+        found = False
+        if asked.lost:
+            worse = predicted(random, truth, hard, grid, asked.lost)
+            found, _ = gate(Pair(before, worse, tables), metric)
+        counts = Counts(counts.alarms + alarm, counts.found + found, counts.few + few)
     return counts
 
 
@@ -121,6 +133,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--cells", type=int, choices=(33, 66), default=33)
     parser.add_argument("--metrics", default=",".join(METRICS))
+    parser.add_argument("--classes", type=int, default=0)
     parser.add_argument("--skewed", action="store_true")
     parser.add_argument("--lost", type=float, default=0.0)
     asked = parser.parse_args()

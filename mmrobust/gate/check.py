@@ -20,23 +20,22 @@ Only if a side has no predictions at all does the limit alone decide, and the ve
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
-from mmrobust.gate.evidence import Columns, PredictionReader, columns_of, corrected, read_pair
+from mmrobust.gate.drops import Shown, judge_drops, show_drops
+from mmrobust.gate.evidence import PredictionReader, columns_of, read_pair
 from mmrobust.gate.figures import FIGURES, figure_of, metric_behind
-from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import detectable, mcnemar, p_values, upper_ends
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.tasks import RANGES
@@ -93,7 +92,7 @@ def check(
     metrics = list(dict.fromkeys(metric_behind(rule.metric, headline, known) for rule in rules))
     means = pair_cells(before[before["metric"].isin(metrics)], after)
     outcomes: list[Outcome] = []
-    shown: dict[Cell, _Shown] = {}
+    shown: dict[Cell, Shown] = {}
     warnings: list[str] = []
     for theirs, ours in names.items():
         cells = means[means["checkpoint"] == ours]
@@ -114,9 +113,9 @@ def check(
         outcomes += own
         if stats:
             drops = [outcome for outcome in own if outcome.kind != FLOOR]
-            shown |= _shown(columns, compared, {m: metric_behind(m, headline, known) for m in compared}, drops)
+            shown |= show_drops(columns, compared, {m: metric_behind(m, headline, known) for m in compared}, drops)
     _refuse_uncovered(rules, outcomes)
-    outcomes, tests = _test(outcomes, shown, alpha, correction, inconclusive)
+    outcomes, tests = judge_drops(outcomes, shown, alpha, correction, inconclusive)
     notes = _basis(outcomes, alpha, correction, tests)
     warnings += [*_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
     if inconclusive == PASS and (unsure := sum(outcome.unsure and outcome.passed for outcome in outcomes)):
@@ -245,104 +244,6 @@ def _judge(cells: Iterable[dict[Any, Any]], rules: Sequence[Rule]) -> list[Outco
             outcome = Outcome(**of_cell, **decided, verdict=PASS)
             outcomes.append(replace(outcome, verdict=FAIL) if outcome.below_limit else outcome)
     return outcomes
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What the predictions show about the difference in a cell under a rule on the drop."""
-
-    error: float
-    """Standard; NaN if the metric is not defined without some samples."""
-    degrees: float
-    """Of freedom."""
-    size: float
-    """Number of samples that stands for the error where there is none."""
-    few: int | None
-    """Samples of the smallest class, where they are too few for the error to hold."""
-    identical: bool
-    """Whether both sides have the same logits, to the last bit."""
-    column: Hashable
-    """What identifies the prediction columns."""
-    flips: tuple[float, float] | None
-    """Samples lost and gained, where these alone decide: the accuracy under one missing table."""
-
-
-def _shown(
-    columns: Columns, compared: dict[str, pd.DataFrame], behind: dict[str, str], outcomes: Sequence[Outcome]
-) -> dict[Cell, _Shown]:
-    """What the predictions of a checkpoint show about each of its ``outcomes``; ``behind``: figure → its metric."""
-    shown = {}
-    rows = {
-        metric: {(r["scenario"], r["missing_rate"], r["prompting"]): r for r in frame.to_dict("records")}
-        for metric, frame in compared.items()
-    }
-    for outcome in outcomes:
-        row = rows[outcome.metric][outcome.scenario, outcome.missing_rate, outcome.prompting]
-        at = [key for key in columns.decided if (key[0], key[2]) == (outcome.scenario, outcome.prompting)]
-        own = [key for key in at if outcome.missing_rate in (None, key[1])]
-        flips = None
-        if outcome.metric == "accuracy" and columns.flips[own[0]][2]:
-            flips = columns.flips[own[0]][:2]
-        shown[outcome.cell] = _Shown(
-            error=row["error"],
-            degrees=row["degrees"],
-            size=row["size"],
-            few=None if math.isnan(row["few"]) else int(row["few"]),
-            # What is put in relation to the complete value is identical only if this is, too.
-            identical=columns.identical.issuperset(at if figure_of(outcome.metric) else own),
-            column=columns.of(outcome.metric, behind[outcome.metric], own[0]),
-            flips=flips,
-        )
-    return shown
-
-
-def _test(
-    outcomes: Sequence[Outcome], shown: dict[Cell, _Shown], alpha: float, correction: str, inconclusive: str
-) -> tuple[list[Outcome], int]:
-    """The outcomes with their p-values and intervals, and the number of tests.
-
-    A drop that is not significant does not fail; where one as large as its limit could not have been found, or too few
-    samples stand behind the test, the outcome is inconclusive.
-    """
-    from scipy.special import ndtri
-
-    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
-    evidence = [shown[outcomes[place].cell] for place in tested]
-    sign = np.asarray([outcomes[place].sign for place in tested])
-    difference = sign * np.asarray([outcomes[place].difference for place in tested])
-    error, degrees, size = np.asarray([(of.error, of.degrees, of.size) for of in evidence]).reshape(-1, 3).T
-    p = p_values(difference, error, degrees, two_sided=False)
-    of_interval = error
-    flipped = np.asarray([of.flips is not None for of in evidence], dtype=np.bool_)
-    if flipped.any():
-        p[flipped] = mcnemar(*np.transpose([of.flips for of in evidence if of.flips is not None]), two_sided=False)
-        degrees = np.where(flipped, np.inf, degrees)
-        # The standard error at which a normal test has this p-value, so that its interval and the p-value agree.
-        z = np.where(flipped & (difference != 0), ndtri(np.clip(p, 1e-300, 1 - 1e-16)), np.nan)
-        of_interval = np.where(np.isnan(z) | (z == 0), error, np.abs(difference / z))
-    adjusted, tests = corrected(p, [of.column for of in evidence], correction)
-    # The level at which each cell is tested, so that its interval and its corrected p-value agree.
-    level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
-    at_most = sign * upper_ends(difference, of_interval, degrees, level)
-    found = detectable(error, degrees, size, alpha / tests if correction == "holm" and tests else alpha)
-    judged = list(outcomes)
-    for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
-        outcome = replace(judged[place], few=of.few)
-        if math.isnan(p[number]):  # without some samples the metric is not defined: nothing can be said about chance
-            outcome = replace(outcome, detectable=1.0)
-        else:
-            outcome = replace(
-                outcome,
-                verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
-                p_value=float(min(adjusted[number], 1.0)),
-                at_most=float(at_most[number]),
-                # The same logits are the same model there: nothing has changed that more samples would show.
-                detectable=0.0 if of.identical else float(min(found[number], 1.0)),
-            )
-        if outcome.unsure and inconclusive != PASS:
-            outcome = replace(outcome, verdict=INCONCLUSIVE)
-        judged[place] = outcome
-    return judged, tests
 
 
 def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: int) -> list[str]:
