@@ -4,7 +4,8 @@
     ├── UsageError             a setting, name or value that does not exist or fit
     │   └── UnknownNameError   a name that does not exist
     ├── DataError              a data set, a sample or a file of predictions that cannot be read
-    │   └── NewerFormatError   one that a newer mmrobust wrote
+    │   ├── NewerFormatError   one that a newer mmrobust wrote
+    │   └── NoPredictionsError results without the predictions that they were made from
     ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
     ├── TrainingError          a training that cannot continue (divergence, an empty split)
     ├── DeviceError            a device that has too little memory or failed
@@ -42,6 +43,10 @@ class DataError(MmrobustError):
 
 class NewerFormatError(DataError):
     """A file that a newer mmrobust wrote: it is not damaged and must not be replaced."""
+
+
+class NoPredictionsError(DataError):
+    """There are no predictions behind results. Those that cannot be read are another error."""
 
 
 class CheckpointError(MmrobustError):

@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrobust.cases import PROMPTINGS, missing_cases
+from mmrobust.cases import PROMPTINGS, SITUATION, missing_cases
 from mmrobust.cli import app
 from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
@@ -209,7 +209,19 @@ GRID = Grid(("missing-image", "missing-text", "missing-both"), (0.0, 0.5, 1.0), 
 
 
 def evaluated(
-    folder, *, name="mmp", task="single-label", n=300, classes=4, seed=0, skill=2.0, lost=None, grid=GRID, natural=None
+    folder,
+    *,
+    name="mmp",
+    task="single-label",
+    n=300,
+    classes=4,
+    seed=0,
+    skill=2.0,
+    lost=None,
+    grid=GRID,
+    natural=None,
+    depends=True,
+    change=None,
 ):
     """An evaluation's folder: results and predictions of a model that is right more often the larger its ``skill``.
 
@@ -218,6 +230,8 @@ def evaluated(
         skill: how far the logit of a true class is raised where nothing is missing.
         lost: case → how much less it is raised there.
         natural: the case of each sample by nature.
+        depends: whether knowing its case makes a difference to the model.
+        change: called with the samples and the logits, by case and prompting, to change them.
     """
     random = np.random.default_rng(7)
     if task == "multi-label":
@@ -237,6 +251,10 @@ def evaluated(
             strength = skill - (lost or {"missing-text": 1.0, "missing-image": 0.3}).get(case.name, 0.0)
             shift = skill / 2 if task == "multi-label" else 0.0
             logits[case.name, prompting] = (strength * raised - shift + 0.8 * hard + 0.5 * own).astype(np.float32)
+    if change is not None:
+        change(truth, logits)
+    told_apart = PROMPTINGS if depends else (SITUATION,)
+    logits = {key: values for key, values in logits.items() if key[1] in told_apart}
     dataset = {"name": "made", "fingerprint": "0123", "split": "test", "n": n, "task": task}
     headline = {"single-label": "accuracy", "multi-label": "macro_f1", "binary": "auroc"}[task]
     about = {"method": "mmp", "head": "linear", "backbone": "tiny-vilt"}
@@ -246,7 +264,7 @@ def evaluated(
         "modalities": ["image", "text"],
         "device": "cpu",
         "dtype": "float32",
-        "depends_on_prompting": True,
+        "depends_on_prompting": depends,
         **about,
     }
     provenance = {
@@ -256,12 +274,14 @@ def evaluated(
         "dtype": "float32",
         "noise": None,
     }
-    frame = score(Predictions(truth, logits), truth.draw_grid(grid), ScoringSettings(resamples=0))
+    frame = score(
+        Predictions(truth, logits, promptings=told_apart), truth.draw_grid(grid), ScoringSettings(resamples=0)
+    )
     rows = frame.assign(checkpoint=name, dataset="made", split="test", **about)
     write_results(folder / "results.parquet", rows, provenance)
     identity = {"checkpoint": facts["fingerprint"], "dataset": "0123", "split": "test", "dtype": "float32"}
     store = PredictionWriter(folder, truth, identity, name=name, described=facts, dataset=provenance["dataset"])
-    plan = DrawnGrid(grid, truth, truth.draw_grid(grid)).plan(PROMPTINGS)
+    plan = DrawnGrid(grid, truth, truth.draw_grid(grid)).plan(told_apart)
     for part in (range(n // 2), range(n // 2, n)):  # two shards, as a larger split has several
         chosen = {key: np.asarray([i for i in positions if i in part]) for key, positions in plan.items()}
         store.add({key: (at, logits[key][at]) for key, at in chosen.items() if at.size})

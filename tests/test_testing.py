@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from mmrobust.errors import DataError
-from mmrobust.testing import assert_robust
+from mmrobust.testing import RobustnessWarning, assert_robust
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,18 @@ def runs(tmp_path_factory, evaluate_into):
 
 
 def test_what_is_as_robust_passes(runs):
-    assert assert_robust(runs / "same", runs / "main").passed
-    assert assert_robust(str(runs / "same"), str(runs / "main"), "accuracy:-0.02", "accuracy>=0.1").passed
+    rules = "accuracy:-0.14", "accuracy>=0.1"
+    assert assert_robust(runs / "same", runs / "main", *rules).passed
+    assert assert_robust(str(runs / "same"), str(runs / "main"), *rules).passed
+
+
+def test_what_the_samples_could_not_show_is_a_warning_or_a_failure(runs):
+    with pytest.warns(RobustnessWarning, match="INCONCLUSIVE: 18 of 18 cells compared could not have shown a drop"):
+        assert not assert_robust(runs / "same", runs / "main").passed
+    with pytest.raises(AssertionError, match="same was not shown to be as robust as"):
+        assert_robust(runs / "same", runs / "main", inconclusive="fail")
+    with pytest.warns(RobustnessWarning, match="18 inconclusive cells counted as passed"):
+        assert assert_robust(runs / "same", runs / "main", inconclusive="pass").passed
 
 
 def test_a_regression_is_an_assertion_that_names_its_cells(runs):
@@ -32,7 +42,7 @@ def test_a_regression_is_an_assertion_that_names_its_cells(runs):
 
 
 def test_rules_of_a_file(runs, tmp_path):
-    (tmp_path / "gates.toml").write_text('fail = ["accuracy:-0.9"]')
+    (tmp_path / "gates.toml").write_text('fail = ["accuracy:-0.5"]')
     assert assert_robust(runs / "worse", runs / "main", gates=tmp_path / "gates.toml").passed
     with pytest.raises(AssertionError):
         assert_robust(runs / "worse", runs / "main", "accuracy:-1%", gates=tmp_path / "gates.toml")
@@ -46,7 +56,8 @@ def test_what_cannot_be_judged_is_an_error_and_no_failure(runs):
 def test_it_needs_no_torch(runs):
     code = (
         "import sys; from mmrobust.testing import assert_robust; "
-        f"assert_robust({str(runs / 'same')!r}, {str(runs / 'main')!r}); assert 'torch' not in sys.modules"
+        f"assert_robust({str(runs / 'same')!r}, {str(runs / 'main')!r}, 'accuracy:-0.2'); "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, flag, listed
+from mmrobust.cli.options import AsJson, flag, listed, set_by_environment
 from mmrobust.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from mmrobust.gate.check import Verdict
+    from mmrobust.gate.outcome import Verdict
 
 EXAMPLE = 'Example: mmrobust check runs/new --baseline runs/main --fail "accuracy@missing-image/0.7:-0.01"'
 
@@ -23,6 +24,7 @@ _SYNTAX = r"METRIC\[@SCENARIO\[/RATE]]:-DROP, …:-P% or …>=FLOOR"  # escaped:
 
 
 def check(
+    context: typer.Context,
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="results.parquet to judge, or its folder.")],
     baseline: Annotated[Path, flag("results.parquet to judge by, or its folder.")],
     rules: Annotated[Path | None, flag('TOML file of rules, as in fail = ["accuracy:-0.01"].', metavar="FILE")] = None,
@@ -40,7 +42,12 @@ def check(
     json: AsJson = False,
     alpha: Annotated[float, flag("Probability that a comparison of equals fails by chance.", metavar="P")] = 0.05,
     no_stats: Annotated[bool, flag("Let the limits alone decide, without statistics.", "--no-stats")] = False,
-    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
+    correction: Annotated[
+        str, flag("Correction of the p-values for the number of distinct prediction columns: holm or none.")
+    ] = "holm",
+    inconclusive: Annotated[
+        str, flag("What a cell counts as that could not have shown a drop as large as its limit: warn, fail or pass.")
+    ] = "warn",
     informational: Annotated[
         bool, flag("Print the verdict, but exit with 0 even if it is a failure.", "--informational")
     ] = False,
@@ -51,7 +58,8 @@ def check(
 
     Means over mask seeds are compared. A cell fails if it lies below its limit and, by the predictions of both sides,
     is significantly worse than the baseline: the upper end of the interval of the paired difference lies below zero.
-    For a floor (>=) the limit alone decides.
+    For a floor (>=) the limit alone decides. A cell whose data could not have shown a drop as large as its limit is
+    inconclusive. Predictions that do not give the values of their results are an error, exit code 2.
     """
     from mmrobust.gate.check import check_files
     from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
@@ -72,7 +80,17 @@ def check(
 
     given = [parse_rule(text) for text in listed(fail, "--fail") or ()]
     chosen = choose_rules([] if rules is None else read_rules(rules), given)
-    verdict = check_files(candidate, baseline, chosen, stats=not no_stats, alpha=alpha, correction=correction)
+    verdict = check_files(
+        candidate,
+        baseline,
+        chosen,
+        stats=not no_stats,
+        alpha=alpha,
+        correction=correction,
+        inconclusive=inconclusive,
+    )
+    told = (*set_by_environment(context), *["--informational: a failure exits with 0"] * informational)
+    verdict = replace(verdict, warnings=(*told, *verdict.warnings))
     for name, file in outputs:
         if name == "github":
             _write_step_summary(file, markdown, verdict)
@@ -84,7 +102,7 @@ def check(
         show(verdict, console.out())
     if annotated:
         sys.stdout.write(github(verdict))
-    if not verdict.passed and not informational:
+    if verdict.failed and not informational:
         raise typer.Exit(1)
 
 

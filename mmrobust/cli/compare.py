@@ -20,8 +20,10 @@ def compare(
         list[str] | None, flag("The checkpoint of A and of B, if they hold several.", metavar="NAME,NAME")
     ] = None,
     metric: Annotated[str | None, flag("Default: the headline metric of the data set.")] = None,
-    interval: Annotated[str, flag("Bootstrap interval: percentile, or bca (takes longer).")] = "percentile",
-    correction: Annotated[str, flag("Correction of the p-values for the number of cells: holm or none.")] = "holm",
+    interval: Annotated[str, flag("jackknife; or by bootstrap, percentile or bca (take longer).")] = "jackknife",
+    correction: Annotated[
+        str, flag("Correction of the p-values for the number of distinct prediction columns: holm or none.")
+    ] = "holm",
     alpha: Annotated[float, flag("Level of the p-values; intervals have confidence 1 − P.", metavar="P")] = 0.05,
     html: Annotated[Path | None, flag("Write one self-contained page.", metavar="FILE")] = None,
     json: AsJson = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,3 +51,14 @@ def listed_paths(values: Iterable[str] | None, flag: str) -> tuple[Path, ...]:
     """
     parts = ((value,) if "," in value and Path(value).exists() else listed([value], flag) for value in values or ())
     return tuple(dict.fromkeys(Path(part) for several in parts for part in several or ()))
+
+
+def set_by_environment(context: typer.Context) -> tuple[str, ...]:
+    """A line for each flag of the running command that an environment variable sets, which no command line shows."""
+    lines = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "ENVIRONMENT":
+            variable = f"{context.auto_envvar_prefix}_{parameter.name}".upper()
+            lines.append(f"{parameter.opts[0]} was set by the environment: {variable}={os.environ.get(variable)}")
+    return tuple(lines)

@@ -24,8 +24,8 @@ def score(
     metric: Annotated[list[str] | None, flag("Names. Default: all of the task's.")] = None,
     threshold: Annotated[float, flag("Probability from which a multi-label class is predicted.")] = 0.5,
     f1_absent: F1Absent = "zero",
-    resamples: Annotated[int, flag("Bootstrap resamples for the intervals; 0: no intervals.")] = 1000,
-    bootstrap_seed: Annotated[int, flag("Seed of the resamples.")] = 0,
+    resamples: Annotated[int, flag("0: no intervals. They take no resamples, so other numbers are alike.")] = 1000,
+    bootstrap_seed: Annotated[int, flag("Has no effect any more: intervals take no resamples.")] = 0,
     out: Annotated[Path | None, flag("Folder for the new results.parquet. Default: DIR.")] = None,
     json: AsJson = False,
 ) -> None:

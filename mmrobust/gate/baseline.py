@@ -6,12 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-from mmrobust.errors import UsageError
+from mmrobust.errors import DataError, NoPredictionsError, UsageError
+from mmrobust.gate.evidence import refuse_contradiction
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
-from mmrobust.scoring.store import PredictionStore, shard_headers
+from mmrobust.scoring.store import PredictionStore, predictions_behind, shard_headers
 from mmrobust.storage.files import atomic_folder
-from mmrobust.storage.results import RESULTS_FILE, read_results
+from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
+from mmrobust.storage.tasks import TASK_METRICS
 
 
 def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, replace: bool = False) -> tuple[str, ...]:
@@ -27,7 +29,8 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
         Notes on what a good baseline would have and this one does not.
 
     Raises:
-        DataError: there are no such results, or their predictions cannot be read.
+        DataError: there are no such results, their predictions cannot be read or do not give their values, or a value
+            is not defined.
         UsageError: the results are from a dirty tree, or ``folder`` exists and is not empty.
     """
     read = read_results(results)
@@ -42,10 +45,11 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     source = results / RESULTS_FILE if results.is_dir() else results
     if folder.resolve() in (source.parent.resolve(), *source.parent.resolve().parents):
         raise UsageError(f"{folder}: the results themselves are there; name another folder")
+    _refuse_undefined(results, read)
     headers = shard_headers(source.parent)
     names = dict.fromkeys(read.frame["checkpoint"])
     shards = {name: PredictionStore.behind(results, read, name, headers).paths for name in names}
-    notes = [f"no predictions of '{name}': the limits alone will decide" for name, found in shards.items() if not found]
+    notes = [note for name in names for note in _hold_against_predictions(results, read, name)]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
     notes += [
         f"no missing table '{name}': the limits alone will decide" for name, of in tables.items() if not of.is_file()
@@ -60,6 +64,28 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
         for table in filter(Path.is_file, tables.values()):
             _copy(table, partial / FOLDER / table.name)
     return tuple(notes)
+
+
+def _refuse_undefined(path: Path, results: Results) -> None:
+    undefined = results.frame[results.frame["value"].isna()]
+    if len(undefined):
+        first = undefined.iloc[0]
+        raise DataError(
+            f"{path}: {first['metric']} of '{first['checkpoint']}' at {first['scenario']}/{first['missing_rate']:g} is "
+            "not defined, so nothing can be judged by it; score again with --metrics, without this one"
+        )
+
+
+def _hold_against_predictions(path: Path, results: Results, name: str) -> list[str]:
+    """Raise if the predictions of a checkpoint do not give its results. Returns notes on what was not looked at."""
+    try:
+        predictions = predictions_behind(path, results, name)
+    except NoPredictionsError:
+        return [f"no predictions of '{name}': the limits alone will decide"]
+    metrics = dict.fromkeys(results.frame.loc[results.frame["checkpoint"] == name, "metric"])
+    known = [metric for metric in metrics if metric in TASK_METRICS[predictions.truth.task]]
+    refuse_contradiction(predictions, results, name, known, f"{path}: the")
+    return [f"{metric} is no metric of mmrobust's: its values were not looked at" for metric in metrics.keys() - known]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,118 +8,42 @@ In each cell the most specific rule on the drop decides (metric, then scenario, 
 specific floor: a floor does not lift a limit on the drop. A cell without a rule is not judged.
 
 A drop fails if it passes its limit *and* is significant: the one-sided interval of the paired difference (see
-:mod:`mmrobust.scoring.paired`), corrected for the number of cells, lies below zero. If a side has no predictions, the
-limit alone decides, and the verdict says so. For a floor the limit alone always decides.
+:mod:`mmrobust.scoring.paired`; for the accuracy under one missing table, McNemar's test), corrected for the number of
+distinct prediction columns, lies below zero. For a floor
+the limit alone always decides. A drop that did not fail is inconclusive where the data could not have shown one as
+large as the limit.
+
+The gate fails closed: predictions are held against the table wherever they are, and what contradicts it is an error.
+Only if a side has no predictions at all does the limit alone decide, and the verdict says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
+from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
+from mmrobust.gate.drops import Shown, judge_drops, show_drops
+from mmrobust.gate.evidence import PredictionReader, columns_of, read_pair
+from mmrobust.gate.figures import FIGURES, figure_of, metric_behind
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
-from mmrobust.scoring import paired
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
-from mmrobust.scoring.significance import holm, normal_p_values, smallest_shown, upper_ends
-from mmrobust.storage.results import Results, read_results
+from mmrobust.scoring.store import predictions_behind
+from mmrobust.storage.results import RESULTS_FILE, Results, read_results
+from mmrobust.storage.tasks import RANGES
 
 DEFAULT_DROP = 0.01
 """What the headline metric may lose in any cell if no rules are given."""
 DEFAULT_ALPHA = 0.05
 LIMIT_ALONE = "limit alone: no paired interval"
-_TOLERANCE = 1e-9  # 0.93 - 0.92 is slightly more than 0.01
-_SAME = 1e-6  # by how much two ways to add up the same numbers may differ
-
-_Cell = tuple[str, str, float, str, str]
-PairReader = Callable[[str, str], Pair]
-"""(name in the baseline, name in the candidate) → the predictions of both. Raises DataError if there are none."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of one rule in one cell. Values are shares, means over mask seeds."""
-
-    checkpoint: str
-    """Its name in the candidate."""
-    scenario: str
-    missing_rate: float
-    prompting: str
-    metric: str
-    seeds: int
-    baseline: float
-    candidate: float
-    rule: str
-    """The deciding rule, as written."""
-    kind: str
-    """Kind of the rule: ``drop``, ``drop_percent`` or ``floor``."""
-    limit: float
-    """The smallest value that passes."""
-    passed: bool
-    p_value: float | None = None
-    """One-sided p-value of the drop, corrected over cells; ``None`` if the limit alone decided."""
-    at_most: float | None = None
-    """Upper end of the one-sided interval of the difference."""
-    smallest: float | None = None
-    """The smallest drop that the samples of this cell would show with 80 % power."""
-
-    @property
-    def cell(self) -> _Cell:
-        """What identifies the cell: checkpoint, scenario, missing rate, prompting and metric."""
-        return self.checkpoint, self.scenario, self.missing_rate, self.prompting, self.metric
-
-    @property
-    def difference(self) -> float:
-        """Candidate − baseline: negative if the candidate is worse."""
-        return self.candidate - self.baseline
-
-    @property
-    def margin(self) -> float:
-        """How far the candidate lies above the limit; negative if it lies below."""
-        return self.candidate - self.limit
-
-    @property
-    def below_limit(self) -> bool:
-        """Whether the value lies below the limit, significantly or not."""
-        return self.margin < -_TOLERANCE
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a check."""
-
-    outcomes: tuple[Outcome, ...]
-    """Worst first."""
-    notes: tuple[str, ...]
-    """What was left out of the comparison, and how it was decided."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every outcome passed."""
-        return all(outcome.passed for outcome in self.outcomes)
-
-    @property
-    def failures(self) -> tuple[Outcome, ...]:
-        """The outcomes that did not pass, worst first."""
-        return tuple(outcome for outcome in self.outcomes if not outcome.passed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The verdict as plain values, for JSON."""
-        return {
-            "passed": self.passed,
-            "compared": len(self.outcomes),
-            "failed": len(self.failures),
-            "notes": list(self.notes),
-            "outcomes": [{**asdict(o), "difference": o.difference} for o in self.outcomes],
-        }
 
 
 def check(
@@ -127,43 +51,87 @@ def check(
     baseline: Results,
     rules: Sequence[Rule] = (),
     *,
-    read_pair: PairReader | None = None,
+    readers: tuple[PredictionReader, PredictionReader] | None = None,
+    stats: bool = True,
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
+    inconclusive: str = WARN,
 ) -> Verdict:
-    """Judge ``candidate`` by ``baseline``.
+    """Compare ``candidate`` with ``baseline``.
 
-    There is at most one rule for the same cells; without any, the headline metric may lose 0.01 anywhere. Without
-    ``read_pair``, which gives the predictions behind two checkpoints, the limits alone decide. ``alpha`` is the
-    probability that a comparison of equals fails by chance: over all cells with the correction ``holm`` of the p-values
-    for their number, per cell with ``none``.
+    Args:
+        candidate: the results to judge.
+        baseline: the results to judge by.
+        rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
+        readers: give the predictions of a checkpoint of the baseline, and of the candidate; if ``None``, there are
+            none, and the limits alone decide.
+        stats: whether the predictions decide together with the limits; if ``False``, they are only held against the
+            results.
+        alpha: probability that a comparison of equals fails by chance: over all cells with ``holm``, else per cell.
+        correction: of the p-values for the number of distinct prediction columns: ``holm`` or ``none``.
+        inconclusive: what a cell counts as whose data could not have shown a drop as large as its limit: ``warn``,
+            ``fail`` or ``pass``.
 
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
-            defined; or there is nothing to compare.
-        UsageError: a rule covers no cell, ``alpha`` is not a probability, or the correction is unknown.
+            defined; or a figure that a rule names needs predictions, and a side has none.
+        DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
+            of the other side.
+        UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
     """
     check_statistics(alpha, correction)
+    check_name("--inconclusive", inconclusive, INCONCLUSIVE_AS)
     names = comparable_checkpoints(candidate, baseline)
     before = baseline.frame.assign(checkpoint=baseline.frame["checkpoint"].map(names))
     after = candidate.frame[candidate.frame["checkpoint"].isin(list(names.values()))]
     rules = rules or (Rule(baseline.headline_metric, None, None, DROP, DEFAULT_DROP),)
     _refuse_unused(rules, before)
 
-    relevant = before[before["metric"].isin({rule.metric for rule in rules})]
-    means = pair_cells(relevant, after)
-    outcomes = [outcome for cell in means.to_dict("records") for outcome in _judge(cell, rules)]
-    if not outcomes:
-        raise NotComparableError("nothing to compare: no cell of the baseline is under a rule")
-    errors, notes = _standard_errors(outcomes, names, read_pair)
-    outcomes = _pass_insignificant(outcomes, errors, alpha, correction)
-    notes += _basis(outcomes, alpha, correction)
+    headline, known = baseline.headline_metric, sorted(before["metric"].unique())
+    metrics = list(dict.fromkeys(metric_behind(rule.metric, headline, known) for rule in rules))
+    means = pair_cells(before[before["metric"].isin(metrics)], after)
+    outcomes: list[Outcome] = []
+    shown: dict[Cell, Shown] = {}
+    warnings: list[str] = []
+    for theirs, ours in names.items():
+        cells = means[means["checkpoint"] == ours]
+        try:
+            if readers is None:
+                raise NoPredictionsError("they were not given")
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics)
+        except NoPredictionsError as none:
+            outcomes += _judge(cells.to_dict("records"), rules)
+            warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)
+            if unread := [rule for rule in rules if figure_of(rule.metric)]:
+                raise NotComparableError(f"rule '{unread[0]}' needs the predictions of both sides: {none}") from none
+            continue
+        columns = columns_of(pair, ours, pair.baseline.dataset.get("classes") or ())
+        warnings += columns.remarks
+        compared = _compare(pair, ours, cells, rules, headline)
+        own = _judge([row for frame in compared.values() for row in frame.to_dict("records")], rules)
+        outcomes += own
+        if stats:
+            drops = [outcome for outcome in own if outcome.kind != FLOOR]
+            shown |= show_drops(columns, compared, {m: metric_behind(m, headline, known) for m in compared}, drops)
+    _refuse_uncovered(rules, outcomes)
+    outcomes, tests = judge_drops(outcomes, shown, alpha, correction, inconclusive)
+    notes = _basis(outcomes, alpha, correction, tests)
+    warnings += [*_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
+    if inconclusive == PASS and (unsure := sum(outcome.unsure and outcome.passed for outcome in outcomes)):
+        warnings.append(f"{unsure} inconclusive cell{'s' * (unsure > 1)} counted as passed (--inconclusive pass)")
     if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
         notes.append(f"{unjudged} cells of the baseline are under no rule")
+    new = (
+        after[list(MEAN_KEYS)]
+        .drop_duplicates()
+        .merge(before[list(MEAN_KEYS)].drop_duplicates(), how="left", indicator=True)
+    )
+    if unknown := int((new["_merge"] == "left_only").sum()):
+        warnings.append(f"{unknown} cells of the candidate are not in the baseline, and were not compared")
     if extra := sorted(set(candidate.frame["checkpoint"]) - set(names.values())):
         notes.append(f"not in the baseline, not compared: {', '.join(extra)}")
-    return Verdict(tuple(sorted(outcomes, key=lambda o: (o.passed, o.margin, o.cell))), tuple(notes))
+    return Verdict(tuple(sorted(outcomes, key=worst_first)), tuple(notes), tuple(warnings), inconclusive)
 
 
 def check_files(
@@ -174,121 +142,146 @@ def check_files(
     stats: bool = True,
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
+    inconclusive: str = WARN,
 ) -> Verdict:
     """Run :func:`check` on the results in two files or folders, with the predictions behind them.
 
-    With ``stats=False`` the predictions are not read, and the limits alone decide. All other arguments are those of
-    :func:`check`.
+    All other arguments are those of :func:`check`.
 
     Raises:
-        DataError: results are missing or cannot be read.
+        DataError: results are missing or cannot be read; or as for :func:`check`.
         NotComparableError, UsageError: as for :func:`check`.
     """
     after, before = read_results(candidate), read_results(baseline)
-    read_pair = partial(paired.read_pair, baseline, before, candidate, after) if stats else None
-    return check(after, before, rules, read_pair=read_pair, alpha=alpha, correction=correction)
+    readers = partial(predictions_behind, baseline, before), partial(predictions_behind, candidate, after)
+    settings: dict[str, Any] = {"alpha": alpha, "correction": correction, "inconclusive": inconclusive}
+    verdict = check(after, before, rules, readers=readers, stats=stats, **settings)
+    files = [(path / RESULTS_FILE if path.is_dir() else path).resolve() for path in (candidate, baseline)]
+    if files[0].samefile(files[1]):
+        own = f"candidate and baseline are the same file, {files[0]}: nothing was compared with anything else"
+        verdict = replace(verdict, warnings=(own, *verdict.warnings))
+    return verdict
 
 
 def _refuse_unused(rules: Iterable[Rule], cells: pd.DataFrame) -> None:
     """Raise if a rule covers no cell: a mistyped rule must not look like one that passed."""
     known = cells[["metric", "scenario", "missing_rate"]].drop_duplicates()
     for rule in rules:
-        if any(rule.covers(*cell) for cell in known.itertuples(index=False, name=None)):
+        # A figure stands in no table: it applies wherever there are cells.
+        own = known if figure_of(rule.metric) is None else known.assign(metric=rule.metric)
+        if any(rule.covers(*cell) for cell in own.itertuples(index=False, name=None)):
             continue
         for kind, name, column in (("metric", rule.metric, "metric"), ("scenario", rule.scenario, "scenario")):
-            there = sorted(known[column].unique())
+            there = [*sorted(own[column].unique()), *(FIGURES if column == "metric" else ())]
             if name is not None and name not in there:
                 raise UsageError(f"rule '{rule}' applies to no cell of the baseline: {unknown_name(kind, name, there)}")
         rates = ", ".join(f"{rate:g}" for rate in sorted(known["missing_rate"].unique()))
         raise UsageError(f"rule '{rule}' applies to no cell of the baseline, whose missing rates are {rates}")
 
 
-def _judge(cell: dict[Any, Any], rules: Sequence[Rule]) -> list[Outcome]:
-    """Judge a cell by the limits of the deciding drop and of the deciding floor."""
-    covering = [r for r in rules if r.covers(cell["metric"], cell["scenario"], cell["missing_rate"])]
-    kinds = ([r for r in covering if r.kind != FLOOR], [r for r in covering if r.kind == FLOOR])
+def _refuse_uncovered(rules: Iterable[Rule], outcomes: Sequence[Outcome]) -> None:
+    """Raise if a figure that a rule names is defined in no cell."""
+    for rule in rules:
+        if not any(rule.covers(o.metric, o.scenario, o.missing_rate) for o in outcomes):
+            raise UsageError(f"rule '{rule}' applies to no cell of the baseline: {rule.metric} is not defined there")
+
+
+def _compare(
+    pair: Pair, name: str, cells: pd.DataFrame, rules: Sequence[Rule], headline: str
+) -> dict[str, pd.DataFrame]:
+    """What the rules name, in every cell or curve of a checkpoint where it is defined.
+
+    Returns:
+        Metric or figure → one row per cell: the columns of an :class:`Outcome` as far as no rule decides them, and
+        ``error``, ``degrees``, ``few``, ``size`` where a rule limits its drop.
+    """
+    compared = {}
+    for metric in dict.fromkeys(rule.metric for rule in rules):
+        of_rules = [rule for rule in rules if rule.metric == metric]
+        figure = figure_of(metric)
+        if figure is None:
+            own = cells[cells["metric"] == metric]
+            if any(rule.kind != FLOOR for rule in of_rules):
+                found = differences(pair, metric)[[*PAIR_KEYS, "error", "degrees", "few", "size"]]
+                own = own.merge(found, on=list(PAIR_KEYS), how="left", indicator="shown")
+                if (lacking := own[own["shown"] == "left_only"]).size:
+                    where = f"{lacking['scenario'].iloc[0]}/{lacking['missing_rate'].iloc[0]:g}"
+                    raise DataError(f"there are no predictions of '{name}' for {metric} at {where}")
+                own = own.drop(columns="shown")
+            compared[metric] = own
+            continue
+        own = figure.compare(pair, metric.partition(".")[2] or (headline if figure.of_metric else metric))
+        own = own[~(own["baseline"].isna() & own["candidate"].isna())]
+        if (lacking := own[own["baseline"].isna() | own["candidate"].isna()]).size:
+            raise NotComparableError(
+                f"{metric} of '{name}' at {lacking['scenario'].iloc[0]} is defined on one side only"
+            )
+        if "missing_rate" not in own:
+            own = own.assign(missing_rate=None)
+        kept = [*PAIR_KEYS, "baseline", "candidate", "error", "degrees", "few", "size"]
+        compared[metric] = own[kept].assign(checkpoint=name, metric=metric, seeds=cells["seeds"].max())
+    return compared
+
+
+_OF_OUTCOME = ("checkpoint", "scenario", "missing_rate", "prompting", "metric", "seeds", "baseline", "candidate")
+
+
+def _judge(cells: Iterable[dict[Any, Any]], rules: Sequence[Rule]) -> list[Outcome]:
+    """Judge cells by the limits of the deciding drop and of the deciding floor, each where there is one."""
     outcomes = []
-    for rule in (max(kind, key=lambda rule: rule.specificity) for kind in kinds if kind):
-        limit = {
-            DROP: cell["baseline"] - rule.limit,
-            DROP_PERCENT: cell["baseline"] * (1 - rule.limit / 100),
-            FLOOR: rule.limit,
-        }[rule.kind]
-        passed = bool(cell["candidate"] >= limit - _TOLERANCE)
-        outcomes.append(Outcome(**cell, rule=str(rule), kind=rule.kind, limit=limit, passed=passed))
+    for cell in cells:
+        covering = [r for r in rules if r.covers(cell["metric"], cell["scenario"], cell["missing_rate"])]
+        kinds = ([r for r in covering if r.kind != FLOOR], [r for r in covering if r.kind == FLOOR])
+        for rule in (max(kind, key=lambda rule: rule.specificity) for kind in kinds if kind):
+            worse = -1 if rule.less_is_better else 1
+            limit = {
+                DROP: cell["baseline"] - worse * rule.limit,
+                DROP_PERCENT: cell["baseline"] * (1 - worse * rule.limit / 100),
+                FLOOR: rule.limit,
+            }[rule.kind]
+            of_cell = {name: cell[name] for name in _OF_OUTCOME}
+            decided = {"rule": str(rule), "kind": rule.kind, "limit": limit, "less_is_better": rule.less_is_better}
+            outcome = Outcome(**of_cell, **decided, verdict=PASS)
+            outcomes.append(replace(outcome, verdict=FAIL) if outcome.below_limit else outcome)
     return outcomes
 
 
-def _standard_errors(
-    outcomes: Sequence[Outcome], names: dict[str, str], read_pair: PairReader | None
-) -> tuple[dict[_Cell, float], list[str]]:
-    """The standard error of each difference under a rule on the drop, and notes on why some have none."""
-    found: dict[_Cell, float] = {}
-    notes = []
-    for theirs, ours in names.items():
-        drops = [outcome for outcome in outcomes if outcome.checkpoint == ours and outcome.kind != FLOOR]
-        if read_pair is None or not drops:
-            continue
-        try:
-            pair = read_pair(theirs, ours)
-            for metric in dict.fromkeys(outcome.metric for outcome in drops):
-                found |= _errors_of(pair, metric, [outcome for outcome in drops if outcome.metric == metric])
-        except DataError as reason:
-            notes.append(f"'{ours}' is judged by the limit alone: {reason}")
-    return {cell: error for cell, error in found.items() if not math.isnan(error)}, notes
-
-
-def _errors_of(pair: Pair, metric: str, outcomes: Sequence[Outcome]) -> dict[_Cell, float]:
-    """The standard errors of the differences of one metric, by cell; NaN if the metric is not defined there."""
-    by_cell = differences(pair, metric, resamples=0).frame.set_index(list(PAIR_KEYS)).to_dict("index")
-    errors = {}
-    for outcome in outcomes:
-        row = by_cell.get((outcome.scenario, outcome.missing_rate, outcome.prompting))
-        if row is None or any(abs(row[side] - getattr(outcome, side)) > _SAME for side in ("baseline", "candidate")):
-            value = f"{metric} at {outcome.scenario}/{outcome.missing_rate:g}, {outcome.prompting}"
-            raise DataError(f"its predictions do not give the {value} that its results have")
-        errors[outcome.cell] = float(row["error"])
-    return errors
-
-
-def _pass_insignificant(
-    outcomes: Sequence[Outcome], errors: dict[_Cell, float], alpha: float, correction: str
-) -> list[Outcome]:
-    """The outcomes with their p-values and intervals; a drop that is not significant passes."""
-    tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in errors]
-    difference = np.asarray([outcomes[place].difference for place in tested])
-    error = np.asarray([errors[outcomes[place].cell] for place in tested])
-    p = normal_p_values(difference, error, two_sided=False)
-    corrected = holm(p) if correction == "holm" else p
-    # The level at which each cell is tested, so that its interval and its corrected p-value agree.
-    level = alpha * np.divide(p, corrected, out=np.full(len(p), 1 / max(len(p), 1)), where=corrected > 0)
-    at_most = upper_ends(difference, error, level)
-    smallest = smallest_shown(error, alpha, two_sided=False)
-    judged = list(outcomes)
-    for number, place in enumerate(tested):
-        judged[place] = replace(
-            judged[place],
-            passed=judged[place].passed or bool(corrected[number] > alpha),
-            p_value=float(min(corrected[number], 1.0)),
-            at_most=float(at_most[number]),
-            smallest=float(smallest[number]),
-        )
-    return judged
-
-
-def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str) -> list[str]:
+def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: int) -> list[str]:
     """Notes on how the outcomes were decided."""
     tested = [outcome for outcome in outcomes if outcome.p_value is not None]
     if not tested:
-        return [LIMIT_ALONE]
-    over = f"Holm over {len(tested)} cells" if correction == "holm" else "uncorrected"
-    smallest = sorted(outcome.smallest for outcome in tested if outcome.smallest is not None)
-    median, most = (100 * smallest[place] for place in (len(smallest) // 2, -1))
+        return []
+    over = f"Holm over {tests} distinct columns of {len(tested)} cells" if correction == "holm" else "uncorrected"
+    shown = sorted(outcome.detectable for outcome in tested if outcome.detectable is not None)
     notes = [
         f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})",
-        "smallest drop that these samples would show in one cell alone, with 80 % power: "
-        f"{median:.1f} points (median), {most:.1f} (at most)",
+        "smallest true drop that would be found in a cell, corrected, with 80 % power: "
+        f"{100 * shown[len(shown) // 2]:.1f} points (median), {100 * shown[-1]:.1f} (largest)",
     ]
-    if unsure := sum(outcome.passed and outcome.below_limit for outcome in tested):
+    if unsure := sum(outcome.verdict != FAIL and outcome.below_limit for outcome in tested):
         notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
     return notes
+
+
+def _limits_alone(outcomes: Sequence[Outcome], stats: bool) -> list[str]:
+    """Why no statistics stand behind the verdict, where none do."""
+    drops = [outcome for outcome in outcomes if outcome.kind != FLOOR]
+    if not drops:
+        return ["no rule limits a drop: the baseline's values decide nothing"]
+    if any(outcome.detectable is not None for outcome in drops):
+        return []
+    return [LIMIT_ALONE if stats else f"{LIMIT_ALONE} (--no-stats)"]
+
+
+def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
+    """Rules that no candidate could break."""
+    cells: dict[str, int] = {}
+    for outcome in outcomes:
+        figure = figure_of(outcome.metric)
+        worst = RANGES.get(outcome.metric, (-math.inf,))[0] if figure is None else figure.worst
+        if outcome.sign * (outcome.limit - worst) <= 0:
+            cells[outcome.rule] = cells.get(outcome.rule, 0) + 1
+    return [
+        f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: no value there is worse than its limit"
+        for rule, count in cells.items()
+    ]

@@ -11,12 +11,14 @@ from typing import Any
 import pandas as pd
 
 from mmrobust.errors import NotComparableError, UsageError, unknown_name
-from mmrobust.scoring.metrics import metric_settings
+from mmrobust.scoring.metrics import metric_settings, refuse_other_settings
 from mmrobust.scoring.significance import CORRECTIONS
 from mmrobust.storage.results import CELL_KEYS, Results
 
 MEAN_KEYS = tuple(key for key in CELL_KEYS if key != "seed")
 """What identifies a mean over mask seeds."""
+ALPHAS = (1e-4, 0.5)
+"""The least and the largest level of a test that is worth its name."""
 _SAME_DATA = {
     "fingerprint": "the data differs",
     "split": "the split differs",
@@ -27,9 +29,13 @@ _SAME_DATA = {
 
 
 def check_statistics(alpha: float, correction: str) -> None:
-    """Raise ``UsageError`` if ``alpha`` is not a probability or the correction is unknown."""
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha {alpha:g} is not a probability between 0 and 1: 0.05 is usual")
+    """Raise ``UsageError`` if ``alpha`` is outside :data:`ALPHAS` or the correction is unknown."""
+    least, most = ALPHAS
+    if not least <= alpha <= most:
+        raise UsageError(
+            f"alpha {alpha:g} is not between {least:g} and {most:g}: at a smaller one hardly any regression fails, at "
+            "a larger one chance decides; 0.05 is usual"
+        )
     if correction not in CORRECTIONS:
         raise unknown_name("correction", correction, CORRECTIONS)
 
@@ -63,11 +69,7 @@ def refuse_other_measurement(candidate: Results, ours: str, baseline: Results, t
     """
     after, before = candidate.provenance, baseline.provenance
     _same_data(after, before)
-    ours_scored, theirs_scored = metric_settings(after), metric_settings(before)
-    for field, name in (("threshold", "the threshold"), ("f1_absent", "the treatment of absent classes")):
-        own, other = getattr(ours_scored, field), getattr(theirs_scored, field)
-        if own != other:
-            raise _differs(name, own, other, "; score both in the same way")
+    refuse_other_settings(metric_settings(after), metric_settings(before), "candidate", "baseline")
     noises = [of["noise"] for of in (after, before) if of.get("noise")]  # results without noisy scenarios record none
     if len(noises) == 2 and noises[0] != noises[1]:
         raise _differs("the noise", *(f"{noise['profile']}, seed {noise['seed']}" for noise in noises))

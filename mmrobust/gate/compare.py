@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,23 @@ import pandas as pd
 
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
-from mmrobust.scoring import Bools, Floats
+from mmrobust.gate.evidence import columns_of, corrected, read_pair
+from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
-from mmrobust.scoring.paired import Pair, differences, jackknife, over_seeds, read_pair
-from mmrobust.scoring.significance import Placements, delong, holm, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.intervals import difference_interval
+from mmrobust.scoring.paired import (
+    PAIR_KEYS,
+    Pair,
+    bootstrap_differences,
+    differences,
+    grouped_jackknife,
+    over_seeds,
+)
+from mmrobust.scoring.significance import Placements, delong, mcnemar, p_values, placements, smallest_shown
+from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
 
-INTERVALS = ("percentile", "bca")
+INTERVALS = ("jackknife", "percentile", "bca")
 LOST, GAINED = "lost", "gained"
 
 
@@ -33,15 +44,19 @@ class Comparison:
     interval: str
     correction: str
     alpha: float
+    tests: int
+    """Number of distinct prediction columns, for which the p-values are corrected."""
     cells: pd.DataFrame
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
-    ``test`` (``mcnemar``, ``delong`` or ``bootstrap``), ``smallest`` (the smallest difference that the samples would
-    show) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over mask
-    seeds)."""
+    ``test`` (``mcnemar``, ``delong`` or ``jackknife``), ``smallest`` (the smallest difference that the samples would
+    show, corrected) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over
+    mask seeds)."""
     flips: pd.DataFrame
     """One row per case, prompting and sample that only one of the two gets right: ``id``, ``change`` (``lost`` or
     ``gained``), ``label``, and the classes that each predicts, ``first`` and ``second``."""
+    warnings: tuple[str, ...] = ()
+    """Why the comparison may say less than it seems to."""
 
     @property
     def different(self) -> int:
@@ -50,10 +65,10 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain values, for JSON; ``None`` where not defined."""
-        facts = ("first", "second", "metric", "samples", "interval", "correction", "alpha", "different")
+        facts = ("first", "second", "metric", "samples", "interval", "correction", "alpha", "tests", "different")
         tables = {name: getattr(self, name).astype(object) for name in ("cells", "flips")}
         rows = {name: table.where(table.notna(), None).to_dict("records") for name, table in tables.items()}
-        return {**{name: getattr(self, name) for name in facts}, **rows}
+        return {**{name: getattr(self, name) for name in facts}, "warnings": list(self.warnings), **rows}
 
 
 def compare(
@@ -64,13 +79,14 @@ def compare(
     classes: Sequence[str],
     *,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Compare two checkpoints, whose names are ``first`` and ``second``, on the samples and cells that both have.
 
     ``alpha`` is 1 − confidence of the intervals, and the level of the p-values, which are corrected for the number of
-    cells (``holm``) or not (``none``). An ``interval`` is ``percentile``, or ``bca``, which takes longer.
+    cells (``holm``) or not (``none``). An ``interval`` is ``jackknife``; or by bootstrap, ``percentile`` or ``bca``,
+    which take longer.
 
     Raises:
         UsageError: the metric, interval or correction is unknown, or ``alpha`` is not a probability.
@@ -80,32 +96,41 @@ def compare(
         raise unknown_name("interval", interval, INTERVALS)
     check_statistics(alpha, correction)
     found = differences(pair, metric)
-    difference, error = found.frame["difference"].to_numpy(), found.frame["error"].to_numpy()
-    if interval == "bca":
-        low, high = bca_interval(difference, found.bootstrap, jackknife(pair, metric), 1 - alpha)
+    difference, error, degrees = (found[name].to_numpy() for name in ("difference", "error", "degrees"))
+    if interval == "jackknife":
+        low, high = difference_interval(difference, error, degrees, found["size"].to_numpy(), 1 - alpha)
+    elif interval == "bca":
+        resampled = bootstrap_differences(pair, metric)
+        low, high = bca_interval(difference, resampled, grouped_jackknife(pair, metric), 1 - alpha)
     else:
-        low, high = percentile_interval(found.bootstrap, 1 - alpha)
-    counts, one_table = _flips_by_cell(pair)
-    p = normal_p_values(difference, error, two_sided=True)
-    test = np.full(len(p), "bootstrap", dtype=object)
+        low, high = percentile_interval(bootstrap_differences(pair, metric), 1 - alpha)
+    columns, keys = columns_of(pair, second, classes), list(found[list(PAIR_KEYS)].itertuples(index=False, name=None))
+    lost, gained, one_table = map(np.asarray, zip(*(columns.flips[key] for key in keys), strict=True))
+    p = p_values(difference, error, degrees, two_sided=True)
+    test = np.full(len(p), "jackknife", dtype=object)
     if metric == "accuracy":
         # McNemar's test is for one table of right and wrong: a cell whose mask seeds all give the same missing table.
-        p[one_table] = mcnemar(*counts[one_table].T.round())
+        p[one_table] = mcnemar(lost[one_table].round(), gained[one_table].round())
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
-    frame = found.frame.drop(columns=["error", "metric"]).rename(columns={"baseline": "first", "candidate": "second"})
+    frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
+        columns={"baseline": "first", "candidate": "second"}
+    )
+    adjusted, tests = corrected(p, [columns.of(metric, metric, key) for key in keys], correction)
+    level = alpha / tests if correction == "holm" and tests else alpha
     cells = frame.assign(
         low=low,
         high=high,
-        p_value=np.minimum(holm(p), 1) if correction == "holm" else p,
+        p_value=np.minimum(adjusted, 1),
         test=test,
-        smallest=smallest_shown(error, alpha, two_sided=True),
-        lost=counts[:, 0],
-        gained=counts[:, 1],
+        smallest=smallest_shown(error, degrees, level, two_sided=True),
+        lost=lost,
+        gained=gained,
     )
     samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
-    return Comparison(first, second, metric, samples, interval, correction, alpha, cells, flips)
+    facts = first, second, metric, samples, interval, correction, alpha, tests
+    return Comparison(*facts, cells, flips, columns.remarks)
 
 
 def compare_files(
@@ -115,7 +140,7 @@ def compare_files(
     *,
     metric: str | None = None,
     alpha: float = 0.05,
-    interval: str = "percentile",
+    interval: str = "jackknife",
     correction: str = "holm",
 ) -> Comparison:
     """Run :func:`compare` on the results in two files or folders, with the predictions behind them.
@@ -126,7 +151,7 @@ def compare_files(
     Raises:
         NotComparableError: the two were not measured in the same way.
         UsageError: a name does not exist, or it is not clear which checkpoint to take.
-        DataError: results or predictions are missing or cannot be read.
+        DataError: results or predictions are missing, cannot be read, or contradict each other.
     """
     before, after = read_results(first), read_results(second)
     if names is not None and len(names) != 2:
@@ -134,11 +159,13 @@ def compare_files(
     sides = zip((first, second), (before, after), names or (None, None), strict=True)
     theirs, ours = (_choose(*side) for side in sides)
     refuse_other_measurement(after, ours, before, theirs)
+    chosen = before.headline_metric if metric is None else metric
+    readers = partial(predictions_behind, first, before), partial(predictions_behind, second, after)
     return compare(
-        read_pair(first, before, second, after, theirs, ours),
+        read_pair(readers, (before, after), (theirs, ours), [chosen]),
         theirs if theirs != ours else f"{theirs} ({first})",
         ours if theirs != ours else f"{ours} ({second})",
-        before.headline_metric if metric is None else metric,
+        chosen,
         before.provenance["dataset"]["classes"],
         alpha=alpha,
         interval=interval,
@@ -180,17 +207,6 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["case", "prompting", "change", "id"], ascending=[True, True, False, True], kind="stable", ignore_index=True
     )
-
-
-def _flips_by_cell(pair: Pair) -> tuple[Floats, Bools]:
-    """Lost and gained in each cell, means over mask seeds [K, 2], and whether its seeds give one missing table [K]."""
-    targets, by_key = pair.baseline.truth.targets, []
-    for key in range(len(pair.tables.keys)):
-        first, second = ((side.predicted(side.chosen(pair.tables, key)) == targets).all(axis=1) for side in pair.sides)
-        by_key.append(((first & ~second).sum(), (second & ~first).sum()))
-    lost, gained = np.asarray(by_key)[pair.tables.of_cell].T
-    cells = over_seeds(pair.tables, lost=lost, gained=gained)
-    return cells[[LOST, GAINED]].mean().to_numpy(), (cells["key"].nunique() == 1).to_numpy()
 
 
 def _delong(pair: Pair) -> Floats:

@@ -1,7 +1,9 @@
 """Rules of the gate: how much a metric may drop, and a floor that it must not fall below.
 
 As text, ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (relative to the baseline) or
-``METRIC[@…]>=FLOOR``. In a TOML file, as text, as tables, or both::
+``METRIC[@…]>=FLOOR``. A metric is one of the results table, or one of :data:`mmrobust.gate.figures.FIGURES`; of one
+of which less is better, a rule says how much it may rise, ``ece:+0.01`` or ``ece:+5%``, or a ceiling, ``ece<=0.05``.
+In a TOML file, as text, as tables, or both::
 
     fail = ["accuracy:-0.01", "accuracy@missing-image/0.7:-2%"]
 
@@ -9,7 +11,7 @@ As text, ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (re
     metric = "accuracy"
     scenario = "missing-text"   # optional, and so is the rate
     rate = 1.0
-    floor = 0.6                 # or drop = 0.02, or drop_percent = 5
+    floor = 0.6                 # or drop = 0.02, or drop_percent = 5; of errors, ceiling, rise, rise_percent
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.gate.figures import figure_of, less_is_better
 from mmrobust.storage.files import read_text
 
 if sys.version_info >= (3, 11):
@@ -30,13 +33,15 @@ else:
     import tomli as tomllib
 
 DROP, DROP_PERCENT, FLOOR = "drop", "drop_percent", "floor"
-_LIMITS = (DROP, DROP_PERCENT, FLOOR)
-_RULE_KEYS = ("metric", "scenario", "rate", *_LIMITS)
+_KINDS = (DROP, DROP_PERCENT, FLOOR)
+_RISES = ("rise", "rise_percent", "ceiling")
+"""What a table of a rule calls these kinds for a metric of which less is better."""
+_RULE_KEYS = ("metric", "scenario", "rate", *_KINDS, *_RISES)
 _FILE_KEYS = ("fail", "rule")
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?"
 _SYNTAX = re.compile(
     rf"(?P<metric>[\w.-]+)(?:@(?P<scenario>[\w+.:@-]+)(?:/(?P<rate>{_NUMBER}))?)?"
-    rf"(?::-(?P<drop>{_NUMBER})(?P<percent>%?)|>=(?P<floor>{_NUMBER}))"
+    rf"(?::(?P<sign>[-+])(?P<drop>{_NUMBER})(?P<percent>%?)|(?P<bound>[<>]=)(?P<floor>{_NUMBER}))"
 )
 _FORMS = "METRIC[@SCENARIO[/RATE]]:-DROP, …:-P% or …>=FLOOR, as in accuracy@missing-image/0.7:-0.01"
 
@@ -55,13 +60,17 @@ class Rule:
     rate: float | None
     """``None`` for every missing rate."""
     kind: str
-    """``drop`` (absolute), ``drop_percent`` (relative to the baseline) or ``floor``."""
+    """``drop`` (absolute), ``drop_percent`` (relative to the baseline) or ``floor``: where less is better, a rise and a
+    ceiling."""
     limit: float
     """A share for ``drop`` and ``floor``, in percent for ``drop_percent``."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.scenario is None:
             raise UsageError(f"rule '{self}': names a rate but no scenario")
+        figure = figure_of(self.metric)
+        if self.rate is not None and figure is not None and figure.of_curve:
+            raise UsageError(f"rule '{self}': {self.metric} is over all missing rates; leave out the rate")
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise UsageError(f"rule '{self}': missing rate {self.rate:g} is not a share of the samples, from 0 to 1")
         most = 100 if self.kind == DROP_PERCENT else 1
@@ -75,22 +84,32 @@ class Rule:
         return self.metric, self.scenario, self.rate, self.kind == FLOOR
 
     @property
+    def less_is_better(self) -> bool:
+        """Whether a smaller value is a better one."""
+        return less_is_better(self.metric)
+
+    @property
     def specificity(self) -> int:
         """0 for a metric, 1 for a metric in a scenario, 2 for a metric in a scenario at a missing rate."""
         return (self.scenario is not None) + (self.rate is not None)
 
-    def covers(self, metric: str, scenario: str, rate: float) -> bool:
-        """Whether the rule applies to this metric, scenario and missing rate."""
+    def covers(self, metric: str, scenario: str, rate: float | None) -> bool:
+        """Whether the rule applies to this metric, scenario and missing rate; a curve has no rate."""
         return (
             metric == self.metric
             and self.scenario in (None, scenario)
-            and (self.rate is None or abs(self.rate - rate) < 1e-9)
+            and (self.rate is None or (rate is not None and abs(self.rate - rate) < 1e-9))
         )
 
     def __str__(self) -> str:
         where = "" if self.scenario is None else f"@{self.scenario}"
         where += "" if self.rate is None else f"/{self.rate:g}"
-        limit = {DROP: f":-{self.limit:g}", DROP_PERCENT: f":-{self.limit:g}%", FLOOR: f">={self.limit:g}"}
+        sign, bound = ("+", "<=") if self.less_is_better else ("-", ">=")
+        limit = {
+            DROP: f":{sign}{self.limit:g}",
+            DROP_PERCENT: f":{sign}{self.limit:g}%",
+            FLOOR: f"{bound}{self.limit:g}",
+        }
         return f"{self.metric}{where}{limit[self.kind]}"
 
 
@@ -106,9 +125,22 @@ def parse_rule(text: str) -> Rule:
     found = _SYNTAX.fullmatch("".join(text.split()))
     if found is None:
         raise UsageError(f"rule '{text}' is not understood: write {_FORMS}")
-    rate = None if found["rate"] is None else float(found["rate"])
+    rate, falls = (
+        None if found["rate"] is None else float(found["rate"]),
+        found["sign"] == "-" or found["bound"] == ">=",
+    )
+    _refuse_direction(f"rule '{text}'", found["metric"], falls)
     kind = FLOOR if found["floor"] else DROP_PERCENT if found["percent"] else DROP
     return Rule(found["metric"], found["scenario"], rate, kind, float(found["floor"] or found["drop"]))
+
+
+def _refuse_direction(where: str, metric: str, falls: bool) -> None:
+    """Raise if a limit is on the side on which the metric gets better."""
+    if falls == less_is_better(metric):
+        better, forms = ("less", ":+RISE or <=CEILING") if falls else ("more", ":-DROP or >=FLOOR")
+        raise UsageError(
+            f"{where}: of {metric}, {better} is better; write {metric}{forms.replace(' or ', f' or {metric}')}"
+        )
 
 
 def read_rules(file: Path) -> list[Rule]:
@@ -162,15 +194,15 @@ def _rule_of_table(table: dict[str, Any]) -> Rule:
     for key in table:
         if key not in _RULE_KEYS:
             raise unknown_name("key of a rule", key, _RULE_KEYS)
-    limits = [key for key in _LIMITS if key in table]
+    limits = [key for key in (*_KINDS, *_RISES) if key in table]
     if "metric" not in table or len(limits) != 1:
-        raise UsageError(
-            f"a [[rule]] has a metric and one of {', '.join(_LIMITS)}, not {', '.join(table) or 'nothing'}"
-        )
+        raise UsageError(f"a [[rule]] has a metric and one of {', '.join(_KINDS)}, not {', '.join(table) or 'nothing'}")
     for key, value in table.items():
         wanted: tuple[type, ...] = (str,) if key in ("metric", "scenario") else (int, float)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UsageError(f"key '{key}' of a rule is {value!r}: give {'text' if str in wanted else 'a number'}")
-    rate, kind = table.get("rate"), limits[0]
-    rate = None if rate is None else float(rate)
-    return Rule(table["metric"], table.get("scenario"), rate, kind, float(table[kind]))
+    rate, (key,) = table.get("rate"), limits
+    rate, falls = None if rate is None else float(rate), key in _KINDS
+    _refuse_direction(f"key '{key}' of a rule", table["metric"], falls)
+    kind = key if falls else _KINDS[_RISES.index(key)]
+    return Rule(table["metric"], table.get("scenario"), rate, kind, float(table[key]))

@@ -39,6 +39,8 @@ def show(comparison: Comparison, console: Console) -> None:
         more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         named = ", ".join(ids[:MOST_IDS])
         console.print(f"{case} {its_prompting}: {len(ids)} {change}: {named}{more}", markup=False)
+    for warning in comparison.warnings:
+        console.print(f"Warning: {warning}.", style="yellow", markup=False)
     console.print(f"Note: {note(comparison)}", style="dim", markup=False)
 
 
@@ -53,16 +55,17 @@ def summary(comparison: Comparison) -> str:
 
 def note(comparison: Comparison) -> str:
     """How to read the figures."""
-    smallest, tested = comparison.cells["smallest"].dropna(), int(comparison.cells["p_value"].notna().sum())
+    smallest = comparison.cells["smallest"].dropna()
     holm = "Holm-corrected" if comparison.correction == "holm" else "uncorrected"
     tests = " and ".join(sorted(set(comparison.cells["test"])))
     power = (
         f" These samples would show differences of {100 * smallest.median():.1f} points (median; at most "
-        f"{100 * smallest.max():.1f}) in one cell alone, with 80 % power."
+        f"{100 * smallest.max():.1f}), so corrected, with 80 % power."
     )
     return (
         f"values in %, differences in points, means over mask seeds; {100 * (1 - comparison.alpha):g} % "
-        f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over {tested} cells."
+        f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over "
+        f"{comparison.tests} distinct columns."
         f"{power if len(smallest) else ''} Lost: right for the first only."
     )
 
@@ -80,7 +83,7 @@ def as_html(comparison: Comparison) -> str:
         "comparison.html",
         title=f"{comparison.second} against {comparison.first}",
         summary=summary(comparison),
-        note=note(comparison),
+        note=" ".join([*(f"Warning: {warning}." for warning in comparison.warnings), note(comparison)]),
         columns=_COLUMNS,
         rows=[(_cell(row), _change(row, comparison)) for row in comparison.cells.to_dict("records")],
         flip_columns=_FLIP_COLUMNS,

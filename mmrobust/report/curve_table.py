@@ -26,9 +26,11 @@ class Point:
     """Mean over mask seeds."""
     ci_low: float
     ci_high: float
-    """Ends of the 95 % interval over samples, mean over mask seeds."""
+    """Ends of the 95 % interval of the mean, over samples."""
     spread: float
     """Standard deviation over mask seeds."""
+    few: float = math.nan
+    """Samples of the smallest class, where too few for the interval to hold."""
 
 
 _NOT_EVALUATED = Point(math.nan, math.nan, math.nan, math.nan)
@@ -50,6 +52,15 @@ class Curve:
     worst_rate: float
     worst_seed: float
     drop_per_10_points: float
+    auc_eta_low: float
+    auc_eta_high: float
+    relative_robustness_low: float
+    relative_robustness_high: float
+    worst_value_low: float
+    worst_value_high: float
+    drop_per_10_points_low: float
+    drop_per_10_points_high: float
+    auc_eta_spread: float
 
     def at(self, rate: float) -> Point:
         """The point at a missing rate; all NaN if the checkpoint was not evaluated there."""
@@ -95,11 +106,17 @@ class CurveTable:
         """
         if column not in self._places:
             rivals: dict[tuple[str, str], dict[str, float]] = {}
+            grids: dict[tuple[str, str], set[tuple[float, ...]]] = {}
             for own in self.rows:
                 value = getattr(own, column) if isinstance(column, str) else own.at(column).value
                 if not math.isnan(value):
                     rivals.setdefault((own.scenario, own.prompting), {})[own.checkpoint] = float(percent(value))
-            self._places[column] = {key: places(values) for key, values in rivals.items()}
+                    grids.setdefault((own.scenario, own.prompting), set()).add(tuple(own.points))
+            # A figure of a curve compares with no figure of a curve over other rates.
+            self._places[column] = {
+                key: {} if isinstance(column, str) and len(grids[key]) > 1 else places(values)
+                for key, values in rivals.items()
+            }
         return self._places[column].get((row.scenario, row.prompting), {}).get(row.checkpoint)
 
     @functools.cached_property
@@ -123,6 +140,11 @@ class CurveTable:
         if widths:
             median, most = percent(widths[len(widths) // 2]), percent(widths[-1])
             facts.append(f"95 % interval over samples ±{median} (at most ±{most})")
+        areas = [h for row in self.rows if not math.isnan(h := (row.auc_eta_high - row.auc_eta_low) / 2)]
+        if areas:
+            facts.append(f"of AUC-η at most ±{percent(max(areas))}")
+        if smallest := [point.few for point in points if not math.isnan(point.few)]:
+            facts.append(f"not reliable, as the smallest class has {min(smallest):.0f} samples")
         if spreads:
             facts.append(f"spread over seeds at most {percent(max(spreads))}")
         return ", ".join(facts)
@@ -134,7 +156,7 @@ def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:
     frame = results.astype(dict.fromkeys(CURVE_KEYS, "category")).drop_duplicates(list(RESULTS_KEYS))
     means = curves(frame)
     points: dict[tuple[str, str, str], dict[float, Point]] = {}
-    columns = ("checkpoint", "scenario", "prompting", "missing_rate", "value", "ci_low", "ci_high", "spread")
+    columns = ("checkpoint", "scenario", "prompting", "missing_rate", "value", "ci_low", "ci_high", "spread", "few")
     for checkpoint, scenario, prompting, rate, *point in zip(*(means[name].tolist() for name in columns), strict=True):
         points.setdefault((checkpoint, scenario, prompting), {})[rate] = Point(*point)
     order = {name: i for i, name in enumerate(frame["checkpoint"].unique())}

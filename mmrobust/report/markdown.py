@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mmrobust.report.curve_table import Curve, CurveTable
-from mmrobust.report.numbers import UNKNOWN, percent
+from mmrobust.report.numbers import UNKNOWN, interval, percent
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -72,7 +72,8 @@ def _table(table: CurveTable) -> list[str]:
         + (" Bold: the best checkpoint of a column, for the same scenario and prompting." if several else ""),
         pipe_table(head, (_row(table, row) for row in table.rows), left=3),
         "AUC-η: area under the curve over η, divided by the range of rates. Relative: AUC-η in % of the complete "
-        "value. Drop: percentage points lost per 10 points of missing rate (least squares).",
+        "value. Drop: percentage points lost per 10 points of missing rate (least squares). In "
+        "brackets: 95 % intervals over samples.",
     ]
 
 
@@ -80,9 +81,18 @@ def _row(table: CurveTable, row: Curve) -> list[str]:
     values = [_bold_if_best(percent(row.at(rate).value), table.place(row, rate)) for rate in table.rates]
     worst = UNKNOWN
     if not math.isnan(row.worst_value):
-        worst = f"{percent(row.worst_value)} (η {row.worst_rate:g}, seed {row.worst_seed:.0f})"
-    figures = [percent(row.auc_eta), percent(row.relative_robustness), worst, percent(row.drop_per_10_points)]
+        worst = f"{_with_interval(row, 'worst_value')} (η {row.worst_rate:g}, seed {row.worst_seed:.0f})"
+    auc, relative, drop = (
+        _with_interval(row, name) for name in ("auc_eta", "relative_robustness", "drop_per_10_points")
+    )
+    figures = [auc, relative, worst, drop]
     return [*map(escape_markdown, (row.scenario, row.prompting, row.checkpoint)), *values, *figures]
+
+
+def _with_interval(row: Curve, figure: str) -> str:
+    """A figure, with its 95 % interval where it is known."""
+    value, low, high = (getattr(row, name) for name in (figure, f"{figure}_low", f"{figure}_high"))
+    return percent(value) if math.isnan(low) else f"{percent(value)} {interval(low, high)}"
 
 
 def _section(section: Section) -> list[str]:

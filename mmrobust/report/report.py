@@ -16,6 +16,7 @@ from mmrobust.report.curve_table import CurveTable, make_curve_table
 from mmrobust.report.numbers import UNKNOWN
 from mmrobust.report.published import Published, beside
 from mmrobust.report.section import Section
+from mmrobust.scoring.metrics import MetricSettings, metric_settings, refuse_other_settings
 from mmrobust.storage.results import Results, read_results
 
 if TYPE_CHECKING:
@@ -94,9 +95,11 @@ def build_report(
         promptings: which to show; all if ``None``.
 
     Raises:
+        NotComparableError: results on the same data were scored with other metric settings.
         UsageError: the results do not hold the metric or a prompting, or do not hold the metric under the promptings.
     """
     results = list(results)
+    _refuse_other_settings(results)
     _refuse_unknown(results, "metric", () if metric is None else [metric])
     _refuse_unknown(results, "prompting", promptings or ())
     headline: dict[tuple[str, ...], list[pd.DataFrame]] = {}
@@ -138,6 +141,16 @@ def _display_names(results: Sequence[Results]) -> dict[tuple[str, str], str]:
     known = dict.fromkeys(_identity(result.provenance.get("dataset") or {}) for result in results)
     names = [name for name, _ in known]
     return {(name, of): f"{name} ({of[:_SHORT]})" for name, of in known if names.count(name) > 1}
+
+
+def _refuse_other_settings(results: Sequence[Results]) -> None:
+    """Raise if values of one split are not of the same metric: side by side, they would be ranked."""
+    seen: dict[tuple[str, ...], tuple[str, MetricSettings]] = {}
+    for result in results:
+        dataset, settings = result.provenance.get("dataset") or {}, metric_settings(result.provenance)
+        name = str(result.frame["checkpoint"].iloc[0])
+        first, other = seen.setdefault((*_identity(dataset), str(dataset.get("split"))), (name, settings))
+        refuse_other_settings(settings, other, f"'{name}'", f"'{first}'")
 
 
 def _refuse_unknown(results: Sequence[Results], column: str, names: Sequence[str]) -> None:

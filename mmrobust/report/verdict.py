@@ -13,20 +13,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmrobust.gate.check import Outcome, Verdict
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
+from mmrobust.gate.rules import FLOOR
 from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
 from mmrobust.report.numbers import UNKNOWN, p_value, percent, points
 
 MOST_PASSED = 10
 """How many passed cells a table shows if nothing failed; JSON has all."""
 MOST_ANNOTATIONS = 10
-"""GitHub shows at most this many error annotations of one step."""
+"""GitHub shows at most this many errors, and as many warnings, of one step."""
 SUMMARY_BYTES = 2**20
 """GitHub accepts a step summary of at most this length."""
+_COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
+_SIGNS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+_STATISTICS = ["surely", "p", "allowed", "detectable"]
 
 
 def show(verdict: Verdict, console: Console) -> None:
-    """Print ``verdict``: the cells that failed, or, if none did, those that came closest to failing.
+    """Print ``verdict``: the cells that failed or are inconclusive, or, if none, those that came closest to failing.
 
     Without a terminal the rows are not wrapped, so that grep finds them; a log wraps them itself.
     """
@@ -35,9 +39,9 @@ def show(verdict: Verdict, console: Console) -> None:
         return
     console.print(_rows(verdict))
     console.print()
-    console.print(_summary(verdict), style="bold green" if verdict.passed else "bold red", markup=False)
-    for note in _notes(verdict):
-        console.print(f"Note: {note}.", style="dim", markup=False)
+    console.print(summary(verdict), style=f"bold {_COLOURS[verdict.value]}", markup=False)
+    for line in _lines(verdict):
+        console.print(line, style="dim" if line.startswith("Note") else "yellow", markup=False)
 
 
 def table(verdict: Verdict) -> str:
@@ -45,20 +49,25 @@ def table(verdict: Verdict) -> str:
     text = io.StringIO()
     Console(file=text, width=10_000, color_system=None, emoji=False).print(_rows(verdict))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join([*lines, "", _summary(verdict), *(f"Note: {note}." for note in _notes(verdict))]) + "\n"
+    return "\n".join([*lines, "", summary(verdict), *_lines(verdict)]) + "\n"
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    """What stands below the table."""
+    return [*(f"Warning: {text}." for text in verdict.warnings), *(f"Note: {text}." for text in _notes(verdict))]
 
 
 def _rows(verdict: Verdict) -> Table:
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    several, paired = len({outcome.checkpoint for outcome in verdict.outcomes}) > 1, _paired(verdict)
-    for name in (*["checkpoint"] * several, "cell", "base", "cand", "diff", *["surely", "p"] * paired, "rule"):
-        number = name in ("base", "cand", "diff", "surely", "p")
+    several, statistics = len({outcome.checkpoint for outcome in verdict.outcomes}) > 1, _STATISTICS * _paired(verdict)
+    for name in ("verdict", *["checkpoint"] * several, "cell", "base", "cand", "diff", *statistics, "rule"):
+        number = name in ("base", "cand", "diff", *_STATISTICS)
         rows.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for outcome in _shown(verdict):
-        style = "green" if outcome.passed else "red"
-        labels = [escape(outcome.checkpoint)] * several + [escape(cell_name(outcome))]
+        style = _COLOURS[outcome.verdict]
+        labels = [f"[{style}]{outcome.verdict}[/]", *[escape(outcome.checkpoint)] * several, escape(cell_name(outcome))]
         numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{points(outcome.difference)}[/]"]
-        rows.add_row(*labels, *numbers, *_statistics(outcome) * paired, escape(outcome.rule))
+        rows.add_row(*labels, *numbers, *_statistics(outcome) * bool(statistics), escape(outcome.rule))
     return rows
 
 
@@ -69,19 +78,23 @@ def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
         verdict: the verdict.
         most_bytes: length of the result at most, as UTF-8; the least bad rows are left out to keep to it.
     """
-    paired = _paired(verdict)
-    head = ["checkpoint", "cell", "baseline", "candidate", "difference", *["surely", "p"] * paired, "rule"]
-    title = f"### {'✅' if verdict.passed else '❌'} {escape_markdown(_summary(verdict))}"
+    statistics = _STATISTICS * _paired(verdict)
+    head = ["checkpoint", "cell", "baseline", "candidate", "difference", *statistics, "rule"]
+    title = f"### {_SIGNS[verdict.value]} {escape_markdown(summary(verdict))}"
     rule = [":---"] * 3 + ["---:"] * (len(head) - 3) + [":---"]
     lines = [title, "", f"| {pipe_row(head)}", pipe_row(rule)]
-    notes = ["", *(f"- {escape_markdown(note)}" for note in _notes(verdict))]
+    said = [
+        *(f"**Warning**: {escape_markdown(text)}" for text in verdict.warnings),
+        *map(escape_markdown, _notes(verdict)),
+    ]
+    notes = ["", *(f"- {line}" for line in said)]
     rows = []
     for outcome in _shown(verdict):
         names = map(escape_markdown, (outcome.checkpoint, cell_name(outcome)))
         values = percent(outcome.baseline), percent(outcome.candidate), points(outcome.difference)
         rule_cell = code_span(outcome.rule, in_table=True)
-        mark = "pass" if outcome.passed else "**fail**"
-        rows.append(pipe_row([mark, *names, *values, *_statistics(outcome) * paired, rule_cell]))
+        mark = "pass" if outcome.passed else f"**{outcome.verdict}**"
+        rows.append(pipe_row([mark, *names, *values, *_statistics(outcome) * bool(statistics), rule_cell]))
     if most_bytes is not None:
         free = most_bytes - len("\n".join([*lines, *notes]).encode()) - 100
         ends = itertools.accumulate(len(row.encode()) + 1 for row in rows)
@@ -100,33 +113,55 @@ def as_json(verdict: Verdict) -> str:
 def junit(verdict: Verdict) -> str:
     """``verdict`` as JUnit XML, which every CI system shows, with one test case per cell and rule.
 
-    Follows the schema that Jenkins publishes for its xUnit plugin.
+    An inconclusive cell is a skipped test case, or a failed one where it counts as a failure. Follows the schema that
+    Jenkins publishes for its xUnit plugin.
     """
-    counts = {"tests": str(len(verdict.outcomes)), "failures": str(len(verdict.failures)), "errors": "0"}
+    failed = verdict.failures + verdict.inconclusive * (verdict.inconclusive_as == FAIL)
+    skipped = () if verdict.inconclusive_as == FAIL else verdict.inconclusive
+    counts = {"tests": str(len(verdict.outcomes)), "failures": str(len(failed)), "errors": "0"}
     root = ElementTree.Element("testsuites", {"name": "mmrobust check", **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": "mmrobust check", **counts, "skipped": "0", "time": "0"})
+    more = {"skipped": str(len(skipped)), "time": "0"}
+    suite = ElementTree.SubElement(root, "testsuite", {"name": "mmrobust check", **counts, **more})
     for outcome in verdict.outcomes:
         name = _xml(f"{cell_name(outcome)} {outcome.rule}")
         about = {"name": name, "classname": _xml(f"mmrobust.{outcome.checkpoint}"), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", about)
-        if not outcome.passed:
-            kind = "floor" if outcome.kind == "floor" else "regression"
-            failure = ElementTree.SubElement(case, "failure", {"message": _xml(_sentence(outcome)), "type": kind})
-            failure.text = _xml(_sentence(outcome))
-    ElementTree.SubElement(suite, "system-out").text = _xml("\n".join([_summary(verdict), *verdict.notes]))
+        said = _xml(_sentence(outcome))
+        if outcome in failed:
+            kind = "regression" if outcome.kind != FLOOR else FLOOR
+            kind = INCONCLUSIVE if outcome.verdict == INCONCLUSIVE else kind
+            ElementTree.SubElement(case, "failure", {"message": said, "type": kind}).text = said
+        elif outcome in skipped:
+            ElementTree.SubElement(case, "skipped", {"message": said})
+    ElementTree.SubElement(suite, "system-out").text = _xml("\n".join([summary(verdict), *_lines(verdict)]))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def github(verdict: Verdict) -> str:
-    """``verdict`` as GitHub workflow commands: an error annotation for each of the worst cells, or a notice."""
-    if verdict.passed:
-        return f"::notice title=mmrobust check::{_command(_summary(verdict))}\n"
-    lines = []
-    for outcome in verdict.failures[:MOST_ANNOTATIONS]:
-        title = _command(f"{cell_name(outcome)} ({outcome.checkpoint})", of_property=True)
-        lines.append(f"::error title={title}::{_command(_sentence(outcome))}\n")
+    """``verdict`` as GitHub workflow commands.
+
+    An error for each of the worst failures, or else a warning or a notice of the verdict; a warning for each
+    inconclusive cell, the last of which names those that are too many; and one for all that the verdict warns of.
+    """
+    lines = [_annotation("error", _named(o), _sentence(o)) for o in verdict.failures[:MOST_ANNOTATIONS]]
+    if not verdict.failures:
+        lines.append(_annotation("notice" if verdict.passed else "warning", "mmrobust check", summary(verdict)))
+    if verdict.warnings:
+        lines.append(_annotation("warning", "mmrobust check", "; ".join(verdict.warnings)))
+    kind, most = "error" if verdict.inconclusive_as == FAIL else "warning", MOST_ANNOTATIONS - 3
+    lines += [_annotation(kind, _named(o), _sentence(o)) for o in verdict.inconclusive[:most]]
+    if rest := verdict.inconclusive[most:]:
+        lines.append(_annotation(kind, f"{len(rest)} more inconclusive cells", ", ".join(map(_named, rest))))
     return "".join(lines)
+
+
+def _annotation(kind: str, title: str, text: str) -> str:
+    return f"::{kind} title={_command(title, of_property=True)}::{_command(text)}\n"
+
+
+def _named(outcome: Outcome) -> str:
+    return f"{cell_name(outcome)} ({outcome.checkpoint})"
 
 
 VERDICT_FORMATS: dict[str, Callable[[Verdict], str]]
@@ -136,48 +171,70 @@ VERDICT_FORMATS = {"table": table, "md": markdown, "json": as_json, "junit": jun
 
 def cell_name(outcome: Outcome) -> str:
     """Name the cell as a rule would, followed by its prompting."""
-    return f"{outcome.metric}@{outcome.scenario}/{outcome.missing_rate:g} {outcome.prompting}"
+    rate = "" if outcome.missing_rate is None else f"/{outcome.missing_rate:g}"
+    return f"{outcome.metric}@{outcome.scenario}{rate} {outcome.prompting}"
 
 
 def _sentence(outcome: Outcome) -> str:
-    """Say what happened in a cell that failed."""
+    """Say what happened in a cell that did not pass."""
     difference = points(outcome.difference)
     values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({difference} points)"
     sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
+    if outcome.verdict == INCONCLUSIVE and outcome.few is not None:
+        sure += f"; inconclusive: the smallest class has {outcome.few} samples, too few for the test to hold"
+    elif outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
+        sure = (
+            f"; inconclusive: a drop of {100 * outcome.allowed:.1f} points could not have been shown, only one of "
+            f"{100 * outcome.detectable:.1f}"
+        )
     return f"{cell_name(outcome)} of {outcome.checkpoint}: {values}{sure}; under rule {outcome.rule}"
 
 
-def _summary(verdict: Verdict) -> str:
+def summary(verdict: Verdict) -> str:
+    """The verdict in a sentence."""
     compared = f"{len(verdict.outcomes)} cell{'s' if len(verdict.outcomes) > 1 else ''} compared"
-    if verdict.passed:
-        surely = " surely" if any(outcome.below_limit for outcome in verdict.outcomes) else ""
-        return f"PASS: {compared}, none{surely} below its limit"
-    worst = verdict.failures[0]
-    drop = f"{points(worst.difference)} points under rule {worst.rule}"
-    return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}"
+    if verdict.failures:
+        worst, unsure = verdict.failures[0], verdict.inconclusive
+        drop = f"{points(worst.difference)} points under rule {worst.rule}"
+        more = f"; {len(unsure)} inconclusive" if unsure else ""
+        return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
+    if verdict.value == INCONCLUSIVE:
+        largest = 100 * (verdict.largest_detectable or 0.0)
+        few = sum(outcome.few is not None for outcome in verdict.inconclusive)
+        if few == len(verdict.inconclusive):
+            return f"INCONCLUSIVE: {few} of {compared} rest on classes with too few samples for the test to hold"
+        return (
+            f"INCONCLUSIVE: {len(verdict.inconclusive)} of {compared} could not have shown a drop as large as its "
+            f"limit (the largest that could have stayed hidden: {largest:.1f} points)"
+        )
+    surely = " surely" if any(outcome.below_limit for outcome in verdict.outcomes) else ""
+    return f"PASS: {compared}, none{surely} below its limit"
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:
-    hidden = verdict.passed and len(verdict.outcomes) > MOST_PASSED
+    hidden = len(_shown(verdict)) < len(verdict.outcomes) and _shown(verdict)[0].passed
     return (*verdict.notes, f"shown are the {MOST_PASSED} cells nearest to their limits") if hidden else verdict.notes
 
 
 def _shown(verdict: Verdict) -> tuple[Outcome, ...]:
-    return verdict.failures or verdict.outcomes[:MOST_PASSED]
+    return verdict.failures + verdict.inconclusive or verdict.outcomes[:MOST_PASSED]
 
 
 def _paired(verdict: Verdict) -> bool:
-    return any(outcome.p_value is not None for outcome in verdict.outcomes)
+    return any(outcome.detectable is not None for outcome in verdict.outcomes)
 
 
 def _surely(outcome: Outcome) -> str:
-    """The upper end of the interval of the difference, in points."""
-    return UNKNOWN if outcome.at_most is None else f"≤ {points(outcome.at_most)}"
+    """The better end of the interval of the difference, in points."""
+    return UNKNOWN if outcome.at_most is None else f"{'≥' if outcome.less_is_better else '≤'} {points(outcome.at_most)}"
 
 
 def _statistics(outcome: Outcome) -> list[str]:
-    """The columns that verdicts with paired intervals have."""
-    return [_surely(outcome), p_value(outcome.p_value)]
+    """The columns that verdicts with paired intervals have, as ``_STATISTICS``."""
+    allowed, shown = UNKNOWN, UNKNOWN
+    if outcome.detectable is not None:
+        allowed, shown = f"{100 * outcome.allowed:.1f}", f"{100 * outcome.detectable:.1f}"
+    return [_surely(outcome), p_value(outcome.p_value), allowed, shown]
 
 
 def _xml(text: str) -> str:

@@ -25,8 +25,12 @@ AHEAD = 2
 def on_every_core(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
     """Map ``work`` over ``jobs`` on every core, in order. It should be mostly NumPy, which lets other threads run."""
     # For many small matrix products, one product per core is twice as fast as each product split over the cores.
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
-        yield from pool.map(work, jobs)
+    with _libraries().limit(limits=1, user_api="blas"):
+        if (cores := available_cores()) == 1:
+            yield from map(work, jobs)
+            return
+        with ThreadPoolExecutor(cores) as pool:
+            yield from pool.map(work, jobs)
 
 
 @functools.cache

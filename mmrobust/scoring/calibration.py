@@ -20,6 +20,7 @@ from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.cell_values import mean_over_seeds
 from mmrobust.scoring.metrics import target_matrix
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.pseudo_values import PseudoValues
 
 BINS = 15
 
@@ -32,6 +33,16 @@ def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = B
     at = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(at, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def calibration_pseudo_values(confidence: Floats, correct: Bools, samples: int, bins: int = BINS) -> PseudoValues:
+    """ECE with the pseudo-value of each of N samples, from what :func:`confidences` gives for them."""
+    at = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    decisions = len(confidence) // samples
+    own = np.repeat(np.arange(samples), decisions) * bins + at
+    gaps = np.bincount(own, weights=correct - confidence, minlength=samples * bins).reshape(samples, bins)
+    rest = np.abs(gaps.sum(axis=0) - gaps).sum(axis=1) / (max(samples - 1, 1) * decisions)
+    return PseudoValues.without_each(float(np.abs(gaps.sum(axis=0)).sum() / len(confidence)), rest)
 
 
 def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) -> tuple[Floats, Bools]:

@@ -17,23 +17,28 @@ from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.draws import CellTables
-from mmrobust.scoring.bootstrap import RESAMPLES, percentile_interval, resample_weights
-from mmrobust.scoring.cell_values import CellValues
-from mmrobust.scoring.metrics import RANKED, MetricSettings, metrics_of
+from mmrobust.scoring import Floats
+from mmrobust.scoring.bootstrap import RESAMPLES
+from mmrobust.scoring.contributions import CellContributions
+from mmrobust.scoring.curve_intervals import CellsOfCurve, score_curve
+from mmrobust.scoring.intervals import few
+from mmrobust.scoring.metrics import MetricSettings, metrics_of
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.storage.results import INTERVALS
 
 
 @dataclass(frozen=True)
 class ScoringSettings(MetricSettings):
-    """How cells are scored: the settings of the metrics, and of the bootstrap.
+    """How cells are scored: the settings of the metrics, and whether there are intervals.
 
     Raises:
         UsageError: a setting is out of range.
     """
 
     resamples: int = RESAMPLES
-    """Bootstrap resamples for the intervals; 0: no intervals."""
+    """0: no intervals. Any other number gives the same ones, since they need no resamples."""
     bootstrap_seed: int = 0
+    """Has no effect any more; kept, as :attr:`resamples` is, for those who pass it."""
 
     def __post_init__(self) -> None:
         for name in ("resamples", "bootstrap_seed"):
@@ -63,9 +68,9 @@ def score(
 
     Returns:
         One row per cell and metric, in the order of the cells: ``scenario``, ``missing_rate``, ``seed``, ``prompting``,
-        ``metric``, ``n``, ``n_affected``, ``n_naturally_missing``, ``value``, and the ends ``ci_low``, ``ci_high`` of
-        the 95 % percentile interval over samples (NaN without resamples). ``value`` is NaN where the metric is not
-        defined (AUROC of one class).
+        ``metric``, ``n``, ``n_affected``, ``n_naturally_missing``, ``few``, ``value``, and the ends of the 95 %
+        intervals over samples, as in ``RESULTS_SCHEMA`` (NaN without intervals). ``value`` is NaN where the metric is
+        not defined (AUROC of one class).
 
     Raises:
         UsageError: the task has no such metric.
@@ -74,40 +79,34 @@ def score(
     scoring, truth = scoring or ScoringSettings(), predictions.truth
     names = list(metrics_of(truth.task, metrics))
     _require(predictions, tables, remedy)
-    # Promptings that the model does not tell apart share their predictions, and so their values.
-    key_of = [(table, predictions.prompting(prompting)) for table, prompting in tables.keys]
-    keys = sorted(set(key_of), key=lambda key: (predictions.promptings.index(key[1]), key[0]))
-    cells, samples = CellValues(replace(predictions, settings=scoring), tables), len(truth.ids)
-    counted, ranked = ([name for name in names if (name in RANKED) is of_ranking] for of_ranking in (False, True))
-    at_counted, at_ranked = (np.isin(names, of_kind) for of_kind in (counted, ranked))
-    value = np.empty((len(keys), len(names)))
-    bootstrap = np.empty((*value.shape, scoring.resamples))
-    none = iter([np.zeros((0, samples), dtype=np.float32)])
-    chunks = resample_weights(samples, scoring.resamples, scoring.bootstrap_seed) if scoring.resamples else none
-    with progress("scoring", len(keys) * (scoring.resamples + 1) * cells.cost(names)) as advance:
-        value[:, at_counted] = cells.counted(keys, counted, np.ones((1, samples)), advance)[..., 0]
-        done = 0
-        for weights in chunks:
-            chunk = slice(done, done + len(weights))
-            bootstrap[:, at_counted, chunk] = cells.counted(keys, counted, weights, advance)
-            # One walk for the value and its resamples: it costs nearly as much for one row of weights as for many.
-            both = weights if done else np.concatenate([np.ones((samples, 1), np.float32), weights.T], axis=1).T
-            of_ranking = cells.ranked(keys, ranked, both, advance)
-            if not done:
-                value[:, at_ranked] = of_ranking[..., 0]
-            bootstrap[:, at_ranked, chunk] = of_ranking[..., len(both) - len(weights) :]
-            done += len(weights)
-    low, high = percentile_interval(bootstrap.reshape(value.size, scoring.resamples))
-    rows = {key: row for row, key in enumerate(keys)}
-    at = [rows[key_of[key]] for key in tables.of_cell]
+    contributions = CellContributions(replace(predictions, settings=scoring), tables)
+    curves: dict[tuple[str, str], list[int]] = {}
+    for place, cell in enumerate(tables.cells):
+        curves.setdefault((cell.scenario, cell.prompting), []).append(place)
+    scored: dict[tuple[object, ...], dict[str, Floats]] = {}
+    columns = {name: np.full((len(tables.cells), len(names)), np.nan) for name in ("value", *INTERVALS)}
+    with progress("scoring", len(tables.cells)) as advance:
+        for (scenario, prompting), places in curves.items():
+            own = [tables.cells[place] for place in places]
+            # Promptings that the model does not tell apart share their predictions, and so their curves.
+            same = (scenario, predictions.prompting(prompting), tuple((c.missing_rate, c.seed) for c in own))
+            if same not in scored:
+                scored[same] = score_curve(
+                    CellsOfCurve.of(contributions, [c.missing_rate for c in own], tables.of_cell[places], names)
+                )
+            for name, of_curve in scored[same].items():
+                if name == "value" or scoring.resamples:
+                    columns[name][places] = of_curve
+            advance(len(places))
     cell_keys = [(c.scenario, c.missing_rate, c.seed, c.prompting, name) for c in tables.cells for name in names]
     return pd.DataFrame(cell_keys, columns=["scenario", "missing_rate", "seed", "prompting", "metric"]).assign(
-        n=samples,
+        n=len(truth.ids),
         n_affected=np.repeat(tables.affected, len(names)),
         n_naturally_missing=sum(case.present != case.modalities for case in truth.natural or ()),
-        value=value[at].ravel(),
-        ci_low=low.reshape(value.shape)[at].ravel(),
-        ci_high=high.reshape(value.shape)[at].ravel(),
+        few=np.tile(
+            np.asarray([few(contributions.predictions, name) for name in names], dtype=np.float64), len(tables.cells)
+        ),
+        **{name: of_cells.ravel() for name, of_cells in columns.items()},
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrobust.errors import DataError, UsageError, unknown_name
+from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
 from mmrobust.runtime.progress import Advance
 from mmrobust.scoring import Bools, Floats, ranking
 from mmrobust.scoring.ranking import RankedCells
@@ -52,6 +52,16 @@ def metric_settings(provenance: Mapping[str, Any]) -> MetricSettings:
     """The metric settings of results, from their provenance; the defaults where it does not record them."""
     recorded = provenance.get("scoring") or {}
     return MetricSettings(**{key: recorded[key] for key in ("threshold", "f1_absent") if key in recorded})
+
+
+def refuse_other_settings(settings: MetricSettings, other: MetricSettings, whose: str, others: str) -> None:
+    """Raise ``NotComparableError`` unless two results, ``whose`` and ``others``, have the same metric settings."""
+    for field, name in (("threshold", "the threshold"), ("f1_absent", "the treatment of absent classes")):
+        own, theirs = getattr(settings, field), getattr(other, field)
+        if own != theirs:
+            raise NotComparableError(
+                f"{name} differs: {whose} {own}, {others} {theirs}; score both in the same way (mmrobust score)"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
-"""The paired difference of two checkpoints on the same samples in every cell, with its standard error.
+"""The paired difference of two checkpoints on the same samples, with its standard error.
 
-Both are scored in the same bootstrap resamples of the samples, so what makes a sample hard for both cancels out.
-Differences are between means over mask seeds, under the same missing tables on both sides.
+What a sample contributes to a difference is the difference of what it contributes to both sides, so what makes it hard
+for both cancels out. Differences are between means over mask seeds, under the same missing tables on both sides. The
+standard error is that of the jackknife (:mod:`mmrobust.scoring.intervals`), for the choice of samples; the variation
+over mask seeds is reported separately, as the spread.
 
-The standard error, for the choice of samples, is the standard deviation of the bootstrap values (Efron & Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 6). For a mean over samples (accuracy) the limit of infinitely many
-resamples is known in closed form, s / √N with s the standard deviation over samples, and is used instead: the noise of
-a thousand resamples would make false alarms more likely. The variation over mask seeds is reported separately, as the
-spread.
+Beside the metrics of the task, every function takes the names of :data:`mmrobust.scoring.contributions.FIGURES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,10 @@ from mmrobust.errors import DataError
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
-from mmrobust.scoring.cell_values import resampled_values, sample_shares
+from mmrobust.scoring.cell_values import resampled_values
+from mmrobust.scoring.contributions import CellContributions
+from mmrobust.scoring.curve_intervals import CellsOfCurve, area_weights
+from mmrobust.scoring.intervals import few, sample_size, sampling_error
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
@@ -58,14 +59,87 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Differences:
-    """The differences of one metric, candidate − baseline, in K cells (averaged over mask seeds)."""
+class PairedCurve:
+    """Both sides of a pair at the R missing rates of one scenario and prompting, as means over mask seeds."""
 
-    frame: pd.DataFrame
-    """K rows: ``PAIR_KEYS``, ``metric``, ``seeds``, ``baseline``, ``candidate``, ``difference``, ``error`` (standard,
-    over samples) and ``spread`` (standard deviation of the difference over mask seeds; NaN for one)."""
-    bootstrap: Floats
-    """[K, R]: the differences in each resample."""
+    rates: Floats
+    """[R], ascending."""
+    seeds: npt.NDArray[np.int64]
+    """[R]: how many mask seeds."""
+    values: Floats
+    """[2, R]: of the baseline, and of the candidate."""
+    deviations: Floats
+    """[2, R, N]: see :class:`mmrobust.scoring.contributions.Contributions`."""
+    spread: Floats
+    """[R]: standard deviation over mask seeds of the difference; NaN for one."""
+
+    @classmethod
+    def of(cls, sides: Sequence[CellsOfCurve]) -> PairedCurve:
+        """The curve of one figure, from the cells of the baseline and of the candidate."""
+        sampled = [side.sampled for side in sides]
+        by_key = np.stack([of_keys[0, :, 0] for of_keys, _ in sampled])
+        first = sides[0]
+        by_cell = (by_key[1] - by_key[0])[first.key_of]
+        groups = [by_cell[first.rate_of == rate] for rate in range(len(first.rates))]
+        return cls(
+            first.rates,
+            np.bincount(first.rate_of),
+            first.mean(by_key.T).T,
+            np.stack([deviations[0] for _, deviations in sampled]),
+            np.asarray([group.std(ddof=1) if len(group) > 1 else np.nan for group in groups]),
+        )
+
+    def differences(self) -> dict[str, Floats]:
+        """The columns of the differences at each rate [R], candidate − baseline."""
+        return _columns(self.values, self.deviations[1] - self.deviations[0])
+
+    def area(self) -> dict[str, Floats]:
+        """The columns [1] of the difference in AUC-η, over the rates at which the figure is defined."""
+        defined = ~np.isnan(self.values).any(axis=0)
+        if not defined.any():
+            return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
+        weights = area_weights(self.rates[defined])
+        values, (before, after) = self.values[:, defined] @ weights, self.deviations[:, defined]
+        return _columns(values[:, None], (weights @ (after - before))[None])
+
+    def relative(self) -> dict[str, Floats]:
+        """The columns [1] of the difference in relative robustness, AUC-η / complete; NaN without a complete value."""
+        if self.rates[0] != 0 or not (self.values[:, 0] > 0).all():
+            return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
+        weights, complete = area_weights(self.rates), self.values[:, 0]
+        values = self.values @ weights / complete
+        # The linear term of the quotient: (a − r c) / c for a change a of the area and c of the complete value.
+        areas = np.einsum("r,srn->sn", weights, self.deviations)
+        before, after = (areas - values[:, None] * self.deviations[:, 0]) / complete[:, None]
+        return _columns(values[:, None], (after - before)[None])
+
+    def worst(self) -> dict[str, Floats]:
+        """The columns [1] of the difference between the lowest values of both curves, each wherever it is lowest."""
+        if np.isnan(self.values).any():
+            return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
+        (first, second), (before, after) = self.values.argmin(axis=1), self.deviations
+        values = np.asarray([[self.values[0, first]], [self.values[1, second]]])
+        return _columns(values, (after[second] - before[first])[None])
+
+    def effective(self) -> dict[str, Floats]:
+        """The columns [R] of the effective robustness of the candidate; NaN at rate 0, and without it."""
+        samples = self.deviations.shape[-1]
+        inside = np.clip(self.values, 0.5 / samples, 1 - 0.5 / samples)
+        logits = np.log(inside / (1 - inside))
+        (before, after), (of_before, of_after) = self.deviations, 1 / (inside * (1 - inside))
+        expected = 1 / (1 + np.exp(-(logits[1, 0] + logits[0] - logits[0, 0])))
+        # The linear term of the expected value in the candidate's complete value and both values of the baseline.
+        moved = of_after[0] * after[0] + of_before[:, None] * before - of_before[0] * before[0]
+        values = np.stack([np.zeros_like(expected), self.values[1] - expected])
+        found = _columns(values, after - (expected * (1 - expected))[:, None] * moved)
+        shown = (self.rates > 0) & (self.rates[0] == 0)
+        return {name: np.where(shown, column, np.nan) for name, column in found.items()}
+
+
+def _columns(values: Floats, deviations: Floats) -> dict[str, Floats]:
+    """The columns of differences [R] from the values [2, R] and the deviations of the difference [R, N]."""
+    (before, after), (error, degrees) = values, sampling_error(deviations)
+    return {"baseline": before, "candidate": after, "difference": after - before, "error": error, "degrees": degrees}
 
 
 def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, theirs: str, ours: str) -> Pair:
@@ -101,42 +175,112 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], CellTa
     return aligned, first.truth.draw(sorted(shared))
 
 
-def differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES) -> Differences:
-    """The difference of a metric in every cell of a pair, with its bootstrap.
+def differences(pair: Pair, figure: str) -> pd.DataFrame:
+    """The difference of a figure, candidate − baseline, in every cell of a pair (averaged over mask seeds).
 
-    With 0 ``resamples``, none are drawn for a metric whose standard error has a closed form.
+    Args:
+        pair: the predictions.
+        figure: a metric of the task, or one of :data:`mmrobust.scoring.contributions.FIGURES`.
+
+    Returns:
+        One row per ``PAIR_KEYS``, sorted: ``seeds``, ``metric`` (the figure), ``baseline``, ``candidate``,
+        ``difference``, ``error`` (standard, over samples) with its ``degrees`` of freedom, ``few`` (samples of the
+        smallest class where they are too few for error and test to hold; else NaN), ``size`` (see
+        :func:`mmrobust.scoring.intervals.sample_size`) and ``spread`` (standard deviation of the difference over mask
+        seeds; NaN for one).
+
+    Raises:
+        UsageError: there is no such figure.
+        DataError: a prediction that a cell needs is missing.
+    """
+    return _frame(pair, figure, PairedCurve.differences)
+
+
+def area_differences(pair: Pair, figure: str) -> pd.DataFrame:
+    """The difference of the area under the curve (AUC-η) of a figure, candidate − baseline, in every curve of a pair.
+
+    Args:
+        pair: the predictions.
+        figure: as for :func:`differences`.
+
+    Returns:
+        One row per ``scenario`` and ``prompting``, sorted; the other columns are those of :func:`differences`, without
+        ``seeds`` and ``spread``.
+
+    Raises:
+        UsageError: there is no such figure.
+        DataError: a prediction that a cell needs is missing.
+    """
+    return _frame(pair, figure, PairedCurve.area).drop(columns=["missing_rate", "seeds", "spread"])
+
+
+def relative_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The difference in relative robustness, candidate − baseline, in every curve; as :func:`area_differences`."""
+    return _frame(pair, metric, PairedCurve.relative).drop(columns=["missing_rate", "seeds", "spread"])
+
+
+def worst_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The difference between the lowest values of a curve, means over mask seeds; as :func:`area_differences`."""
+    return _frame(pair, metric, PairedCurve.worst).drop(columns=["missing_rate", "seeds", "spread"])
+
+
+def effective_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The effective robustness of the candidate against the baseline, in every cell of a pair that misses inputs.
+
+    :func:`mmrobust.scoring.robustness.effective_robustness` defines it; that of the baseline is 0. The error follows
+    from the linear term in the four values that it is made of.
+
+    Args:
+        pair: the predictions.
+        metric: a metric of the task.
+
+    Returns:
+        The rows of :func:`differences` with a missing rate above 0 in curves that have the rate 0, without ``spread``;
+        ``baseline`` is 0.
+
+    Raises:
+        UsageError: there is no such metric.
+        DataError: a prediction that a cell needs is missing.
+    """
+    frame = _frame(pair, metric, PairedCurve.effective).drop(columns="spread")
+    return frame.dropna(subset="candidate").reset_index(drop=True)
+
+
+def _frame(pair: Pair, figure: str, columns: Callable[[PairedCurve], dict[str, Floats]]) -> pd.DataFrame:
+    """The columns that each curve of a pair has, sorted by ``PAIR_KEYS``; see :func:`differences`."""
+    sides = [CellContributions(side, pair.tables) for side in pair.sides]
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, cell in enumerate(pair.tables.cells):
+        places.setdefault((cell.scenario, cell.prompting), []).append(place)
+    smallest, frames = few(pair.baseline, figure), []
+    for (scenario, prompting), own in places.items():
+        rates = [pair.tables.cells[place].missing_rate for place in own]
+        curve = PairedCurve.of([CellsOfCurve.of(side, rates, pair.tables.of_cell[own], [figure]) for side in sides])
+        found = columns(curve)
+        rows = len(found["error"])
+        keys = {"scenario": scenario, "missing_rate": curve.rates[:rows], "prompting": prompting}
+        frames.append(pd.DataFrame({**keys, "seeds": curve.seeds[:rows], **found, "spread": curve.spread[:rows]}))
+    frame = pd.concat(frames).sort_values(list(PAIR_KEYS), ignore_index=True)
+    return frame.assign(
+        metric=figure,
+        few=np.nan if smallest is None else float(smallest),
+        size=sample_size(pair.baseline, figure),
+    )
+
+
+def bootstrap_differences(pair: Pair, metric: str, *, resamples: int = RESAMPLES) -> Floats:
+    """The differences [K, R] of a metric in every cell (averaged over mask seeds), in bootstrap resamples.
 
     Raises:
         UsageError: the task has no such metric.
         DataError: a prediction that a cell needs is missing.
     """
-    samples = len(pair.baseline.truth.ids)
-    average, frame = seed_means(pair.tables)
-    before, after = (of_side[:, 0] for of_side in pair.values(metric, np.ones((1, samples), dtype=np.float32)))
-    shares = [sample_shares(side, pair.tables, metric) for side in pair.sides]
-    if shares[0] is None or shares[1] is None:
-        resamples = resamples or RESAMPLES
-    chunks = [pair.differences(metric, weights) for weights in resample_weights(samples, resamples)]
-    bootstrap = average @ np.concatenate([np.empty((len(before), 0)), *chunks], axis=1)
-    if shares[0] is not None and shares[1] is not None:
-        error = (average @ (shares[1] - shares[0])).std(axis=1, ddof=1) / np.sqrt(samples)
-    else:
-        error = np.full(len(bootstrap), np.nan)
-        defined = (~np.isnan(bootstrap)).sum(axis=1) > 1  # the AUROC of samples of one class is not
-        error[defined] = np.nanstd(bootstrap[defined], axis=1, ddof=1)
-    by_seed = over_seeds(pair.tables, difference=(after - before)[pair.tables.of_cell])
-    frame = frame.assign(
-        metric=metric,
-        baseline=average @ before,
-        candidate=average @ after,
-        difference=average @ (after - before),
-        error=error,
-        spread=by_seed["difference"].std(ddof=1).to_numpy(),
-    )
-    return Differences(frame, bootstrap)
+    average, _ = seed_means(pair.tables)
+    weights = resample_weights(len(pair.baseline.truth.ids), resamples)
+    return np.concatenate([average @ pair.differences(metric, chunk) for chunk in weights], axis=1)
 
 
-def jackknife(pair: Pair, metric: str) -> Floats:
+def grouped_jackknife(pair: Pair, metric: str) -> Floats:
     """The differences [K, G] without each sample, or group of samples, as a BCa interval needs them."""
     average, _ = seed_means(pair.tables)
     weights = jackknife_weights(len(pair.baseline.truth.ids))

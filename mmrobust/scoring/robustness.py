@@ -2,20 +2,24 @@
 
 For one (checkpoint, scenario, prompting, metric) with seed means m(η) at the rates η_1 < … < η_k:
 
-- *value* at a rate: m(η), the mean over mask seeds; its interval is the mean of the seeds' interval ends (sampling
-  error), its *spread* the standard deviation over seeds (n − 1; not defined for one seed): two different uncertainties;
+- *value* at a rate: m(η), the mean over mask seeds, with its interval over samples; its *spread* is the standard
+  deviation over seeds (n − 1; not defined for one seed): two different uncertainties;
 - *AUC-η* = ∫ m dη / (η_k − η_1), by the trapezoid rule: the mean height of the curve; m(η_1) where there is one rate;
 - *complete* = m(0), where the rate 0 is among the rates;
 - *relative robustness* = AUC-η / complete: the share of its complete value that the model retains on average;
 - *worst cell*: the smallest value of any (rate, seed);
 - *drop per 10 points* = −0.1 × the least-squares slope of m over η: the loss per 10 points of missing rate.
 
+The intervals are those that ``score`` computed from the samples. They hold for the cells that were scored together: in
+results that were extended cell by cell, rows of one mean or one curve may disagree. Then the ends of a mean are the
+means of the seeds' ends, which are too far apart, and a figure has no interval until the table is scored again.
+
 Every ``results`` here has rows as ``RESULTS_SCHEMA``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,26 +27,43 @@ import pandas as pd
 
 from mmrobust.cases import CONCAT, SITUATION
 from mmrobust.errors import unknown_name
+from mmrobust.storage.results import ROBUSTNESS_FIGURES
 
 CURVE_KEYS = ("checkpoint", "dataset", "split", "scenario", "prompting", "metric")
 """What identifies one curve in a results table."""
+_FIGURE_ENDS = tuple(f"{figure}_{end}" for figure in ROBUSTNESS_FIGURES for end in ("low", "high"))
 
 
 def curves(results: pd.DataFrame) -> pd.DataFrame:
     """The curves of a results table, averaged over mask seeds.
 
     Returns:
-        One row per ``CURVE_KEYS`` and ``missing_rate``, sorted by them: ``value``, ``ci_low``, ``ci_high`` (means over
-        seeds, NaN where one of them is), ``spread`` (NaN for one seed), ``seeds`` (number of seeds) and ``n``.
+        One row per ``CURVE_KEYS`` and ``missing_rate``, sorted by them: ``value``, ``ci_low``, ``ci_high`` (of the
+        mean; NaN where one of its seeds has none), ``few`` (samples of the smallest class, where too few for the
+        interval to hold), ``spread`` (NaN for one seed), ``seeds`` (number of seeds) and ``n``.
     """
     keys = [*CURVE_KEYS, "missing_rate"]
     measured = ["value", "ci_low", "ci_high"]
     grouped = results.groupby(keys, sort=True, observed=True)
     means = grouped[measured].mean().where(grouped[measured].count().eq(grouped.size(), axis=0))
+    agreed = _agreed(grouped, results, ["mean_low", "mean_high"])
+    for end, of_mean in (("ci_low", "mean_low"), ("ci_high", "mean_high")):
+        means[end] = agreed[of_mean].fillna(means[end])
+    means["few"] = grouped["few"].min() if "few" in results else np.nan
     means["spread"] = grouped["value"].std(ddof=1).where(means["value"].notna())
     means["seeds"] = grouped["seed"].nunique()
     means["n"] = grouped["n"].max()
     return means.reset_index()
+
+
+def _agreed(grouped: Any, results: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """What all rows of each group say in ``columns``; NaN where they disagree, or do not say."""
+    if absent := [name for name in columns if name not in results]:
+        grouped = grouped.obj.assign(**dict.fromkeys(absent, np.nan)).groupby(grouped.keys, sort=True, observed=True)
+    least: pd.DataFrame = grouped[list(columns)].min()
+    most = grouped[list(columns)].max()
+    said = grouped[list(columns)].count().eq(grouped.size(), axis=0)
+    return least.where(said & (least == most))
 
 
 def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -50,23 +71,20 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
 
     Returns:
         One row per ``CURVE_KEYS``, sorted by them: ``auc_eta``, ``complete``, ``relative_robustness``, ``worst_value``,
-        ``worst_rate``, ``worst_seed``, ``drop_per_10_points``; NaN where a figure is not defined.
+        ``worst_rate``, ``worst_seed``, ``drop_per_10_points``; the ends of the intervals, ``auc_eta_low``,
+        ``auc_eta_high`` and so on for each of :data:`ROBUSTNESS_FIGURES`; and ``auc_eta_spread``, the standard
+        deviation of AUC-η over the mask seeds. NaN where a figure is not defined.
     """
     keys = list(CURVE_KEYS)
     curve = curves(results) if curve is None else curve
     grouped = curve.groupby(keys, sort=True, observed=True)
-    width = grouped["missing_rate"].diff()
-    height = (curve["value"] + grouped["value"].shift()) / 2
     offset = curve["missing_rate"] - grouped["missing_rate"].transform("mean")
-    steps = curve[keys].assign(
-        area=(width * height).where(width.notna(), 0.0), product=offset * curve["value"], square=offset**2
-    )
-    sums = steps.groupby(keys, sort=True, observed=True)[["area", "product", "square"]].sum()
+    steps = curve[keys].assign(product=offset * curve["value"], square=offset**2)
+    sums = steps.groupby(keys, sort=True, observed=True)[["product", "square"]].sum()
     # A value that is not defined at one rate leaves all figures of the curve undefined.
     sums = sums.where(grouped["value"].count() == grouped["value"].size())
-    span = grouped["missing_rate"].max() - grouped["missing_rate"].min()
     figures = pd.DataFrame(index=sums.index)
-    figures["auc_eta"] = (sums["area"] / span.where(span > 0)).where(span > 0, grouped["value"].first())
+    figures["auc_eta"] = _areas(curve, keys)
     figures["complete"] = curve[curve["missing_rate"] == 0].set_index(keys)["value"].reindex(sums.index)
     figures["relative_robustness"] = figures["auc_eta"] / figures["complete"].where(figures["complete"] != 0)
     worst = results.dropna(subset=["value"]).sort_values(["value", "missing_rate", "seed"], kind="stable")
@@ -74,7 +92,24 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
     worst.columns = pd.Index(["worst_value", "worst_rate", "worst_seed"])
     figures = figures.join(worst)
     figures["drop_per_10_points"] = -0.1 * sums["product"] / sums["square"].where(sums["square"] > 0, np.nan)
-    return figures.reset_index()
+    of_seeds = _areas(results.sort_values("missing_rate", kind="stable"), [*keys, "seed"]).groupby(
+        level=keys, observed=True
+    )
+    figures["auc_eta_spread"] = of_seeds.std(ddof=1).where(of_seeds.count() == of_seeds.size())
+    whole = results.groupby(keys, sort=True, observed=True)
+    return figures.join(_agreed(whole, results, _FIGURE_ENDS)).reset_index()
+
+
+def _areas(rows: pd.DataFrame, keys: Sequence[str]) -> pd.Series[float]:
+    """AUC-η of each group of ``rows``, which are sorted by missing rate; NaN where a value is not defined."""
+    grouped = rows.groupby(list(keys), sort=True, observed=True)
+    width = grouped["missing_rate"].diff()
+    height = (rows["value"] + grouped["value"].shift()) / 2
+    area = rows[list(keys)].assign(area=(width * height).where(width.notna(), 0.0))
+    span = grouped["missing_rate"].max() - grouped["missing_rate"].min()
+    areas = area.groupby(list(keys), sort=True, observed=True)["area"].sum()
+    found = (areas / span.where(span > 0)).where(span > 0, grouped["value"].first())
+    return found.where(grouped["value"].count() == grouped["value"].size())
 
 
 def prompting_gap(results: pd.DataFrame) -> pd.DataFrame:

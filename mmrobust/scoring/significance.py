@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, stdtr
 
 from mmrobust.scoring import Bools, Floats
+from mmrobust.scoring.intervals import student
 
 POWER = 0.8
 """The power with which a test must detect a difference for it to count as detectable."""
@@ -20,8 +21,8 @@ CORRECTIONS = ("holm", "none")
 """The corrections for multiple comparisons to choose from."""
 
 
-def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -> Floats:
-    """Two-sided p-values [K] of McNemar's test of equal accuracy.
+def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, two_sided: bool = True, mid_p: bool = True) -> Floats:
+    """p-values [K] of McNemar's test of equal accuracy; one-sided: small where more is lost than gained.
 
     Of the samples on which the two differ, only the first is right on ``lost`` [K] and only the second on ``gained``
     [K]; if both are equally good, each is a fair coin toss. Exact: p = 2 P(X ≤ min), X ~ Binomial(lost + gained, ½),
@@ -31,9 +32,9 @@ def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, mid_p: bool = True) -
     from scipy.stats import binom
 
     lost, gained = np.asarray(lost), np.asarray(gained)
-    fewer, both = np.minimum(lost, gained), lost + gained
-    p = 2 * binom.cdf(fewer, both, 0.5) - (binom.pmf(fewer, both, 0.5) if mid_p else 0.0)
-    return np.asarray(np.minimum(p, 1.0))
+    fewer, both = np.minimum(lost, gained) if two_sided else gained, lost + gained
+    p = binom.cdf(fewer, both, 0.5) - (binom.pmf(fewer, both, 0.5) / 2 if mid_p else 0.0)
+    return np.asarray(np.minimum(2 * p, 1.0) if two_sided else p)
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,16 @@ def delong(first: Placements, second: Placements) -> tuple[float, float]:
     return error, float(2 * ndtr(-abs(difference) / error))
 
 
-def normal_p_values(difference: Floats, error: Floats, *, two_sided: bool) -> Floats:
-    """p-values [K] of differences with these bootstrap standard errors, by the normal approximation; NaN stays NaN.
+def p_values(difference: Floats, error: Floats, degrees: Floats, *, two_sided: bool) -> Floats:
+    """p-values [K] of differences with these standard errors and degrees of freedom, by Student's t; NaN stays NaN.
 
-    One-sided: the probability of a difference this low or lower by chance alone. The tail of a normal distribution can
-    be as small as a correction over many cells requires; counting resamples could not go below 1 / R.
+    One-sided: the probability of a difference this low or lower by chance alone. A tail can be as small as a correction
+    over many cells requires; counting resamples could not go below 1 / R.
     """
     certain = np.select([difference < 0, difference > 0], [-np.inf, np.inf], 0.0)  # every sample agrees
     certain[np.isnan(difference) | np.isnan(error)] = np.nan
-    z = np.divide(difference, error, out=certain, where=error > 0)
-    return np.asarray(np.minimum(2 * ndtr(-np.abs(z)), 1.0) if two_sided else ndtr(z))
+    t = np.divide(difference, error, out=certain, where=error > 0)
+    return np.asarray(np.minimum(2 * stdtr(degrees, -np.abs(t)), 1.0) if two_sided else stdtr(degrees, t))
 
 
 def holm(p: Floats) -> Floats:
@@ -110,20 +111,31 @@ def holm(p: Floats) -> Floats:
     return corrected
 
 
-def upper_ends(difference: Floats, error: Floats, level: Floats) -> Floats:
+def upper_ends(difference: Floats, error: Floats, degrees: Floats, level: Floats) -> Floats:
     """Upper ends [K] of one-sided intervals, each at its own level α: below zero exactly where p is below α.
 
-    The normal bootstrap interval, difference + z_{1−α} · error: Davison & Hinkley, Bootstrap Methods and their
-    Application, 1997, section 5.2.
+    difference + t_{1−α} · error, with the quantile of Student's distribution.
     """
-    return np.asarray(difference + ndtri(1 - level) * error)
+    return np.asarray(difference + student(1 - level, degrees) * error)
 
 
-def smallest_shown(error: Floats, alpha: float, *, two_sided: bool, power: float = POWER) -> Floats:
+def smallest_shown(error: Floats, degrees: Floats, alpha: float, *, two_sided: bool, power: float = POWER) -> Floats:
     """The smallest true difference [K] that a test with these standard errors detects with this power.
 
-    (z_{1−α} + z_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
+    (t_{1−α} + t_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
     Behavioral Sciences, 1988; for NLP, Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
     """
     level = alpha / 2 if two_sided else alpha
-    return np.asarray((ndtri(1 - level) + ndtri(power)) * error)
+    return np.asarray((student(1 - level, degrees) + student(power, degrees)) * error)
+
+
+def detectable(error: Floats, degrees: Floats, size: Floats, level: float, power: float = POWER) -> Floats:
+    """The smallest true drop [K] that a one-sided test at ``level`` finds with this power.
+
+    The smallest D with D = t √(e² + D / n), t = t_{1−level} + t_{power}: e is the standard error that was observed, and
+    D / n the variance that losing the share D of ``size`` n samples adds to it (Connor, Sample Size for Testing
+    Differences in Proportions for the Paired-Sample Design, Biometrics 43, 1987). So two sides that happen to agree on
+    a few samples, e = 0, still cannot show less than t² / n, where :func:`smallest_shown` would say zero.
+    """
+    t = student(1 - level, degrees) + student(power, degrees)
+    return np.asarray((t**2 / size + np.sqrt((t**2 / size) ** 2 + 4 * (t * error) ** 2)) / 2)

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mmrobust.cases import CONCAT, PROMPTINGS, SITUATION, Case
-from mmrobust.errors import DataError, NewerFormatError
+from mmrobust.errors import DataError, NewerFormatError, NoPredictionsError
 from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scenarios.missing_tables import is_given, kept_table
@@ -169,7 +169,9 @@ class PredictionStore:
                 raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
             needed = (shard if places is None else shard.placed(places)).within(self.size)
             samples |= _further_samples(needed, samples, logits.classes)
-            logits.fill(dict(needed.by_case()))
+            for key, of_key in needed.by_case():  # one case at a time: each is a copy
+                logits.fill({key: of_key})
+            pa.default_memory_pool().release_unused()
         if len(samples) < self.size:
             raise DataError(
                 f"{self.folder}: holds predictions of {len(samples)} of the {self.size} samples that "
@@ -253,12 +255,23 @@ def predictions_behind(path: Path, results: Results, name: str) -> Predictions:
     """Read the predictions from which the results of one model were made; see :meth:`PredictionStore.behind`.
 
     Raises:
-        DataError: there are none, they cannot be read, or they are of other samples than the results.
+        NoPredictionsError: there are none.
+        DataError: they cannot be read, or they are of other samples or of another checkpoint than the results.
     """
-    store = PredictionStore.behind(path, results, name)
-    if not store.shards:
-        raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: holds no predictions of '{name}'")
-    return store.read()
+    headers = shard_headers(path if path.is_dir() else path.parent)
+    store = PredictionStore.behind(path, results, name, headers)
+    if store.shards:
+        return store.read()
+    shards = store.folder / PREDICTIONS_FOLDER
+    names = dict.fromkeys(results.frame["checkpoint"])
+    known = {shard.path for of in names for shard in PredictionStore.behind(path, results, of, headers).shards}
+    if strangers := sorted(header.path for header in headers if header.path not in known):
+        # Whoever alters the fingerprint in a table must not thereby get rid of the predictions behind it.
+        raise DataError(
+            f"{strangers[0]}: no checkpoint of the results made these predictions, and there are none of '{name}': "
+            "fingerprint, data, split, dtype or noise differ; evaluate again, or remove what belongs to other results"
+        )
+    raise NoPredictionsError(f"{shards}: holds no predictions of '{name}'")
 
 
 def import_command(name: str, folder: Path) -> str:

@@ -5,10 +5,12 @@ A change to the schema raises its version, and the reader keeps reading the olde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,9 +18,14 @@ import pyarrow.compute as pc
 from mmrobust.errors import DataError
 from mmrobust.storage.parquet import first_line, read_parquet, write_table
 from mmrobust.storage.provenance import read_provenance
+from mmrobust.storage.tasks import RANGES
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 RESULTS_FILE = "results.parquet"
+ROBUSTNESS_FIGURES = ("auc_eta", "relative_robustness", "worst_value", "drop_per_10_points")
+"""The figures of a curve that have an interval; :mod:`mmrobust.scoring.robustness` defines them."""
+INTERVALS = tuple(f"{of}_{end}" for of in ("ci", "mean", *ROBUSTNESS_FIGURES) for end in ("low", "high"))
+"""The columns with the ends of intervals."""
 RESULTS_SCHEMA = pa.schema(
     [
         # The key of a row:
@@ -38,10 +45,13 @@ RESULTS_SCHEMA = pa.schema(
         ("n", pa.int64()),
         ("n_affected", pa.int64()),
         ("n_naturally_missing", pa.int64()),  # samples without some modality before any scenario
-        # The value, and its 95 % bootstrap interval over samples (null where it was not computed):
+        # Samples of the smallest class, where too few for the intervals to hold; else null. Since version 2.
+        ("few", pa.int64()),
+        # The value, and the ends of 95 % intervals over samples (null where not computed). ``ci_`` is that of it.
+        # Since version 2, ``mean_`` is that of the mean over the mask seeds of this rate, the same on each of its rows;
+        # those of the robustness figures are the same on each row of the curve.
         ("value", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
+        *((name, pa.float64()) for name in INTERVALS),
     ]
 )
 
@@ -50,7 +60,10 @@ CELL_KEYS = ("scenario", "missing_rate", "seed", "prompting", "metric")
 """The part of the key that two checkpoints on the same data share."""
 
 _COUNTS = ("n", "n_affected", "n_naturally_missing")
-_NULLABLE = ("value", "ci_low", "ci_high")
+_NULLABLE = ("few", "value", *INTERVALS)
+_IN_RANGE = ("value", "ci_low", "ci_high", "mean_low", "mean_high")
+_ROUNDING = 1e-6  # a float32 sum of shares may exceed 1 by this
+_SINCE_VERSION_2 = ("few", *INTERVALS[2:])
 
 
 class Results(NamedTuple):
@@ -63,7 +76,11 @@ class Results(NamedTuple):
 
     @property
     def headline_metric(self) -> str:
-        """The headline metric of the data set; a ``DataError`` where the provenance does not name it."""
+        """The headline metric of the data set.
+
+        Raises:
+            DataError: the provenance does not name it.
+        """
         metric = (self.provenance.get("dataset") or {}).get("headline_metric")
         if not metric:
             raise DataError("the results do not name the headline metric of their data set; run mmrobust eval again")
@@ -75,15 +92,27 @@ def identified(
 ) -> pd.DataFrame:
     """Add the columns that identify checkpoint and data to scored cells, to make rows of ``RESULTS_SCHEMA``.
 
-    ``described`` and ``dataset`` are as in the provenance.
+    Args:
+        frame: one row per cell and metric.
+        name: name of the checkpoint.
+        described: the checkpoint as the provenance describes it.
+        dataset: the data set as the provenance describes it.
     """
-    model = {key: described[key] for key in ("method", "head", "backbone")}
-    identity = {"checkpoint": name, "dataset": dataset["name"], "split": dataset["split"], **model}
-    return frame.assign(**identity)[list(RESULTS_SCHEMA.names)]
+    columns: list[str] = list(RESULTS_SCHEMA.names)
+    return frame.assign(
+        checkpoint=name,
+        dataset=dataset["name"],
+        split=dataset["split"],
+        **{key: described[key] for key in ("method", "head", "backbone")},
+    )[columns]
 
 
 def write_results(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
-    """Write ``frame`` (columns as ``RESULTS_SCHEMA``), sorted by its key, to ``path`` atomically."""
+    """Write ``frame``, sorted by its key, to ``path`` atomically.
+
+    Its columns are those of ``RESULTS_SCHEMA``, of which those that version 1 did not have may be missing.
+    """
+    frame = frame.assign(**{name: np.nan for name in _SINCE_VERSION_2 if name not in frame})
     frame = frame.sort_values(list(RESULTS_KEYS), kind="stable", ignore_index=True)
     table = pa.Table.from_pandas(frame, schema=RESULTS_SCHEMA, preserve_index=False).replace_schema_metadata(None)
     write_table(path, table, {"kind": "results", "schema_version": RESULTS_VERSION, **provenance})
@@ -101,6 +130,9 @@ def read_results(path: Path) -> Results:
         raise DataError(f"{where}; make results with: mmrobust eval CHECKPOINT --data DIR --out {path}")
     table = read_parquet(file, "results", "run mmrobust eval again")
     provenance = read_provenance(table.schema, file, "results", RESULTS_VERSION)
+    for name in _SINCE_VERSION_2:
+        if name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(table.num_rows))
     absent = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
     if absent:
         raise DataError(f"{file}: is not a results table: no column {', '.join(absent)}")
@@ -119,7 +151,11 @@ def read_results(path: Path) -> Results:
 
 
 def _check_rows(table: pa.Table, file: Path) -> None:
-    """Raise if a row of results has a null in its key or an impossible number."""
+    """Raise if a row of results has a null in its key or an impossible number.
+
+    Raises:
+        DataError: the message names the column.
+    """
     for name in RESULTS_SCHEMA.names:
         if name not in _NULLABLE and table[name].null_count:
             raise DataError(f"{file}: a row has no {name}; run mmrobust eval again")
@@ -129,6 +165,16 @@ def _check_rows(table: pa.Table, file: Path) -> None:
             raise DataError(f"{file}: a row has a {name} of {found['min']} or {found['max']}; run mmrobust eval again")
     if pc.any(pc.is_nan(table["missing_rate"])).as_py():  # min_max skips NaN
         raise DataError(f"{file}: a row has a missing_rate of NaN; run mmrobust eval again")
-    for name in _NULLABLE:
+    for name in ("value", *INTERVALS):
         if pc.any(pc.is_inf(table[name])).as_py():
             raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
+    measured = table.group_by("metric").aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
+    for of_metric in measured:
+        least, most = RANGES.get(of_metric["metric"], (-math.inf, math.inf))
+        for name in _IN_RANGE:
+            for found in of_metric[f"{name}_min_max"].values():
+                if found is not None and not math.isnan(found) and not least - _ROUNDING <= found <= most + _ROUNDING:
+                    raise DataError(
+                        f"{file}: {of_metric['metric']} has a {name} of {found:g}, but lies between {least:g} and "
+                        f"{most:g}: remove the file, and run mmrobust score or eval again"
+                    )

@@ -9,3 +9,5 @@ TASK_METRICS = {
 }
 """Task → its metrics. The first is the usual headline metric."""
 TASKS = tuple(TASK_METRICS)
+RANGES = {name: (0.0, 1.0) for names in TASK_METRICS.values() for name in names}
+"""Metric → the least and the largest value that it can have."""

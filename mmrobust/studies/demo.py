@@ -11,7 +11,8 @@ from mmrobust.data.format import INFO_FILE
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import Interrupted
 from mmrobust.evaluation.evaluate import evaluate_models
-from mmrobust.gate.check import Verdict, check
+from mmrobust.gate.check import check
+from mmrobust.gate.outcome import Verdict
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.report import FORMATS

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mmrobust.errors import UsageError
+from mmrobust.errors import DataError, UsageError
 from mmrobust.gate.baseline import save_baseline
 from mmrobust.gate.check import check_files
 from mmrobust.scenarios.grid import Grid
@@ -123,10 +123,15 @@ def test_a_given_table_is_kept_with_the_predictions_behind_it(tmp_path, given_ta
     assert all(outcome.p_value is not None for outcome in verdict.outcomes), verdict.notes
 
 
-def test_a_given_table_that_lacks_is_noted(tmp_path, given_table):
+def test_predictions_whose_given_table_lacks_are_refused(tmp_path, given_table):
     kept_file(tmp_path / "run", given_table).unlink()
-    notes = save_baseline(tmp_path / "run", tmp_path / "main")
-    assert notes == (f"no missing table '{given_table}': the limits alone will decide",)
+    with pytest.raises(DataError, match=f"holds no missing table '{given_table}'"):
+        save_baseline(tmp_path / "run", tmp_path / "main")
+    for shard in (tmp_path / "run" / "predictions").iterdir():
+        shard.unlink()
+    assert f"no missing table '{given_table}': the limits alone will decide" in save_baseline(
+        tmp_path / "run", tmp_path / "main"
+    )
 
 
 def test_a_table_s_name_leads_to_no_other_folder(tmp_path):

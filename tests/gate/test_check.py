@@ -54,7 +54,7 @@ def test_the_same_results_pass():
     assert len(verdict.outcomes) == 6
     assert {o.rule for o in verdict.outcomes} == {"accuracy:-0.01"}
     assert {o.difference for o in verdict.outcomes} == {0.0}
-    assert LIMIT_ALONE in verdict.notes
+    assert LIMIT_ALONE in verdict.warnings
 
 
 def test_a_planted_regression_is_caught_and_named_worst_first():

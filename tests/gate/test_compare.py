@@ -52,9 +52,9 @@ def test_differences_and_flips_are_counted(two):
     assert set(found.flips["prompting"]) == {"situation"}  # nothing was evaluated under concat
 
 
-def test_one_table_is_mcnemars_case_and_several_are_the_bootstraps(two):
+def test_one_table_is_mcnemars_case_and_several_are_the_jackknifes(two):
     found = compare_files(two[0] / "a", two[0] / "b", correction="none").cells.set_index("missing_rate")
-    assert found["test"].to_dict() == {0.0: "mcnemar", 0.5: "bootstrap", 1.0: "mcnemar"}
+    assert found["test"].to_dict() == {0.0: "mcnemar", 0.5: "jackknife", 1.0: "mcnemar"}
     lost, gained = (int(found.loc[0.0, side]) for side in ("lost", "gained"))
     exact = binomtest(lost, lost + gained).pvalue
     assert found.loc[0.0, "p_value"] <= exact  # mid-p is the less timid one

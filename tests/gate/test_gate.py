@@ -7,17 +7,17 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from scipy.stats import binom
 
 from mmrobust.cases import missing_cases
-from mmrobust.errors import NotComparableError, UsageError
+from mmrobust.errors import DataError, NotComparableError, UsageError
 from mmrobust.gate.check import check, check_files
 from mmrobust.gate.rules import parse_rule
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.join import ScoringSettings, score
-from mmrobust.scoring.paired import make_pair
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results, read_results, write_results
@@ -76,7 +76,7 @@ def evaluated_fast(right, samples, grid):
 def judged(before, after, *rules, **settings):
     (baseline, theirs), (candidate, ours) = before, after
     given = [parse_rule(rule) for rule in rules]
-    return check(candidate, baseline, given, read_pair=lambda *_: make_pair(theirs, ours), **settings)
+    return check(candidate, baseline, given, readers=(lambda _: theirs, lambda _: ours), **settings)
 
 
 def model(random, samples, hardness, churn=0.1, level=0.8):
@@ -107,7 +107,7 @@ def test_the_same_model_with_another_seed_passes():
     hardness = random.random(1000)
     before = evaluated(model(random, 1000, hardness), 1000)
     for _ in range(5):
-        assert judged(before, evaluated(model(random, 1000, hardness), 1000)).passed
+        assert not judged(before, evaluated(model(random, 1000, hardness), 1000)).failures
 
 
 def test_200_null_comparisons_raise_false_alarms_at_no_more_than_the_nominal_rate():
@@ -135,7 +135,7 @@ def test_a_drop_that_chance_would_do_passes_and_is_told():
     after["missing-text"][np.flatnonzero(~before["missing-text"])[:3]] = True
     sides = evaluated(before, 100), evaluated(after, 100)
     verdict = judged(*sides)
-    assert verdict.passed
+    assert (verdict.value, verdict.failed) == ("inconclusive", False)
     assert any(outcome.below_limit for outcome in verdict.outcomes)
     assert any("below the limit, by no more than chance would do" in note for note in verdict.notes)
     assert not check(sides[1][0], sides[0][0]).passed  # the limit alone
@@ -147,12 +147,12 @@ def test_correction_and_alpha_decide_how_sure_is_sure():
     after = {case: hits.copy() for case, hits in before.items()}
     after["missing-text"][np.flatnonzero(before["missing-text"])[:4]] = False
     sides = evaluated(before, 200), evaluated(after, 200)
-    assert judged(*sides).passed
+    assert not judged(*sides).failures
     assert {o.scenario for o in judged(*sides, correction="none").failures} == {"missing-text"}
-    assert not judged(*sides, alpha=0.3).passed
+    assert judged(*sides, alpha=0.3).failures
     with pytest.raises(UsageError, match="unknown correction 'hol': did you mean 'holm'"):
         judged(*sides, correction="hol")
-    with pytest.raises(UsageError, match=r"alpha 1\.5 is not a probability between 0 and 1"):
+    with pytest.raises(UsageError, match=r"alpha 1\.5 is not between 0\.0001 and 0\.5"):
         judged(*sides, alpha=1.5)
 
 
@@ -161,7 +161,7 @@ def test_the_interval_and_the_corrected_p_value_say_the_same():
     hardness = random.random(300)
     before, after = model(random, 300, hardness), model(random, 300, hardness, level=0.76)
     verdict = judged(evaluated(before, 300), evaluated(after, 300), "accuracy:-0")
-    assert {outcome.passed for outcome in verdict.outcomes} == {True, False}
+    assert {outcome.verdict for outcome in verdict.outcomes} == {"fail", "inconclusive"}
     for outcome in verdict.outcomes:
         assert (outcome.at_most < 0) == (outcome.p_value < 0.05)
 
@@ -178,9 +178,12 @@ def test_the_smallest_drop_that_the_data_could_show_is_told():
     random = np.random.default_rng(8)
     hardness = random.random(300)
     verdict = judged(*(evaluated(model(random, 300, hardness), 300) for _ in range(2)))
-    assert any(note.startswith("smallest drop that these samples would show in one cell") for note in verdict.notes)
-    outcome = verdict.outcomes[0]
-    assert outcome.smallest == pytest.approx((1.6449 + 0.8416) * np.sqrt(0.18 / 300), rel=0.25)  # 18 % disagree
+    assert any(note.startswith("smallest true drop that would be found in a cell, corrected") for note in verdict.notes)
+    z = ndtri(1 - 0.05 / 5) + ndtri(0.8)  # five distinct columns: at the rate 0 both scenarios are the same
+    largest = max(outcome.detectable for outcome in verdict.outcomes)
+    assert largest == pytest.approx(z * np.sqrt((0.18 + largest) / 300), rel=0.15)  # 18 % disagree
+    assert verdict.largest_detectable == largest
+    assert {outcome.verdict for outcome in verdict.outcomes} == {"inconclusive"}
 
 
 def test_without_predictions_the_limit_alone_decides_and_the_reason_is_told(tmp_path, evaluate_into):
@@ -189,8 +192,8 @@ def test_without_predictions_the_limit_alone_decides_and_the_reason_is_told(tmp_
     for shard in (tmp_path / "before" / "predictions").iterdir():
         shard.unlink()
     verdict = check_files(tmp_path / "after", tmp_path / "before")
-    assert "limit alone: no paired interval" in verdict.notes
-    (reason,) = (note for note in verdict.notes if note.startswith("'mmp' is judged by the limit alone"))
+    assert "limit alone: no paired interval" in verdict.warnings
+    (reason,) = (note for note in verdict.warnings if note.startswith("'mmp' is judged by the limit alone"))
     assert "before/predictions: holds no predictions of 'mmp'" in reason
 
 
@@ -200,9 +203,10 @@ def test_predictions_that_do_not_give_the_results_are_not_trusted(tmp_path, eval
     frame, provenance = read_results(tmp_path / "after")
     planted = frame.assign(value=frame["value"] - 0.03 * (frame["missing_rate"] == 1.0))
     write_results(tmp_path / "after" / "results.parquet", planted, provenance)
-    verdict = check_files(tmp_path / "after", tmp_path / "before")
-    assert not verdict.passed
-    assert any("its predictions do not give the accuracy at missing-" in note for note in verdict.notes)
+    with pytest.raises(
+        DataError, match="the candidate's predictions of 'mmp' do not give the accuracy that its results"
+    ):
+        check_files(tmp_path / "after", tmp_path / "before")
 
 
 def test_a_real_pair_is_decided_by_its_predictions(tmp_path, evaluate_into):

@@ -31,7 +31,7 @@ def test_text(text, rule):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "accuracy", "accuracy:0.01", "accuracy:+0.01", "accuracy/0.7:-0.01", "accuracy>0.8", "@x:-1", "a:-1%%"]
+    "text", ["", "accuracy", "accuracy:0.01", "accuracy:*0.01", "accuracy/0.7:-0.01", "accuracy>0.8", "@x:-1", "a:-1%%"]
 )
 def test_what_is_no_rule_is_refused_with_the_syntax(text):
     with pytest.raises(UsageError, match=r"is not understood: write METRIC\[@SCENARIO\[/RATE\]\]:-DROP"):

@@ -47,7 +47,8 @@ def test_the_best_is_bold_and_the_worst_cell_is_named(two):
     frame = two[1].frame
     chosen = (frame.scenario == "missing-image") & (frame.prompting == "situation") & (frame.metric == "accuracy")
     worst = frame[chosen].sort_values(["value", "missing_rate", "seed"]).iloc[0]
-    assert f"{100 * worst.value:.1f} (η {worst.missing_rate:g}, seed {worst.seed})" in row
+    within = f"[{100 * worst.worst_value_low:.1f}, {100 * worst.worst_value_high:.1f}]"
+    assert f"{100 * worst.value:.1f} {within} (η {worst.missing_rate:g}, seed {worst.seed})" in row
 
 
 def test_checkpoints_and_provenance_are_told(two):

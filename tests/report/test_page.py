@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mmrobust.cli import app
+from mmrobust.report import FORMATS
 from mmrobust.report.report import build_report
-from mmrobust.storage.results import read_results
+from mmrobust.storage.results import Results, read_results
 
 PHONE = {"width": 390, "height": 844}
 
@@ -91,6 +92,24 @@ def test_filters_change_charts_and_tables(opened):
     assert page.locator("#curves svg.marks").count() == 2  # what was chosen stays chosen
     change(page, lambda: page.get_by_role("button", name="none", exact=True).click())
     assert page.locator("#curves").inner_text() == "Nothing passes the filters."
+
+
+def test_checkpoints_are_ranked_over_the_curves_that_all_have(open_file, make_results, tmp_path):
+    """One that was scored on its best scenario alone does not rank above one that is better there."""
+    better, (frame, provenance) = make_results("better", strength=1.5), make_results("partial", strength=1.2)
+    partial = Results(frame[(frame.scenario == "missing-image") & (frame.prompting == "situation")], provenance)
+    (tmp_path / "page.html").write_text(FORMATS["html"](build_report([partial, better])))
+    page = open_file(tmp_path / "page.html")
+    drawn(page)
+    rows = build_report([better, partial]).tables[0].rows
+    shared = {
+        row.checkpoint: f"{100 * row.auc_eta:.1f}"
+        for row in rows
+        if row.scenario == "missing-image" and row.prompting == "situation"
+    }
+    assert column(page, "ranking", 1) == sorted(shared, key=lambda name: -float(shared[name]))
+    assert column(page, "ranking", 2) == [shared[name] for name in column(page, "ranking", 1)]
+    assert "over the 1 of 6 curves that all of them have" in page.locator("#ranking caption").inner_text()
 
 
 def test_tables_sort_by_mouse_and_by_keyboard(opened):

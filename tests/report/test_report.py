@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
-from mmrobust.errors import DataError, UsageError
+from mmrobust.errors import DataError, NotComparableError, UsageError
 from mmrobust.report.analyses import with_sections
 from mmrobust.report.html.page_data import build_page_data
 from mmrobust.report.numbers import percent
 from mmrobust.report.report import build_report, read_distinct
-from mmrobust.storage.results import Results, write_results
+from mmrobust.storage.results import INTERVALS, Results, write_results
 
 
 def test_rows_are_scenario_by_prompting_by_checkpoint_with_missing_both_last(two):
@@ -121,6 +122,30 @@ def test_rates_that_only_one_checkpoint_has(make_results):
     assert 1.0 not in table.rows[0].points
 
 
+def test_a_figure_of_a_curve_is_ranked_among_curves_over_the_same_rates_only(make_results):
+    (table,) = build_report([make_results("a", rates=(0.0, 0.5)), make_results("b", rates=(0.0, 1.0))]).tables
+    assert {table.place(row, "auc_eta") for row in table.rows} == {None}
+    assert {table.place(row, 0.0) for row in table.rows} == {1}  # both have this one
+    (table,) = build_report([make_results("a", strength=2.0), make_results("b", strength=0.5)]).tables
+    assert {table.place(row, "auc_eta") for row in table.rows} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("scoring", "message"),
+    [
+        ({"f1_absent": "skip"}, "the treatment of absent classes differs: 'b' skip, 'a' zero; score both in the same"),
+        ({"threshold": 0.3}, "the threshold differs: 'b' 0.3, 'a' 0.5"),
+    ],
+)
+def test_results_of_other_metric_settings_are_not_set_side_by_side(make_results, scoring, message):
+    first, (frame, provenance) = make_results("a"), make_results("b")
+    other = Results(frame, {**provenance, "scoring": scoring})
+    with pytest.raises(NotComparableError, match=re.escape(message)):
+        build_report([first, other])
+    elsewhere = {**other.provenance, "dataset": {**provenance["dataset"], "fingerprint": "ffff"}}
+    assert len(build_report([first, Results(frame, elsewhere)]).tables) == 2
+
+
 def test_checkpoints_of_the_same_name_are_told_apart(tmp_path, make_results):
     for place in ("old", "new"):
         frame, provenance = make_results("mmp", rates=(0.0,), seeds=(0,))
@@ -148,8 +173,10 @@ def test_a_missing_file_is_named(tmp_path):
 def test_uncertainty_says_what_is_known(two, make_results):
     assert build_report(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
     frame, provenance = make_results(seeds=(0,), rates=(0.0, 1.0))
-    bare = Results(frame.assign(ci_low=np.nan, ci_high=np.nan), provenance)
+    bare = Results(frame.assign(**dict.fromkeys(INTERVALS, np.nan)), provenance)
     assert build_report([bare]).tables[0].uncertainty == "one mask seed"
+    rare = Results(frame.assign(few=3.0), provenance)
+    assert "not reliable, as the smallest class has 3 samples" in build_report([rare]).tables[0].uncertainty
 
 
 def test_percent():

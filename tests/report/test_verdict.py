@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import xmlschema
 
-from mmrobust.gate.check import Outcome, Verdict
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
 from mmrobust.report import verdict as formats
 
 JUNIT = xmlschema.XMLSchema(Path(__file__).parent / "junit.xsd")
 
 
 def outcome(
-    drop=0.05, scenario="missing-text", rate=0.7, checkpoint="mmp", paired=True, rule="accuracy:-0.01", kind="drop"
+    drop=0.05,
+    scenario="missing-text",
+    rate=0.7,
+    checkpoint="mmp",
+    paired=True,
+    rule="accuracy:-0.01",
+    kind="drop",
+    detectable=0.008,
 ):
-    sure = {"p_value": 0.0004 if drop > 0.01 else 0.8, "at_most": 0.01 - drop, "smallest": 0.02} if paired else {}
-    values = {"baseline": 0.9, "candidate": 0.9 - drop, "limit": 0.89, "passed": drop <= 0.01}
+    p = 0.0004 if drop > 0.01 else 0.8
+    sure = {"p_value": p, "at_most": 0.01 - drop, "detectable": detectable} if paired else {}
+    verdict = FAIL if drop > 0.01 else INCONCLUSIVE if paired and detectable > 0.01 else PASS
+    values = {"baseline": 0.9, "candidate": 0.9 - drop, "limit": 0.89, "verdict": verdict}
     about = {"checkpoint": checkpoint, "scenario": scenario, "missing_rate": rate, "prompting": "situation"}
     return Outcome(**about, metric="accuracy", seeds=3, rule=rule, kind=kind, **values, **sure)
 
@@ -27,7 +38,7 @@ FAILED = Verdict((outcome(0.07), outcome(0.03, rate=0.5), outcome(0.0, rate=0.0)
 PASSED = Verdict((outcome(0.0), outcome(0.01, rate=0.5)), ())
 
 
-@pytest.mark.parametrize("verdict", [FAILED, PASSED])
+@pytest.mark.parametrize("verdict", [FAILED, PASSED, Verdict((outcome(0.0, detectable=0.04),), ())])
 def test_junit_is_valid_with_a_test_case_per_cell(verdict):
     text = formats.junit(verdict)
     JUNIT.validate(text)
@@ -84,8 +95,11 @@ def test_markdown_is_worst_first_and_shows_how_sure_it_is():
     lines = formats.markdown(FAILED).splitlines()
     worst = "worst: accuracy@missing-text/0.7 situation, -7.0 points under rule accuracy:-0.01"
     assert lines[0] == f"### ❌ FAIL: 2 of 3 cells compared; {worst}"
-    assert lines[2] == "| | checkpoint | cell | baseline | candidate | difference | surely | p | rule |"
-    assert "| 90.0 | 83.0 | -7.0 | ≤ -6.0 | <0.001 | `accuracy:-0.01` |" in lines[4]
+    assert (
+        lines[2]
+        == "| | checkpoint | cell | baseline | candidate | difference | surely | p | allowed | detectable | rule |"
+    )
+    assert "| 90.0 | 83.0 | -7.0 | ≤ -6.0 | <0.001 | 1.0 | 0.8 | `accuracy:-0.01` |" in lines[4]
     assert "| 90.0 | 87.0 | -3.0 |" in lines[5]
     assert lines[-1] == "- a note"
 
@@ -99,11 +113,52 @@ def test_a_summary_keeps_within_its_bytes_and_says_what_it_left_out():
     assert f"- {20_000 - shown} more cells did not fit here" in text
 
 
+UNSURE = Verdict((outcome(0.0, detectable=0.04),), ("a note",), ("a warning",))
+
+
+def test_an_inconclusive_verdict_is_told_in_every_format():
+    said = "a drop of 1.0 points could not have been shown, only one of 4.0"
+    assert "INCONCLUSIVE: 1 of 1 cell compared could not have shown a drop as large as its limit" in formats.table(
+        UNSURE
+    )
+    assert "Warning: a warning." in formats.table(UNSURE)
+    markdown = formats.markdown(UNSURE)
+    assert (
+        "### ⚠️ INCONCLUSIVE" in markdown and "| **inconclusive** |" in markdown and "**Warning**: a warning" in markdown
+    )
+    verdict = json.loads(formats.as_json(UNSURE))
+    assert (verdict["verdict"], verdict["passed"], verdict["inconclusive"]) == ("inconclusive", False, 1)
+    assert (verdict["outcomes"][0]["verdict"], verdict["warnings"]) == ("inconclusive", ["a warning"])
+    annotations = formats.github(UNSURE).splitlines()
+    assert [line.partition(" ")[0] for line in annotations] == ["::warning"] * 3
+    assert said in annotations[-1]
+    (suite,) = ElementTree.fromstring(formats.junit(UNSURE))
+    assert (suite.get("skipped"), suite.get("failures")) == ("1", "0")
+    assert said in suite.find("testcase/skipped").get("message")
+
+
+def test_inconclusive_cells_that_count_as_failures_are_failures():
+    verdict = replace(UNSURE, inconclusive_as="fail")
+    assert (verdict.value, verdict.failed) == ("inconclusive", True)
+    JUNIT.validate(formats.junit(verdict))
+    (suite,) = ElementTree.fromstring(formats.junit(verdict))
+    assert (suite.get("skipped"), suite.get("failures")) == ("0", "1")
+    assert suite.find("testcase/failure").get("type") == "inconclusive"
+    assert formats.github(verdict).splitlines()[-1].startswith("::error ")
+
+
+def test_annotations_name_every_inconclusive_cell():
+    many = Verdict(tuple(outcome(0.0, checkpoint=f"c{i}", detectable=0.04) for i in range(50)), ())
+    lines = formats.github(many).splitlines()
+    assert len(lines) <= formats.MOST_ANNOTATIONS
+    assert all(f"(c{i})" in "".join(lines) for i in range(50))
+
+
 def test_without_predictions_there_is_no_column_for_them():
     assert "surely" not in formats.table(Verdict((outcome(paired=False),), ()))
     assert "surely" in formats.table(FAILED)
 
 
 def test_a_drop_that_is_not_sure_passes_and_is_told():
-    unsure = Verdict((Outcome(**{**vars(outcome(0.03)), "passed": True, "p_value": 0.2}),), ())
+    unsure = Verdict((Outcome(**{**vars(outcome(0.03)), "verdict": PASS, "p_value": 0.2}),), ())
     assert "PASS: 1 cell compared, none surely below its limit" in formats.table(unsure)

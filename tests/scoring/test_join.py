@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn import metrics as reference
+from statsmodels.stats.proportion import proportion_confint
 
 from mmrobust.cases import Case, missing_cases
 from mmrobust.errors import DataError, UsageError
 from mmrobust.scenarios.draws import missing_table
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.scenario import Scenario
-from mmrobust.scoring import join
-from mmrobust.scoring.bootstrap import resample_weights
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.metrics import METRICS
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.pseudo_values import OF_COUNTS, PseudoValues
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.results import INTERVALS, ROBUSTNESS_FIGURES
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text", "missing-both"), (0.0, 0.3, 0.7, 1.0), (0, 1, 2))
@@ -77,29 +78,55 @@ def test_every_cell_equals_a_naive_evaluation_of_it_alone(task, classes):
             assert by_key[key] == pytest.approx(value, abs=1e-12)
 
 
-def test_intervals_come_from_resamples_that_all_cells_share():
+def test_promptings_that_say_the_same_have_the_same_intervals():
     truth, logits = evaluation()
-    frame = score(
-        Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=200), metrics=["accuracy"]
-    )
-    assert (frame.ci_low <= frame.value).all()
-    assert (frame.value <= frame.ci_high).all()
     twin = {key: logits[key[0], "situation"] for key in logits}  # concat says what situation says
-    paired = score(
-        Predictions(truth, twin), truth.draw_grid(GRID), ScoringSettings(resamples=200), metrics=["accuracy"]
+    frame = score(Predictions(truth, twin), truth.draw_grid(GRID))
+    wide = frame.pivot(
+        columns="prompting", index=["scenario", "missing_rate", "seed", "metric"], values=list(INTERVALS)
     )
-    ends = paired.pivot(columns="prompting", index=["scenario", "missing_rate", "seed"], values=["ci_low", "ci_high"])
-    assert (ends["ci_low"]["situation"] == ends["ci_low"]["concat"]).all()
-    assert (ends["ci_high"]["situation"] == ends["ci_high"]["concat"]).all()
+    for end in INTERVALS:
+        pd.testing.assert_series_equal(wide[end]["situation"], wide[end]["concat"], check_names=False)
 
 
-def test_the_same_resamples_whatever_the_memory(monkeypatch):
+@pytest.mark.parametrize(("task", "classes"), [("single-label", 4), ("multi-label", 5), ("binary", 2)])
+def test_every_interval_holds_its_value_and_has_a_width(task, classes):
+    truth, logits = evaluation(task, classes=classes)
+    frame = score(Predictions(truth, logits), truth.draw_grid(GRID))
+    means = frame.groupby(["scenario", "missing_rate", "prompting", "metric"])["value"].transform("mean")
+    for value, of in ((frame.value, "ci"), (means, "mean")):
+        low, high = frame[f"{of}_low"], frame[f"{of}_high"]
+        assert (low <= value).all()
+        assert (value <= high).all()
+        assert (low < high).all()
+        assert low.min() >= 0
+        assert high.max() <= 1
+    for figure in ROBUSTNESS_FIGURES:
+        assert (frame[f"{figure}_low"] < frame[f"{figure}_high"]).all()
+
+
+def test_a_model_that_is_always_right_has_wilsons_interval():
     truth, logits = evaluation()
-    whole = score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=50))
-    monkeypatch.setattr(join, "resample_weights", functools.partial(resample_weights, chunk_bytes=4 * 60 * 7))
-    pd.testing.assert_frame_equal(
-        score(Predictions(truth, logits), truth.draw_grid(GRID), ScoringSettings(resamples=50)), whole
-    )
+    right = {key: 9 * np.asarray(truth.targets, dtype=np.float32) for key in logits}
+    frame = score(Predictions(truth, right), truth.draw_grid(GRID), metrics=["accuracy"])
+    low, high = proportion_confint(60, 60, method="wilson")
+    assert frame.value.eq(1).all()
+    # Wilson's with Student's quantile of 60 degrees of freedom in place of the normal one.
+    assert frame.ci_low.unique().tolist() == pytest.approx([60 / (60 + stats.t.ppf(0.975, 60) ** 2)])
+    assert frame.ci_low.unique().tolist() == pytest.approx([low], abs=0.005)
+    assert frame.ci_high.unique().tolist() == pytest.approx([high])
+
+
+def test_small_classes_are_marked_with_their_size():
+    truth, logits = evaluation(samples=200)
+    rare = dataclasses.replace(truth, labels=tuple((0,) if i % 40 else (3,) for i in range(200)))
+    frame = score(Predictions(rare, logits), rare.draw_grid(GRID)).set_index("metric")
+    assert frame.loc["macro_f1", "few"].eq(0).all()  # classes 1 and 2 do not occur
+    assert frame.loc["accuracy", "few"].isna().all()
+    skipped = score(Predictions(rare, logits), rare.draw_grid(GRID), ScoringSettings(f1_absent="skip"))
+    assert skipped[skipped.metric == "macro_f1"].few.eq(5).all()
+    whole = score(Predictions(truth, logits), truth.draw_grid(GRID))
+    assert whole.few.isna().all()
 
 
 def test_without_resamples_there_are_no_intervals():
@@ -111,14 +138,14 @@ def test_without_resamples_there_are_no_intervals():
 def test_cells_with_the_same_missing_table_are_scored_once(monkeypatch):
     truth, logits = evaluation()
     scored = []
-    monkeypatch.setitem(METRICS, "single-label", {"accuracy": lambda outcomes: scored.append(1) or np.zeros(1)})
+    monkeypatch.setitem(OF_COUNTS, "accuracy", lambda d: scored.append(1) or PseudoValues(0.0, np.zeros(60)))
     score(
         Predictions(truth, logits),
         truth.draw_grid(dataclasses.replace(GRID, rates=(0.0, 1.0), promptings=("situation",))),
-        ScoringSettings(resamples=0),
+        metrics=["accuracy"],
     )
-    # Rate 0 is one table; rate 1 is one for missing-image, one for missing-text and one per seed for missing-both.
-    assert len(scored) == 1 + 1 + 1 + 3
+    # In each scenario rate 0 is one table; rate 1 is one for a single modality, and one per seed for missing-both.
+    assert len(scored) == 3 + 1 + 1 + 3
 
 
 def test_who_is_affected_is_counted():

@@ -18,6 +18,7 @@ from mmrobust.scoring.robustness import (
     summarise,
     train_test_rates,
 )
+from mmrobust.storage.results import ROBUSTNESS_FIGURES
 
 
 def results(values, checkpoint="mmp", prompting="situation"):
@@ -72,6 +73,34 @@ def test_seeds_are_averaged_and_their_spread_kept_apart_from_the_interval():
     assert curve["ci_low"].tolist() == pytest.approx([0.8, 0.6])
     assert curve["ci_high"].tolist() == pytest.approx([0.95, 0.75])
     assert curve["seeds"].tolist() == [2, 2]
+
+
+def test_the_interval_of_the_mean_is_the_one_that_its_cells_were_scored_with():
+    frame = results({(0.0, 0): 0.9, (0.0, 1): 0.9, (0.5, 0): 0.8, (0.5, 1): 0.6})
+    scored = frame.assign(mean_low=frame["ci_low"] + 0.05, mean_high=frame["ci_high"] - 0.01, few=7.0)
+    scored.loc[2:, ["mean_low", "mean_high"]] = [0.66, 0.74]
+    curve = curves(scored)
+    assert curve["ci_low"].tolist() == pytest.approx([0.85, 0.66])
+    assert curve["ci_high"].tolist() == pytest.approx([0.94, 0.74])
+    assert curve["few"].tolist() == [7, 7]
+    scored.loc[3, "mean_low"] = 0.67  # a seed was scored with others, later
+    assert curves(scored)["ci_low"].tolist() == pytest.approx([0.85, 0.6])
+
+
+def test_figures_have_the_interval_that_all_rows_of_the_curve_agree_on():
+    ends = {
+        f"{figure}_{end}": {"low": 0.1, "high": 0.9}[end] for figure in ROBUSTNESS_FIGURES for end in ("low", "high")
+    }
+    frame = results({(0.0, 0): 0.9, (0.0, 1): 0.9, (0.5, 0): 0.8, (0.5, 1): 0.6}).assign(**ends)
+    (row,) = summarise(frame).to_dict("records")
+    assert {name: row[name] for name in ends} == ends
+    assert row["auc_eta_spread"] == pytest.approx(np.std([0.85, 0.75], ddof=1))
+    frame.loc[3, "auc_eta_low"] = 0.2
+    (row,) = summarise(frame).to_dict("records")
+    assert np.isnan(row["auc_eta_low"])
+    assert row["worst_value_low"] == 0.1
+    (bare,) = summarise(results({(0.0, 0): 0.9, (0.5, 0): 0.8})).to_dict("records")
+    assert np.isnan([bare[name] for name in (*ends, "auc_eta_spread")]).all()
 
 
 def test_one_seed_has_no_spread():

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_power
 
-from mmrobust.scoring.significance import delong, holm, mcnemar, normal_p_values, placements, smallest_shown
+from mmrobust.scoring.significance import delong, holm, mcnemar, p_values, placements, smallest_shown
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 0), (9, 1), (5, 5), (20, 35)])
@@ -79,28 +79,29 @@ def test_holm_is_statsmodels():
     assert np.minimum(holm(p), 1).tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
-def test_normal_p_values():
-    z = np.asarray([-2.0, 0.0, 1.0])
-    assert normal_p_values(z * 0.1, np.full(3, 0.1), two_sided=False) == pytest.approx(stats.norm.cdf(z))
-    assert normal_p_values(z, np.ones(3), two_sided=True) == pytest.approx(2 * stats.norm.sf(np.abs(z)))
-    certain = normal_p_values(np.asarray([-0.1, 0.0, 0.1]), np.zeros(3), two_sided=False)
+def test_p_values_are_students():
+    t, degrees = np.asarray([-2.0, 0.0, 1.0]), np.asarray([3.0, 10.0, 1e6])
+    assert p_values(t * 0.1, np.full(3, 0.1), degrees, two_sided=False) == pytest.approx(stats.t.cdf(t, degrees))
+    assert p_values(t, np.ones(3), degrees, two_sided=True) == pytest.approx(2 * stats.t.sf(np.abs(t), degrees))
+    certain = p_values(np.asarray([-0.1, 0.0, 0.1]), np.zeros(3), degrees, two_sided=False)
     assert certain.tolist() == [0.0, 0.5, 1.0]  # every sample says the same
 
 
 @pytest.mark.parametrize("two_sided", [True, False])
 def test_the_smallest_difference_is_found_with_its_power(two_sided):
-    error = np.asarray([0.02])
-    smallest = smallest_shown(error, 0.05, two_sided=two_sided)[0]
+    error, many = np.asarray([0.02]), np.asarray([1e6])
+    smallest = smallest_shown(error, many, 0.05, two_sided=two_sided)[0]
     sided = "two-sided" if two_sided else "larger"
     assert normal_power(smallest, 1, 0.05, alternative=sided, sigma=0.02) == pytest.approx(0.8, abs=1e-3)
     draws = np.random.default_rng(0).normal(-smallest, 0.02, 20_000)
-    found = normal_p_values(draws, np.full(len(draws), 0.02), two_sided=two_sided) <= 0.05
+    found = p_values(draws, np.full(len(draws), 0.02), np.full(len(draws), 1e6), two_sided=two_sided) <= 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.01)
+    assert smallest_shown(error, np.asarray([3.0]), 0.05, two_sided=two_sided)[0] > 1.2 * smallest
 
 
 def test_what_is_not_defined_is_no_question():
     corrected = holm(np.asarray([np.nan, 0.01, 0.04, np.nan]))
     assert corrected[1:3].tolist() == pytest.approx([0.02, 0.04])
     assert np.isnan(corrected[[0, 3]]).all()
-    p = normal_p_values(np.asarray([np.nan, 0.1, 0.0]), np.asarray([0.1, np.nan, 0.0]), two_sided=True)
+    p = p_values(np.asarray([np.nan, 0.1, 0.0]), np.asarray([0.1, np.nan, 0.0]), np.full(3, 9.0), two_sided=True)
     assert np.isnan(p).tolist() == [True, True, False]

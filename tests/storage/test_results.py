@@ -15,7 +15,14 @@ from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
-from mmrobust.storage.results import RESULTS_KEYS, RESULTS_SCHEMA, RESULTS_VERSION, read_results, write_results
+from mmrobust.storage.results import (
+    INTERVALS,
+    RESULTS_KEYS,
+    RESULTS_SCHEMA,
+    RESULTS_VERSION,
+    read_results,
+    write_results,
+)
 
 PROVENANCE = {
     "dataset": {"name": "digits", "task": "single-label", "headline_metric": "accuracy", "classes": ["a", "b"]},
@@ -65,6 +72,20 @@ def test_intervals_that_were_not_computed_are_null(tmp_path, frame):
     write_results(tmp_path / "results.parquet", frame.assign(ci_low=np.nan, ci_high=np.nan), PROVENANCE)
     assert pq.read_table(tmp_path / "results.parquet")["ci_low"].null_count == len(frame)
     assert read_results(tmp_path).frame["ci_low"].isna().all()
+
+
+def test_a_table_of_version_1_is_read_with_what_it_lacks_as_unknown(tmp_path, frame):
+    old = [name for name in RESULTS_SCHEMA.names if name != "few" and name not in INTERVALS[2:]]
+    write_results(tmp_path / "results.parquet", frame, PROVENANCE)
+    table = pq.read_table(tmp_path / "results.parquet")
+    metadata = json.dumps({**json.loads(table.schema.metadata[b"mmrobust"]), "schema_version": 1}).encode()
+    rewrite(tmp_path / "results.parquet", table.select(old), {b"mmrobust": metadata})
+    read = read_results(tmp_path).frame
+    assert read.columns.tolist() == RESULTS_SCHEMA.names
+    assert read[["few", *INTERVALS[2:]]].isna().all(axis=None)
+    assert read["ci_low"].notna().all()
+    write_results(tmp_path / "again.parquet", read[old], PROVENANCE)  # by a program that knows version 1
+    pd.testing.assert_frame_equal(read_results(tmp_path / "again.parquet").frame, read)
 
 
 def test_another_program_reads_it_with_its_provenance(tmp_path, frame):

@@ -79,12 +79,12 @@ function drawHead() {
 function drawKey() {
   const shown = rows().filter((r) => r.auc != null), tile = (what, big, who) => make("div", { class: "tile" }, make("p", { class: "what" }, what), make("p", { class: "big" }, big), make("p", { class: "who" }, who));
   if (!shown.length) return $("key").replaceChildren();
-  const best = byQuality(shown)[0], own = shown.filter((r) => r.c === best);
-  const scenarios = present("s", shown).map((s) => [s, mean(shown.filter((r) => r.s === s).map((r) => r.rel))]).filter(([, rel]) => rel != null).sort((a, b) => a[1] - b[1]);
+  const common = shared(shown), best = byQuality(shown)[0], own = common.filter((r) => r.c === best);
+  const scenarios = present("s", common).map((s) => [s, mean(common.filter((r) => r.s === s).map((r) => r.rel))]).filter(([, rel]) => rel != null).sort((a, b) => a[1] - b[1]);
   const worst = shown.reduce((a, b) => ((b.worst ?? Infinity) < (a.worst ?? Infinity) ? b : a));
   const steep = shown.reduce((a, b) => ((b.drop ?? -Infinity) > (a.drop ?? -Infinity) ? b : a));
   const tiles = [
-    present("c", shown).length > 1 ? tile("Best mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]) : tile("Mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]),
+    !own.length ? null : present("c", shown).length > 1 ? tile("Best mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]) : tile("Mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]),
     tile("Worst single cell", percent(worst.worst), `${NAMES.checkpoint[worst.c]}, ${NAMES.scenario[worst.s]}, η ${worst.at[0]}`),
     steep.drop == null ? null : tile("Steepest, per 10 points of η", `${steep.drop > 0 ? "−" : "+"}${percent(Math.abs(steep.drop))}`, `${NAMES.checkpoint[steep.c]}, ${NAMES.scenario[steep.s]}`),
   ];

@@ -60,16 +60,26 @@ function rows() {
 function present(key, from = table().rows) {
   return [...new Set(from.map((row) => row[key]))];
 }
-/** Checkpoints by mean AUC-η, the best first. */
+/** The rows of the curves that every checkpoint of the rows has, at the same rates: means over any others would not compare. */
+function shared(from = table().rows) {
+  const all = present("c", from).length, curves = new Map();
+  for (const r of from) {
+    const key = `${r.s}/${r.p}/${r.v.map((v) => v != null)}`;
+    curves.set(key, [...(curves.get(key) ?? []), r]);
+  }
+  return [...curves.values()].filter((of) => of.length === all).flat();
+}
+/** Checkpoints by mean AUC-η over the curves that all have, the best first. */
 function byQuality(from = table().rows) {
-  const quality = new Map(present("c", from).map((c) => [c, mean(from.filter((r) => r.c === c).map((r) => r.auc))]));
+  const common = shared(from);
+  const quality = new Map(present("c", from).map((c) => [c, mean(common.filter((r) => r.c === c).map((r) => r.auc))]));
   return [...quality.keys()].sort((a, b) => (quality.get(b) ?? -1) - (quality.get(a) ?? -1));
 }
 let ranks = null;
 /** The number that decides a checkpoint's look: its index, or its rank if there are more than colours, so that the best differ. */
 function look(c) {
   if (NAMES.checkpoint.length <= COLOURS.length) return c;
-  ranks ??= new Map(byQuality(REPORT.tables.flatMap((t) => (t.headline ? t.rows : []))).map((best, i) => [best, i]));
+  ranks ??= new Map([...new Set(REPORT.tables.flatMap((t) => (t.headline ? byQuality(t.rows) : [])))].map((best, i) => [best, i]));
   return ranks.get(c) ?? c;
 }
 function changed() {

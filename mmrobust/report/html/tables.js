@@ -36,9 +36,10 @@ const named = { name: "checkpoint", text: true, value: (r) => NAMES.checkpoint[r
 const figure = (name, value, hint, low = false) => ({ name, value, hint, low, cell: (r, td) => td.append(percent(value(r))) });
 
 function drawRanking() {
-  const shown = rows(), best = bestOf(shown);
+  const shown = rows(), common = shared(shown), best = bestOf(common);
   const items = byQuality(shown).map((c) => {
-    const own = shown.filter((r) => r.c === c);
+    const own = common.filter((r) => r.c === c);
+    if (!own.length) return { c, where: UNKNOWN, wins: 0, of: 0 };
     const worst = own.reduce((a, b) => ((b.worst ?? Infinity) < (a.worst ?? Infinity) ? b : a));
     return {
       c, auc: mean(own.map((r) => r.auc)), complete: mean(own.map((r) => r.complete)), rel: mean(own.map((r) => r.rel)), drop: mean(own.map((r) => r.drop)),
@@ -61,7 +62,9 @@ function drawRanking() {
     figure("drop", (r) => r.drop, "percentage points lost per 10 points of missing rate", true),
     { name: "best in", value: (r) => r.wins, hint: "points of the curves where no other checkpoint that is shown is better", cell: (r, td) => td.append(`${r.wins} of ${r.of}`) },
   ];
-  sortable($("ranking"), `Checkpoints by mean AUC-η, ${state.metric} in %`, columns, items, { column: 1, way: "descending" });
+  const of = new Set(shown.map((r) => `${r.s}/${r.p}`)).size, over = new Set(common.map((r) => `${r.s}/${r.p}`)).size;
+  const some = over < of ? `, over the ${over} of ${of} curves that all of them have at the same rates` : "";
+  sortable($("ranking"), `Checkpoints by mean AUC-η, ${state.metric} in %${some}`, columns, items, { column: 1, way: "descending" });
 }
 
 /** The best value of the shown checkpoints at each rate, as printed, by scenario and prompting. */

@@ -1,0 +1,231 @@
+"""The predictions behind results: held against the table that they must give, and paired column by column.
+
+A results table can be edited; the predictions that it was made from say what it must hold. The gate reads them wherever
+they are, and goes on without them only where there are none at all. A pair of prediction columns (the logits of both
+sides in a cell) that several cells share is one piece of evidence, however many cells show it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmrobust.cases import CONCAT
+from mmrobust.errors import DataError, NoPredictionsError
+from mmrobust.gate.figures import figure_of
+from mmrobust.scoring import Bools, Floats
+from mmrobust.scoring.join import ScoringSettings, score
+from mmrobust.scoring.metrics import RANKED
+from mmrobust.scoring.paired import Pair, make_pair, over_seeds
+from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.significance import holm
+from mmrobust.scoring.store import cells_of
+from mmrobust.storage.results import CELL_KEYS, Results
+
+PredictionReader = Callable[[str], Predictions]
+"""Name of a checkpoint → its predictions. Raises ``NoPredictionsError`` where there are none."""
+PairKey = tuple[str, float, str]
+"""Scenario, missing rate and prompting."""
+_SAME = 1e-6  # by how much two ways to add up the same numbers may differ
+
+
+def refuse_contradiction(
+    predictions: Predictions, results: Results, name: str, metrics: Iterable[str], whose: str
+) -> None:
+    """Raise unless the predictions of a checkpoint give the values, and the counts, that its results have.
+
+    Args:
+        predictions: of the checkpoint.
+        results: with rows of the checkpoint.
+        name: of the checkpoint in them.
+        metrics: the metrics whose values are compared.
+        whose: whose predictions these are, for the message: ``the candidate's``.
+
+    Raises:
+        DataError: a value or a count differs, or a prediction that a cell needs is missing.
+        UsageError: the task has no such metric.
+    """
+    names = list(metrics)
+    rows = results.frame
+    rows = rows[(rows["checkpoint"] == name) & rows["metric"].isin(names)]
+    if CONCAT not in predictions.promptings and any(prompting == CONCAT for _, prompting in predictions.logits):
+        raise DataError(
+            f"{whose} results of '{name}' say that prompting makes no difference to it, but it has predictions under "
+            f"{CONCAT}: evaluate it again"
+        )
+    settings = ScoringSettings(predictions.settings.threshold, predictions.settings.f1_absent, resamples=0)
+    scored = score(predictions, predictions.truth.draw(cells_of(rows)), settings, metrics=names)
+    both = rows.merge(scored, on=list(CELL_KEYS), suffixes=("", "_given"))
+    differs = (both["value"] - both["value_given"]).abs() > _SAME
+    differs |= both["value"].isna() != both["value_given"].isna()
+    for column, wrong in (("value", differs), *((c, both[c] != both[f"{c}_given"]) for c in ("n", "n_affected"))):
+        if wrong.any():
+            first: Any = both[wrong].iloc[0]
+            what = first["metric"] if column == "value" else f"{column} of {first['metric']}"
+            more = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
+            raise DataError(
+                f"{whose} predictions of '{name}' do not give the {what} that its results have at {first['scenario']}/"
+                f"{first['missing_rate']:g}, seed {first['seed']}, {first['prompting']}{more}: {first[column]:g} in "
+                f"the table, {first[f'{column}_given']:g} from the predictions; run mmrobust score or eval again"
+            )
+
+
+def read_pair(
+    readers: tuple[PredictionReader, PredictionReader],
+    results: tuple[Results, Results],
+    names: tuple[str, str],
+    metrics: Sequence[str],
+) -> Pair:
+    """The predictions of a checkpoint on both sides, each held against its own results.
+
+    Args:
+        readers: of the baseline and of the candidate.
+        results: of both.
+        names: of the checkpoint in both.
+        metrics: the metrics whose values the predictions must give.
+
+    Raises:
+        NoPredictionsError: a side has none; what the other has was still held against its results.
+        DataError: a side contradicts its results, or the two are not of the same samples with the same labels.
+    """
+    sides: list[Predictions] = []
+    absent: NoPredictionsError | None = None
+    for read, of_side, name, whose in zip(readers, results, names, ("the baseline's", "the candidate's"), strict=True):
+        try:
+            predictions = read(name)
+        except NoPredictionsError as none:
+            absent = absent or none
+            continue
+        refuse_contradiction(predictions, of_side, name, metrics, whose)
+        sides.append(predictions)
+    if absent is not None:
+        raise absent
+    return make_pair(*sides)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the metrics see of a pair in each cell."""
+
+    decided: dict[PairKey, Hashable]
+    """Cell → what identifies the decisions of both sides, for metrics that count them."""
+    scored: dict[PairKey, Hashable]
+    """Cell → what identifies the logits of both sides, for metrics of a ranking."""
+    flips: dict[PairKey, tuple[float, float, bool]]
+    """Cell → samples that only the baseline, and only the candidate, gets right (means over mask seeds), and whether
+    all its seeds give one missing table. In a multi-label task, right is exactly the true set of classes."""
+    tables: dict[PairKey, Hashable]
+    """Cell → what identifies its missing tables."""
+    identical: frozenset[PairKey]
+    """The cells in which both sides have the same logits, to the last bit: nothing has changed there."""
+    remarks: tuple[str, ...]
+    """What makes a comparison of this pair say little."""
+
+    def of(self, name: str, metric: str, cell: PairKey) -> Hashable:
+        """What identifies the evidence in one cell on what a rule names: equal where it is the same.
+
+        Args:
+            name: a metric, or a figure (see :mod:`mmrobust.gate.figures`).
+            metric: the metric behind it.
+            cell: the cell; of a figure of a curve, any.
+        """
+        by_cell = self.scored if metric in RANKED else self.decided
+        figure = figure_of(name)
+        if figure is None:
+            return name, by_cell[cell]
+        if not figure.of_metric:  # what happens to each sample counts, and so does how sure the model is
+            return name, self.scored[cell], self.tables[cell]
+        scenario, rate, prompting = cell
+        curve = [(key[1], column) for key, column in by_cell.items() if (key[0], key[2]) == (scenario, prompting)]
+        if not figure.of_curve:
+            curve = [(at, column) for at, column in curve if at in (0.0, rate)]
+        return name, tuple(sorted(curve, key=lambda point: point[0]))
+
+
+def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
+    """Identify the prediction columns of a pair, by their content.
+
+    Args:
+        pair: the predictions of both sides.
+        name: of the checkpoint, for the remarks.
+        classes: the names of the classes; their numbers where there are none.
+    """
+    decided, scored, same, flips = [], [], [], []
+    targets = pair.baseline.truth.targets
+    constant, used = [0, 0], np.zeros(pair.baseline.truth.classes, dtype=np.bool_)
+    for key in range(len(pair.tables.keys)):
+        logits = [side.chosen(pair.tables, key) for side in pair.sides]
+        decisions = [side.predicted(z) for side, z in zip(pair.sides, logits, strict=True)]
+        first, second = ((predicted == targets).all(axis=1) for predicted in decisions)
+        flips.append((int((first & ~second).sum()), int((second & ~first).sum())))
+        same.append(bool(np.array_equal(logits[0], logits[1])))
+        for side, predicted in enumerate(decisions):
+            constant[side] += bool((predicted == predicted[0]).all())
+            used |= predicted.any(axis=0)
+        scored.append(_digest(logits))
+        decided.append(_digest(decisions))
+    classes = classes or [str(number) for number in range(pair.baseline.truth.classes)]
+    cells = [(key, keys.tolist()) for key, keys in over_seeds(pair.tables)["key"]]
+    identical = frozenset(key for key, keys in cells if all(same[at] for at in keys))
+    remarks = _remarks(pair, name, classes, all(same), constant, used)
+    by_decision, by_score = ({key: _shares([of[at] for at in keys]) for key, keys in cells} for of in (decided, scored))
+    by_flips = {
+        key: (*np.mean([flips[at] for at in keys], axis=0).tolist(), len(set(keys)) == 1) for key, keys in cells
+    }
+    tables: dict[PairKey, Hashable] = {key: frozenset(pair.tables.keys[at][0] for at in keys) for key, keys in cells}
+    return Columns(by_decision, by_score, by_flips, tables, identical, remarks)
+
+
+def _digest(arrays: Iterable[Floats | Bools]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
+def _shares(columns: Sequence[bytes]) -> Hashable:
+    """The columns of a cell's mask seeds, each with its share: equal where the mean over seeds is the same mean."""
+    return frozenset((column, count / len(columns)) for column, count in Counter(columns).items())
+
+
+def _remarks(
+    pair: Pair, name: str, classes: Sequence[str], same: bool, constant: Sequence[int], used: Bools
+) -> tuple[str, ...]:
+    remarks, total = [], len(pair.tables.keys)
+    occurs = pair.baseline.truth.targets.any(axis=0)
+    if same:
+        remarks.append(f"'{name}' has identical predictions on both sides")
+    if pair.baseline.truth.task != "multi-label" and occurs.sum() == 1:
+        remarks.append(f"all samples are of one class, '{classes[int(occurs.argmax())]}'")
+    for side, cells in zip(("baseline", "candidate"), constant, strict=True):
+        if cells:
+            remarks.append(f"the {side} of '{name}' predicts the same for every sample in {cells} of {total} columns")
+    if never := [classes[c] for c in np.flatnonzero(occurs & ~used).tolist()]:
+        listed = ", ".join(f"'{label}'" for label in never[:5]) + (" …" if len(never) > 5 else "")
+        kind = "class occurs but is" if len(never) == 1 else "classes occur but are"
+        remarks.append(
+            f"{len(never)} {kind} never predicted by either side of '{name}' ({listed}): "
+            "nothing can be lost there; were they in the training data?"
+        )
+    return tuple(remarks)
+
+
+def corrected(p: Floats, columns: Sequence[Hashable], correction: str) -> tuple[Floats, int]:
+    """p-values [K] corrected for the number of distinct ``columns`` [K], without the limit at 1, and that number.
+
+    Cells with the same column show the same evidence, and are corrected once: see :func:`holm`. ``correction`` is
+    ``holm`` or ``none``. NaN stays NaN and does not count.
+    """
+    place = {column: at for at, column in reversed(list(enumerate(columns)))}  # the first cell of each
+    first = sorted(place.values())
+    row = {columns[at]: number for number, at in enumerate(first)}
+    distinct = p[first]
+    count = int((~np.isnan(distinct)).sum())
+    if correction != "holm":
+        return p, count
+    return holm(distinct)[[row[column] for column in columns]], count
