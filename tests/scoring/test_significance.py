@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_power
 
-from mmrobust.scoring.significance import delong, holm, mcnemar, p_values, placements, smallest_shown
+from mmrobust.scoring.significance import delong, detectable, holm, mcnemar, p_values, placements, smallest_shown
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 0), (9, 1), (5, 5), (20, 35)])
@@ -105,3 +105,29 @@ def test_what_is_not_defined_is_no_question():
     assert np.isnan(corrected[[0, 3]]).all()
     p = p_values(np.asarray([np.nan, 0.1, 0.0]), np.asarray([0.1, np.nan, 0.0]), np.full(3, 9.0), two_sided=True)
     assert np.isnan(p).tolist() == [True, True, False]
+
+
+def test_one_sided_mcnemar_is_the_mid_p_of_a_fair_coin():
+    for lost, gained in ((9, 0), (5, 2), (3, 3), (0, 4)):
+        exact = stats.binomtest(gained, lost + gained, alternative="less").pvalue
+        point = stats.binom.pmf(gained, lost + gained, 0.5)
+        assert mcnemar(lost, gained, two_sided=False) == pytest.approx(exact - point / 2)
+    assert mcnemar(0, 0, two_sided=False) == 0.5
+    assert mcnemar(9, 0, two_sided=False) == pytest.approx(0.5**10)
+
+
+@pytest.mark.parametrize("churn", [0.0, 0.1])
+def test_a_detectable_drop_is_found_four_times_out_of_five(churn):
+    """Samples are lost and gained at random, and a share D on top is lost: the test finds it with 80 % power."""
+    samples, level, random = 1000, 0.05 / 33, np.random.default_rng(0)
+    error = np.sqrt(churn / samples)
+    drop = float(detectable(np.asarray([error]), np.asarray([1e6]), np.asarray([samples]), level)[0])
+    kinds = random.multinomial(samples, [churn / 2 + drop, churn / 2, 1 - churn - drop], size=4000)
+    found = mcnemar(kinds[:, 0], kinds[:, 1], two_sided=False) <= level
+    assert found.mean() == pytest.approx(0.8, abs=0.07)
+
+
+def test_a_few_samples_that_agree_show_little():
+    none = np.zeros(1)
+    shown = [float(detectable(none, np.asarray([1e6]), np.asarray([n]), 0.05)[0]) for n in (10, 100, 1000)]
+    assert shown == pytest.approx([0.618, 0.0618, 0.00618], rel=0.01)  # (1.645 + 0.842)² / n
