@@ -16,7 +16,7 @@ EXAMPLE = "Example: mmrobust import mmp mmimdb.ckpt --out checkpoints/mmp-mmimdb
 
 
 def import_(
-    kind: Annotated[str, typer.Argument(help="Code that wrote it: mmp, dcp or cav-mae.", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help="Code that wrote it: mmp, dcp, dpl or cav-mae.", metavar="KIND")],
     file: Annotated[Path, typer.Argument(help="A .ckpt, .pth, .pt or .safetensors file.", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="The checkpoint folder to create.")],
     head_from: Annotated[

@@ -46,20 +46,11 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         UsageError: an unknown ``head_from``.
     """
     reference = ReferenceState(state, settings, WHAT)
-    sizes, method = _sizes(reference), _method(reference)
     head_name = reference.choose_head(head_from)
-    clip = {"logit_scale": reference.take("model.logit_scale")}
-    for tower in TOWERS:
-        clip |= _tower(reference, tower)
-    trained, remarks = _prompts(reference, method["depth"])
-    trained |= {
-        # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
-        "pooling.visual_projection.weight": clip["visual_projection.weight"],
-        **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
-        **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
-        **reference.affine(f"{head_name}_classifier", "head.dense"),
-    }
-    aside = reference.other_heads()
+    sizes, clip = map_clip(reference)
+    method, trained, remarks = map_prompts(reference, clip)
+    trained |= reference.affine(f"{head_name}_classifier", "head.dense")
+    aside = reference.other_heads(head_name)
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(
@@ -77,6 +68,42 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         aside=aside,
         remarks=remarks,
     )
+
+
+def map_clip(reference: ReferenceState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Arguments of ``CLIPConfig``, and the state dict of ``CLIPModel``.
+
+    Raises:
+        CheckpointError: a weight is missing, or ``head_dim`` does not fit.
+    """
+    sizes = _sizes(reference)
+    clip = {"logit_scale": reference.take("model.logit_scale")}
+    for tower in TOWERS:
+        clip |= _tower(reference, tower)
+    return sizes, clip
+
+
+def map_prompts(
+    reference: ReferenceState, clip: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
+    """Name and settings of the method ``dcp``, all that it trains, and remarks.
+
+    Args:
+        reference: the checkpoint, after :func:`map_clip` has taken CLIP's weights out.
+        clip: those weights.
+
+    Raises:
+        CheckpointError: a weight is missing.
+    """
+    method = _method(reference)
+    trained, remarks = _prompts(reference, method["depth"])
+    trained |= {
+        # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
+        "pooling.visual_projection.weight": clip["visual_projection.weight"],
+        **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
+        **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
+    }
+    return method, trained, remarks
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:
@@ -107,7 +134,8 @@ def _tower_sizes(reference: ReferenceState, theirs: str, width: int) -> dict[str
     head_dim = reference.number("head_dim", HEAD_DIM)
     if type(head_dim) is not int or head_dim < 1 or width % head_dim:
         raise CheckpointError(
-            f"{WHAT}: head_dim {head_dim} does not divide the width {width} of {theirs}; set it in a --config FILE.json"
+            f"{reference.what}: head_dim {head_dim} does not divide the width {width} of {theirs}; "
+            "set it in a --config FILE.json"
         )
     return {
         "hidden_size": width,
