@@ -89,7 +89,7 @@ GOOD = {
     "missing_table": ("table.csv", "table.pt", "table.parquet"),
     "kind": ("mmp", "dcp", "dpl", "cav-mae"),
     "file": ("table.pt", "mmp/model.safetensors"),
-    "method": ("mmp", "none", "lora", "adapter", "msp", "dcp", "ptm", "full"),
+    "method": ("mmp", "none", "lora", "adapter", "msp", "dcp", "maple", "ptm", "full"),
     "head": ("linear", "mlp", "prototype"),
     "modalities": ("image,text", "audio,image", "text"),
     "scenario": ("missing-both", "missing-text", "noisy-image:blur@3", "noisy-both@2", "noisy-text:ocr@1"),
