@@ -194,7 +194,7 @@ def parse_study(values: Mapping[str, Any]) -> Study:
 def _variant(axis: str, name: str, values: Any) -> Variant:
     """A method or a head, as its entry in the study's file says."""
     long_names = {"use": axis, "settings": f"{axis}_settings"}
-    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", *long_names.values()}
+    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", "where", *long_names.values()}
     for key in values if isinstance(values, Mapping) else ():
         if key not in known and key not in long_names:
             raise unknown_name(f"study's {axis}s setting", key, [*long_names, *sorted(known)])
