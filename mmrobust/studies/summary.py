@@ -62,7 +62,7 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     return rows.assign(low=rows["difference"] - half, high=rows["difference"] + half).drop(columns="std")
 
 
-def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, title: str) -> str:
+def write_report(jobs: Sequence[Job], out: Path, pairs: Sequence[Contrast], title: str) -> str:
     """Write ``study.parquet`` and ``study.md`` of finished jobs; returns the Markdown."""
     table = tidy(jobs, out)
     with atomic_file(out / TABLE_FILE) as partial:
@@ -70,8 +70,7 @@ def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, titl
     parts = [f"# {title}\n"]
     for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False, observed=True):
         parts.append(f"## {dataset}: {scenario}, {prompting} prompting\n\n{_matrix(rows)}")
-    if contrast is not None:
-        parts.append(_contrast(contrasts(table, contrast), contrast))
+    parts += [_contrast(contrasts(table, pair), pair) for pair in pairs]
     parts += _costs(jobs, out)
     text = "\n".join(parts)
     with atomic_file(out / REPORT_FILE) as partial:
