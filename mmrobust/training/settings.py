@@ -112,8 +112,8 @@ class TrainOptions:
         values: dict[str, Any] = {}
         for name, own in vars(base).items():
             new = getattr(other, name)
-            own = {} if name in left_out else own
-            values[name] = {**own, **new} if isinstance(own, dict) else _named(new, own)
+            kept = {} if name in left_out else own
+            values[name] = {**kept, **new} if isinstance(own, dict) else _named(new, own)
         return TrainOptions(**values)
 
     def _settled(self, scenario: str | None, rate: float | None) -> TrainOptions:
