@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode
@@ -32,8 +31,8 @@ Encoded = dict[tuple[int, str], "Tensor"]
 
 _Task = Sequence[tuple[Sample, Sequence[str]]]
 """Samples, each with the modalities to encode."""
-_Result = npt.NDArray[Any] | MmrobustError
-"""An encoded modality of a sample, or why it cannot be encoded."""
+_Result = Any
+"""An encoded modality of a sample (an array), a decoded one, or the error that says why there is none."""
 
 CHUNK_SAMPLES = 32
 """Samples that a worker is given at a time."""
@@ -46,7 +45,8 @@ FEW_SAMPLES = 2048
 MAX_WORKERS = 8
 
 _processor: Processor | None = None
-"""The processor of a worker process."""
+_keep = False
+"""What a worker process does with a medium: see :class:`Loader`."""
 
 
 class _Chunk(NamedTuple):
@@ -62,12 +62,13 @@ class Loader:
 
     Args:
         split: the samples.
-        processor: the backbone's; ``None``: samples can only be checked.
+        processor: the backbone's; ``None``: samples are only decoded.
         workers: number of processes that decode; 0: this process does.
+        keep: without a processor, whether to give what is decoded (:meth:`media`), or only to check it.
     """
 
-    def __init__(self, split: Split, processor: Processor | None, workers: int = 0) -> None:
-        self.split, self.processor, self.workers = split, processor, workers
+    def __init__(self, split: Split, processor: Processor | None, workers: int = 0, *, keep: bool = False) -> None:
+        self.split, self.processor, self.workers, self._keep = split, processor, workers, keep
         self._pool: Workers[_Task, list[_Result]] | None = None
 
     def load(self, requests: Iterable[Request]) -> Iterator[Encoded]:
@@ -78,13 +79,20 @@ class Loader:
         """
         import torch
 
+        for results in self.media(requests):
+            yield {key: torch.from_numpy(result) for key, result in results.items()}
+
+    def media(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], Any]]:
+        """Yield the media of each request, as :func:`mmrobust.data.decoding.decode` gives them.
+
+        Raises:
+            DataError: as for :meth:`load`.
+        """
         for results in self._results(requests):
-            encoded = {}
-            for key, result in results.items():
+            for result in results.values():
                 if isinstance(result, MmrobustError):
                     raise result
-                encoded[key] = torch.from_numpy(result)
-            yield encoded
+            yield results
 
     def check(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], MmrobustError]]:
         """Yield what cannot be decoded of each request: (position, modality) → error."""
@@ -126,10 +134,11 @@ class Loader:
     def _encoded(self, tasks: Iterator[tuple[_Chunk, _Task]]) -> Iterator[tuple[_Chunk, list[_Result]]]:
         """Carry out the tasks in order, in this process or in the workers."""
         if not self.workers:
-            yield from ((chunk, _encode(self.processor, task)) for chunk, task in tasks)
+            yield from ((chunk, _encode(self.processor, self._keep, task)) for chunk, task in tasks)
             return
         if self._pool is None:
-            self._pool = Workers(_encode_in_worker, self.workers, functools.partial(_start_worker, self.processor))
+            setup = functools.partial(_start_worker, self.processor, self._keep)
+            self._pool = Workers(_encode_in_worker, self.workers, setup)
         waiting: deque[tuple[_Chunk, int]] = deque()
         try:
             while True:
@@ -174,15 +183,17 @@ def _chunks(requests: Iterable[Request]) -> Iterator[_Chunk]:
             yield _Chunk({position: request[position] for position in part}, last=start == starts[-1])
 
 
-def _encode(processor: Processor | None, task: _Task) -> list[_Result]:
-    """Encode the modalities of the samples in order; without a processor, only check that they can be decoded."""
-    return [_encode_one(processor, sample, modality) for sample, modalities in task for modality in modalities]
+def _encode(processor: Processor | None, keep: bool, task: _Task) -> list[_Result]:
+    """Encode the modalities of the samples in order; without a processor, decode them, and ``keep`` them or not."""
+    return [_encode_one(processor, keep, sample, modality) for sample, modalities in task for modality in modalities]
 
 
-def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _Result:
+def _encode_one(processor: Processor | None, keep: bool, sample: Sample, modality: str) -> _Result:
     try:
         raw = decode(sample, modality)
-        return np.empty(0) if processor is None else np.asarray(processor.encode(modality, raw).numpy())
+        if processor is None:
+            return raw if keep else None
+        return np.asarray(processor.encode(modality, raw).numpy())
     except MmrobustError as error:
         return error
     except Exception as cause:  # the library's processor did not expect an input of this shape
@@ -190,14 +201,15 @@ def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _
         return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
 
 
-def _start_worker(processor: Processor | None) -> None:
+def _start_worker(processor: Processor | None, keep: bool) -> None:
     """Set up a worker process: it keeps the processor, and uses one thread, since the workers share the machine."""
-    import torch
+    global _processor, _keep  # sent to a worker once, not with every task
+    _processor, _keep = processor, keep
+    if processor is not None:
+        import torch
 
-    global _processor  # noqa: PLW0603 (sent to a worker once, not with every task)
-    _processor = processor
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def _encode_in_worker(task: _Task) -> list[_Result]:
-    return _encode(_processor, task)
+    return _encode(_processor, _keep, task)

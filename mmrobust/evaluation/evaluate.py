@@ -18,7 +18,7 @@ from mmrobust.data.screening import ERROR, MISSING
 from mmrobust.data.selection import SelectedSamples, select_samples
 from mmrobust.degradations import DEFAULT, Noise, check_profile
 from mmrobust.errors import Unfinished, UsageError
-from mmrobust.evaluation.model import Model, PredictingModel
+from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
 from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
 from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import earlier_results, hold_folder, merged, outdated, refuse_results
@@ -26,7 +26,7 @@ from mmrobust.models.checkpoint import classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import GivenTable, keep_table, read_missing_table
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
@@ -55,12 +55,13 @@ def evaluate(
     workers: int = 0,
     on_bad_sample: str = ERROR,
     missing_table: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Evaluate a model over a grid, in memory.
+    """Evaluate a model over a grid, in memory or into a results folder.
 
     Args:
-        model: a classifier, as returned by :func:`mmrobust.load`, or a checkpoint.
+        model: a classifier, as returned by :func:`mmrobust.load`, a checkpoint or a :class:`mmrobust.Model`.
         dataset: a data set, or its folder.
         scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none if a missing
             table is given.
@@ -76,18 +77,43 @@ def evaluate(
             it.
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         missing_table: a file with a missing table, as an additional scenario.
+        out: folder for ``results.parquet`` and ``predictions/``, as ``mmrobust eval`` writes them: predictions that it
+            holds are not made again, and other commands read it. ``None``: nothing is stored. A bare classifier cannot
+            be stored: load it with :func:`mmrobust.models.checkpoint.load_checkpoint`.
         progress: shows the progress.
 
     Returns:
         One row per cell and metric: ``scenario``, ``missing_rate``, ``seed``, ``prompting``, ``metric``, ``n``,
-        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
+        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``. With ``out``, all rows of the model
+        in that folder, with every column of ``results.parquet``.
 
     Raises:
         MmrobustError: a name is unknown, or the data do not fit the model or cannot be read.
     """
     model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    check_fits(model, dataset, "the classifier")
+    name = str(getattr(model, "name", "the classifier"))
+    if out is not None:
+        if not hasattr(model, "fingerprint"):
+            raise UsageError(
+                "out: predictions of a bare classifier cannot be stored; give a checkpoint (load_checkpoint)"
+            )
+        drawn_seeds = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
+        frame = evaluate_models(
+            {name: model},
+            dataset,
+            Grid(tuple(scenarios or ()), tuple(rates), drawn_seeds, tuple(prompting)),
+            Path(out),
+            split=split,
+            limit=limit,
+            missing_tables=[Path(missing_table)] if missing_table else [],
+            noise=Noise(noise_profile, noise_seed),
+            on_bad_sample=on_bad_sample,
+            settings=PredictionSettings(batch_size=batch_size, workers=workers),
+            progress=progress,
+        ).frame
+        return frame[frame["checkpoint"] == name].reset_index(drop=True)
+    check_fits(model, dataset, name)
     tables = given_tables([missing_table] if missing_table else [], dataset.split(split), model.modalities)
     grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
@@ -102,7 +128,7 @@ def evaluate(
 
 
 def evaluate_models(
-    models: Mapping[str, Model],
+    models: Mapping[str, IdentifiedModel],
     dataset: Dataset,
     grid: Grid,
     out: Path,
@@ -210,14 +236,16 @@ def evaluate_models(
             return read_results(out)
 
 
-def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split: Split) -> dict[tuple[str, ...], Grid]:
+def _grids(
+    models: Mapping[str, IdentifiedModel], grid: Grid, files: Sequence[Path], split: Split
+) -> dict[tuple[str, ...], Grid]:
     """Modalities → the grid for models that take them."""
     distinct = dict.fromkeys(model.modalities for model in models.values())
     return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in distinct}
 
 
 def _readable_samples(
-    models: Mapping[str, Model],
+    models: Mapping[str, IdentifiedModel],
     grids: Mapping[tuple[str, ...], Grid],
     samples: SelectedSamples,
     on_bad_sample: str,
@@ -265,7 +293,7 @@ def _about(samples: SelectedSamples) -> dict[str, Any]:
     }
 
 
-def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
+def _identity(model: IdentifiedModel, samples: SelectedSamples) -> dict[str, Any]:
     """Everything that determines a logit except case, prompting and noise."""
     bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
     return {
@@ -290,7 +318,8 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
     """Raise if a model cannot be evaluated on a data set.
 
-    For a model whose classes have no names (an imported checkpoint), only their number and the task must match.
+    For a model whose classes have no names (an imported checkpoint), only their number and the task must match. A model
+    that reorders its classes may have them in any order.
 
     Raises:
         UsageError: modalities, classes or task differ; the message names both.
@@ -302,10 +331,16 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
             f"{name}: takes {' + '.join(model.modalities)}, but {dataset.folder} has "
             f"{' + '.join(info.modalities)}: no {' and no '.join(missing)}"
         )
-    if not classes_fit(model, info.classes, info.task):
+    if not classes_fit(model, info.classes, info.task) and not (
+        model.reorders_classes and model.task == info.task and set(model.classes) == set(info.classes)
+    ):
+        different = [] if not model.classes_named else sorted({*info.classes} ^ {*model.classes})
+        only = ""
+        if different and model.task == info.task:
+            only = f": '{different[0]}' is only in the {'data' if different[0] in info.classes else 'model'}"
         raise UsageError(
             f"{name}: knows {_about_classes(model.task, model.classes)}, "
-            f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
+            f"{dataset.folder} has {_about_classes(info.task, info.classes)}{only}"
         )
 
 

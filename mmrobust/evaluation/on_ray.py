@@ -18,7 +18,7 @@ from mmrobust.data.screening import BadSamples
 from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import DataError
-from mmrobust.evaluation.model import Model
+from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import available_cores
@@ -31,7 +31,7 @@ SPARE_CPUS = 2
 
 
 def predict_on_ray(
-    model: Model,
+    model: IdentifiedModel,
     samples: SelectedSamples,
     plan: Plan,
     noise: Noise,
@@ -93,7 +93,7 @@ class _Worker:
     def __init__(
         self,
         *,
-        load: Callable[[str], Model],
+        load: Callable[[str], IdentifiedModel],
         data: str,
         split: str,
         size: int,
