@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One question about a checkpoint."""
+    """One question about a model."""
 
     name: str
     asks: str
@@ -47,6 +47,8 @@ class Check:
     why: str
     """Why it matters, and why the limit is where it is."""
     run: Callable[[Subject], Finding]
+    own: str = ""
+    """Why it cannot be made on a model of the user's own; empty where it can."""
 
 
 def judged(figure: float, limit: float, said: str, details: Mapping[str, Any], *, at_least: bool = False) -> Finding:

@@ -12,7 +12,7 @@ def _run(subject: Subject) -> Finding:
     if not all(subject.logits(case).isfinite().all() for case in subject.cases):
         return Finding(INFORMATIONAL, "not defined: some logits are NaN or infinite")
     for case in subject.cases:
-        confidence, hits = confidences(subject.logits(case).numpy(), subject.labels, subject.classifier.task)
+        confidence, hits = confidences(subject.logits(case).numpy(), subject.labels, subject.task)
         errors[case] = expected_calibration_error(confidence, hits)
         says[case], right[case] = float(confidence.mean()), float(hits.mean())
     worst = max(errors, key=lambda case: errors[case])

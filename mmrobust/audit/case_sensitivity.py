@@ -10,7 +10,9 @@ LIMIT = 1e-3
 
 def _run(subject: Subject) -> Finding:
     if len(subject.cases) < 2:
-        return Finding(NOT_APPLICABLE, f"the checkpoint knows only one case: {subject.cases[0]}")
+        return Finding(NOT_APPLICABLE, f"there is only one case: {subject.cases[0]}")
+    if not (subject.open or subject.tells_cases_apart):
+        return Finding(NOT_APPLICABLE, "this model is never told the case (knows_case=False)")
     changes, decisions, scores = {}, {}, {}
     for case in subject.cases:
         right = subject.logits(case)
@@ -28,9 +30,8 @@ def _run(subject: Subject) -> Finding:
         f"{decisions[most]:.1%} of the decisions change"
     )
     details = {"change": changes, "decisions_changed": decisions, "scores": scores}
-    classifier = subject.classifier
-    if not (classifier.method.knows_case or classifier.head.knows_case):
-        reason = f"{classifier.method.name} + {classifier.head.name} has nothing that was trained for a case"
+    if not subject.tells_cases_apart:
+        reason = "{method} + {head} has nothing that was trained for a case".format(**subject.made_of)
         return Finding(INFORMATIONAL, f"{reason}; {said}", changes[most], details=details)
     return judged(changes[most], LIMIT, said, details, at_least=True)
 

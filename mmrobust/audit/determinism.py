@@ -13,22 +13,22 @@ from mmrobust.audit.subject import Subject
 
 
 def _run(subject: Subject) -> Finding:
-    batches = {case: subject.collate(subject.samples(subject.few, case)) for case in subject.cases}
+    batches = {case: subject.inputs(subject.few, case) for case in subject.cases}
 
     def logits() -> list[Tensor]:
         return [subject.run(batches[case], case, prompting) for case, prompting in subject.conditions]
 
     again, threads = _largest_move(logits(), logits()), 0.0
-    on_cpu = next(subject.classifier.parameters()).device.type == "cpu"
-    if on_cpu:
+    if subject.on_cpu:
         with _threads(1):
             one = logits()
         with _threads(2):
             two = logits()
         threads = _largest_move(one, two)
     said = f"logits move, relative to the largest: run twice {again:.1e}"
-    said += f", on 1 and 2 threads {threads:.1e}" if on_cpu else ""
-    details = {"twice": again, "twice_limit": 0.0, "threads": threads if on_cpu else None, "threads_limit": ROUNDING}
+    said += f", on 1 and 2 threads {threads:.1e}" if subject.on_cpu else ""
+    on_threads = threads if subject.on_cpu else None
+    details = {"twice": again, "twice_limit": 0.0, "threads": on_threads, "threads_limit": ROUNDING}
     passes = again == 0 and threads <= ROUNDING
     # The figure is that of running twice, the stricter test, unless only the threads fail.
     figure, limit = (again, 0.0) if passes or again else (threads, ROUNDING)

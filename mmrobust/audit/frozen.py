@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mmrobust.audit.base import FAILED, PASSED, Check, Finding
+from mmrobust.audit.checkpoint_subject import CheckpointSubject
 from mmrobust.audit.subject import Subject
 
 
 def _run(subject: Subject) -> Finding:
+    assert isinstance(subject, CheckpointSubject)
     expected = str(subject.checkpoint.config.backbone["fingerprint"])
     found = subject.classifier.backbone.fingerprint()
     same = found == expected
@@ -21,4 +23,5 @@ CHECK = Check(
     "On other weights, prompts and heads mean nothing, and two checkpoints of one table are not comparable. The "
     "fingerprint covers every bit. It runs last, so it also shows that evaluation changes nothing.",
     _run,
+    own="the weights of this model cannot be seen; its version stands for them",
 )

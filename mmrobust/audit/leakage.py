@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from mmrobust.audit.base import Check, Finding, judged
 from mmrobust.audit.subject import Subject
@@ -34,10 +33,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def _run(subject: Subject) -> Finding:
-    split, modalities = subject.split, subject.classifier.modalities
+    split, modalities = subject.split, subject.modalities
     natural = split.natural_cases(modalities)
     positions = np.sort(np.random.default_rng(subject.seed).permutation(len(split))[:PROBED])
-    targets = target_matrix([split.labels[position] for position in positions], len(subject.classifier.classes))
+    targets = target_matrix([split.labels[position] for position in positions], subject.class_count)
     draws = np.random.default_rng(subject.seed)
     orders = [draws.permutation(len(targets)) for _ in range(SHUFFLES)]
     found, limits = {}, {}
@@ -56,20 +55,19 @@ def _run(subject: Subject) -> Finding:
 
 def _seen(subject: Subject, position: int, case_name: str) -> Floats:
     """Return what the probe sees of one sample: which modalities are missing, and a summary of their fills."""
-    case = Case.parse(case_name, subject.classifier.modalities)
-    # Present modalities are not decoded: that would be most of the work.
+    case = Case.parse(case_name, subject.modalities)
     fills = [
-        _signature(subject.encoded.inputs([position], m, case)[0]) if case.is_missing(m) else np.zeros(SIGNATURE)
+        _signature(subject.fill_of(position, m, case)) if case.is_missing(m) else np.zeros(SIGNATURE)
         for m in case.modalities
     ]
     return np.concatenate([*fills, [case.is_missing(m) for m in case.modalities]])
 
 
-def _signature(tensor: Tensor) -> Floats:
-    """Summarise a tensor of any shape by its sizes, its statistics and the means of chunks."""
-    values = np.asarray(tensor.numpy(), dtype=np.float64).ravel()
+def _signature(fill: npt.NDArray[Any]) -> Floats:
+    """Summarise an array of any shape by its sizes, its statistics and the means of chunks."""
+    values = np.asarray(fill, dtype=np.float64).ravel()
     sizes = np.zeros(3)
-    sizes[: tensor.ndim] = tensor.shape
+    sizes[: fill.ndim] = fill.shape
     statistics = [values.mean(), values.std(), values.min(), values.max()]
     chunks = [chunk.mean() if chunk.size else 0.0 for chunk in np.array_split(values, CHUNKS)]
     return np.concatenate([sizes, statistics, chunks])

@@ -33,6 +33,7 @@ class Guesser:
     modalities: tuple[str, ...] = ("image", "text")
     classes: tuple[str, ...] = ()
     classes_named: bool = True
+    reorders_classes: bool = False
     task: str = "single-label"
     dtype: str = "float64"
     device: str = "cpu"

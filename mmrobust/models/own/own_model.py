@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -220,6 +222,8 @@ def _chunks(positions: Positions, size: int) -> Iterator[tuple[Positions, bool]]
 
 
 def _loaded(source: Source, device: str) -> OwnModel:
+    with contextlib.suppress(OSError):  # on another machine the folder may not be there
+        os.chdir(source.folder)  # so that relative paths in the user's code mean what they meant to the command
     return OwnModel(source.load(device), source)
 
 
