@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.audit.base import Check, Finding, judged
+from mmrobust.audit.base import NOT_APPLICABLE, Check, Finding, judged
 from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
 from mmrobust.scenarios.draws import ScenarioDraw
@@ -34,6 +34,8 @@ Floats = npt.NDArray[np.float64]
 
 def _run(subject: Subject) -> Finding:
     split, modalities = subject.split, subject.modalities
+    if len(modalities) == 1:
+        return Finding(NOT_APPLICABLE, f"there is only one modality, {modalities[0]}, and it is never missing")
     natural = split.natural_cases(modalities)
     positions = np.sort(np.random.default_rng(subject.seed).permutation(len(split))[:PROBED])
     targets = target_matrix([split.labels[position] for position in positions], subject.class_count)
