@@ -332,6 +332,38 @@ def test_data_that_do_not_fit_are_one_line(digits: Dataset, fields: dict[str, An
         mmrobust.evaluate(made(Seen(), **fields), digits)
 
 
+@pytest.mark.parametrize(("task", "classes"), [("binary", ("no", "yes")), ("multi-label", ("a", "b", "c"))])
+def test_other_tasks(digits: Dataset, tmp_path: Path, task: str, classes: tuple[str, ...]) -> None:
+    rows = [
+        SampleRow(
+            "test",
+            sample.id,
+            (sample.label[0] % 2,)
+            if task == "binary"
+            else tuple(c for c in range(3) if sample.label[0] % (c + 2) == 0),
+            image=sample.image,
+            image_path="x.png",
+            text=str(sample.label[0]),
+        )
+        for sample in digits.split("test")
+    ]
+    metric = {"binary": "auroc", "multi-label": "map"}[task]
+    about = {"task": task, "headline_metric": metric, "licence": "", "source": ""}
+    write_dataset(tmp_path / "data", rows, name="made", modalities=("image", "text"), classes=classes, **about)
+
+    def right(samples: list[dict[str, Any]], case: str | None) -> list[list[float]]:
+        digit = [int(sample["text"] or 0) for sample in samples]
+        if task == "binary":
+            return [[1 - n % 2, n % 2] for n in digit]
+        return [[float(n % 2 == 0), float(n % 3 == 0), float(n % 4 == 0)] for n in digit]
+
+    model = made(right, classes=classes, task=task, scale="probabilities")
+    table = mmrobust.evaluate(model, tmp_path / "data", scenarios=["missing-text"], rates=(0.0, 1.0), seeds=1)
+    values = table[table.metric == metric].groupby("missing_rate").value.max()
+    assert values[0.0] == 1
+    assert values[1.0] < 1
+
+
 def test_probabilities_and_their_logarithm_are_the_same(digits: Dataset) -> None:
     def probabilities(samples: list[dict[str, Any]], case: str | None) -> np.ndarray:
         lengths = np.asarray([len(sample["text"] or "") for sample in samples])
