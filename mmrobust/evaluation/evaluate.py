@@ -22,7 +22,7 @@ from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
 from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
 from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import earlier_results, hold_folder, merged, outdated, refuse_results
-from mmrobust.models.checkpoint import classes_fit
+from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
@@ -92,7 +92,7 @@ def evaluate(
     """
     model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    name = str(getattr(model, "name", "the classifier"))
+    name = _name_of(model)
     if out is not None:
         if not hasattr(model, "fingerprint"):
             raise UsageError(
@@ -148,7 +148,8 @@ def evaluate_models(
     Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
 
     Args:
-        models: name → model.
+        models: name → a checkpoint, or whatever else implements the protocol: :func:`as_model` of a
+            :class:`mmrobust.Model` does.
         dataset: the data.
         grid: the grid; each model is evaluated on :meth:`Grid.of` its modalities.
         out: folder for ``results.parquet`` and ``predictions/``.
@@ -234,6 +235,13 @@ def evaluate_models(
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")
             write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance))
             return read_results(out)
+
+
+def _name_of(model: Any) -> str:
+    """The name under which a model is stored, and that messages give it."""
+    if hasattr(model, "name"):
+        return str(model.name)
+    return model.folder.name if isinstance(model, Checkpoint) else "the classifier"
 
 
 def _grids(

@@ -28,6 +28,7 @@ from mmrobust.errors import DataError, ModelError, Unfinished, UsageError
 from mmrobust.evaluation import plan
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.evaluation.plan import PredictionSettings, WorkShare
+from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.own import own_model
 from mmrobust.models.own.own_model import OwnModel
 from mmrobust.models.own.source import Source
@@ -343,9 +344,10 @@ def test_other_tasks(digits: Dataset, tmp_path: Path, task: str, classes: tuple[
             else tuple(c for c in range(3) if sample.label[0] % (c + 2) == 0),
             image=sample.image,
             image_path="x.png",
-            text=str(sample.label[0]),
+            text=str(digit),
         )
         for sample in digits.split("test")
+        for digit in sample.label
     ]
     metric = {"binary": "auroc", "multi-label": "map"}[task]
     about = {"task": task, "headline_metric": metric, "licence": "", "source": ""}
@@ -427,6 +429,15 @@ def test_too_little_memory_is_left_to_the_command(digits: Dataset, tmp_path: Pat
 def test_what_is_no_model_is_one_line(digits: Dataset) -> None:
     with pytest.raises(UsageError, match=r"a function cannot be evaluated; give a classifier .* or a mmrobust.Model"):
         mmrobust.evaluate(fails, digits)
+
+
+def test_a_checkpoint_is_stored_under_the_name_of_its_folder(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(trained("none", "linear"))
+    stored = mmrobust.evaluate(checkpoint, digits, rates=(0.0, 1.0), seeds=1, out=tmp_path)
+    assert set(stored.checkpoint) == {"none-linear-image-text"}
+    assert list((tmp_path / "predictions").glob("*.parquet"))
 
 
 def test_a_bare_classifier_is_not_stored(classifier: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:

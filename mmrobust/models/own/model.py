@@ -20,7 +20,7 @@ Sample = dict[str, Any]
 PredictFunction = Callable[[list[Sample], str | None], Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """A model of the user's own: a function from samples to scores, and what an evaluation must know of it.
 
@@ -41,7 +41,8 @@ class Model:
     """Identifies the predictions, together with the other fields: those of another version are made anew. A hash of the
     weights is best."""
     modalities: Sequence[str]
-    """The modalities that it takes, in any order; a data set may have more."""
+    """The modalities that it takes; a data set may have more. Under ``missing-both``, half of the affected samples lose
+    the first, half the second: in the data set's order, they are those of other models."""
     classes: Sequence[str]
     """The names of its classes, in the order of the scores. They are matched with the data set's by name."""
     task: str
