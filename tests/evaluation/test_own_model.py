@@ -575,13 +575,17 @@ def test_on_ray_it_makes_the_same_table(
     monkeypatch.setattr(on_ray, "STRETCH_SAMPLES", 12)
     monkeypatch.chdir(tmp_path)
     Path("weights").write_text("3")  # a relative path in the user's code
-    Path("mine.py").write_text(KILLED + "\noffset = int(Path('weights').read_text())\n")
+    further = "import dataclasses\nfailing = dataclasses.replace(model, predict=print)\nPath('weights').read_text()\n"
+    Path("mine.py").write_text(f"{KILLED}\n{further}")
     flags = ("--data", digits.folder, "--missing-rate", "0,1", "--seeds", 1, "--quiet")
     assert cli("eval", "mine.py:model", *flags, "--out", "local").code == 0
     outcome = cli("eval", "mine.py:model", *flags, "--engine", "ray", "--ray-workers", 2, "--out", "ray")
     assert outcome.code == 0, outcome.err
     frames = [read_results(Path(out)).frame for out in ("local", "ray")]
     pd.testing.assert_frame_equal(*frames, check_exact=True)
+    outcome = cli("eval", "./mine.py:failing", *flags, "--engine", "ray", "--ray-workers", 1, "--out", "failing")
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert "killed: predict returned NoneType in case 'complete', for sample 'digit-" in outcome.err
     # A model that was made in this process is sent to the workers.
     models = {"killed": OwnModel(made(scores, name="killed"))}
     grid = Grid(("missing-text",), (0.0, 1.0), (0,))

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -185,40 +185,51 @@ class OwnModel:
     def _batches(self, plan: Plan, decoded: DecodedSplit, size: int) -> Iterator[_Batch]:
         """The batches of ``plan``, in an order that the plan alone decides."""
         cases = {key: Case.parse(key[0], self.modalities) for key in plan}
-        keys: dict[int, list[Key]] = {}
-        for key, positions in plan.items():
-            for position in positions.tolist():
-                keys.setdefault(position, []).append(key)
 
-        def request(chunk: Positions) -> Request:
-            present = {p: dict.fromkeys(m for key in keys[p] for m in cases[key].present) for p in chunk.tolist()}
+        def request(chunk: _Chunk) -> Request:
+            present = {
+                p: dict.fromkeys(m for key in keys for m in cases[key].present) for p, keys in chunk.keys.items()
+            }
             return {position: tuple(modalities) for position, modalities in present.items()}
 
-        def finished(key: Key, waiting: list[tuple[int, Media]]) -> _Batch:
-            batch = [decoded.in_case(position, media, cases[key]) for position, media in waiting]
-            return key, np.asarray([position for position, _ in waiting], dtype=np.int64), batch
+        def finished(key: Key) -> _Batch:
+            positions, media = zip(*waiting.pop(key), strict=True)
+            batch = [decoded.in_case(*one, cases[key]) for one in zip(positions, media, strict=True)]
+            return key, np.asarray(positions, dtype=np.int64), batch
 
-        chunks, ahead = itertools.tee(_chunks(np.asarray(sorted(keys), dtype=np.int64), min(size, CHUNK_SAMPLES)))
-        waiting: dict[Key, list[tuple[int, Media]]] = {key: [] for key in plan}
-        for (chunk, last), loaded in zip(chunks, decoded.load(request(chunk) for chunk, _ in ahead), strict=True):
-            for position in chunk.tolist():
-                for key in keys[position]:
-                    waiting[key].append((position, loaded.get(position, {})))
+        chunks, ahead = itertools.tee(_chunks(plan, min(size, CHUNK_SAMPLES)))
+        waiting: dict[Key, list[tuple[int, Media]]] = {}
+        for chunk, loaded in zip(chunks, decoded.load(map(request, ahead)), strict=True):
+            for position, keys in chunk.keys.items():
+                for key in keys:
+                    waiting.setdefault(key, []).append((position, loaded[position]))
                     if len(waiting[key]) == size:
-                        yield finished(key, waiting[key])
-                        waiting[key] = []
-            if last:
-                for key, rest in waiting.items():
-                    if rest:
-                        yield finished(key, rest)
-                waiting = {key: [] for key in plan}
+                        yield finished(key)
+            if chunk.last:
+                for key in list(waiting):
+                    yield finished(key)
 
 
-def _chunks(positions: Positions, size: int) -> Iterator[tuple[Positions, bool]]:
-    """``positions``, ascending, in chunks of at most ``size``, each with whether it is the last one of its stretch."""
-    for stretch in np.split(positions, np.flatnonzero(np.diff(positions // STRETCH_SAMPLES)) + 1):
+class _Chunk(NamedTuple):
+    """A few samples of a plan, which are decoded together."""
+
+    keys: dict[int, list[Key]]
+    """Position → its (case, prompting) pairs; positions ascend."""
+    last: bool
+    """Whether it is the last chunk of a stretch of the split."""
+
+
+def _chunks(plan: Plan, size: int) -> Iterator[_Chunk]:
+    """The samples of ``plan`` in chunks of at most ``size``, each within a stretch of the split."""
+    union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
+    for stretch in np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1):
+        keys: dict[int, list[Key]] = {position: [] for position in stretch.tolist()}
+        for key, positions in plan.items():
+            for position in positions[np.isin(positions, stretch, assume_unique=True)].tolist():
+                keys[position].append(key)
         for start in range(0, len(stretch), size):
-            yield stretch[start : start + size], start + size >= len(stretch)
+            some = stretch[start : start + size].tolist()
+            yield _Chunk({position: keys[position] for position in some}, last=start + size >= len(stretch))
 
 
 def _loaded(source: Source, device: str) -> OwnModel:

@@ -142,7 +142,8 @@ def _on_path(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        if folder in sys.path:
+            sys.path.remove(folder)
         if folder not in sys.path:
             sys.path.append(folder)
 
