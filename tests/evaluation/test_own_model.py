@@ -585,7 +585,8 @@ def test_on_ray_it_makes_the_same_table(
     pd.testing.assert_frame_equal(*frames, check_exact=True)
     outcome = cli("eval", "./mine.py:failing", *flags, "--engine", "ray", "--ray-workers", 1, "--out", "failing")
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
-    assert "killed: predict returned NoneType in case 'complete', for sample 'digit-" in outcome.err
+    said = "a Ray worker failed: killed: predict returned NoneType in case 'complete', for sample 'digit-"
+    assert said in outcome.err
     # A model that was made in this process is sent to the workers.
     models = {"killed": OwnModel(made(scores, name="killed"))}
     grid = Grid(("missing-text",), (0.0, 1.0), (0,))
