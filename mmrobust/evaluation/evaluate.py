@@ -17,7 +17,7 @@ from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.selection import ERROR, select_samples
 from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import Unfinished, UsageError
-from mmrobust.evaluation.model import Model, PredictingModel
+from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
 from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import (
@@ -29,11 +29,11 @@ from mmrobust.evaluation.results_folder import (
     prediction_identity,
     refuse_results,
 )
-from mmrobust.models.checkpoint import classes_fit
+from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import keep_table
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
@@ -62,12 +62,13 @@ def evaluate(
     workers: int = 0,
     on_bad_sample: str = ERROR,
     missing_table: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Evaluate a model over a grid, in memory.
+    """Evaluate a model over a grid, in memory or into a results folder.
 
     Args:
-        model: a classifier, as returned by :func:`mmrobust.load`, or a checkpoint.
+        model: a classifier, as returned by :func:`mmrobust.load`, a checkpoint or a :class:`mmrobust.Model`.
         dataset: a data set, or its folder.
         scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none if a missing
             table is given.
@@ -83,18 +84,43 @@ def evaluate(
             it.
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         missing_table: a file with a missing table, as an additional scenario.
+        out: folder for ``results.parquet`` and ``predictions/``, as ``mmrobust eval`` writes them: predictions that it
+            holds are not made again, and other commands read it. ``None``: nothing is stored. A bare classifier cannot
+            be stored: load it with :func:`mmrobust.models.checkpoint.load_checkpoint`.
         progress: shows the progress.
 
     Returns:
         One row per cell and metric: ``scenario``, ``missing_rate``, ``seed``, ``prompting``, ``metric``, ``n``,
-        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
+        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``. With ``out``, all rows of the model
+        in that folder, with every column of ``results.parquet``.
 
     Raises:
         MmrobustError: a name is unknown, or the data do not fit the model or cannot be read.
     """
     model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    check_fits(model, dataset, "the classifier")
+    name = _name_of(model)
+    if out is not None:
+        if not hasattr(model, "fingerprint"):
+            raise UsageError(
+                "out: predictions of a bare classifier cannot be stored; give a checkpoint (load_checkpoint)"
+            )
+        drawn_seeds = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
+        frame = evaluate_models(
+            {name: model},
+            dataset,
+            Grid(tuple(scenarios or ()), tuple(rates), drawn_seeds, tuple(prompting)),
+            Path(out),
+            split=split,
+            limit=limit,
+            missing_tables=[Path(missing_table)] if missing_table else [],
+            noise=Noise(noise_profile, noise_seed),
+            on_bad_sample=on_bad_sample,
+            settings=PredictionSettings(batch_size=batch_size, workers=workers),
+            progress=progress,
+        ).frame
+        return frame[frame["checkpoint"] == name].reset_index(drop=True)
+    check_fits(model, dataset, name)
     tables = given_tables([missing_table] if missing_table else [], dataset.split(split), model.modalities)
     grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
@@ -109,7 +135,7 @@ def evaluate(
 
 
 def evaluate_models(
-    models: Mapping[str, Model],
+    models: Mapping[str, IdentifiedModel],
     dataset: Dataset,
     grid: Grid,
     out: Path,
@@ -127,7 +153,8 @@ def evaluate_models(
     """Evaluate models over a grid into the folder ``out``, or extend the results there.
 
     Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
-    Each model, given under its name, is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
+    Each model, given under its name, is a checkpoint or whatever else implements the protocol (:func:`as_model` of a
+    :class:`mmrobust.Model` does). It is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
     an additional scenario. ``settings`` say how predictions are made (batch size, engine, share of the work, what is
     overwritten), ``scoring`` how they are scored (threshold, absent classes, resamples). ``say`` is called with a
     message for each problem that was found and solved. The other arguments are those of :func:`evaluate`.
@@ -212,7 +239,16 @@ def evaluate_models(
             return read_results(out)
 
 
-def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split: Split) -> dict[tuple[str, ...], Grid]:
+def _name_of(model: Any) -> str:
+    """The name under which a model is stored, and that messages give it."""
+    if hasattr(model, "name"):
+        return str(model.name)
+    return model.folder.name if isinstance(model, Checkpoint) else "the classifier"
+
+
+def _grids(
+    models: Mapping[str, IdentifiedModel], grid: Grid, files: Sequence[Path], split: Split
+) -> dict[tuple[str, ...], Grid]:
     """Modalities → the grid for models that take them."""
     distinct = dict.fromkeys(model.modalities for model in models.values())
     return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in distinct}
@@ -221,7 +257,8 @@ def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
     """Raise if a model cannot be evaluated on a data set.
 
-    For a model whose classes have no names (an imported checkpoint), only their number and the task must match.
+    For a model whose classes have no names (an imported checkpoint), only their number and the task must match. A model
+    that reorders its classes may have them in any order.
 
     Raises:
         UsageError: modalities, classes or task differ; the message names both.
@@ -233,10 +270,16 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
             f"{name}: takes {' + '.join(model.modalities)}, but {dataset.folder} has "
             f"{' + '.join(info.modalities)}: no {' and no '.join(missing)}"
         )
-    if not classes_fit(model, info.classes, info.task):
+    if not classes_fit(model, info.classes, info.task) and not (
+        model.reorders_classes and model.task == info.task and set(model.classes) == set(info.classes)
+    ):
+        different = [] if not model.classes_named else sorted({*info.classes} ^ {*model.classes})
+        only = ""
+        if different and model.task == info.task:
+            only = f": '{different[0]}' is only in the {'data' if different[0] in info.classes else 'model'}"
         raise UsageError(
             f"{name}: knows {_about_classes(model.task, model.classes)}, "
-            f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
+            f"{dataset.folder} has {_about_classes(info.task, info.classes)}{only}"
         )
 
 
