@@ -14,7 +14,7 @@ from mmrobust.gate.figures import figure_of
 from mmrobust.gate.outcome import INCONCLUSIVE, PASS, Cell, Outcome
 from mmrobust.gate.rules import FLOOR
 from mmrobust.scoring import Bools, Floats
-from mmrobust.scoring.significance import detectable, mcnemar, p_values, upper_ends
+from mmrobust.scoring.significance import detectable, mcnemar, p_values, rules_out, upper_ends
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def judge_drops(
 ) -> tuple[list[Outcome], int]:
     """The outcomes with their p-values and intervals, and the number of tests.
 
-    A drop that is not significant does not fail; where one as large as its limit could not have been found, or too few
-    samples stand behind the test, the outcome is inconclusive.
+    A drop that is not significant does not fail. Where one as large as its limit could not have been found and is not
+    ruled out, or too few samples stand behind the test, the outcome is inconclusive.
     """
     tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
     evidence = [shown[outcomes[place].cell] for place in tested]
@@ -87,6 +87,8 @@ def judge_drops(
     level = alpha * np.divide(p, adjusted, out=np.full(len(p), 1 / max(tests, 1)), where=adjusted > 0)
     at_most = sign * upper_ends(difference, _error_of(p, difference, error, flipped), degrees, level)
     found = detectable(error, degrees, size, alpha / tests if correction == "holm" and tests else alpha)
+    allowed = np.asarray([outcomes[place].allowed for place in tested])
+    ruled_out = rules_out(difference, error, degrees, size, allowed, alpha)
     judged = list(outcomes)
     for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
         outcome = replace(judged[place], few=of.few)
@@ -98,6 +100,7 @@ def judge_drops(
                 verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
                 p_value=float(min(adjusted[number], 1.0)),
                 at_most=float(at_most[number]),
+                ruled_out=bool(ruled_out[number]),
                 # The same logits are the same model there: nothing has changed that more samples would show.
                 detectable=0.0 if of.identical else float(min(found[number], 1.0)),
             )

@@ -1,7 +1,8 @@
 """What the gate says: the outcome of each rule in each cell, and the verdict over all of them.
 
 Both have one of three values. ``fail``: worse than allowed, and surely so where predictions can tell. ``inconclusive``:
-not worse than allowed, but the data could not have shown a drop as large as the rule allows. ``pass``: neither.
+not worse than allowed, but the data could not have shown a drop as large as the rule allows, nor do they rule it out.
+``pass``: neither.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Outcome:
     """The better end of the one-sided interval of the difference: the upper one, unless less is better."""
     detectable: float | None = None
     """The smallest true drop that the gate would find in this cell with 80 % power, after the correction."""
+    ruled_out: bool = False
+    """Whether the samples of this cell rule out a drop as large as the rule allows, at α."""
     few: int | None = None
     """Samples of the smallest class, where they are too few for the test to hold."""
 
@@ -93,7 +96,7 @@ class Outcome:
     def unsure(self) -> bool:
         """Whether the samples cannot decide: they are too few, or could have hidden a drop as large as the limit."""
         hidden = self.detectable is not None and self.detectable > self.allowed + _TOLERANCE
-        return self.few is not None or (hidden and self.verdict != FAIL)
+        return self.few is not None or (hidden and not self.ruled_out and self.verdict != FAIL)
 
 
 @dataclass(frozen=True)

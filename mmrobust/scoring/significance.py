@@ -139,3 +139,14 @@ def detectable(error: Floats, degrees: Floats, size: Floats, level: float, power
     """
     t = student(1 - level, degrees) + student(power, degrees)
     return np.asarray((t**2 / size + np.sqrt((t**2 / size) ** 2 + 4 * (t * error) ** 2)) / 2)
+
+
+def rules_out(difference: Floats, error: Floats, degrees: Floats, size: Floats, drop: Floats, level: float) -> Bools:
+    """Whether differences [K] rule out a true ``drop`` [K], in a one-sided test at ``level``.
+
+    d + D ≥ t_{1−level} √(e² + D / n), with the variance that :func:`detectable` has for a true drop D: a test of
+    non-inferiority (Tango, Equivalence Test and Confidence Interval for the Difference in Proportions for the
+    Paired-Sample Design, Statistics in Medicine 17, 1998). Nothing rules out a drop of 0.
+    """
+    bound = student(1 - level, degrees) * np.sqrt(error**2 + np.maximum(drop, 0) / size)
+    return np.asarray((drop > 0) & (difference + drop >= bound))

@@ -10,7 +10,16 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_power
 
-from mmrobust.scoring.significance import delong, detectable, holm, mcnemar, p_values, placements, smallest_shown
+from mmrobust.scoring.significance import (
+    delong,
+    detectable,
+    holm,
+    mcnemar,
+    p_values,
+    placements,
+    rules_out,
+    smallest_shown,
+)
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 0), (9, 1), (5, 5), (20, 35)])
@@ -117,17 +126,37 @@ def test_one_sided_mcnemar_is_the_mid_p_of_a_fair_coin():
 
 
 @pytest.mark.parametrize("churn", [0.0, 0.1])
-def test_a_detectable_drop_is_found_four_times_out_of_five(churn):
-    """Samples are lost and gained at random, and a share D on top is lost: the test finds it with 80 % power."""
+def test_a_detectable_drop_is_found_at_least_four_times_out_of_five(churn):
+    """Samples are lost and gained at random, and a share D on top is lost: the test finds it with 80 % power.
+
+    Without any churn the test needs whole samples, and D is a little larger than it would have to be.
+    """
     samples, level, random = 1000, 0.05 / 33, np.random.default_rng(0)
     error = np.sqrt(churn / samples)
     drop = float(detectable(np.asarray([error]), np.asarray([1e6]), np.asarray([samples]), level)[0])
     kinds = random.multinomial(samples, [churn / 2 + drop, churn / 2, 1 - churn - drop], size=4000)
     found = mcnemar(kinds[:, 0], kinds[:, 1], two_sided=False) <= level
-    assert found.mean() == pytest.approx(0.8, abs=0.07)
+    assert 0.76 <= found.mean() <= (0.97 if churn == 0 else 0.86)
 
 
 def test_a_few_samples_that_agree_show_little():
     none = np.zeros(1)
     shown = [float(detectable(none, np.asarray([1e6]), np.asarray([n]), 0.05)[0]) for n in (10, 100, 1000)]
     assert shown == pytest.approx([0.618, 0.0618, 0.00618], rel=0.01)  # (1.645 + 0.842)² / n
+
+
+@pytest.mark.parametrize(("drop", "churn"), [(0.02, 0.0), (0.02, 0.1), (0.05, 0.2)])
+def test_a_drop_that_is_there_is_rarely_ruled_out(drop, churn):
+    samples, random = 1000, np.random.default_rng(1)
+    lost, gained, _ = random.multinomial(samples, [churn / 2 + drop, churn / 2, 1 - churn - drop], size=5000).T
+    difference = (gained - lost) / samples
+    error = np.sqrt(((lost + gained) / samples - difference**2) / samples)
+    out = rules_out(difference, error, np.full(5000, 1e6), np.full(5000, samples), np.full(5000, drop), 0.05)
+    assert out.mean() <= 0.055
+
+
+def test_what_got_better_rules_a_drop_out():
+    few, many = (rules_out(*np.asarray([[0.0], [0.0], [1e6], [n], [0.01]]), 0.05)[0] for n in (100, 300))
+    assert (few, many) == (False, True)  # nobody of 300 is lost: the rule of three
+    assert rules_out(*np.asarray([[0.1], [0.03], [100], [160], [0.01]]), 0.05)[0]
+    assert not rules_out(*np.asarray([[0.1], [0.03], [100], [160], [0.0]]), 0.05)[0]
