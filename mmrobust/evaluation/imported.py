@@ -20,7 +20,7 @@ from mmrobust.degradations import Noise, check_profile
 from mmrobust.errors import UsageError
 from mmrobust.evaluation.earlier_import import EarlierImport
 from mmrobust.evaluation.plan import given_tables, readable_samples, split_truth
-from mmrobust.evaluation.prediction_file import LOGITS, FileFormat, FilePredictions, read_prediction_file
+from mmrobust.evaluation.prediction_file import FileFormat, FilePredictions, read_prediction_file
 from mmrobust.evaluation.results_folder import about_data, earlier_results, hold_folder, merged, prediction_identity
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.draws import CellTables
@@ -29,6 +29,7 @@ from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, 
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import score
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.scales import LOGITS
 from mmrobust.scoring.store import IMPORTED
 from mmrobust.scoring.truth import Key, Plan, PredictedRows
 from mmrobust.scoring.writer import PredictionWriter

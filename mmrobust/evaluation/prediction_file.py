@@ -16,13 +16,11 @@ import numpy.typing as npt
 from mmrobust.cases import PROMPTINGS, SITUATION, Case
 from mmrobust.degradations import check_noise
 from mmrobust.errors import DataError, UsageError, check_name, unknown_name
+from mmrobust.scoring.scales import LOGITS, SCALES, SUM_SLACK, logits_of_probabilities
 from mmrobust.scoring.truth import Key
 from mmrobust.storage.text_tables import Cells, open_table
 
-LOGITS, PROBABILITIES = SCALES = ("logits", "probabilities")
 DELIMITERS = (",", ";", "\t")
-SUM_SLACK = 0.01
-"""How far the probabilities of a sample may be from adding up to 1: they may have been printed with few digits."""
 NAMED = 3
 """The most names that a message lists."""
 
@@ -216,15 +214,13 @@ class _Reader:
             return values.astype(np.float32), [note] if between and (self._form.several or sums) else []
         outside = (values < 0) | (values > 1)
         self._refuse_values(keys, values, outside, "is not a probability; --scale says what it is")
-        if self._form.several:
-            return _logit(values), []
         sums_N = values.sum(axis=1)
         wrong = np.abs(sums_N - 1) > SUM_SLACK
-        if wrong.any():
+        if wrong.any() and not self._form.several:
             first = int(wrong.argmax())
             message = f"{self._file}: {self._named(keys[first])}: its probabilities add up to {sums_N[first]:g}, not 1"
             self._refuse(message, int(wrong.sum()))
-        return _log(values), []
+        return logits_of_probabilities(values, several=self._form.several), []
 
     def _distinct(
         self, keys: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
@@ -266,19 +262,6 @@ class _Reader:
         position, case, prompting = key.tolist()
         under = f" under {PROMPTINGS[prompting]}" if self._tells else ""
         return f"sample '{self._form.ids[position]}' in case '{list(self._numbers)[case]}'{under}"
-
-
-def _log(probabilities: Floats) -> npt.NDArray[np.float32]:
-    """Log p, whose softmax is p again. A probability of 0 counts as the smallest number above it."""
-    tiny = np.finfo(np.float64).tiny
-    return np.log(np.maximum(probabilities, tiny)).astype(np.float32)
-
-
-def _logit(probabilities: Floats) -> npt.NDArray[np.float32]:
-    """The log odds, log(p / (1 − p)), whose sigmoid is p again, and finite for 0 and 1 too."""
-    limits = np.finfo(np.float64)
-    within = np.clip(probabilities, limits.tiny, 1 - limits.epsneg)
-    return np.asarray(np.log(within) - np.log1p(-within), dtype=np.float32)
 
 
 def _text(value: Any) -> str:

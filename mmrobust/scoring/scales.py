@@ -14,15 +14,15 @@ SUM_SLACK = 0.02
 """How far the probabilities of a sample may sum to something other than 1: rounding in half precision."""
 
 
-def logits_of_probabilities(probabilities: npt.ArrayLike, task: str) -> npt.NDArray[np.float32]:
+def logits_of_probabilities(probabilities: npt.ArrayLike, *, several: bool) -> npt.NDArray[np.float32]:
     """Logits [n, C] whose probabilities are ``probabilities`` [n, C].
 
-    The logarithm, which a softmax turns back; in a multi-label task log(p / (1 − p)), which a sigmoid turns back.
+    The logarithm, which a softmax turns back; with ``several`` classes per sample log(p / (1 − p)), for a sigmoid.
     Probabilities are clipped at :data:`SMALLEST` before the logarithm.
     """
     p = np.clip(np.asarray(probabilities, dtype=np.float64), 0.0, 1.0)
     logits = np.log(np.maximum(p, SMALLEST))
-    if task == "multi-label":
+    if several:
         logits -= np.log(np.maximum(1.0 - p, SMALLEST))
     return logits.astype(np.float32)
 

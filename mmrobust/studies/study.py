@@ -13,6 +13,8 @@ from mmrobust.cases import PROMPTINGS, SITUATION
 from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
+from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.metrics import ZERO
 from mmrobust.training.settings import TrainOptions, read_yaml_file
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -34,6 +36,8 @@ class Variant(TrainOptions):
     complete data do: the papers' full fine-tuning starts from the published weights."""
     heads: list[str] = field(default_factory=list)
     """The study's heads to combine the method with; empty: all."""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """Recipes of this method, by data set; see :attr:`Study.recipes`."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,12 @@ class Evaluation:
     missing_rates: str = "0:1:0.1"
     seeds: int = 3
     promptings: list[str] = field(default_factory=lambda: [SITUATION])
+    f1_absent: str = ZERO
+    """Absent classes count 0 in macro F1 (``zero``), or are left out (``skip``, as in the papers)."""
 
     def __post_init__(self) -> None:
         parse_rates([self.missing_rates])
+        ScoringSettings(f1_absent=self.f1_absent)
         for prompting in self.promptings:
             if prompting not in PROMPTINGS:
                 raise unknown_name("prompting", prompting, PROMPTINGS)
@@ -110,6 +117,12 @@ class Study:
     """``None``: the backbone is taken as it is."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """Changes to the default recipe of every method."""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """Name of a data set → a recipe whose settings lie below the study's own there; of those of its method and head,
+    where a training is of this method and this head. Other data sets have none."""
+    availability: bool = False
+    """Whether the report also has a table of each training under what it was trained under, whose columns say how much
+    of each modality is available, as DPL's does."""
     evaluate: Evaluation = field(default_factory=Evaluation)
     contrast: list[Contrast] = field(default_factory=list)
     """A file may have one alone, without the list."""

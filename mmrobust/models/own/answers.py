@@ -58,7 +58,7 @@ def logits_of(
             )
     ordered = scores[:, [model.classes.index(name) for name in classes]]
     if model.scale == PROBABILITIES:
-        return logits_of_probabilities(ordered, model.task)
+        return logits_of_probabilities(ordered, several=model.task == "multi-label")
     return np.asarray(ordered, dtype=np.float32)
 
 
