@@ -16,11 +16,15 @@ from mmrobust.version import __version__ as __version__
 if TYPE_CHECKING:
     from mmrobust.evaluation.evaluate import evaluate as evaluate
     from mmrobust.models.checkpoint import load as load
+    from mmrobust.models.own.model import Model as Model
 
+__all__ = ["Model", "__version__", "evaluate", "load"]
 
-__all__ = ["__version__", "evaluate", "load"]
-
-_HOME = {"load": "mmrobust.models.checkpoint", "evaluate": "mmrobust.evaluation.evaluate"}
+_HOME = {
+    "load": "mmrobust.models.checkpoint",
+    "evaluate": "mmrobust.evaluation.evaluate",
+    "Model": "mmrobust.models.own.model",
+}
 
 
 def __getattr__(name: str) -> Any:

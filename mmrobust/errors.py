@@ -7,6 +7,7 @@
     │   ├── NewerFormatError   one that a newer mmrobust wrote
     │   └── NoPredictionsError results without the predictions that they were made from
     ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
+    ├── ModelError             a model of the user's own that cannot be imported, or whose predictions cannot be used
     ├── TrainingError          a training that cannot continue (divergence, an empty split)
     ├── DeviceError            a device that has too little memory or failed
     ├── NotComparableError     two results that cannot be compared
@@ -51,6 +52,10 @@ class NoPredictionsError(DataError):
 
 class CheckpointError(MmrobustError):
     """A checkpoint or a backbone that cannot be read or does not fit the data."""
+
+
+class ModelError(MmrobustError):
+    """A model of the user's own that cannot be imported, or whose predictions cannot be used."""
 
 
 class TrainingError(MmrobustError):

@@ -66,7 +66,8 @@ def _command(command: Any, path: tuple[str, ...]) -> str:
         lines += [""]
     if options:
         lines += ["| option | | default | environment |", "| --- | --- | --- | --- |"]
-        lines += [_row(p, path, kinds) for p in options]
+        prefix = command.context_settings.get("auto_envvar_prefix") or "_".join(path)
+        lines += [_row(p, prefix, kinds) for p in options]
         lines += [""]
     if command.epilog:
         word, _, example = _plain(command.epilog).partition(": ")
@@ -74,13 +75,13 @@ def _command(command: Any, path: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def _row(option: Any, path: tuple[str, ...], kinds: dict[str, str]) -> str:
+def _row(option: Any, prefix: str, kinds: dict[str, str]) -> str:
     default = option.default
     shown = "required" if option.required else ""
     given = default is not None and default is not False and default not in ((), [])
     if not option.required and given and not callable(default):
         shown = f"`{', '.join(map(str, default)) if isinstance(default, (list, tuple)) else default}`"
-    variable = "_".join((*path, option.name)).upper().replace("-", "_")
+    variable = f"{prefix}_{option.name}".upper().replace("-", "_")
     return f"| `{_option(option, kinds)}` | {_cell(option.help or '')} | {shown} | `{variable}` |"
 
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrobust.audit.checks import CHECKS, find_check
-from mmrobust.audit.subject import FAILED, INFORMATIONAL, PASSED, Check, Finding, Subject
+from mmrobust.audit import CHECKS, find_check
+from mmrobust.audit.base import FAILED, INFORMATIONAL, NOT_APPLICABLE, PASSED, Check, Finding
+from mmrobust.audit.checkpoint_subject import CheckpointSubject
+from mmrobust.audit.own_subject import OwnSubject
+from mmrobust.audit.subject import Subject
 from mmrobust.data.dataset import Dataset
 from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.models.own.own_model import OwnModel
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.storage.files import strict_json
 
@@ -27,6 +31,8 @@ class Audit:
     head: str
     backbone: str
     fingerprint: str
+    about: str
+    """What it is, for a title."""
     dataset: str
     split: str
     samples: int
@@ -48,7 +54,9 @@ class Audit:
         """One line: PASS, or FAIL with the checks that failed and by how much."""
         counts = {status: sum(f.status == status for _, f in self.findings) for status in (PASSED, INFORMATIONAL)}
         if self.passed:
-            return f"PASS: {counts[PASSED]} checks passed, {counts[INFORMATIONAL]} informational"
+            closed = [check.name for check, finding in self.findings if finding.said == check.own]
+            rest = f"; cannot be checked on a model of your own: {', '.join(closed)}" if closed else ""
+            return f"PASS: {counts[PASSED]} checks passed, {counts[INFORMATIONAL]} informational{rest}"
         failures = (f"{check.name} ({_by_how_much(finding)})" for check, finding in self.failures)
         return f"FAIL: {', '.join(failures)}"
 
@@ -86,10 +94,18 @@ def audit_checkpoint(
     backbone: str | None = None,
     progress: Progress = no_progress,
 ) -> Audit:
-    """Audit a checkpoint, ``source`` (a folder or a Hub id), in float32 on a split of ``dataset``.
+    """Audit the checkpoint ``source`` on samples of ``dataset``.
 
-    At most ``limit`` samples are used, chosen by ``seed``; ``only`` names the checks to run, by default all; and
-    ``backbone`` says where the frozen backbone is now, if not where the checkpoint remembers it.
+    Args:
+        source: a folder or a Hub id.
+        dataset: the data set.
+        split: the split to take samples from.
+        limit: the most samples to use.
+        seed: seed of their choice.
+        only: names of checks; by default all.
+        device: where the model runs, in float32.
+        backbone: where the frozen backbone is now, if not where the checkpoint remembers it.
+        progress: shows the progress.
 
     Raises:
         MmrobustError: a checkpoint that cannot be loaded, data that do not fit it, or an unknown name.
@@ -97,8 +113,27 @@ def audit_checkpoint(
     checks = [find_check(name) for name in only or CHECKS]
     # A changed backbone is a finding here and not an error, so that the other checks run too.
     checkpoint = load_checkpoint(source, device=device, backbone=backbone, same_backbone=False)
-    subject = Subject(checkpoint, dataset, split=split, limit=limit, seed=seed)
+    subject = CheckpointSubject(checkpoint, dataset, split=split, limit=limit, seed=seed)
     return audit_subject(subject, checks, progress)
+
+
+def audit_own_model(
+    model: OwnModel,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    limit: int = DEFAULT_LIMIT,
+    seed: int = 0,
+    only: Sequence[str] | None = None,
+    progress: Progress = no_progress,
+) -> Audit:
+    """Audit a model of the user's own; arguments as for :func:`audit_checkpoint`.
+
+    Raises:
+        MmrobustError: the data do not fit the model, its function fails, or an unknown name.
+    """
+    checks = [find_check(name) for name in only or CHECKS]
+    return audit_subject(OwnSubject(model, dataset, split=split, limit=limit, seed=seed), checks, progress)
 
 
 def audit_subject(subject: Subject, checks: Sequence[Check], progress: Progress = no_progress) -> Audit:
@@ -106,15 +141,14 @@ def audit_subject(subject: Subject, checks: Sequence[Check], progress: Progress 
     started, findings = time.perf_counter(), []
     with progress("audit", len(checks)) as advance:
         for check in checks:
-            findings.append((check, check.run(subject)))
+            possible = subject.open or not check.own
+            findings.append((check, check.run(subject) if possible else Finding(NOT_APPLICABLE, check.own)))
             advance(1)
-    checkpoint, classifier = subject.checkpoint, subject.classifier
     return Audit(
-        checkpoint=str(checkpoint.folder),
-        method=classifier.method.name,
-        head=classifier.head.name,
-        backbone=classifier.backbone.family,
-        fingerprint=checkpoint.fingerprint,
+        checkpoint=subject.name,
+        **subject.made_of,
+        fingerprint=subject.fingerprint,
+        about=subject.about,
         dataset=subject.split.info.name,
         split=subject.split.name,
         samples=len(subject.positions),

@@ -6,14 +6,13 @@ classes naturally miss a modality more often: each lets a model score from what 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from mmrobust.audit.subject import Check, Finding, Subject, judged
+from mmrobust.audit.base import NOT_APPLICABLE, Check, Finding, judged
+from mmrobust.audit.subject import Subject
 from mmrobust.cases import Case
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.scenario import Scenario
@@ -33,19 +32,13 @@ SIGNATURE = 3 + 4 + CHUNKS
 Floats = npt.NDArray[np.float64]
 
 
-@partial(
-    Check,
-    "fill-leakage",
-    "Does the fill of a missing modality, or which one is missing, reveal the label?",
-    "If so, a score under missing modalities partly comes from what is not there. A decision tree that sees only fill "
-    f"and case must be at chance: an AUROC of {CHANCE}, plus {MARGIN} or {SPREADS:g} spreads over shuffled labels.",
-)
-def fill_leakage(subject: Subject) -> Finding:
-    """Train a probe on what the model is given in place of each modality, and on the labels shuffled."""
-    split, modalities = subject.split, subject.classifier.modalities
+def _run(subject: Subject) -> Finding:
+    split, modalities = subject.split, subject.modalities
+    if len(modalities) == 1:
+        return Finding(NOT_APPLICABLE, f"there is only one modality, {modalities[0]}, and it is never missing")
     natural = split.natural_cases(modalities)
     positions = np.sort(np.random.default_rng(subject.seed).permutation(len(split))[:PROBED])
-    targets = target_matrix([split.labels[position] for position in positions], len(subject.classifier.classes))
+    targets = target_matrix([split.labels[position] for position in positions], subject.class_count)
     draws = np.random.default_rng(subject.seed)
     orders = [draws.permutation(len(targets)) for _ in range(SHUFFLES)]
     found, limits = {}, {}
@@ -64,20 +57,19 @@ def fill_leakage(subject: Subject) -> Finding:
 
 def _seen(subject: Subject, position: int, case_name: str) -> Floats:
     """Return what the probe sees of one sample: which modalities are missing, and a summary of their fills."""
-    case = Case.parse(case_name, subject.classifier.modalities)
-    # Present modalities are not decoded: that would be most of the work.
+    case = Case.parse(case_name, subject.modalities)
     fills = [
-        _signature(subject.encoded.inputs([position], m, case)[0]) if case.is_missing(m) else np.zeros(SIGNATURE)
+        _signature(subject.fill_of(position, m, case)) if case.is_missing(m) else np.zeros(SIGNATURE)
         for m in case.modalities
     ]
     return np.concatenate([*fills, [case.is_missing(m) for m in case.modalities]])
 
 
-def _signature(tensor: Tensor) -> Floats:
-    """Summarise a tensor of any shape by its sizes, its statistics and the means of chunks."""
-    values = np.asarray(tensor.numpy(), dtype=np.float64).ravel()
+def _signature(fill: npt.NDArray[Any]) -> Floats:
+    """Summarise an array of any shape by its sizes, its statistics and the means of chunks."""
+    values = np.asarray(fill, dtype=np.float64).ravel()
     sizes = np.zeros(3)
-    sizes[: tensor.ndim] = tensor.shape
+    sizes[: fill.ndim] = fill.shape
     statistics = [values.mean(), values.std(), values.min(), values.max()]
     chunks = [chunk.mean() if chunk.size else 0.0 for chunk in np.array_split(values, CHUNKS)]
     return np.concatenate([sizes, statistics, chunks])
@@ -118,3 +110,12 @@ def _auroc(scores: Floats, targets: npt.NDArray[np.bool_]) -> Floats:
     ranks = rankdata(scores, axis=0)
     wins = (ranks * targets).sum(0) - members * (members + 1) / 2
     return np.asarray(wins[both] / (members * others)[both], dtype=np.float64)
+
+
+CHECK = Check(
+    "fill-leakage",
+    "Does the fill of a missing modality, or which one is missing, reveal the label?",
+    "If so, a score under missing modalities partly comes from what is not there. A decision tree that sees only fill "
+    f"and case must be at chance: an AUROC of {CHANCE}, plus {MARGIN} or {SPREADS:g} spreads over shuffled labels.",
+    _run,
+)

@@ -19,6 +19,7 @@ from mmrobust.cli import (
     doctor,
     evaluate,
     import_,
+    plan,
     report,
     score,
     study,
@@ -47,9 +48,10 @@ app.command("demo", epilog=demo.EXAMPLE)(with_common_options(demo.demo))
 app.add_typer(data.app, name="data")
 app.command("train", cls=SettingsCommand, epilog=train.EXAMPLE)(with_common_options(train.train))
 app.command("eval", epilog=evaluate.EXAMPLE)(with_common_options(evaluate.evaluate))
+app.command("plan", epilog=plan.EXAMPLE)(with_common_options(plan.plan))
 app.command("score", epilog=score.EXAMPLE)(with_common_options(score.score))
 app.command("report", epilog=report.EXAMPLE)(with_common_options(report.report))
-app.command("import", epilog=import_.EXAMPLE)(with_common_options(import_.import_))
+app.add_typer(import_.app, name="import")
 app.add_typer(study.app, name="study")
 app.command("compare", epilog=compare.EXAMPLE)(with_common_options(compare.compare))
 app.command("check", epilog=check.EXAMPLE)(with_common_options(check.check))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +20,13 @@ EXAMPLE = "Example: mmrobust audit checkpoints/mmp-linear --data data/digits"
 
 
 def audit(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", metavar="CHECKPOINT")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint folder or Hub id, or a model of your own: module:object or file.py:object.",
+            metavar="MODEL",
+        ),
+    ],
     data: DataFolder,
     split: Annotated[str, flag("Split to take samples from.")] = "test",
     limit: Annotated[int, flag("Use at most this many samples, chosen by --seed.")] = 128,
@@ -30,27 +36,28 @@ def audit(
     backbone: Annotated[str | None, flag("Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Check whether a checkpoint's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.
+    """Check whether a model's numbers can be trusted: exit code 0 if it passes, 1 if a check fails.
 
-    The model runs in float32. The checks ask whether logits depend on the batch, on padding, on the run, on the number
-    format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed; and
-    how well the model is calibrated.
+    A checkpoint runs in float32. The checks ask whether logits depend on the batch, on padding, on the run, on the
+    number format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed;
+    and how well the model is calibrated. What cannot be checked on a model of your own is said.
     """
-    from mmrobust.audit.audit import audit_checkpoint
+    from mmrobust.audit.audit import audit_checkpoint, audit_own_model
+    from mmrobust.cli.evaluate import load_models
     from mmrobust.data.dataset import Dataset
+    from mmrobust.models.own.own_model import OwnModel
+    from mmrobust.models.own.source import Source
     from mmrobust.runtime.devices import resolve_device
 
-    outcome = audit_checkpoint(
-        checkpoint,
-        Dataset(data),
-        split=split,
-        limit=limit,
-        seed=seed,
-        only=listed(only, "--only"),
-        device=str(resolve_device(device)),
-        backbone=backbone,
-        progress=console.progress_bar,
-    )
+    dataset = Dataset(data)
+    on: dict[str, Any] = {"split": split, "limit": limit, "seed": seed, "only": listed(only, "--only")}
+    if Source.parse(model):
+        (own,) = load_models([model], device=device, backbone=backbone).values()
+        assert isinstance(own, OwnModel)
+        outcome = audit_own_model(own, dataset, **on, progress=console.progress_bar)
+    else:
+        place = str(resolve_device(device))
+        outcome = audit_checkpoint(model, dataset, **on, device=place, backbone=backbone, progress=console.progress_bar)
     if json:
         console.print_json(outcome.as_dict())
     else:
@@ -61,7 +68,7 @@ def audit(
 
 def _show(audit: Audit, terminal: Console) -> None:
     """Print a row per check and a summary. Without a terminal each row is one line of any width, for grep."""
-    title = f"{audit.checkpoint}: {audit.method} + {audit.head} on {audit.backbone}"
+    title = f"{audit.checkpoint}: {audit.about}"
     title += f"; {audit.dataset} · {audit.split} · {audit.samples} samples · {audit.seconds:.0f} s"
     if terminal.is_terminal:
         terminal.print(title, markup=False)
@@ -79,7 +86,7 @@ def _table(audit: Audit) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from mmrobust.audit.subject import FAILED, PASSED
+    from mmrobust.audit.base import FAILED, PASSED
 
     styles = {PASSED: "green", FAILED: "bold red"}
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,10 @@ from mmrobust.cli.options import (
     listed_paths,
 )
 
+if TYPE_CHECKING:
+    from mmrobust.models.checkpoint import Checkpoint
+    from mmrobust.models.own.own_model import OwnModel
+
 EXAMPLE = (
     "Example: mmrobust eval runs/none runs/mmp --data data/digits --missing-rate 0:1:0.1 --seeds 3 --out runs/grid"
 )
@@ -33,7 +37,13 @@ _scale = partial(flag, panel="More than one process")
 
 
 def evaluate(
-    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoint folders or Hub ids.", metavar="CHECKPOINT...")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Checkpoint folders or Hub ids, and models of your own: module:object or file.py:object.",
+            metavar="MODEL...",
+        ),
+    ],
     data: DataFolder,
     out: Annotated[Path, flag("Folder for results.parquet and predictions; extended if it exists.")],
     split: Annotated[str, flag("Split to evaluate on.")] = "test",
@@ -73,7 +83,7 @@ def evaluate(
     backbone: Annotated[str | None, flag("Location of the frozen backbone, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Evaluate checkpoints over scenarios × missing rates × seeds, making each prediction once."""
+    """Evaluate models over scenarios × missing rates × seeds, making each prediction once."""
     from mmrobust.cases import PROMPTINGS
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.loading import resolve_workers
@@ -81,9 +91,7 @@ def evaluate(
     from mmrobust.errors import Unfinished
     from mmrobust.evaluation.evaluate import evaluate_models
     from mmrobust.evaluation.plan import PredictionSettings, WorkShare
-    from mmrobust.models.checkpoint import load_checkpoint
-    from mmrobust.models.classifier import compile_model
-    from mmrobust.runtime.devices import evaluation_batch_size, resolve_device, resolve_dtype
+    from mmrobust.runtime.devices import evaluation_batch_size, resolve_device
     from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
     from mmrobust.scoring.join import ScoringSettings
 
@@ -104,13 +112,7 @@ def evaluate(
         overwrite=overwrite,
         workers=resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
     )
-    loaded = {
-        name: load_checkpoint(source, device=str(place), dtype=resolve_dtype(dtype, place), backbone=backbone)
-        for name, source in _names(checkpoints).items()
-    }
-    if compile:
-        for checkpoint in loaded.values():
-            compile_model(checkpoint.classifier)
+    loaded = load_models(models, device=device, dtype=dtype, backbone=backbone, compile=compile)
     try:
         results = evaluate_models(
             loaded,
@@ -133,6 +135,49 @@ def evaluate(
     if bad := results.provenance["bad_samples"]["summary"]:
         console.remark(bad)
     console.show_results(results, out, json)
+
+
+def load_models(
+    sources: Sequence[str], *, device: str, dtype: str = "auto", backbone: str | None = None, compile: bool = False
+) -> dict[str, Checkpoint | OwnModel]:
+    """Name → model, of checkpoints and of models of the user's own.
+
+    Raises:
+        MmrobustError: one cannot be loaded, two have one name, or an option is given that none of them takes.
+    """
+    from mmrobust.errors import UsageError
+    from mmrobust.models.checkpoint import load_checkpoint
+    from mmrobust.models.classifier import compile_model
+    from mmrobust.models.own.own_model import OwnModel
+    from mmrobust.models.own.source import Source
+    from mmrobust.runtime.devices import resolve_device, resolve_dtype
+
+    place = resolve_device(device)
+    parsed = [(text, Source.parse(text)) for text in sources]
+    own = [source for _, source in parsed if source is not None]
+    checkpoints = [text for text, source in parsed if source is None]
+    if not checkpoints:
+        for flag, given in (("--dtype", dtype != "auto"), ("--compile", compile), ("--backbone", backbone is not None)):
+            if given:
+                raise UsageError(f"{flag} is for checkpoints; {own[0]} decides this itself")
+        if device != "auto" and not any(source.takes_device for source in own):
+            raise UsageError(
+                f"--device is for checkpoints, and for functions that make a model and take 'device'; "
+                f"{own[0]} decides this itself"
+            )
+    loaded: dict[str, Checkpoint | OwnModel] = {}
+    for name, folder in _names(checkpoints).items() if checkpoints else ():
+        loaded[name] = checkpoint = load_checkpoint(
+            folder, device=str(place), dtype=resolve_dtype(dtype, place), backbone=backbone
+        )
+        if compile:
+            compile_model(checkpoint.classifier)
+    for source in own:
+        model = OwnModel(source.load(str(place)), source)
+        if model.name in loaded:
+            raise UsageError(f"{source}: another model is called '{model.name}', too; give each a name of its own")
+        loaded[model.name] = model
+    return loaded
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

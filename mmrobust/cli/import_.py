@@ -1,23 +1,109 @@
-"""``mmrobust import``."""
+"""``mmrobust import``: checkpoints of the papers' own code, and predictions that were made elsewhere."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import flag
+from mmrobust.cli.console import with_common_options
+from mmrobust.cli.options import AsJson, DataFolder, OnBadSample, flag, listed, listed_paths
+from mmrobust.models.importing import KINDS
 
 if TYPE_CHECKING:
     from mmrobust.models.importing.convert import Outcome
 
-EXAMPLE = "Example: mmrobust import mmp mmimdb.ckpt --out checkpoints/mmp-mmimdb"
+EXAMPLE = "Example: mmrobust import predictions predictions.csv --data data/digits --name mine --out results/mine"
+
+app = typer.Typer(
+    help="Import predictions made by another program, or a checkpoint trained with a paper's code.",
+    epilog=EXAMPLE,
+    no_args_is_help=True,
+)
 
 
-def import_(
-    kind: Annotated[str, typer.Argument(help="Code that wrote it: mmp, dcp or cav-mae.", metavar="KIND")],
+@app.command("predictions", epilog=EXAMPLE)
+@with_common_options
+def predictions(
+    file: Annotated[Path, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file.", metavar="FILE")],
+    data: DataFolder,
+    name: Annotated[str, flag("What the results call the model.")],
+    out: Annotated[Path, flag("Folder for results.parquet and predictions; extended if it exists.")],
+    scale: Annotated[str, flag("Of the values: logits or probabilities.")] = "logits",
+    split: Annotated[str, flag("Split that the predictions are of.")] = "test",
+    modalities: Annotated[
+        list[str] | None,
+        flag("Those of the model, in its order. Default: the data set's, or image,text of three."),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        flag("Scenarios to score. Default: every missing-*, and those of the file's other cases."),
+    ] = None,
+    missing_table: Annotated[
+        list[str] | None,
+        flag("Missing tables to score: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
+    ] = None,
+    missing_rate: Annotated[list[str] | None, flag("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    seeds: Annotated[int, flag("Number of mask seeds.")] = 3,
+    limit: Annotated[int | None, flag("Use only the first N samples.")] = None,
+    noise_profile: Annotated[str, flag("Noise of noisy-* cases: default or released.")] = "default",
+    noise_seed: Annotated[int, flag("Noise seed of rows without a noise_seed.")] = 0,
+    on_bad_sample: OnBadSample = "error",
+    replace: Annotated[bool, flag("Drop the predictions that --out holds under this name.", "--replace")] = False,
+    json: AsJson = False,
+) -> None:
+    """Import logits that any program made, as results that score, report, compare and check read.
+
+    FILE has columns id, case, one per class by name, and optionally prompting and noise_seed; labels come from --data.
+    `mmrobust plan` lists the pairs of id and case that the default grid needs. Cells that lack some are left out;
+    import more under the same name to complete them.
+    """
+    from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
+    from mmrobust.degradations import Noise
+    from mmrobust.evaluation.imported import import_predictions
+    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
+
+    dataset = Dataset(data)
+    done = import_predictions(
+        file,
+        dataset,
+        name,
+        out,
+        Grid(
+            listed(scenario, "--scenario") or (),
+            parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
+            mask_seeds(seeds),
+        ),
+        modalities=choose_modalities(dataset.info, listed(modalities, "--modalities")),
+        split=split,
+        limit=limit,
+        scale=scale,
+        missing_tables=listed_paths(missing_table, "--missing-table"),
+        noise=Noise(noise_profile, noise_seed),
+        on_bad_sample=on_bad_sample,
+        replace=replace,
+        progress=console.progress_bar,
+        say=console.remark,
+    )
+    if json:
+        console.print_json(done.counts())
+        return
+    cases = ", ".join(f"{case} {count:,}" for case, count in done.cases.items())
+    console.out().print(
+        f"{name}: {sum(done.cases.values()):,} predictions, {done.new:,} of them new: {cases}; "
+        f"{done.cells:,} cells scored   {out}",
+        markup=False,
+    )
+
+
+def _checkpoint(
+    kind: str,
     file: Annotated[Path, typer.Argument(help="A .ckpt, .pth, .pt or .safetensors file.", metavar="FILE")],
     out: Annotated[Path, flag("The checkpoint folder to create.")],
     head_from: Annotated[str | None, flag("Head to take, if there are several: mmimdb, food101 or hatememes.")] = None,
@@ -28,7 +114,7 @@ def import_(
         str | None, flag("Folder or Hub id of the tokenizer. Default: the paper's, if it is in the local cache.")
     ] = None,
 ) -> None:
-    """Convert a checkpoint of a paper's own code into one that all commands take.
+    """Convert a checkpoint of the paper's own code into one that all commands take.
 
     No code in the file is run. --config gives the settings that a plain state dict does not hold.
     """
@@ -40,6 +126,27 @@ def import_(
     for remark in outcome.remarks:
         console.remark(f"{file.name}: {remark}")
     console.out().print(_summary(outcome, out), markup=False)
+
+
+def _of_kind(kind: str) -> Callable[..., None]:
+    """The command that converts checkpoints of one kind."""
+
+    @functools.wraps(_checkpoint)
+    def command(*args: Any, **kwargs: Any) -> None:
+        _checkpoint(kind, *args, **kwargs)
+
+    command.__doc__ = (_checkpoint.__doc__ or "").replace("the paper's own code", f"{kind}'s own code")
+    signature = inspect.signature(_checkpoint, eval_str=True)
+    command.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]  # typer reads it
+    return command
+
+
+for _kind in KINDS:
+    app.command(
+        _kind,
+        epilog=f"Example: mmrobust import {_kind} model.ckpt --out checkpoints/{_kind}",
+        context_settings={"auto_envvar_prefix": "MMROBUST_IMPORT"},  # of the time when they were one command
+    )(with_common_options(_of_kind(_kind)))
 
 
 def _summary(outcome: Outcome, out: Path) -> str:

@@ -51,6 +51,12 @@ def report(
     ],
     files: dict[str, Path],
     figures: Annotated[Path | None, flag("Draw the charts as PNG, SVG and PDF (extra: report).", metavar="DIR")] = None,
+    every_eval_ever: Annotated[
+        Path | None, flag("Write a record per checkpoint in Every Eval Ever's shared format (JSON).", metavar="DIR")
+    ] = None,
+    organization: Annotated[
+        str | None, flag("Who made and evaluated the checkpoints, for --every-eval-ever.", metavar="NAME")
+    ] = None,
     published: Annotated[
         str | None, flag("Show a paper's figures beside these, named as the paper's: ptm.", metavar="NAME")
     ] = None,
@@ -85,6 +91,8 @@ def report(
 
     if data is not None and "html" not in files:
         raise UsageError("--data adds samples to the page: give --html FILE as well")
+    if organization is not None and every_eval_ever is None:
+        raise UsageError("--organization is for the records: give --every-eval-ever DIR as well")
     read = read_distinct(results)
     built = build_report(read.values(), metric=metric, promptings=listed(prompting, "--prompting"))
     stored = read_behind(read) if details else None
@@ -105,6 +113,11 @@ def report(
 
         drawn = draw(built, figures, console.progress_bar)
         console.remark(f"wrote {len(drawn)} pictures into {figures}")
+    if every_eval_ever is not None:
+        from mmrobust.report.every_eval_ever import write_records
+
+        written = write_records(read.values(), every_eval_ever, organization)
+        console.remark(f"wrote {len(written)} files into {every_eval_ever}")
     if json:
         console.print_json(as_json.render(built))
     else:

@@ -81,7 +81,7 @@ def _described(title: str, flag: str, settings: type[Any]) -> str:
     meanings = field_docstrings(settings)
     lines = [f"{title}: {flag} NAME=VALUE"]
     for field in fields:
-        default = plain(field.default)
+        default = plain(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
         lines.append(f"  {field.name}={default if isinstance(default, str) else json.dumps(default)}")
         lines += textwrap.wrap(meanings.get(field.name, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode
@@ -33,8 +32,8 @@ Encoded = dict[tuple[int, str], "Tensor"]
 
 _Task = Sequence[tuple[Sample, Sequence[str]]]
 """Samples, each with the modalities to encode."""
-_Result = npt.NDArray[Any] | MmrobustError
-"""An encoded modality of a sample, or why it cannot be encoded."""
+_Result = Any
+"""An encoded modality of a sample (an array), a decoded one, or the error that says why there is none."""
 
 CHUNK_SAMPLES = 32
 """Samples that a worker is given at a time."""
@@ -58,11 +57,11 @@ class _Chunk(NamedTuple):
 class Loader:
     """Reads and encodes samples of a split, in so many ``workers`` (0: in this process).
 
-    Without a ``processor``, samples can only be checked.
+    Without a ``processor``, samples are only decoded: given (:meth:`media`) if ``keep``, and otherwise just checked.
     """
 
-    def __init__(self, split: Split, processor: Processor | None, workers: int = 0) -> None:
-        self.split, self.processor, self.workers = split, processor, workers
+    def __init__(self, split: Split, processor: Processor | None, workers: int = 0, *, keep: bool = False) -> None:
+        self.split, self.processor, self.workers, self._keep = split, processor, workers, keep
         self._pool: Workers[_Task, list[_Result]] | None = None
 
     def load(self, requests: Iterable[Request]) -> Iterator[Encoded]:
@@ -73,13 +72,20 @@ class Loader:
         """
         import torch
 
+        for results in self.media(requests):
+            yield {key: torch.from_numpy(result) for key, result in results.items()}
+
+    def media(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], Any]]:
+        """Yield the media of each request, as :func:`mmrobust.data.decoding.decode` gives them.
+
+        Raises:
+            DataError: as for :meth:`load`.
+        """
         for results in self._results(requests):
-            encoded = {}
-            for key, result in results.items():
+            for result in results.values():
                 if isinstance(result, MmrobustError):
                     raise result
-                encoded[key] = torch.from_numpy(result)
-            yield encoded
+            yield results
 
     def check(self, requests: Iterable[Request]) -> Iterator[dict[tuple[int, str], MmrobustError]]:
         """Yield what cannot be decoded of each request: (position, modality) → error."""
@@ -121,10 +127,11 @@ class Loader:
     def _encoded(self, tasks: Iterator[tuple[_Chunk, _Task]]) -> Iterator[tuple[_Chunk, list[_Result]]]:
         """Carry out the tasks in order, in this process or in the workers."""
         if not self.workers:
-            yield from ((chunk, _encode(self.processor, task)) for chunk, task in tasks)
+            yield from ((chunk, _encode(self.processor, self._keep, task)) for chunk, task in tasks)
             return
         if self._pool is None:
-            self._pool = Workers(functools.partial(_encode, self.processor), self.workers, _use_one_thread)
+            setup = functools.partial(_use_one_thread, torch_runs=self.processor is not None)
+            self._pool = Workers(functools.partial(_encode, self.processor, self._keep), self.workers, setup)
         waiting: deque[tuple[_Chunk, int]] = deque()
         try:
             while True:
@@ -167,15 +174,17 @@ def _chunks(requests: Iterable[Request]) -> Iterator[_Chunk]:
             yield _Chunk({position: request[position] for position in part}, last=start == starts[-1])
 
 
-def _encode(processor: Processor | None, task: _Task) -> list[_Result]:
-    """Encode the modalities of the samples in order; without a processor, only check that they can be decoded."""
-    return [_encode_one(processor, sample, modality) for sample, modalities in task for modality in modalities]
+def _encode(processor: Processor | None, keep: bool, task: _Task) -> list[_Result]:
+    """Encode the modalities of the samples in order; without a processor, decode them, and ``keep`` them or not."""
+    return [_encode_one(processor, keep, sample, modality) for sample, modalities in task for modality in modalities]
 
 
-def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _Result:
+def _encode_one(processor: Processor | None, keep: bool, sample: Sample, modality: str) -> _Result:
     try:
         raw = decode(sample, modality)
-        return np.empty(0) if processor is None else np.asarray(processor.encode(modality, raw).numpy())
+        if processor is None:
+            return raw if keep else None
+        return np.asarray(processor.encode(modality, raw).numpy())
     except MmrobustError as error:
         return error
     except Exception as cause:  # the library's processor did not expect an input of this shape
@@ -183,8 +192,9 @@ def _encode_one(processor: Processor | None, sample: Sample, modality: str) -> _
         return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
 
 
-def _use_one_thread() -> None:
-    """Set up a worker process: the workers share the machine."""
-    import torch
+def _use_one_thread(torch_runs: bool) -> None:
+    """Set up a worker process, as the workers share the machine. Decoding alone does not wait for torch."""
+    if torch_runs:
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from mmrobust.degradations.keys import Draws, Recordings
 from mmrobust.errors import UsageError, check_name
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
     from torch import Tensor
 
 DEFAULT, RELEASED = "default", "released"
@@ -99,6 +100,18 @@ class Degradation:
         degraded = look_up(ENCODED, self.name, "noise")(values, self.severity, self.draws)
         return torch.from_numpy(np.ascontiguousarray(degraded)).to(tensor.device, tensor.dtype)
 
+    def on_picture(self, picture: Picture) -> Picture:
+        """Degrade a picture by noise for encoded images, for a model whose own tensors are out of reach.
+
+        The noise acts on the pixels, in −1 … 1, at the picture's own size; the result is cut to what 8 bits can hold.
+        """
+        from PIL import Image
+
+        normal = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+        noisy = look_up(ENCODED, self.name, "noise")(normal, self.severity, self.draws)
+        pixels = np.clip((noisy.transpose(1, 2, 0) + 1) * 127.5, 0, 255)
+        return Image.fromarray(pixels.astype(np.uint8))
+
 
 def degradation_of(
     case: Case, modality: str, sample_id: str, noise: Noise, recordings: Recordings | None = None
@@ -134,6 +147,19 @@ def check_profile(cases: Iterable[Case], noise: Noise) -> None:
                     f"noise profile {noise.profile} has {' and '.join(PROFILES[noise.profile])}, but no noise for "
                     f"{modality}, as case '{case.name}' needs it; --noise-profile {DEFAULT} has all"
                 )
+
+
+def check_on_media(case: Case) -> None:
+    """Check that the media of a sample can be degraded, for a model that encodes them itself.
+
+    Raises:
+        UsageError: a noise profile would degrade a recording: its noise is for filter banks.
+    """
+    if "audio" in case.degraded and case.corruption("audio")[0] is None:
+        raise UsageError(
+            f"case '{case.name}': a noise profile degrades a checkpoint's filter bank, and your own model has none; "
+            "name a corruption, as in noisy-audio:babble@3"
+        )
 
 
 def check_noise(case: Case) -> None:

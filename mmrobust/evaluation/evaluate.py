@@ -14,19 +14,27 @@ import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Split
-from mmrobust.data.selection import ERROR, MISSING, SelectedSamples, select_samples
-from mmrobust.degradations import DEFAULT, Noise, check_profile
+from mmrobust.data.selection import ERROR, select_samples
+from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import Unfinished, UsageError
-from mmrobust.evaluation.model import Model, PredictingModel
-from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings
+from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
+from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.predicting import predict_missing
-from mmrobust.evaluation.results_folder import earlier_results, hold_folder, merged, outdated, refuse_results
-from mmrobust.models.checkpoint import classes_fit
+from mmrobust.evaluation.results_folder import (
+    about_data,
+    earlier_results,
+    hold_folder,
+    merged,
+    outdated,
+    prediction_identity,
+    refuse_results,
+)
+from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid
-from mmrobust.scenarios.missing_tables import GivenTable, keep_table, read_missing_table
+from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
+from mmrobust.scenarios.missing_tables import keep_table
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
@@ -54,12 +62,13 @@ def evaluate(
     workers: int = 0,
     on_bad_sample: str = ERROR,
     missing_table: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Evaluate a model over a grid, in memory.
+    """Evaluate a model over a grid, in memory or into a results folder.
 
     Args:
-        model: a classifier, as returned by :func:`mmrobust.load`, or a checkpoint.
+        model: a classifier, as returned by :func:`mmrobust.load`, a checkpoint or a :class:`mmrobust.Model`.
         dataset: a data set, or its folder.
         scenarios: names; ``None``: every missing-modality scenario of the model's modalities, or none if a missing
             table is given.
@@ -75,18 +84,43 @@ def evaluate(
             it.
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         missing_table: a file with a missing table, as an additional scenario.
+        out: folder for ``results.parquet`` and ``predictions/``, as ``mmrobust eval`` writes them: predictions that it
+            holds are not made again, and other commands read it. ``None``: nothing is stored. A bare classifier cannot
+            be stored: load it with :func:`mmrobust.models.checkpoint.load_checkpoint`.
         progress: shows the progress.
 
     Returns:
         One row per cell and metric: ``scenario``, ``missing_rate``, ``seed``, ``prompting``, ``metric``, ``n``,
-        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``.
+        ``n_affected``, ``n_naturally_missing``, ``value``, ``ci_low``, ``ci_high``. With ``out``, all rows of the model
+        in that folder, with every column of ``results.parquet``.
 
     Raises:
         MmrobustError: a name is unknown, or the data do not fit the model or cannot be read.
     """
     model = as_model(model)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    check_fits(model, dataset, "the classifier")
+    name = _name_of(model)
+    if out is not None:
+        if not hasattr(model, "fingerprint"):
+            raise UsageError(
+                "out: predictions of a bare classifier cannot be stored; give a checkpoint (load_checkpoint)"
+            )
+        drawn_seeds = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
+        frame = evaluate_models(
+            {name: model},
+            dataset,
+            Grid(tuple(scenarios or ()), tuple(rates), drawn_seeds, tuple(prompting)),
+            Path(out),
+            split=split,
+            limit=limit,
+            missing_tables=[Path(missing_table)] if missing_table else [],
+            noise=Noise(noise_profile, noise_seed),
+            on_bad_sample=on_bad_sample,
+            settings=PredictionSettings(batch_size=batch_size, workers=workers),
+            progress=progress,
+        ).frame
+        return frame[frame["checkpoint"] == name].reset_index(drop=True)
+    check_fits(model, dataset, name)
     tables = given_tables([missing_table] if missing_table else [], dataset.split(split), model.modalities)
     grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
@@ -101,7 +135,7 @@ def evaluate(
 
 
 def evaluate_models(
-    models: Mapping[str, Model],
+    models: Mapping[str, IdentifiedModel],
     dataset: Dataset,
     grid: Grid,
     out: Path,
@@ -119,7 +153,8 @@ def evaluate_models(
     """Evaluate models over a grid into the folder ``out``, or extend the results there.
 
     Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
-    Each model, given under its name, is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
+    Each model, given under its name, is a checkpoint or whatever else implements the protocol (:func:`as_model` of a
+    :class:`mmrobust.Model` does). It is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
     an additional scenario. ``settings`` say how predictions are made (batch size, engine, share of the work, what is
     overwritten), ``scoring`` how they are scored (threshold, absent classes, resamples). ``say`` is called with a
     message for each problem that was found and solved. The other arguments are those of :func:`evaluate`.
@@ -138,9 +173,16 @@ def evaluate_models(
     for name, model in models.items():
         check_fits(model, dataset, name)
     grids = _grids(models, grid, list(missing_tables), dataset.split(split))
-    selected = select_samples(dataset, split, limit)
-    samples = _readable_samples(models, grids, selected, on_bad_sample, settings.workers, progress)
-    used_noise = _used_noise(grids, noise)
+    taken = {modality for model in models.values() for modality in model.modalities}
+    samples = readable_samples(
+        select_samples(dataset, split, limit),
+        [modality for modality in dataset.info.modalities if modality in taken],
+        on_bad_sample,
+        tables=any(one.tables for one in grids.values()),
+        workers=settings.workers,
+        progress=progress,
+    )
+    noise_of_grids = used_noise((case for modalities, one in grids.items() for case in one.cases(modalities)), noise)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
     for name, model in models.items():
@@ -148,9 +190,9 @@ def evaluate_models(
 
     if settings.overwrite == "never":
         refuse_results(out)
-    about, described = _about(samples), {name: model.described() for name, model in models.items()}
+    about, described = about_data(samples), {name: model.described() for name, model in models.items()}
     with hold_folder(out, next(iter(models.values())).device, settings.share):
-        earlier_results(out, about, used_noise, scoring)
+        earlier_results(out, about, noise_of_grids, scoring)
         for one in grids.values():
             for table in one.tables:
                 keep_table(out, table, samples.ids)
@@ -158,7 +200,7 @@ def evaluate_models(
             name: PredictionWriter(
                 out,
                 drawn[model.modalities].truth,
-                _identity(model, samples),
+                prediction_identity(model.fingerprint, model.dtype, samples),
                 name=name,
                 described=described[name],
                 dataset=about,
@@ -178,7 +220,7 @@ def evaluate_models(
             )
         # Several shares may finish at the same time; they write the same table.
         with hold(out, "results", timeout=RESULTS_PATIENCE):
-            earlier = earlier_results(out, about, used_noise, scoring)
+            earlier = earlier_results(out, about, noise_of_grids, scoring)
             frames = []
             for name, model in models.items():
                 frame = score(stores[name].read(), drawn[model.modalities].tables, scoring, progress=progress)
@@ -187,7 +229,7 @@ def evaluate_models(
                 started,
                 dataset=about,
                 checkpoints=described,
-                noise=used_noise,
+                noise=noise_of_grids,
                 scoring=scoring,
                 bad_samples=samples.bad.describe(),
             )
@@ -197,70 +239,26 @@ def evaluate_models(
             return read_results(out)
 
 
-def _grids(models: Mapping[str, Model], grid: Grid, files: Sequence[Path], split: Split) -> dict[tuple[str, ...], Grid]:
+def _name_of(model: Any) -> str:
+    """The name under which a model is stored, and that messages give it."""
+    if hasattr(model, "name"):
+        return str(model.name)
+    return model.folder.name if isinstance(model, Checkpoint) else "the classifier"
+
+
+def _grids(
+    models: Mapping[str, IdentifiedModel], grid: Grid, files: Sequence[Path], split: Split
+) -> dict[tuple[str, ...], Grid]:
     """Modalities → the grid for models that take them."""
     distinct = dict.fromkeys(model.modalities for model in models.values())
     return {modalities: grid.of(modalities, given_tables(files, split, modalities)) for modalities in distinct}
 
 
-def _readable_samples(
-    models: Mapping[str, Model],
-    grids: Mapping[tuple[str, ...], Grid],
-    samples: SelectedSamples,
-    on_bad_sample: str,
-    workers: int,
-    progress: Progress,
-) -> SelectedSamples:
-    """The samples, after checking that the modalities that any of the models takes can be read."""
-    taken = {modality for model in models.values() for modality in model.modalities}
-    modalities = [modality for modality in samples.split.info.modalities if modality in taken]
-    samples = samples.screened(modalities, on_bad_sample, workers, progress)
-    if on_bad_sample == MISSING and samples.bad.found and any(grid.tables for grid in grids.values()):
-        raise UsageError(
-            f"{samples.bad.summary}: a table from --missing-table may have it as present; use --on-bad-sample skip"
-        )
-    return samples
-
-
-def _used_noise(grids: Mapping[tuple[str, ...], Grid], noise: Noise) -> Noise | None:
-    """``noise``, whose profile must fit the degraded modalities; ``None`` if no case is degraded."""
-    cases = [case for modalities, grid in grids.items() for case in grid.cases(modalities)]
-    check_profile(cases, noise)
-    return noise if any(case.degraded for case in cases) else None
-
-
-def _about(samples: SelectedSamples) -> dict[str, Any]:
-    """The entry for the data in the provenance; results with different entries are not comparable."""
-    info = samples.split.info
-    return {
-        "name": info.name,
-        "fingerprint": info.fingerprint,
-        "split": samples.split.name,
-        "n": samples.size,
-        "task": info.task,
-        "headline_metric": info.headline_metric,
-        "classes": list(info.classes),
-    }
-
-
-def _identity(model: Model, samples: SelectedSamples) -> dict[str, Any]:
-    """Everything that determines a logit except case, prompting and noise."""
-    split = samples.split
-    identity = {"checkpoint": model.fingerprint, "dataset": split.info.fingerprint, "split": split.name}
-    bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
-    return {**identity, "dtype": model.dtype, **bad}
-
-
-def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
-    """Read missing tables (see :func:`read_missing_table`) for a whole split and a model with these modalities."""
-    natural = split.natural_cases(modalities)
-    return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
-
-
 def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
     """Raise if a model cannot be evaluated on a data set.
 
-    For a model whose classes have no names (an imported checkpoint), only their number and the task must match.
+    For a model whose classes have no names (an imported checkpoint), only their number and the task must match. A model
+    that reorders its classes may have them in any order.
 
     Raises:
         UsageError: modalities, classes or task differ; the message names both.
@@ -272,10 +270,16 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
             f"{name}: takes {' + '.join(model.modalities)}, but {dataset.folder} has "
             f"{' + '.join(info.modalities)}: no {' and no '.join(missing)}"
         )
-    if not classes_fit(model, info.classes, info.task):
+    if not classes_fit(model, info.classes, info.task) and not (
+        model.reorders_classes and model.task == info.task and set(model.classes) == set(info.classes)
+    ):
+        different = [] if not model.classes_named else sorted({*info.classes} ^ {*model.classes})
+        only = ""
+        if different and model.task == info.task:
+            only = f": '{different[0]}' is only in the {'data' if different[0] in info.classes else 'model'}"
         raise UsageError(
             f"{name}: knows {_about_classes(model.task, model.classes)}, "
-            f"{dataset.folder} has {_about_classes(info.task, info.classes)}"
+            f"{dataset.folder} has {_about_classes(info.task, info.classes)}{only}"
         )
 
 

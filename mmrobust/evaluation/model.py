@@ -28,6 +28,10 @@ class PredictingModel(Protocol):
         """Whether :attr:`classes` are real names; otherwise it fits any data set with as many classes."""
 
     @property
+    def reorders_classes(self) -> bool:
+        """Whether it gives its logits in the data set's order, so that its :attr:`classes` may be in another."""
+
+    @property
     def task(self) -> str:
         """``single-label``, ``multi-label`` or ``binary``."""
 
@@ -55,7 +59,7 @@ class PredictingModel(Protocol):
         """Yield the predictions of ``plan``, in any order and in pieces of any size."""
 
 
-class Model(PredictingModel, Protocol):
+class IdentifiedModel(PredictingModel, Protocol):
     """A model whose predictions can be stored, resumed and made by several processes."""
 
     @property
@@ -73,5 +77,5 @@ class Model(PredictingModel, Protocol):
         ``dtype``, and optionally more (fill, training …).
         """
 
-    def loader(self) -> Callable[[str], Model]:
+    def loader(self) -> Callable[[str], IdentifiedModel]:
         """A picklable function that loads the same model in another process, on the device of the given name."""

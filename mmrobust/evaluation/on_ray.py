@@ -17,7 +17,7 @@ from mmrobust.data.dataset import Dataset, Sample, Split
 from mmrobust.data.selection import STRETCH_SAMPLES, BadSamples, SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import DataError
-from mmrobust.evaluation.model import Model
+from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import available_cores
@@ -30,7 +30,12 @@ SPARE_CPUS = 2
 
 
 def predict_on_ray(
-    model: Model, samples: SelectedSamples, plan: Plan, noise: Noise, settings: PredictionSettings, progress: Progress
+    model: IdentifiedModel,
+    samples: SelectedSamples,
+    plan: Plan,
+    noise: Noise,
+    settings: PredictionSettings,
+    progress: Progress,
 ) -> Iterator[PredictedRows]:
     """Yield the predictions of ``plan``, one stretch of the split at a time.
 
@@ -87,7 +92,7 @@ class _Worker:
     def __init__(
         self,
         *,
-        load: Callable[[str], Model],
+        load: Callable[[str], IdentifiedModel],
         data: str,
         split: str,
         size: int,

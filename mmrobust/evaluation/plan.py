@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
+from mmrobust.cases import Case
+from mmrobust.data.dataset import Split
+from mmrobust.data.selection import MISSING, STRETCH_SAMPLES, SelectedSamples
+from mmrobust.degradations import Noise, check_profile
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.missing_tables import GivenTable, read_missing_table
 from mmrobust.scoring.truth import Key, Plan, SplitTruth
 
 
@@ -26,17 +32,12 @@ class DrawnGrid:
 
     @classmethod
     def draw(cls, grid: Grid, samples: SelectedSamples, modalities: Sequence[str]) -> DrawnGrid:
-        """Draw the missing tables of ``grid`` for models with these modalities, which every scenario must fit."""
-        split = samples.split
-        natural = split.natural_cases(modalities)
-        truth = SplitTruth(
-            ids=samples.ids,
-            labels=split.labels[: samples.size],
-            modalities=tuple(modalities),
-            classes=len(split.info.classes),
-            task=split.info.task,
-            natural=None if natural is None else natural[: samples.size],
-        )
+        """Draw the missing tables of ``grid`` for models with these modalities.
+
+        Raises:
+            UsageError: a scenario does not fit the modalities.
+        """
+        truth = split_truth(samples, modalities)
         return cls(grid, truth, truth.draw_grid(grid))
 
     def plan(self, promptings: Sequence[str]) -> dict[Key, npt.NDArray[np.int64]]:
@@ -48,6 +49,77 @@ class DrawnGrid:
         predicted = self.grid.promptings if len(promptings) > 1 else promptings
         needed = sorted(self.tables.positions().items())
         return {(case, prompting): positions for case, positions in needed for prompting in predicted}
+
+
+def split_truth(samples: SelectedSamples, modalities: Sequence[str]) -> SplitTruth:
+    """The truth about the samples, for models with these modalities.
+
+    Raises:
+        DataError: a sample has none of the modalities, or its label does not fit the task.
+    """
+    split = samples.split
+    natural = split.natural_cases(modalities)
+    return SplitTruth(
+        ids=samples.ids,
+        labels=split.labels[: samples.size],
+        modalities=tuple(modalities),
+        classes=len(split.info.classes),
+        task=split.info.task,
+        natural=None if natural is None else natural[: samples.size],
+    )
+
+
+def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence[str]) -> list[GivenTable]:
+    """Read missing tables for a whole split and a model with these modalities.
+
+    Raises:
+        MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
+    """
+    natural = split.natural_cases(modalities)
+    return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
+
+
+def readable_samples(
+    samples: SelectedSamples,
+    modalities: Sequence[str],
+    on_bad_sample: str,
+    *,
+    tables: bool,
+    workers: int = 0,
+    progress: Progress = no_progress,
+) -> SelectedSamples:
+    """The samples, after checking that these modalities of them can be read.
+
+    Args:
+        samples: the samples.
+        modalities: those that will be read.
+        on_bad_sample: what to do with samples that cannot be read: ``error`` (nothing is checked yet), ``missing`` or
+            ``skip``.
+        tables: whether the grid has missing tables from files.
+        workers: processes that decode.
+        progress: shows the progress.
+
+    Raises:
+        MmrobustError: some cannot be read, or would count as missing a modality that a table from a file may have as
+            present.
+    """
+    samples = samples.screened(modalities, on_bad_sample, workers, progress)
+    if tables and on_bad_sample == MISSING and samples.bad.found:
+        raise UsageError(
+            f"{samples.bad.summary}: a table from --missing-table may have it as present; use --on-bad-sample skip"
+        )
+    return samples
+
+
+def used_noise(cases: Iterable[Case], noise: Noise) -> Noise | None:
+    """``noise`` if any of the cases is degraded, else ``None``.
+
+    Raises:
+        UsageError: its profile has no noise for a degraded modality.
+    """
+    cases = list(cases)
+    check_profile(cases, noise)
+    return noise if any(case.degraded for case in cases) else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
-from mmrobust.evaluation.model import Model
+from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.evaluation.plan import RAY, PredictionSettings
 from mmrobust.runtime.progress import Progress, Say, deferred_interrupt
 from mmrobust.scoring.truth import Plan
@@ -12,7 +12,7 @@ from mmrobust.scoring.writer import PredictionWriter
 
 
 def predict_missing(
-    model: Model,
+    model: IdentifiedModel,
     plan: Plan,
     store: PredictionWriter,
     samples: SelectedSamples,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, UsageError
 from mmrobust.evaluation.plan import WorkShare
@@ -45,6 +46,38 @@ def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[Non
             yield
     except KeyboardInterrupt:
         raise Interrupted(f"evaluation stopped; {kept}") from None
+
+
+def about_data(samples: SelectedSamples) -> dict[str, Any]:
+    """The entry for the data in the provenance; results with different entries are not comparable."""
+    info = samples.split.info
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint,
+        "split": samples.split.name,
+        "n": samples.size,
+        "task": info.task,
+        "headline_metric": info.headline_metric,
+        "classes": list(info.classes),
+    }
+
+
+def prediction_identity(fingerprint: str, dtype: str, samples: SelectedSamples) -> dict[str, Any]:
+    """Everything that determines a logit except case, prompting and noise.
+
+    Args:
+        fingerprint: of the model.
+        dtype: the number format that the model computes in.
+        samples: the data.
+    """
+    bad = {"bad_samples": samples.bad.describe()} if samples.bad.found else {}
+    return {
+        "checkpoint": fingerprint,
+        "dataset": samples.split.info.fingerprint,
+        "split": samples.split.name,
+        "dtype": dtype,
+        **bad,
+    }
 
 
 def refuse_results(out: Path) -> None:

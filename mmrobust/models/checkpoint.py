@@ -25,6 +25,7 @@ from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
+from mmrobust.models.heads.base import HeadConfig
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
@@ -157,16 +158,27 @@ def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConf
     write_json(folder / CONFIG_FILE, dataclasses.asdict(config))
 
 
+def head_config(config: CheckpointConfig) -> HeadConfig:
+    """The head's settings, whichever version wrote them.
+
+    Raises:
+        UsageError: an unknown head or setting.
+    """
+    head = dict(config.head)
+    head_cls = head_class(head.pop("name"))
+    return from_mapping(head_cls.config_class, head_cls.config_class.of_checkpoint(head), f"{head_cls.name} head")
+
+
 def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier:
     """An untrained classifier as ``config`` describes it; a ``UsageError`` for an unknown method, head or setting."""
-    method, head = dict(config.method), dict(config.head)
-    method_cls, head_cls = method_class(method.pop("name")), head_class(head.pop("name"))
+    method = dict(config.method)
+    method_cls, head_cls = method_class(method.pop("name")), head_class(config.head["name"])
     return Classifier(
         backbone,
         method_cls,
         from_mapping(method_cls.config_class, method, f"{method_cls.name} method"),
         head_cls,
-        from_mapping(head_cls.config_class, head, f"{head_cls.name} head"),
+        head_config(config),
         classes=config.classes,
         task=config.task,
         cases=[Case.parse(case, config.modalities) for case in config.cases],

@@ -148,15 +148,12 @@ class _Renderer:
         self, medium: Any, modality: str, degradation: Degradation, note: str
     ) -> tuple[PreviewInput, PreviewInput]:
         """Before and after noise on the processor's tensor, shown as a model with the usual settings sees them."""
-        import torch
-
         if modality == "image":
             medium = medium.copy()
             medium.thumbnail((SIDE, SIDE))
-            normal = np.asarray(medium, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
-            noisy = degradation.on_tensor(torch.from_numpy(normal)).numpy()
-            pixels = np.clip((noisy.transpose(1, 2, 0) + 1) * 127.5, 0, 255)
-            return self._shown(medium, modality), self._shown(Image.fromarray(pixels.astype(np.uint8)), modality, note)
+            return self._shown(medium, modality), self._shown(degradation.on_picture(medium), modality, note)
+        import torch
+
         bank = (_filter_bank(medium) - BANK_MEAN) / BANK_STD
         noisy = degradation.on_tensor(torch.from_numpy(bank)).numpy()
         picture = self._picture(_spectrogram(noisy, bank))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING
 
 from mmrobust.errors import DeviceError, UsageError, check_name, unknown_name
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 32
@@ -30,12 +32,16 @@ class BatchSize:
             raise UsageError(f"device {device} has too little memory for a single sample; use another --device")
         self.now, self._grows = self.now // 2, False
         if device.type == "cuda":
+            import torch
+
             torch.cuda.empty_cache()
 
     def grow(self, device: torch.device) -> None:
         """Double the size if the peak of memory so far says that twice as many samples fit."""
         if not self._grows or device.type != "cuda":
             return
+        import torch
+
         _, total = torch.cuda.mem_get_info(device)
         if self.has_room(torch.cuda.max_memory_allocated(device), total):
             self.now *= 2
@@ -48,11 +54,15 @@ class BatchSize:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether ``error`` says that the device or the machine ran out of memory."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _device_failed(error: RuntimeError) -> bool:
     """Whether ``error`` says that the device itself failed, so that nothing on it can be used."""
+    import torch
+
     kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
     return (kind is not None and isinstance(error, kind)) or str(error).startswith(("CUDA error", "CUDA driver error"))
 
@@ -80,6 +90,8 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UsageError: an unknown name, or a GPU that this machine does not have.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")

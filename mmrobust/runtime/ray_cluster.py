@@ -11,6 +11,8 @@ from typing import Any
 
 from mmrobust.errors import UsageError
 
+OURS = "mmrobust.errors."
+"""How a traceback names an error of this package."""
 _PROBE_SECONDS = 10.0
 
 
@@ -59,5 +61,7 @@ def _probe(address: str | None) -> None:
 
 
 def reason(cause: BaseException) -> str:
-    """Return the last line of the message: Ray puts the worker's whole traceback before it."""
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1].strip()
+    """Return the message of our own error in a worker, or the last line: Ray puts a whole traceback before either."""
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith(OURS)]  # Ray may also add advice behind it
+    return ours[-1].partition(": ")[2] if ours else lines[-1] if lines else type(cause).__name__

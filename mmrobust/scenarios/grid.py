@@ -57,8 +57,17 @@ class Grid:
             yield Cell(table.name, table.rate, 0, prompting)
 
     def of(self, modalities: Sequence[str], tables: Sequence[GivenTable] = ()) -> Grid:
-        """The grid for a model with these modalities, with further missing tables from files."""
+        """The grid for a model with these modalities, with further missing tables from files.
+
+        Raises:
+            UsageError: it names no scenario, and the model has one modality, which cannot be missing.
+        """
         tables = (*self.tables, *tables)
+        if len(modalities) == 1 and not self.scenarios and not tables:
+            raise UsageError(
+                f"a model of {modalities[0]} alone has no missing-modality scenario; name one that degrades it, as in "
+                f"--scenario noisy-{modalities[0]}:…"
+            )
         scenarios = self.scenarios or (() if tables else scenario_names(modalities))
         return replace(self, scenarios=scenarios, tables=tables)
 

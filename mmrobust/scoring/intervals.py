@@ -21,8 +21,9 @@ from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import CONFIDENCE
 from mmrobust.scoring.predictions import Predictions
 
-FEW = 10
-"""Intervals do not hold where a class that counts as much as any other has fewer samples than this."""
+FEW = 15
+"""Intervals may not hold where a class that counts as much as any other has fewer samples: with 10 to 14, 90 to 94 % of
+them do in some cases of ``benchmarks/coverage.py``."""
 _BY_CLASS = ("macro_f1", "map", "auroc", "worst_class")
 """Figures in which every class counts alike."""
 _MOST_DEGREES = 1e6

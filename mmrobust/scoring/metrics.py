@@ -24,7 +24,7 @@ from mmrobust.scoring import Bools, Floats, ranking
 from mmrobust.scoring.ranking import RankedCells
 from mmrobust.storage.tasks import TASK_METRICS
 
-ABSENT = ("zero", "skip")
+ZERO, SKIP = ABSENT = ("zero", "skip")
 """How a class that neither occurs nor is predicted counts in a macro mean."""
 
 
@@ -38,7 +38,7 @@ class MetricSettings:
 
     threshold: float = 0.5
     """A class of a multi-label task is predicted where the sigmoid of its logit is not below this."""
-    f1_absent: str = "zero"
+    f1_absent: str = ZERO
     """``zero``: an absent class counts 0 in macro F1 (scikit-learn). ``skip``: it is left out (torchmetrics 0.9)."""
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ def macro_f1(outcomes: Outcomes) -> Floats:
     data set counts, so that all cells and resamples average over the same classes. Skipping it is what torchmetrics 0.9
     does, which the papers used.
     """
-    if outcomes.settings.f1_absent == "skip":
+    if outcomes.settings.f1_absent == SKIP:
         _, predicted, actual = outcomes.counts
         classes = (predicted + actual > 0).sum(axis=1, dtype=np.float64)
         return _ratio(outcomes.class_f1.sum(axis=1, dtype=np.float64), classes)

@@ -20,7 +20,7 @@ from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, 
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.store import read_predictions
+from mmrobust.scoring.store import IMPORTED, import_command, read_predictions
 from mmrobust.storage.locks import hold_whole
 from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
@@ -80,7 +80,7 @@ def rescore(
             predictions.truth.draw(sorted(cells), given),
             settings,
             metrics=choice.metrics,
-            remedy=f"make it with: {_eval_command(cells, folder)}",
+            remedy=_remedy(predictions, cells, folder),
             progress=progress,
         )
         frames.append(identified(frame, predictions.name, predictions.described, predictions.dataset))
@@ -132,8 +132,8 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
     return list(cells), given
 
 
-def _eval_command(cells: Sequence[Cell], folder: Path) -> str:
-    """The evaluation that predicts what ``cells`` need: the lowest and the highest rate need all that others do."""
+def _remedy(predictions: Predictions, cells: Sequence[Cell], folder: Path) -> str:
+    """How the predictions that ``cells`` need are made: the lowest and the highest rate need all that others do."""
     drawn = [cell for cell in cells if not is_given(cell.scenario)]
     flags = []
     if drawn:
@@ -145,6 +145,9 @@ def _eval_command(cells: Sequence[Cell], folder: Path) -> str:
         ]
     if len(drawn) < len(cells):
         flags.append("--missing-table FILE")
+    if predictions.described.get("method") == IMPORTED:
+        plan = f"mmrobust plan --data DIR {' '.join(flags)} --out PLAN"
+        return f"list what is needed with: {plan}; then: {import_command(predictions.name, folder)}"
     promptings = {cell.prompting for cell in cells}
     flags.append(f"--prompting {','.join(prompting for prompting in PROMPTINGS if prompting in promptings)}")
-    return f"mmrobust eval CHECKPOINT --data DIR {' '.join(flags)} --out {folder}"
+    return f"make it with: mmrobust eval CHECKPOINT --data DIR {' '.join(flags)} --out {folder}"

@@ -58,8 +58,8 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
 
 def _agreed(grouped: Any, results: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """What all rows of each group say in ``columns``; NaN where they disagree, or do not say."""
-    if absent := [name for name in columns if name not in results]:
-        grouped = grouped.obj.assign(**dict.fromkeys(absent, np.nan)).groupby(grouped.keys, sort=True, observed=True)
+    if any(name not in results for name in columns):  # made by hand, or before version 2
+        return pd.DataFrame(np.nan, index=grouped.size().index, columns=list(columns))
     least: pd.DataFrame = grouped[list(columns)].min()
     most = grouped[list(columns)].max()
     said = grouped[list(columns)].count().eq(grouped.size(), axis=0)

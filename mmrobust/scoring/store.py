@@ -13,6 +13,7 @@ Logits stay on disk until :meth:`PredictionStore.read`.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from mmrobust.scoring.truth import Logits, SplitTruth
 from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
+IMPORTED = "imported"
+"""The method of a model whose predictions were made elsewhere."""
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """The metadata that all shards of one model on one split share."""
 _Sample = tuple[str, tuple[int, ...], str]
@@ -139,6 +142,13 @@ class PredictionStore:
         """The modalities of the model."""
         return tuple(self.described.get("modalities") or ())
 
+    @property
+    def way_out(self) -> str:
+        """How predictions that lack are added, for a message."""
+        if self.described.get("method") == IMPORTED:
+            return f"add the missing ones with: {import_command(self.name, self.folder)}"
+        return "run the same mmrobust eval again to make the missing ones"
+
     def read(self) -> Predictions:
         """Read all predictions.
 
@@ -148,7 +158,7 @@ class PredictionStore:
         if self.size > (rows := sum(header.rows for header in self.shards)):  # before memory for them is allocated
             raise DataError(
                 f"{self.folder}: holds {rows} predictions of '{self.name}', which is evaluated on {self.size} samples; "
-                "run the same mmrobust eval again to make the missing ones"
+                f"{self.way_out}"
             )
         if "task" not in self.dataset:
             raise DataError(f"{self.folder}: its results do not name the task of their data; run mmrobust eval again")
@@ -165,7 +175,7 @@ class PredictionStore:
         if len(samples) < self.size:
             raise DataError(
                 f"{self.folder}: holds predictions of {len(samples)} of the {self.size} samples that "
-                f"'{self.name}' is evaluated on; run the same mmrobust eval again to make the missing ones"
+                f"'{self.name}' is evaluated on; {self.way_out}"
             )
         ids, labels, cases = zip(*(samples[place] for place in range(self.size)), strict=True)
         by_name = {name: Case.parse(name, self.modalities) for name in set(cases)}
@@ -262,6 +272,11 @@ def predictions_behind(path: Path, results: Results, name: str) -> Predictions:
             "fingerprint, data, split, dtype or noise differ; evaluate again, or remove what belongs to other results"
         )
     raise NoPredictionsError(f"{shards}: holds no predictions of '{name}'")
+
+
+def import_command(name: str, folder: Path) -> str:
+    """The command that adds predictions to those of an imported model."""
+    return f"mmrobust import predictions FILE --data DIR --name {shlex.quote(name)} --out {folder}"
 
 
 def cells_of(rows: pd.DataFrame) -> tuple[Cell, ...]:

@@ -15,6 +15,8 @@ from mmrobust.errors import DataError, MmrobustError
 from mmrobust.storage.files import atomic_file, check_file
 from mmrobust.storage.provenance import METADATA_KEY
 
+_ROWS_AT_ONCE = 1024
+
 
 @contextmanager
 def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator[None]:
@@ -39,7 +41,7 @@ def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
     """
     check_file(file, what)
     with reading(file, way_out):
-        opened = pq.ParquetFile(file, page_checksum_verification=True)
+        opened = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=2**18)
         _ = opened.schema_arrow.names  # raises where the schema itself is damaged
     return opened
 
@@ -56,7 +58,11 @@ def read_parquet(file: Path, what: str, way_out: str = "", columns: Sequence[str
         names = opened.schema_arrow.names
         if len(set(names)) < len(names):
             raise DataError(f"{file}: the {what} has two columns of one name")
-        return checked(opened.read(None if columns is None else [name for name in columns if name in names]))
+        wanted = None if columns is None else [name for name in columns if name in names]
+        # By batches: reading long lists of numbers at once takes several times the memory of the table.
+        batches = list(opened.iter_batches(_ROWS_AT_ONCE, columns=wanted))
+        schema = opened.schema_arrow if wanted is None else pa.schema([opened.schema_arrow.field(n) for n in wanted])
+        return checked(pa.Table.from_batches(batches, schema.with_metadata(opened.schema_arrow.metadata)))
 
 
 def checked(table: pa.Table) -> pa.Table:

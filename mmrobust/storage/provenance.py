@@ -146,9 +146,10 @@ def _needing(shape: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 _DESCRIBED = {
     "name": str,
     "about": _needing(_DATASET, "fingerprint", "split", "task", "headline_metric", "n"),
-    "described": _needing(
-        _CHECKPOINT, "fingerprint", "backbone", "modalities", "depends_on_prompting", "device", "dtype"
-    ),
+    "described": {
+        **_needing(_CHECKPOINT, "fingerprint", "backbone", "modalities", "depends_on_prompting", "device", "dtype"),
+        **dict.fromkeys(("method", "head"), str),
+    },
 }
 """What predictions must hold to be scored on their own; those of schema version 1 hold none of it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,16 @@ class Table:
     """Reads the rows from the start. An invalid row raises a ``DataError`` when it is reached."""
 
 
-def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest") -> Table:
-    """Open a table, in the format that its name ends in; messages call it ``what``.
+def open_table(
+    source: Path, needed: Sequence[str] = (), what: str = "manifest", *, delimiters: Sequence[str] = (",",)
+) -> Table:
+    """Open a table, in the format that its name ends in.
+
+    Args:
+        source: the file.
+        needed: columns that it must have.
+        what: what it is, for messages.
+        delimiters: of a CSV file: the one that its first line has most of counts.
 
     Raises:
         DataError: the file is missing or cannot be read (the message names the line), its ending is unknown, or it
@@ -47,7 +56,10 @@ def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest")
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise DataError(f"{source}: its format is unknown; the name must end in {', '.join(_READERS)}")
-    table = reader(source, what)
+    if source.suffix.lower() == ".csv" and len(delimiters) > 1:
+        table = _open_delimited(source, what, _commonest(delimiters, source))
+    else:
+        table = reader(source, what)
     for column in needed:
         if column not in table.columns:
             raise DataError(f"{source}: no column '{column}'; it has {', '.join(table.columns)}")
@@ -121,6 +133,15 @@ def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
             if len(line) > MAX_CELL_CHARACTERS:
                 raise DataError(f"{source}, line {number}: is longer than {MAX_CELL_CHARACTERS:,} characters")
             yield line
+
+
+def _commonest(delimiters: Sequence[str], source: Path) -> str:
+    """The delimiter that the first line has most of, outside quotes; of equals, the first."""
+    try:
+        line = re.sub(r'"[^"]*"', "", next(_lines(source), ""))
+    except UnicodeDecodeError as cause:
+        raise _no_utf8(source, cause) from None
+    return max(delimiters, key=line.count)
 
 
 def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:

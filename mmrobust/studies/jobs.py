@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.errors import UsageError
 from mmrobust.scenarios.scenario import training_cases
 from mmrobust.studies.study import Study, Teacher, TrainedUnder, Variant, check_folder_name
-from mmrobust.training.settings import TrainOptions, TrainSettings
+from mmrobust.training.recipes import DEFAULT
+from mmrobust.training.settings import TrainOptions, TrainSettings, read_recipe
 
 TEACHER = "teacher"
 FULL = "full"
@@ -89,8 +91,9 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
                 )
             backbone = str(checkpoint_of(out, teacher))
         for head, under in product(method.heads or study.heads, study.under[:1] if method.complete else study.under):
-            options = _options(study, name, head, under, backbone)
-            settings = _resolve(study, options, folder, info, seed)
+            recipe = (method.recipes or study.recipes).get(info.name, DEFAULT)
+            options = _options(study, name, head, under, backbone, recipe)
+            settings = _resolve(study, options, folder, info, seed, recipe)
             students.append(Job(info.name, name, head, method.complete, seed, settings, base_backbone, needs_teacher))
     jobs = [*teachers.values(), *students]
     for name, number in Counter(job.name for job in jobs).items():
@@ -102,8 +105,8 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
     return jobs
 
 
-def _options(study: Study, name: str, head: str, under: TrainedUnder, backbone: str) -> TrainOptions:
-    """The options of a student: the study's, overridden by those of its method and its head.
+def _options(study: Study, name: str, head: str, under: TrainedUnder, backbone: str, recipe: str) -> TrainOptions:
+    """The options of a student: its recipe's, overridden by those of the study, of its method and of its head.
 
     Raises:
         UsageError: both the method and ``under`` name a scenario, or a missing rate.
@@ -112,9 +115,11 @@ def _options(study: Study, name: str, head: str, under: TrainedUnder, backbone: 
     for key in ("scenario", "missing_rate"):
         if getattr(method, key) is not None and getattr(under, key) is not None:
             raise UsageError(f"study: method {name} names a {key}, and so does under; name it in one place")
-    options = study.options.overridden_by(method).overridden_by(study.heads[head])
     rate = 0.0 if method.complete else rate
-    return options.overridden_by(TrainOptions(backbone=backbone, scenario=under.scenario, missing_rate=rate))
+    trained_under = TrainOptions(scenario=under.scenario, missing_rate=rate)  # which decides the recipe's sections
+    options = read_recipe(recipe).overridden_by(trained_under).overridden_by(study.options)
+    options = options.overridden_by(method).overridden_by(study.heads[head])
+    return options.overridden_by(dataclasses.replace(trained_under, backbone=backbone))
 
 
 def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info: DatasetInfo, seed: int) -> Job:
@@ -130,9 +135,11 @@ def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info:
     return Job(info.name, name, teacher.head, True, seed, settings, backbone, needs_teacher=False)
 
 
-def _resolve(study: Study, options: TrainOptions, data: Path, info: DatasetInfo, seed: int) -> TrainSettings:
+def _resolve(
+    study: Study, options: TrainOptions, data: Path, info: DatasetInfo, seed: int, recipe: str = DEFAULT
+) -> TrainSettings:
     """The settings of a training, once it is known that its scenario and its grid exist for the data."""
-    settings = options.resolve(data, seed=seed)
+    settings = options.resolve(data, seed=seed, recipe_name=recipe)
     modalities = choose_modalities(info, settings.modalities)
     training_cases(settings.scenario, modalities)
     study.evaluate.grid(modalities).cases(modalities)

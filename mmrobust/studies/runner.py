@@ -20,11 +20,12 @@ from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.scoring.join import ScoringSettings
 from mmrobust.storage.files import read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
-from mmrobust.studies.study import Study
+from mmrobust.studies.study import Evaluation, Study
 from mmrobust.studies.summary import write_report
 from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
@@ -74,7 +75,7 @@ def run_study(
                 advance(1)
                 say(f"{job.name} done")
     shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
-    return write_report(jobs, out, study.contrast, study.about or title)
+    return write_report(study, jobs, out, title)
 
 
 def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
@@ -95,7 +96,7 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
         except UsageError as cause:
             raise UsageError(f"{file}: the description of the study is damaged ({cause})") from cause
         changed = [name for name, own in fingerprints.items() if held["jobs"].get(name, own) != own]
-        if changed or held["evaluate"] != grid:
+        if changed or {**plain(Evaluation()), **held["evaluate"]} != grid:
             what = f"job {changed[0]} had other settings" if changed else "another grid"
             raise UsageError(f"{out}: holds another study ({what}); name another --out")
         fingerprints = {**held["jobs"], **fingerprints}
@@ -113,7 +114,8 @@ def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
     grid = study.evaluate.grid(checkpoint.classifier.modalities)
     dataset, noise = Dataset(job.settings.data), Noise(job.settings.noise_profile)
-    evaluate_models({job.name: checkpoint}, dataset, grid, results, noise=noise)
+    scoring = ScoringSettings(f1_absent=study.evaluate.f1_absent)
+    evaluate_models({job.name: checkpoint}, dataset, grid, results, noise=noise, scoring=scoring)
     write_json(results / DONE_FILE, {"job": job.name})
 
 

@@ -13,6 +13,8 @@ from mmrobust.cases import PROMPTINGS, SITUATION
 from mmrobust.configuration import from_mapping
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scenarios.grid import Grid, check_seed, make_grid, parse_rates
+from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.metrics import ZERO
 from mmrobust.training.settings import TrainOptions, read_yaml_file
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -34,6 +36,8 @@ class Variant(TrainOptions):
     complete data do: the papers' full fine-tuning starts from the published weights."""
     heads: list[str] = field(default_factory=list)
     """The study's heads to combine the method with; empty: all."""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """Recipes of this method, by data set; see :attr:`Study.recipes`."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,12 @@ class Evaluation:
     missing_rates: str = "0:1:0.1"
     seeds: int = 3
     promptings: list[str] = field(default_factory=lambda: [SITUATION])
+    f1_absent: str = ZERO
+    """Absent classes count 0 in macro F1 (``zero``), or are left out (``skip``, as in the papers)."""
 
     def __post_init__(self) -> None:
         parse_rates([self.missing_rates])
+        ScoringSettings(f1_absent=self.f1_absent)
         for prompting in self.promptings:
             if prompting not in PROMPTINGS:
                 raise unknown_name("prompting", prompting, PROMPTINGS)
@@ -110,8 +117,15 @@ class Study:
     """``None``: the backbone is taken as it is."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """Changes to the default recipe of every method."""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """Name of a data set → a recipe whose settings lie below the study's own there; of those of its method and head,
+    where a training is of this method and this head. Other data sets have none."""
+    availability: bool = False
+    """Whether the report also has a table of each training under what it was trained under, whose columns say how much
+    of each modality is available, as DPL's does."""
     evaluate: Evaluation = field(default_factory=Evaluation)
-    contrast: Contrast | None = None
+    contrast: list[Contrast] = field(default_factory=list)
+    """A file may have one alone, without the list."""
     share_cache: bool = True
     """Whether trainings on the same backbone share a cache of frozen features. A study of costs says no."""
     cache_memory: float | None = None
@@ -140,13 +154,13 @@ class Study:
                 raise UsageError(
                     f"study: head {name} has a key that is for methods: use, settings and recipe are a head's"
                 )
-        if self.contrast is not None:
-            if self.contrast.axis not in AXES:
-                raise unknown_name("axis of the study's contrast", self.contrast.axis, AXES)
-            known = self.methods if self.contrast.axis == "method" else self.heads
-            for name in (self.contrast.of, self.contrast.against):
+        for contrast in self.contrast:
+            if contrast.axis not in AXES:
+                raise unknown_name("axis of the study's contrast", contrast.axis, AXES)
+            known = self.methods if contrast.axis == "method" else self.heads
+            for name in (contrast.of, contrast.against):
                 if name not in known:
-                    raise unknown_name(f"{self.contrast.axis} of the study's contrast", name, known)
+                    raise unknown_name(f"{contrast.axis} of the study's contrast", name, known)
 
 
 def check_folder_name(name: str, what: str) -> None:
@@ -181,16 +195,19 @@ def parse_study(values: Mapping[str, Any]) -> Study:
             read[key] = {name: _variant(axis, name, entry or {}) for name, entry in _by_name(read[key], key).items()}
     if isinstance(read.get("under"), list):
         read["under"] = [_section(TrainedUnder, entry, "under") for entry in read["under"]]
-    for key, cls in (("teacher", Teacher), ("evaluate", Evaluation), ("contrast", Contrast)):
+    for key, cls in (("teacher", Teacher), ("evaluate", Evaluation)):
         if read.get(key) is not None:
             read[key] = _section(cls, read[key], key)
+    if "contrast" in read:
+        listed = read["contrast"] if isinstance(read["contrast"], list) else [read["contrast"]]
+        read["contrast"] = [_section(Contrast, entry, "contrast") for entry in listed if entry is not None]
     return from_mapping(Study, read, "study")
 
 
 def _variant(axis: str, name: str, values: Any) -> Variant:
     """A method or a head, as its entry in the study's file says."""
     long_names = {"use": axis, "settings": f"{axis}_settings"}
-    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", *long_names.values()}
+    known = {each.name for each in dataclasses.fields(Variant)} - {"method", "head", "where", *long_names.values()}
     for key in values if isinstance(values, Mapping) else ():
         if key not in known and key not in long_names:
             raise unknown_name(f"study's {axis}s setting", key, [*long_names, *sorted(known)])

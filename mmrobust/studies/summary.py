@@ -12,11 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.report.costs import TrainingCost, costs_markdown, training_costs
+from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.metrics import SKIP, ZERO
 from mmrobust.scoring.robustness import curves, summarise
 from mmrobust.storage.files import atomic_file
 from mmrobust.storage.results import read_results
 from mmrobust.studies.jobs import TEACHER, Job, results_of
-from mmrobust.studies.study import Contrast
+from mmrobust.studies.study import Contrast, Study
 
 TABLE_FILE, REPORT_FILE = "study.parquet", "study.md"
 VARIANT = ["dataset", "method", "head", "under"]
@@ -62,16 +64,19 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     return rows.assign(low=rows["difference"] - half, high=rows["difference"] + half).drop(columns="std")
 
 
-def write_report(jobs: Sequence[Job], out: Path, contrast: Contrast | None, title: str) -> str:
+def write_report(study: Study, jobs: Sequence[Job], out: Path, title: str) -> str:
     """Write ``study.parquet`` and ``study.md`` of finished jobs; returns the Markdown."""
     table = tidy(jobs, out)
     with atomic_file(out / TABLE_FILE) as partial:
         table.to_parquet(partial, index=False)
-    parts = [f"# {title}\n"]
+    parts = [f"# {study.about or title}\n"]
+    if study.evaluate.f1_absent != ZERO:
+        parts.append(f"Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: {SKIP}`).\n")
+    if study.availability:
+        parts += _as_trained(table, jobs, out)
     for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False, observed=True):
         parts.append(f"## {dataset}: {scenario}, {prompting} prompting\n\n{_matrix(rows)}")
-    if contrast is not None:
-        parts.append(_contrast(contrasts(table, contrast), contrast))
+    parts += [_contrast(contrasts(table, pair), pair) for pair in study.contrast]
     parts += _costs(jobs, out)
     text = "\n".join(parts)
     with atomic_file(out / REPORT_FILE) as partial:
@@ -93,7 +98,45 @@ def _matrix(rows: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _as_trained(table: pd.DataFrame, jobs: Sequence[Job], out: Path) -> list[str]:
+    """Per data set and prompting, methods and heads × what they were trained under, evaluated under the same."""
+    modalities = {}
+    for job in jobs:
+        if job.dataset not in modalities:
+            about = read_results(results_of(out, job)).provenance["checkpoints"][job.name]
+            modalities[job.dataset] = sorted(about["modalities"])
+    rate = table["missing_rate"].map("{:g}".format)
+    same = table[table["under"] == table["scenario"].astype(str) + " " + rate]
+    parts = []
+    for (dataset, prompting), rows in same.groupby(["dataset", "prompting"], sort=False, observed=True):
+        names = modalities[str(dataset)]
+        under = list(dict.fromkeys(zip(rows["under"], rows["scenario"], rows["missing_rate"], strict=True)))
+        columns = [f"{name} ({availability(scenario, eta, names)})" for name, scenario, eta in under]
+        lines = [f"| method | head | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * len(columns)}"]
+        for variant, group in rows.groupby(["method", "head"], sort=False, observed=True):
+            cells = [_mean(group.loc[group["under"] == name, "value"]) for name, _, _ in under]
+            lines.append(f"| {' | '.join([*map(str, variant), *cells])} |")
+        parts.append(
+            f"## {dataset}: evaluated as trained, {prompting} prompting\n\n"
+            f"In brackets: {'/'.join(names)} available, in %.\n\n" + "\n".join(lines) + "\n"
+        )
+    return parts
+
+
+def availability(scenario: str, rate: float, modalities: Sequence[str]) -> str:
+    """How much of each modality a scenario leaves at a missing rate, in %, as DPL's tables name it.
+
+    >>> availability("missing-both", 0.7, ("image", "text")), availability("missing-text", 0.7, ("image", "text"))
+    ('65/65', '100/30')
+    """
+    cases = Scenario.parse(scenario, modalities).cases
+    lost = [sum(case.is_missing(modality) for case in cases) / len(cases) for modality in modalities]
+    return "/".join(f"{100 * (1 - rate * share):.3g}" for share in lost)
+
+
 def _mean(values: pd.Series[float]) -> str:
+    if not len(values):
+        return "–"
     spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{100 * values.mean():.1f}{spread}"
 

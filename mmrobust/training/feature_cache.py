@@ -88,7 +88,6 @@ class StreamCache(LiveSource):
     """A source that caches frozen streams, up to the first layer that changes.
 
     Args:
-        classifier, encoded: as for :class:`LiveSource`.
         cache: where to keep the streams.
         scratch: a folder for what exceeds memory, where ``cache`` names none.
         identity: what decides a value beside the classifier's settings: fingerprints of the backbone and the data.

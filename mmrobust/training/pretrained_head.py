@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmrobust.errors import UsageError
-from mmrobust.models.checkpoint import WEIGHTS, WEIGHTS_FILE, CheckpointConfig, classes_fit, config_beside_backbone
+from mmrobust.models.checkpoint import (
+    WEIGHTS,
+    WEIGHTS_FILE,
+    CheckpointConfig,
+    classes_fit,
+    config_beside_backbone,
+    head_config,
+)
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.storage.weights import check_finite, read_weights
 from mmrobust.training.recipe import BCE, TASK
@@ -32,6 +41,8 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         reason = f"was made by --method {theirs.method['name']}: its head is trained for that method's features"
     elif theirs.head["name"] != config.head["name"]:
         reason = f"has a {theirs.head['name']} head, not {config.head['name']}"
+    elif _score_settings(theirs) != _score_settings(config):
+        reason = f"has a {theirs.head['name']} head of other settings"
     elif not classes_fit(theirs, config.classes, config.task):
         reason = f"has a head for other classes ({len(theirs.classes)}, {theirs.task})"
     elif not _copy_head(classifier, Path(backbone) / WEIGHTS_FILE):
@@ -44,6 +55,12 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         f"method {classifier.method.name} keeps the head of the fine-tuned backbone as it is, but {backbone} {reason}: "
         "name a checkpoint made by --method full, or train the head with --train-head"
     )
+
+
+def _score_settings(config: CheckpointConfig) -> list[Any]:
+    """The values of the head's settings without which equal weights are not the same head."""
+    settings = head_config(config)
+    return [getattr(settings, name) for name in head_class(config.head["name"]).score_settings]
 
 
 def head_loss(backbone: str) -> str:

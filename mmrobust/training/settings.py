@@ -72,11 +72,11 @@ class TrainSettings:
         return Noise(self.noise_profile, self.seed)
 
     def method_config(self) -> Any:
-        """The method's own settings; UsageError: no such method, an unknown setting, or a value out of range."""
+        """The method's own settings. A UsageError says what does not exist, or which value is out of range."""
         return from_mapping(method_class(self.method).config_class, self.method_settings, f"{self.method} method")
 
     def head_config(self) -> Any:
-        """The head's own settings; raises as :meth:`method_config` does."""
+        """The head's own settings; it raises what :meth:`method_config` raises."""
         return from_mapping(head_class(self.head).config_class, self.head_settings, f"{self.head} head")
 
 
@@ -97,14 +97,32 @@ class TrainOptions:
     backbone_settings: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`Recipe`. A recipe file has them at its top level, beside the others."""
+    where: list[TrainOptions] = field(default_factory=list)
+    """Settings for the trainings under a certain ``scenario`` and, if it is named, ``missing_rate``."""
 
     def overridden_by(self, other: TrainOptions) -> TrainOptions:
-        """These options, replaced by those of ``other`` where it has any; mappings are merged key by key."""
+        """These options, replaced by those of ``other`` where it has any; mappings are merged key by key.
+
+        Where ``other`` names another method or head, the settings of this one's are left out. The result has what
+        ``where`` has for its scenario and missing rate, below the options of ``other``.
+        """
+        base = self._settled(other.scenario or self.scenario, _named(other.missing_rate, self.missing_rate))
+        named = {kind: (getattr(base, kind), getattr(other, kind)) for kind in ("method", "head")}
+        left_out = {f"{kind}_settings" for kind, (old, new) in named.items() if None not in (old, new) and old != new}
         values: dict[str, Any] = {}
-        for name, own in vars(self).items():
+        for name, own in vars(base).items():
             new = getattr(other, name)
-            values[name] = {**own, **new} if isinstance(own, dict) else own if new is None else new
+            kept = {} if name in left_out else own
+            values[name] = {**kept, **new} if isinstance(own, dict) else _named(new, own)
         return TrainOptions(**values)
+
+    def _settled(self, scenario: str | None, rate: float | None) -> TrainOptions:
+        """These options with what ``where`` has for a training under this scenario and missing rate."""
+        options = dataclasses.replace(self, where=[])
+        for section in self.where:
+            if section.scenario == scenario and section.missing_rate in (None, rate):
+                options = options.overridden_by(dataclasses.replace(section, scenario=None, missing_rate=None))
+        return options
 
     def resolve(
         self, data: Path, *, seed: int = 0, recipe_name: str = DEFAULT, on_bad_sample: str = ERROR
@@ -114,6 +132,10 @@ class TrainOptions:
         Raises:
             UsageError: no method or no backbone is named, or a setting does not exist or is out of range.
         """
+        if self.where:
+            return self.overridden_by(TrainOptions()).resolve(
+                data, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample
+            )
         for needed in ("method", "backbone"):
             if getattr(self, needed) is None:
                 raise UsageError(f"say --{needed}: recipe {recipe_name} names none")
@@ -123,12 +145,16 @@ class TrainOptions:
             "scenario": method.default_scenario,
             "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
         }
-        values |= {name: value for name, value in vars(self).items() if value is not None}
+        values |= {name: value for name, value in vars(self).items() if name != "where" and value is not None}
         recipe = plain(default_recipe(method.name, str(self.backbone))) | self.recipe
         values["recipe"] = from_mapping(Recipe, recipe, "recipe")
         settings = TrainSettings(data, **values, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample)
         settings.method_config(), settings.head_config()
         return settings
+
+
+def _named(new: Any, own: Any) -> Any:
+    return own if new is None else new
 
 
 def read_recipe(source: str) -> TrainOptions:
@@ -183,4 +209,29 @@ def parse_recipe(values: Mapping[str, Any]) -> TrainOptions:
     recipe = {key: value for key, value in values.items() if key in of_recipe}
     from_mapping(Recipe, recipe, "recipe")
     options = {key: value for key, value in values.items() if key in of_options}
+    if "where" in options:
+        options["where"] = _parse_sections(options)
     return from_mapping(TrainOptions, {**options, "recipe": recipe}, "recipe")
+
+
+def _parse_sections(options: Mapping[str, Any]) -> list[TrainOptions]:
+    """The sections under the key ``where`` of a recipe file.
+
+    Raises:
+        UsageError: they are no list of mappings, one names no scenario, or names what all trainings share, or the
+            recipe itself names no scenario or no missing rate.
+    """
+    for needed in ("scenario", "missing_rate"):
+        if needed not in options:
+            raise UsageError(f"recipe: {needed} is missing, which a recipe with sections under where must name")
+    if not isinstance(options["where"], list):
+        raise UsageError("recipe: where must be a list of sections, like [{scenario: missing-text, lr: 0.01}]")
+    sections = []
+    for values in options["where"]:
+        if not isinstance(values, Mapping) or "scenario" not in values:
+            raise UsageError(f"recipe: section {values!r} under where must be settings with a scenario")
+        for shared in ("method", "head", "backbone", "modalities", "where"):
+            if shared in values:
+                raise UsageError(f"recipe: {shared} cannot stand in a section under where; name it once for all")
+        sections.append(parse_recipe(values))
+    return sections

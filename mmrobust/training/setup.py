@@ -28,8 +28,9 @@ from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions
 from mmrobust.training.objective import multi_hot
 from mmrobust.training.pretrained_head import take_head
+from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.settings import TrainSettings
-from mmrobust.training.splits import TrainingSplit
+from mmrobust.training.splits import TrainingSplit, possible_cases
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         targets = multi_hot(split.labels, len(dataset.info.classes))
         return TrainingSplit.draw(encoded, targets, scenario, settings.missing_rate, settings.seed)
 
-    return Setup(classifier, config, draw("train"), draw("validation"), head_taken)
+    train = draw("train")
+    classifier.head.train_under(classifier.cases if settings.recipe.batching == CASE_WISE else possible_cases(train))
+    return Setup(classifier, config, train, draw("validation"), head_taken)
 
 
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:

@@ -57,6 +57,15 @@ class TrainingSplit:
         return np.flatnonzero(np.all([presence[modality] for modality in case.present], axis=0))
 
 
+def possible_cases(split: TrainingSplit) -> tuple[str, ...]:
+    """Names, without corruptions, of the cases in which a missing table of the split's scenario can put a sample."""
+    complete = Case.complete(split.encoded.modalities)
+    natural = split.encoded.split.natural_cases(split.encoded.modalities)
+    owns = {complete} if natural is None else set(natural)
+    found = {case.within(own) for own in owns for case in (complete, *split.scenario.cases)}
+    return tuple(sorted(case.plain.name for case in found if case is not None))
+
+
 def training_share(sample_ids: Sequence[str], share: float, seed: int) -> Positions:
     """Positions, ascending, of the ⌊N · share⌋ samples that are trained on, fixed by the seed.
 

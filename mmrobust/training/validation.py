@@ -100,7 +100,7 @@ def check_trainable(setup: Setup, recipe: Recipe, seed: int) -> None:
             if not len(train.eligible(case)):
                 raise TrainingError(
                     f"the {classifier.head.name} head is initialised from training samples in every case, but none can "
-                    f"be in case '{case.name}': none has {' and '.join(case.present)}; take --head-set init=random, "
+                    f"be in case '{case.name}': none has {' and '.join(case.present)}; take --head-set init=xavier, "
                     "another --head, or data with such samples"
                 )
     groups = validation_groups(validation, recipe, cases, seed)

@@ -87,9 +87,9 @@ GOOD = {
     "rules": ("gates.toml",),
     "recipe": ("recipe.yaml", "default", "mmp-mmimdb"),
     "missing_table": ("table.csv", "table.pt", "table.parquet"),
-    "kind": ("mmp", "dcp", "cav-mae"),
+    "kind": ("mmp", "dcp", "dpl", "cav-mae"),
     "file": ("table.pt", "mmp/model.safetensors"),
-    "method": ("mmp", "none", "lora", "adapter", "msp", "dcp", "ptm", "full"),
+    "method": ("mmp", "none", "lora", "adapter", "msp", "dcp", "maple", "ptm", "full"),
     "head": ("linear", "mlp", "prototype"),
     "modalities": ("image,text", "audio,image", "text"),
     "scenario": ("missing-both", "missing-text", "noisy-image:blur@3", "noisy-both@2", "noisy-text:ocr@1"),
@@ -387,7 +387,13 @@ def checkpoints(draw: Draw, sound: Path, folder: Path) -> Case:
             "audio,image" if name == "av" else "image,text",
             *TRAIN,
         ),
-        ("import", draw(st.sampled_from(("mmp", "dcp", "cav-mae"))), str(file.relative_to(folder)), "--out", "out"),
+        (
+            "import",
+            draw(st.sampled_from(("mmp", "dcp", "dpl", "cav-mae"))),
+            str(file.relative_to(folder)),
+            "--out",
+            "out",
+        ),
     )
     arguments = draw(st.sampled_from(readers))
     if draw(st.integers(0, 9)) == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmrobust.audit.subject import Subject
+from mmrobust.audit.checkpoint_subject import CheckpointSubject
 from mmrobust.cases import missing_cases, noisy_cases
 from mmrobust.configuration import from_mapping
 from mmrobust.data import Dataset
@@ -21,7 +21,7 @@ from mmrobust.models.methods import method_class
 
 
 @pytest.fixture(scope="session")
-def subject(tiny: Callable[[str], Backbone], digits: Dataset) -> Callable[..., Subject]:
+def subject(tiny: Callable[[str], Backbone], digits: Dataset) -> Callable[..., CheckpointSubject]:
     """A classifier with that method and head on that tiny backbone, as the audit sees a checkpoint of it."""
 
     def build(
@@ -34,7 +34,7 @@ def subject(tiny: Callable[[str], Backbone], digits: Dataset) -> Callable[..., S
         noisy: bool = False,
         data: Dataset = digits,
         limit: int = 4,
-    ) -> Subject:
+    ) -> CheckpointSubject:
         built = tiny(backbone)
         built.configure(backbone_set or {})
         fingerprint = built.fingerprint()
@@ -67,6 +67,6 @@ def subject(tiny: Callable[[str], Backbone], digits: Dataset) -> Callable[..., S
             training={},
         )
         checkpoint = Checkpoint(classifier, Path("planted"), config, "0" * 32)
-        return Subject(checkpoint, data, split="test", limit=limit, seed=0)
+        return CheckpointSubject(checkpoint, data, split="test", limit=limit, seed=0)
 
     return build

@@ -42,13 +42,17 @@ def test_without_a_value_the_settings_of_the_method_are_listed(cli: Any) -> None
     assert lines(cli, "--method-set", "--method", "mmp") == lines(cli, "--method", "mmp", "--method-set", "") == printed
 
 
+def test_a_setting_that_is_a_mapping_shows_its_default(cli: Any) -> None:
+    assert '  margins={"complete": 0.1}' in lines(cli, "--head", "prototype", "--head-set")
+
+
 def test_the_recipe_may_name_the_method(cli: Any) -> None:
     assert lines(cli, "--recipe", "ptm-cifar10-av", "--method-set")[0] == "method ptm: --method-set NAME=VALUE"
 
 
 def test_where_nothing_is_named_all_are_listed(cli: Any) -> None:
     printed = lines(cli, "--method-set", "--head-set", "--backbone-set")
-    for title in ("method none has no settings", "method dcp: --method-set NAME=VALUE", "head linear has no settings"):
+    for title in ("method full has no settings", "method dcp: --method-set NAME=VALUE", "head linear has no settings"):
         assert title in printed
     families = ["vilt", "clip", "cavmae"]
     assert [line for line in printed if "--backbone-set" in line] == [

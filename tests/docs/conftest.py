@@ -151,8 +151,11 @@ def perform(block: Block, shell: Shell) -> None:
 def run_python(block: Block, shell: Shell, names: dict[str, object]) -> None:
     """Run a block of Python in the shell's folder; what earlier blocks of the page defined is in ``names``.
 
-    A test function that it defines is called, as pytest would call it.
+    A test function that it defines is called, as pytest would call it. A block that begins with the name of a file, as
+    a comment, is saved as that file, too.
     """
+    if file := re.match(r"# ([\w/]+\.py)\n", block.text):
+        (shell.folder / file[1]).write_text(block.text, encoding="utf-8")
     before = set(names)
     with shell.inside({}), contextlib.redirect_stdout(io.StringIO()):
         exec(compile(block.text, block.place, "exec"), names)
@@ -179,6 +182,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, chosen in kinds.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, chosen, ids=lambda block: block.place)
+
+
+@pytest.fixture(scope="session")
+def blocks_on() -> Callable[[Path], list[Block]]:
+    """The function that reads the fenced blocks of a page."""
+    return blocks_of
 
 
 @pytest.fixture(scope="session")

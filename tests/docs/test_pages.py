@@ -42,9 +42,23 @@ def project(shell: Callable[..., Any], digits: Any, trained: Callable[..., Path]
 
 # Sixteen samples after one epoch show nothing, which the page's own test suite is warned of.
 @pytest.mark.filterwarnings("ignore::mmrobust.testing.RobustnessWarning")
-@pytest.mark.parametrize("name", ["data", "train", "evaluate", "report", "gate", "audit", "formats"])
+@pytest.mark.parametrize(
+    "name", ["own-model", "data", "train", "evaluate", "elsewhere", "report", "gate", "audit", "formats"]
+)
 def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> None:
     perform_page(f"docs/{name}.md", project)
+
+
+def test_a_first_report_takes_ten_lines_and_one_command(root: Path, blocks_on: Callable[..., Any]) -> None:
+    """Of the reader's own model: the page begins with both, and the README leads to it after its two commands."""
+    theirs, command, *_ = blocks_on(root / "docs" / "own-model.md")
+    assert theirs.text.startswith("# my_model.py\n")
+    assert len([line for line in theirs.text.splitlines() if line.strip() and not line.startswith("#")]) <= 10
+    ((line, _),) = command.commands()
+    assert line.startswith("mmrobust eval my_model.py:model ")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    after = readme.partition("## Two commands")[2]
+    assert after.index("docs/own-model.md") < after.index("\n## ")
 
 
 @pytest.mark.parametrize(

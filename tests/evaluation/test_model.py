@@ -17,7 +17,7 @@ from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError
 from mmrobust.evaluation.evaluate import evaluate, evaluate_models
-from mmrobust.evaluation.model import Model
+from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.truth import Key, Plan, PredictedRows
 from mmrobust.storage.results import read_results
@@ -33,6 +33,7 @@ class Guesser:
     modalities: tuple[str, ...] = ("image", "text")
     classes: tuple[str, ...] = ()
     classes_named: bool = True
+    reorders_classes: bool = False
     task: str = "single-label"
     dtype: str = "float64"
     device: str = "cpu"
@@ -49,7 +50,7 @@ class Guesser:
         kept = ("fingerprint", "dtype", "device")
         return {**about, **{name: getattr(self, name) for name in kept}, "modalities": list(self.modalities)}
 
-    def loader(self) -> Callable[[str], Model]:
+    def loader(self) -> Callable[[str], IdentifiedModel]:
         return lambda device: Guesser(device=device)
 
     def check(self, keys: Iterable[Key]) -> None:

@@ -32,6 +32,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmp-late": ("mmp", {"length": 2, "layers": [3]}),
     "msp": ("msp", {"length": 2}),
     "dcp": ("dcp", {"length": 6, "depth": 2}),
+    "maple": ("maple", {"length": 2}),
     "ptm-input": ("ptm", {"length": 2, "level": "input"}),
     "ptm-attention": ("ptm", {"length": 2}),
     "ptm-both": ("ptm", {"length": 2, "level": "both"}),
@@ -51,7 +52,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
 def fits(method: str, backbone: str) -> bool:
     if method == "lora" and importlib.util.find_spec("peft") is None:
         return False
-    if method == "dcp":
+    if method in ("dcp", "maple"):
         return backbone == "clip"
     if method.startswith("ptm"):
         return backbone.startswith("cavmae") or (backbone == "clip" and method == "ptm-input")

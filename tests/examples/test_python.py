@@ -145,6 +145,18 @@ def test_the_backbone_is_one_for_every_command(own, cli, digits, tmp_path) -> No
     assert code == 0, printed + said
 
 
+def test_the_outside_models_pass_an_audit(cli, digits, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for script in ("own_model.py", "own_model_sklearn.py"):
+        run(script, digits.folder, folder=tmp_path)
+    for model in ("own_model.py:model", "own_model_sklearn.py:model", "own_model_zero_shot.py:digits"):
+        # The zero-shot one uses the case only where a picture is noisy, which the audit does not try.
+        checks = "batch-independence,padding-independence,determinism,fill-leakage,calibration"
+        code, printed, said = cli("audit", EXAMPLES / model, "--data", digits.folder, "--limit", 12, "--only", checks)
+        assert code == 0, printed + said
+        assert "PASS: 4 checks passed, 1 informational" in printed
+
+
 def test_the_scripts_hand_over_to_the_command_line(tmp_path) -> None:
     assert "bias" in run("own_method.py", "train", "--help", folder=tmp_path)
 

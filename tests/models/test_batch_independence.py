@@ -32,7 +32,11 @@ BACKBONES: dict[str, tuple[str, dict[str, Any], str]] = {  # name → (tiny back
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
     "mlp": ("mlp", {}),
-    "prototype": ("prototype", {"per_class": 2}),
+    "prototype": ("prototype", {}),
+    "prototype-joint": (
+        "prototype",
+        {"normalise": "joint", "learned_scale": True, "per_class": 2, "unknown": "entropy"},
+    ),
 }
 
 

@@ -83,9 +83,9 @@ def test_a_prototype_head_sees_nothing_of_what_is_missing(trained: Callable[...,
     parts = {"image": torch.randn(4, 128), "text": torch.randn(4, 128)}
     other = {"image": parts["image"], "text": torch.randn(4, 128)}
     score = classifier.head._cosines
-    assert torch.equal(score(parts, ["missing-text"]), score(other, ["missing-text"]))
-    assert not torch.allclose(score(parts, ["complete"]), score(other, ["complete"]))
-    assert score(parts, ["complete"]).abs().max() <= 1 + 1e-6
+    assert torch.equal(score(parts, "missing-text"), score(other, "missing-text"))
+    assert not torch.allclose(score(parts, "complete"), score(other, "complete"))
+    assert score(parts, "complete").abs().max() <= 1 + 1e-6
 
 
 def test_what_trains(trained: Callable[..., Path]) -> None:

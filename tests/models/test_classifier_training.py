@@ -9,12 +9,13 @@ import pytest
 import torch
 
 TARGETS = torch.eye(3)[[0, 1, 0, 2]]
-STRICT = {"margin": 0.3, "contrastive": 0.5}
+STRICT = {"margin": 0.3, "contrastive": 0.5, "learned_scale": True}
+PLAIN = {"prototype": {"margin": 0.0, "margins": {}, "prototype_loss": 0.0}}
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "prototype"])
 def test_a_head_without_an_objective_of_its_own_learns_what_it_gives(classifier: Any, samples: Any, head: str) -> None:
-    built = classifier("tiny-cavmae", "msp", head)
+    built = classifier("tiny-cavmae", "msp", head, head_set=PLAIN.get(head))
     inputs = built.backbone.processor.collate(samples("tiny-cavmae", 4))
     logits, own = built.learn(built.features(inputs, ("missing-audio",)), "missing-audio", TARGETS)
     assert torch.equal(logits, built(inputs, "missing-audio")) and own == 0

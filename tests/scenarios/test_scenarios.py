@@ -210,6 +210,13 @@ def test_a_grid_that_is_none(axes: tuple[tuple[object, ...], ...], message: str)
         Grid(*axes)
 
 
+def test_one_modality_cannot_be_missing() -> None:
+    grid = Grid((), (0.5,), (0,))
+    with pytest.raises(UsageError, match=r"a model of text alone has no missing-modality scenario; .* noisy-text:"):
+        grid.of(("text",))
+    assert Grid(("noisy-text:ocr@2",), (0.5,), (0,)).of(("text",)).scenarios == ("noisy-text:ocr@2",)
+
+
 def test_the_table_is_an_array_in_the_order_of_the_split() -> None:
     draw = ScenarioDraw(["b", "a"], Scenario.parse("missing-text", PAIR), 0)
     assert isinstance(draw.table(1.0), np.ndarray)

@@ -24,6 +24,7 @@ from mmrobust.data import Dataset
 from mmrobust.errors import TrainingError, UsageError
 from mmrobust.models.methods import METHODS
 from mmrobust.runtime.ray_cluster import connected
+from mmrobust.storage.results import read_results
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.runner import claim_folder, run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
@@ -143,12 +144,84 @@ def tones(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path) -> None:
-    assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"}
+    tables = {"dpl-table", "mmp-table"}  # their backbones come from the Hub, which naming the jobs does not ask
+    assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"} | tables
     for name in builtin_studies():
         data = tones if name.startswith("ptm") else digits.folder
         assert jobs_of(read_study(name), [data], tmp_path) and read_study(name).about
     ablation = jobs_of(read_study("ptm-ablation"), [tones], tmp_path)
     assert {job.settings.backbone for job in ablation if not job.needs_teacher} == {"tiny-cavmae", "tiny-cavmae-fusion"}
+
+
+def named(digits: Dataset, folder: Path, name: str) -> Path:
+    """``digits`` under another name."""
+    shutil.copytree(digits.folder, folder)
+    info = dataclasses.replace(digits.info, name=name)
+    (folder / "dataset.json").write_text(json.dumps(dataclasses.asdict(info)))
+    return folder
+
+
+def test_dpls_table_has_the_settings_of_each_data_set_scenario_and_rate(digits: Dataset, tmp_path: Path) -> None:
+    jobs = jobs_of(read_study("dpl-table"), [named(digits, tmp_path / "data", "hateful-memes")], tmp_path / "out")
+    found = {(job.method, job.head, job.trained_under, job.seed): job.settings for job in jobs}
+    assert len(found) == len(jobs) == 4 * 2 * 9 * 3
+    text = found["dcp", "prototype", "missing-text 0.9", 1]
+    assert (text.head_settings["margin"], text.head_settings["prototype_loss"]) == (0.25, 8.0)
+    assert (text.recipe_name, text.recipe.batch_size, text.recipe.clip) == ("dpl-hateful-memes", 256, 0.0)
+    maple = found["maple", "prototype", "missing-both 0.7", 0]
+    assert (maple.method_settings, maple.head_settings["margin"], maple.recipe.batch_size) == ({}, 0.3, 256)
+    bare = found["none", "prototype", "missing-both 0.7", 0]
+    assert (bare.recipe_name, bare.method_settings) == ("dpl-hateful-memes-noprompt", {"train_pooling": True})
+    assert bare.head_settings["prototype_loss"] == 0.0
+    linear = found["dcp", "linear", "missing-both 0.7", 0]
+    assert (linear.head_settings, linear.method_settings) == ({}, {"length": 36, "depth": 6})
+
+
+def test_mmps_table_is_of_its_own_recipe_and_metric(digits: Dataset, tmp_path: Path) -> None:
+    study = read_study("mmp-table")
+    assert study.evaluate.f1_absent == "skip"
+    jobs = jobs_of(study, [named(digits, tmp_path / "data", "mmimdb"), digits.folder], tmp_path / "out")
+    found = {(job.dataset, job.method): job.settings for job in jobs if job.seed == 0}
+    theirs, ours = found["mmimdb", "mmp-attention"], found["digits", "mmp-attention"]
+    assert theirs.method_settings == {"level": "attention", "length": 16, "layers": [0, 1, 2, 3, 4, 5]}
+    assert theirs.backbone_settings == {"max_text_length": 1024, "dropout": True}
+    assert (theirs.recipe.batch_size, theirs.head, theirs.recipe_name) == (256, "mlp", "mmp-mmimdb")
+    assert found["mmimdb", "none"].method_settings == {"train_pooling": True}
+    assert (ours.method_settings, ours.recipe.batch_size) == ({"level": "attention"}, 64)
+
+
+def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_path: Path) -> None:
+    asked = {
+        **ONE,
+        "under": [{"scenario": "missing-text", "missing_rate": 0.5}],
+        "evaluate": {"scenarios": ["missing-text"], "missing_rates": "0:1:0.5", "seeds": 1, "f1_absent": "skip"},
+        "availability": True,
+    }
+    study = parse_study(asked)
+    jobs = jobs_of(study, [digits.folder], tmp_path / "out")
+    text = run_study(study, jobs, tmp_path / "out")
+    assert "Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: skip`)." in text
+    (head, _, row) = text.partition("evaluated as trained, situation prompting")[2].split("\n\n")[2].splitlines()
+    assert head == "| method | head | missing-text 0.5 (100/50) |"
+    table = pd.read_parquet(tmp_path / "out" / "study.parquet")
+    (value,) = table.loc[table["missing_rate"] == 0.5, "value"]
+    assert row == f"| none | linear | {100 * value:.1f} |"
+    (results,) = (tmp_path / "out" / "results").rglob("results.parquet")
+    assert read_results(results).provenance["scoring"]["f1_absent"] == "skip"
+
+
+def test_a_folder_of_an_earlier_version_is_continued(digits: Dataset, tmp_path: Path) -> None:
+    study = parse_study(ONE)
+    jobs = jobs_of(study, [digits.folder], tmp_path / "out")
+    claim_folder(study, jobs, tmp_path / "out")
+    file = tmp_path / "out" / "study.json"
+    held = json.loads(file.read_text())
+    del held["evaluate"]["f1_absent"]  # which 0.1 did not have
+    file.write_text(json.dumps(held))
+    claim_folder(study, jobs, tmp_path / "out")
+    other = dataclasses.replace(study, evaluate=dataclasses.replace(study.evaluate, f1_absent="skip"))
+    with pytest.raises(UsageError, match="holds another study \\(another grid\\)"):
+        claim_folder(other, jobs, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +261,9 @@ def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path
         ),
         ({"methods": {"mmp": {"settings": {"length": 0}}}}, "--prompt-length 0: must be 1 or more"),
         ({"heads": {"linear": None, "prototype": {"settings": {"scal": 2}}}}, "unknown prototype head setting 'scal'"),
+        ({"recipes": {"digits": "dpl-mmimbd"}}, "unknown recipe 'dpl-mmimbd': did you mean 'dpl-mmimdb'"),
+        ({"evaluate": {"f1_absent": "none"}}, "unknown --f1-absent 'none'"),
+        ({"contrast": [{"axis": "head", "of": "prototype"}]}, "study's contrast: against is missing"),
         ({"heads": ["liner"], "contrast": None}, "unknown head 'liner': did you mean 'linear'"),
         ({"teacher": {"head": "liner"}}, "unknown head 'liner': did you mean 'linear'"),
         ({"under": [{"scenario": "missing-txt"}]}, "unknown scenario for image and text 'missing-txt'"),

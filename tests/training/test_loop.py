@@ -62,7 +62,7 @@ def test_twice_the_same_to_the_bit_and_another_seed_is_another(settings: TrainSe
 def test_several_prototypes_of_a_class_begin_the_same_every_time(settings: TrainSettings, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=1)
     several = dataclasses.replace(settings, method="none", method_settings={}, recipe=recipe)
-    several = dataclasses.replace(several, head_settings={"per_class": 2})
+    several = dataclasses.replace(several, head_settings={"per_class": 2, "init": "means"})
     for name in ("a", "b"):
         torch.seed()  # whatever was drawn before
         train(several, tmp_path / name)
@@ -178,7 +178,7 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
         return validate(source, setup.train, "accuracy")
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
-    means = set_up(settings, tmp_path)
+    means = set_up(dataclasses.replace(settings, head_settings={"init": "means"}), tmp_path)
     assert begun(means) > begun(random)
     prototypes = means.classifier.head.prototypes
     assert set(prototypes["missing-text"]) == {"image"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,105 @@ def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(nam
     lines = BUILTIN[name].read_text().splitlines()
     assert lines[0].startswith("# ")
     numbers = [line for line in lines if any(sign.isdigit() for sign in line) and not line.startswith("#")]
-    assert name.startswith("dpl") or all(" # " in line for line in numbers)  # dpl's are mmp's, and say so
+    assert all(" # " in line for line in numbers)
+
+
+SECTIONS = """
+method: none
+head: prototype
+scenario: missing-both
+missing_rate: 0.7
+lr: 0.5
+head_settings: {scale: 8.0, margin: 0.2}
+where:
+  - {scenario: missing-text, head_settings: {margin: 0.3}}
+  - {scenario: missing-text, missing_rate: 0.5, lr: 0.1, head_settings: {scale: 4.0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "lr", "head"),
+    [
+        ({}, 0.5, {"scale": 8.0, "margin": 0.2}),
+        ({"missing_rate": 0.5}, 0.5, {"scale": 8.0, "margin": 0.2}),
+        ({"scenario": "missing-text"}, 0.5, {"scale": 8.0, "margin": 0.3}),
+        ({"scenario": "missing-text", "missing_rate": 0.5}, 0.1, {"scale": 4.0, "margin": 0.3}),
+        (
+            {"scenario": "missing-text", "missing_rate": 0.5, "recipe": {"lr": 0.9}, "head_settings": {"margin": 0.0}},
+            0.9,
+            {"scale": 4.0, "margin": 0.0},
+        ),
+        ({"scenario": "missing-text", "missing_rate": 0.5, "head": "linear"}, 0.1, {}),
+    ],
+)
+def test_a_section_is_for_its_scenario_and_rate_and_below_the_flags(
+    tmp_path: Path, asked: dict[str, Any], lr: float, head: dict[str, float]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(SECTIONS)
+    recipe = read_recipe(str(tmp_path / "mine.yaml"))
+    settings = recipe.overridden_by(TrainOptions(backbone="tiny", **asked)).resolve(tmp_path)
+    assert (settings.recipe.lr, settings.head_settings) == (lr, head)
+    assert (settings.scenario, settings.missing_rate) == (
+        asked.get("scenario", "missing-both"),
+        asked.get("missing_rate", 0.7),
+    )
+
+
+def test_a_recipe_that_nothing_overrides_has_its_sections_too(tmp_path: Path) -> None:
+    text = SECTIONS.replace("missing-both", "missing-text") + "backbone: tiny\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    settings = read_recipe(str(tmp_path / "mine.yaml")).resolve(tmp_path)
+    assert settings.head_settings == {"scale": 8.0, "margin": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{lr: 0.1}", "must be settings with a scenario"),
+        ("3", "section 3 under where must be settings with a scenario"),
+        ("{scenario: missing-text, method: mmp}", "method cannot stand in a section under where"),
+        ("{scenario: missing-text, lrr: 0.1}", "unknown recipe setting 'lrr': did you mean 'lr'"),
+        ("{scenario: missing-text, lr: -1}", "recipe setting lr = -1.0 is out of range"),
+    ],
+)
+def test_sections_that_are_refused(tmp_path: Path, section: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(SECTIONS + f"  - {section}\n")
+    with pytest.raises(UsageError, match=message):
+        read_recipe(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("method: none\nscenario: missing-both\nwhere: []\n")
+    with pytest.raises(UsageError, match="missing_rate is missing, which a recipe with sections under where must name"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("scenario: missing-both\nmissing_rate: 0.7\nwhere: {}\n")
+    with pytest.raises(UsageError, match="where must be a list of sections"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+
+
+# OverfitFlow/DPL, scripts of DPL_DCP: margin when something is missing, weight of the loss over prototypes.
+RELEASED = {
+    ("mmimdb", "missing-both", 0.7): (0.1, 0.15, 0.9),
+    ("mmimdb", "missing-text", 0.7): (0.1, 0.15, 0.1),
+    ("mmimdb", "missing-image", 0.9): (0.1, 0.15, 0.1),
+    ("hateful-memes", "missing-both", 0.7): (0.15, 0.3, 5.0),
+    ("hateful-memes", "missing-text", 0.7): (0.15, 0.2, 9.0),
+    ("hateful-memes", "missing-image", 0.7): (0.15, 0.2, 4.0),
+    ("hateful-memes", "missing-both", 0.9): (0.15, 0.25, 8.0),
+    ("food101", "missing-both", 0.7): (0.15, 0.3, 1.0),
+    ("food101", "missing-text", 0.7): (0.15, 0.3, 0.6),
+    ("food101", "missing-image", 0.7): (0.15, 0.3, 0.4),
+    ("food101", "missing-image", 0.9): (0.15, 0.25, 0.6),
+}
+
+
+@pytest.mark.parametrize(("data", "scenario", "rate"), RELEASED)
+def test_dpls_recipes_are_the_releases(tmp_path: Path, data: str, scenario: str, rate: float) -> None:
+    asked = TrainOptions(scenario=scenario, missing_rate=rate)
+    settings = read_recipe(f"dpl-{data}").overridden_by(asked).resolve(tmp_path)
+    head = settings.head_config()
+    assert (head.margins["complete"], head.margin, head.prototype_loss) == RELEASED[data, scenario, rate]
+    assert (settings.method, settings.recipe.lr, settings.recipe.batch_size) == ("dcp", 1e-2, 256)
+    bare = read_recipe(f"dpl-{data}-noprompt").overridden_by(asked).resolve(tmp_path)
+    assert (bare.method, bare.method_settings) == ("none", {"train_pooling": True})
+    assert bare.head_config().prototype_loss > 0 or data != "mmimdb"
 
 
 def test_a_recipe_without_a_backbone_or_a_method_asks_for_one(tmp_path: Path) -> None:

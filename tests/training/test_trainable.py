@@ -59,7 +59,12 @@ NONE_CAN = r"batches are to run in complete, .*noisy-both, but no {} sample has 
 @pytest.mark.parametrize(
     ("columns", "splits", "change", "message"),
     [
-        (NOBODY, EVERYWHERE, {"head": "prototype"}, "none can be in case 'complete': none has image and text; take"),
+        (
+            NOBODY,
+            EVERYWHERE,
+            {"head": "prototype", "head_settings": {"init": "means"}},
+            "none can be in case 'complete': none has image and text; take --head-set init=xavier",
+        ),
         (NOBODY, EVERYWHERE, {"scenario": "noisy-both", "recipe": APART}, NONE_CAN.format("training")),
         (NOBODY, ["validation"], {"scenario": "noisy-both", "recipe": APART}, NONE_CAN.format("validation")),
         (SOME, EVERYWHERE, MIXED, LACK.format("training") + r" noisy-both learns complete, .* batching=case-wise"),
@@ -90,7 +95,7 @@ def test_samples_that_lack_what_the_training_wants(
 @pytest.mark.parametrize(
     ("columns", "change"),
     [
-        (NOBODY, {"head": "prototype", "head_settings": {"init": "random"}}),
+        (NOBODY, {"head": "prototype"}),
         (SOME, MIXED | {"recipe": APART}),
         (SOME, MIXED | {"scenario": "missing-both"}),
     ],
@@ -100,6 +105,28 @@ def test_the_ways_out_are_some(
 ) -> None:
     data = changed(digits, tmp_path / "data", columns, EVERYWHERE)
     assert train(dataclasses.replace(settings, data=data, **change), tmp_path / "out").training["epochs"] == 1
+
+
+EVERY_CASE = ("complete", "missing-image", "missing-text")
+
+
+@pytest.mark.parametrize(
+    ("columns", "change", "shown"),
+    [
+        ({}, {"scenario": "missing-both"}, EVERY_CASE),
+        ({}, {"scenario": "missing-text"}, ("complete", "missing-text")),
+        ({}, {"scenario": "missing-image", "missing_rate": 0.0}, ("complete", "missing-image")),
+        ({}, {"scenario": "missing-text", "recipe": APART}, EVERY_CASE),
+        (SOME, {"scenario": "missing-image"}, EVERY_CASE),
+        ({}, {"scenario": "noisy-text:ocr@3"}, ("complete", "noisy-text")),
+    ],
+)
+def test_the_head_is_told_in_which_cases_samples_can_be(
+    settings: TrainSettings, digits: Dataset, tmp_path: Path, columns: Any, change: dict[str, Any], shown: Any
+) -> None:
+    data = changed(digits, tmp_path / "data", columns, EVERYWHERE)
+    setup = set_up(dataclasses.replace(settings, data=data, head="prototype", **change), tmp_path / "out")
+    assert setup.classifier.head.trained_cases == shown
 
 
 def two_classes(data: Dataset, folder: Path, validated: Callable[[int, int], int]) -> Path:

@@ -17,6 +17,14 @@ from mmrobust.models.backbone import Features
 class HeadConfig:
     """Settings of a head; a head with settings subclasses it."""
 
+    @classmethod
+    def of_checkpoint(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings that a checkpoint's ``config.json`` holds, as this version names them.
+
+        A head whose defaults have changed overrides it, so that older checkpoints keep what they were trained as.
+        """
+        return settings
+
 
 @dataclass(frozen=True)
 class HeadSizes:
@@ -41,6 +49,8 @@ class Head(nn.Module, ABC):
     config_class: ClassVar[type[HeadConfig]] = HeadConfig
     reads_modalities: ClassVar[bool] = False
     """Whether it reads one vector per modality instead of the pooled vector."""
+    score_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings without which equal weights are not the same head."""
     knows_case: ClassVar[bool] = False
     """Whether its logits depend on the case, so that situation and concat prompting differ."""
 
@@ -51,6 +61,9 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """Logits [B, classes] for the case that the model is told (situation), or for all of them (concat)."""
+
+    def train_under(self, cases: Sequence[str]) -> None:
+        """Take note, before training, in which of its cases training samples can be; by default it does not matter."""
 
     def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and loss term for a training step; a head with an objective of its own overrides it.

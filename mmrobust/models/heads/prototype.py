@@ -1,20 +1,21 @@
 """DPL: decoupled prototypes (Lu et al., arXiv 2505.08283), a head that replaces the linear one under any method.
 
-Class k has a prototype w_k^c in each case c, made of one vector per modality, as the features h are. The vector of a
-missing modality is zero in h AND in w, so the decision depends only on what is present (a noisy modality is present).
-The score of a class is z_k = s · cos(h, w_k^c). Under concat prompting the case is unknown, and a class scores by the
-best of its prototypes over all cases.
+Class k has a prototype in each case c, made of one vector w_{k,m}^c for each modality m that is present in c, as the
+features h are (a noisy modality is present). Its logit is z_k = s · mean over these modalities of cos(h_m, w_{k,m}^c).
 
-Two options affect training only: an additive angular margin m, with which the true class scores s · cos(θ + m)
-(ArcFace, Deng et al., CVPR 2019), and a supervised contrastive term on the normalised features (Khosla et al., NeurIPS
-2020).
+In training, the true classes score s · cos(θ + m_c), where cos θ is that mean and m_c the case's angular margin
+(ArcFace, Deng et al., CVPR 2019), and a supervised contrastive loss (Khosla et al., NeurIPS 2020) draws the prototypes
+of one class in different cases and modalities together, and those of different classes apart.
+
+The defaults are those of the authors' code (OverfitFlow/DPL, commit 3698b21, ``DecoupledType4``), where they are those
+for MM-IMDb under ``missing-both``; ``normalise: joint`` is the head that their ablation calls un-decomposed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,8 +26,23 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Features
 from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes
+from mmrobust.models.heads.prototype_losses import supervised_contrast, with_margin
 
-INITS = ("means", "random")
+PARTS, JOINT = NORMALISATIONS = ("parts", "joint")
+XAVIER, MEANS, RANDOM = INITS = ("xavier", "means", "random")
+BEST, ENTROPY = UNKNOWNS = ("best", "entropy")
+ALL, ONE = ANCHORS = ("all", "one")
+
+VERSION_0_1: Mapping[str, Any] = {
+    "normalise": JOINT,
+    "scale": 16.0,
+    "learned_scale": True,
+    "init": MEANS,
+    "margin": 0.0,
+    "margins": {},
+    "prototype_loss": 0.0,
+}
+"""What 0.1 meant by a setting that its checkpoints do not name; none of them names ``normalise``."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +53,86 @@ class PrototypeConfig(HeadConfig):
         UsageError: a value out of range.
     """
 
-    scale: float = 16.0
+    normalise: str = PARTS
+    """``parts``: every modality's vector has length 1, so that each has the same say; ``joint``: the vectors of the
+    modalities present have length 1 together, so that the longest has the most."""
+    scale: float = 32.0
     """s: factor of the cosines, or its initial value if it is learned."""
-    learned_scale: bool = True
+    learned_scale: bool = False
     """Whether s is learned."""
+    margin: float = 0.15
+    """m: radians that are added to the angle to the true class in training, in every case that ``margins`` does not
+    name; 0: no margin."""
+    margins: dict[str, float] = field(default_factory=lambda: {"complete": 0.1})
+    """Case → its own margin, like ``{complete: 0.1, missing-text: 0.2}``."""
+    prototype_loss: float = 0.9
+    """Weight of the contrastive loss over the prototypes of all cases that training can produce; 0: no such loss."""
+    prototype_temperature: float = 1.0
+    """τ of the loss over prototypes: similarities are divided by it."""
+    prototype_anchors: str = ALL
+    """``all``: the loss is the mean over all prototypes; ``one``: over those of the first modality when complete."""
+    init: str = XAVIER
+    """``xavier``: N(0, 2 / (D + classes)); ``means``: class means of the frozen features of the training split per
+    case; ``random``: N(0, 1)."""
     per_class: int = 1
     """M: prototypes per class and case; a class scores by its best one."""
-    init: str = "means"
-    """``means``: class means of the frozen features of the training split per case; ``random``: N(0, 1)."""
-    margin: float = 0.0
-    """m: radians that are added to the angle to the true class in training; 0: no margin."""
+    unknown: str = BEST
+    """What counts where the case is unknown (concat): ``best``: for each class its best case; ``entropy``: for each
+    sample the case whose softmax has the least entropy."""
     contrastive: float = 0.0
-    """Weight of the supervised contrastive term over the samples of a forward pass; 0: no such term."""
+    """Weight of a supervised contrastive loss over the samples of a forward pass; 0: no such loss."""
     temperature: float = 0.1
-    """τ of the contrastive term: similarities are divided by it."""
+    """τ of the loss over samples."""
 
     def __post_init__(self) -> None:
-        if self.init not in INITS:
-            raise unknown_name("prototype init", self.init, INITS)
+        known = {"normalise": NORMALISATIONS, "init": INITS, "unknown": UNKNOWNS, "prototype_anchors": ANCHORS}
+        for name, allowed in known.items():
+            if getattr(self, name) not in allowed:
+                raise unknown_name(f"value of the prototype head's {name}", getattr(self, name), allowed)
         if not 0 < self.scale < math.inf or self.per_class < 1:
             raise UsageError(f"prototype head: scale {self.scale} and per_class {self.per_class} must be positive")
-        if not 0 <= self.margin < math.pi / 2:
-            raise UsageError(f"prototype head: margin {self.margin} must be at least 0 and below π/2 radians")
-        if self.contrastive < 0 or self.temperature <= 0:
-            raise UsageError(
-                f"prototype head: contrastive {self.contrastive} must not be negative, "
-                f"and temperature {self.temperature} must be positive"
-            )
+        for name, margin in {"margin": self.margin, **self.margins}.items():
+            if not 0 <= margin < math.pi / 2:
+                where = "" if name == "margin" else f" of {name}"
+                raise UsageError(f"prototype head: margin {margin}{where} must be at least 0 and below π/2 radians")
+        for weight, temperature in (("contrastive", "temperature"), ("prototype_loss", "prototype_temperature")):
+            if not 0 <= getattr(self, weight) < math.inf or not 0 < getattr(self, temperature) < math.inf:
+                raise UsageError(
+                    f"prototype head: {weight} {getattr(self, weight)} must not be negative, "
+                    f"and {temperature} {getattr(self, temperature)} must be positive"
+                )
+
+    @classmethod
+    def of_checkpoint(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See :meth:`HeadConfig.of_checkpoint`: 0.1 had other defaults, and ``joint`` alone."""
+        return settings if "normalise" in settings else {**VERSION_0_1, **settings}
 
 
 class PrototypeHead(Head):
-    """``prototype``: cosine similarity to one prototype per class and case, with one vector per modality."""
+    """``prototype``: cosine similarity to one prototype per class and case, with one vector per modality.
+
+    Raises:
+        UsageError: ``margins`` names a case that is not among ``cases``.
+    """
 
     name = "prototype"
     config_class = PrototypeConfig
+    score_settings = ("normalise", "scale", "learned_scale")
     reads_modalities = True
     knows_case = True
 
     def __init__(self, config: PrototypeConfig, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
         super().__init__(config, sizes, classes, cases)
         self.present = {case.name: case.present for case in cases}
+        for name in config.margins:
+            if name not in self.present and name != "complete":
+                raise unknown_name("case in the prototype head's margins", name, self.present)
+        self.trained_cases = tuple(self.present)
         self.prototypes: Any = nn.ModuleDict(  # case → modality → parameter [classes, M, D]
             {
                 case.name: nn.ParameterDict(
                     {
-                        m: nn.Parameter(torch.randn(classes, config.per_class, sizes.by_modality[m]))
+                        m: nn.Parameter(_drawn(config.init, classes, config.per_class, sizes.by_modality[m]))
                         for m in case.present
                     }
                 )
@@ -92,41 +143,79 @@ class PrototypeHead(Head):
 
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""
-        return self._cosines(features.by_modality, cases) * torch.exp(self.log_scale)
+        logits_CBK = torch.stack([self._cosines(features.by_modality, case) for case in cases])
+        logits_CBK = logits_CBK * torch.exp(self.log_scale)
+        return logits_CBK.amax(0) if self.config.unknown == BEST else _of_least_entropy(logits_CBK)
+
+    def train_under(self, cases: Sequence[str]) -> None:
+        """See :meth:`Head.train_under`: the loss over prototypes leaves out those of other cases."""
+        self.trained_cases = tuple(case for case in self.present if case in cases)
 
     def learn(self, features: Features, cases: Sequence[str], targets: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Head.learn`: the margin changes the scores of the true classes, the loss term is contrastive.
 
-        A batch has one case, so samples are contrasted with samples that lack the same modalities. The term covers the
-        samples of one forward pass: each process, and each part into which ``accumulate`` splits a batch, has its own.
+        The loss over prototypes depends on no sample; it counts once per sample, as training divides by their number.
+        The loss over samples covers those of one forward pass, which are all in one case: each process, and each part
+        into which ``accumulate`` splits a batch, has its own.
         """
-        cosines = self._cosines(features.by_modality, cases)
-        if self.config.margin:
-            cosines = torch.where(targets > 0, with_margin(cosines.float(), self.config.margin), cosines.float())
-        own = cosines.new_zeros(())
-        if self.config.contrastive:
-            (case,) = cases
-            h_BD = self._joined(features.by_modality, case)
-            own = self.config.contrastive * supervised_contrast(h_BD.float(), targets, self.config.temperature)
-        return cosines * torch.exp(self.log_scale), own
+        (case,) = cases
+        config = self.config
+        cosines_BK = self._cosines(features.by_modality, case)
+        own = cosines_BK.new_zeros(())
+        if config.prototype_loss:
+            own = own + config.prototype_loss * len(targets) * self._prototype_contrast()
+        if config.contrastive:
+            h_BD = self._unit(features.by_modality, case)
+            own = own + config.contrastive * supervised_contrast(h_BD, targets, config.temperature)
+        margin = config.margins.get(case, config.margin)
+        if margin:
+            cosines_BK = torch.where(targets > 0, with_margin(cosines_BK, margin), cosines_BK)
+        return cosines_BK * torch.exp(self.log_scale), own
 
-    def _cosines(self, by_modality: Mapping[str, Tensor], cases: Sequence[str]) -> Tensor:
-        """cos(h, w_k^c) [B, classes]: the highest over each class's prototypes in ``cases``."""
-        scores = []
-        for case in cases:
-            h_BD = self._joined(by_modality, case)
-            w_KMD = self._joined(self.prototypes[case], case).to(h_BD.dtype)
-            scores.append(torch.einsum("bd,kmd->bkm", h_BD, w_KMD).amax(-1))
-        return torch.stack(scores).amax(0)
+    def _cosines(self, by_modality: Mapping[str, Tensor], case: str) -> Tensor:
+        """The mean cosines [B, classes] in ``case``, float32: the highest over each class's prototypes."""
+        h_BD, w_KMD = self._unit(by_modality, case), self._unit(self.prototypes[case], case)
+        with torch.autocast(h_BD.device.type, enabled=False):  # s is large: bfloat16's rounding would show
+            return torch.einsum("bd,kmd->bkm", h_BD, w_KMD).amax(-1)
 
-    def _joined(self, by_modality: Mapping[str, Tensor], case: str) -> Tensor:
-        """The vectors of the modalities present in ``case`` as one vector of length 1; zero vectors are left out."""
-        return F.normalize(torch.cat([by_modality[m] for m in self.present[case]], dim=-1), dim=-1)
+    def _unit(self, by_modality: Mapping[str, Tensor], case: str) -> Tensor:
+        """The vectors of the modalities present in ``case``, one behind the other, as one vector of length 1.
+
+        Of two such vectors, normalised in ``parts``, the product is the mean of the modalities' cosines.
+        """
+        parts = [by_modality[m].float() for m in self.present[case]]
+        if self.config.normalise == JOINT:
+            return F.normalize(torch.cat(parts, dim=-1), dim=-1)
+        return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1) / math.sqrt(len(parts))
+
+    def _prototype_contrast(self) -> Tensor:
+        """The mean over all prototypes, or those of the first view, of their contrastive loss; a scalar.
+
+        A view is a modality in one of the cases that training shows. A prototype's positives are those of its class (if
+        there are several, also of its number) in the other views. Vectors of different sizes have no cosine: modalities
+        whose features differ in size are contrasted separately.
+        """
+        views: dict[int, list[Tensor]] = {}  # size D → views [classes · M, D]
+        for modality in dict.fromkeys(m for case in self.trained_cases for m in self.present[case]):
+            for case in self.trained_cases:
+                if modality in self.present[case]:
+                    w_ND = self.prototypes[case][modality].flatten(0, 1)
+                    views.setdefault(w_ND.shape[-1], []).append(F.normalize(w_ND, dim=-1))
+        groups = list(views.values())[:1] if self.config.prototype_anchors == ONE else views.values()
+        total = torch.zeros((), device=self.log_scale.device)
+        anchors = 0
+        for group in groups:
+            number = len(group[0])
+            asked = number if self.config.prototype_anchors == ONE else number * len(group)
+            same = torch.eye(number, device=total.device).repeat(len(group), 1)
+            total = total + supervised_contrast(torch.cat(group), same, self.config.prototype_temperature, asked)
+            anchors += asked
+        return total / max(1, anchors)
 
     @property
     def starts_from_features(self) -> bool:
         """See :attr:`Head.starts_from_features`: with ``init: means`` it must."""
-        return bool(self.config.init == "means")
+        return bool(self.config.init == MEANS)
 
     @torch.no_grad()
     def start_from(self, seen: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> None:
@@ -144,31 +233,14 @@ class PrototypeHead(Head):
                 prototype.copy_(means if prototype.shape[1] == 1 else means + spread)
 
 
-def with_margin(cosines: Tensor, margin: float) -> Tensor:
-    """cos(θ + m) from cos(θ), elementwise, if θ + m < π; otherwise cos(θ) − m · sin(m), which keeps decreasing.
-
-    This is ArcFace's own continuation: cos(θ + m) alone would increase again and reward an angle close to π.
-    """
-    # The clamp keeps the gradient of the square root finite at θ = 0.
-    sines = (1 - cosines.square()).clamp(min=1e-7).sqrt()
-    moved = cosines * math.cos(margin) - sines * math.sin(margin)
-    return torch.where(cosines > -math.cos(margin), moved, cosines - margin * math.sin(margin))
+def _drawn(init: str, classes: int, per_class: int, size: int) -> Tensor:
+    """First values of a modality's prototypes [classes, M, D]; with ``means`` they are overwritten before training."""
+    deviation = math.sqrt(2 / (size + classes)) if init == XAVIER else 1.0
+    return torch.randn(classes, per_class, size) * deviation
 
 
-def supervised_contrast(h_BD: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Supervised contrastive loss (Khosla et al., equation 2), summed over the batch; a scalar.
-
-    L_i = −1/|P(i)| Σ_{p ∈ P(i)} log( exp(h_i·h_p / τ) / Σ_{a ≠ i} exp(h_i·h_a / τ) ), where P(i) are the other samples
-    that share a label with i. A sample without such others contributes nothing.
-
-    Args:
-        h_BD: features of length 1.
-        targets: multi-hot labels [B, classes].
-        temperature: τ.
-    """
-    itself = torch.eye(len(h_BD), dtype=torch.bool, device=h_BD.device)
-    with torch.autocast(h_BD.device.type, enabled=False):  # τ is small: bfloat16's rounding would show
-        similar = (h_BD @ h_BD.T / temperature).masked_fill(itself, -torch.inf)
-    positive = (targets @ targets.T > 0) & ~itself
-    log_share = (similar - similar.logsumexp(1, keepdim=True)).masked_fill(~positive, 0.0)
-    return -(log_share.sum(1) / positive.sum(1).clamp(min=1)).sum()
+def _of_least_entropy(logits_CBK: Tensor) -> Tensor:
+    """Each sample's logits [B, classes] in the case whose softmax has the least entropy."""
+    shares = logits_CBK.log_softmax(-1)
+    chosen_B = -(shares.exp() * shares).sum(-1)
+    return logits_CBK[chosen_B.argmin(0), torch.arange(logits_CBK.shape[1], device=logits_CBK.device)]

@@ -1,7 +1,7 @@
 """Import of checkpoints that were written by the papers' own code.
 
-``convert`` does the whole: ``reference_file`` reads the file, one module per kind (``mmp``, ``dcp``, ``cavmae``) maps
-the tensors, each a pure function of a state dict, and ``encoder`` builds the backbone.
+``convert`` does the whole: ``reference_file`` reads the file, one module per kind (``mmp``, ``dcp``, ``dpl``,
+``cavmae``) maps the tensors, each a pure function of a state dict, and ``encoder`` builds the backbone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 KINDS = {
     "mmp": "mmrobust.models.importing.mmp:from_mmp",
     "dcp": "mmrobust.models.importing.dcp:from_dcp",
+    "dpl": "mmrobust.models.importing.dpl:from_dpl",
     "cav-mae": "mmrobust.models.importing.cavmae:from_cavmae",
 }
 """Kind of checkpoint → ``module:function`` that maps (state dict, settings, head) to ``Imported``.

@@ -44,21 +44,11 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     setting ``head_dim`` (64 by default) is shown by no tensor.
     """
     reference = ReferenceState(state, settings, WHAT)
-    sizes, rows = _sizes(reference), reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
-    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
     head_name = reference.choose_head(head_from)
-    clip = {"logit_scale": reference.take("model.logit_scale")}
-    for tower in TOWERS:
-        clip |= _tower(reference, tower)
-    trained, remarks = _prompts(reference, depth)
-    trained |= {
-        # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
-        "pooling.visual_projection.weight": clip["visual_projection.weight"],
-        **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
-        **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
-        **reference.affine(f"{head_name}_classifier", "head.dense"),
-    }
-    aside = reference.other_heads()
+    sizes, clip = map_clip(reference)
+    method, trained, remarks = map_prompts(reference, clip)
+    trained |= reference.affine(f"{head_name}_classifier", "head.dense")
+    aside = reference.other_heads(head_name)
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(
@@ -66,7 +56,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         repository=REPOSITORY,
         sizes=sizes,
         backbone=clip,
-        method={"name": "dcp", "length": 3 * rows, "depth": depth},  # rows of three kinds
+        method=method,
         head={"name": "linear"},
         trained=trained,
         classes=trained["head.dense.bias"].numel(),
@@ -76,6 +66,43 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         aside=aside,
         remarks=remarks,
     )
+
+
+def map_clip(reference: ReferenceState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Arguments of ``CLIPConfig``, and the state dict of ``CLIPModel``.
+
+    Raises:
+        CheckpointError: a weight is missing, or ``head_dim`` does not fit.
+    """
+    sizes = _sizes(reference)
+    clip = {"logit_scale": reference.take("model.logit_scale")}
+    for tower in TOWERS:
+        clip |= _tower(reference, tower)
+    return sizes, clip
+
+
+def map_prompts(
+    reference: ReferenceState, clip: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
+    """Name and settings of the method ``dcp``, all that it trains, and remarks.
+
+    Args:
+        reference: the checkpoint, after :func:`map_clip` has taken CLIP's weights out.
+        clip: those weights.
+
+    Raises:
+        CheckpointError: a weight is missing.
+    """
+    rows = reference.shape(f"{LEARNER}.visual_prompt_complete", 2)[0]
+    depth = reference.count(f"{LEARNER}.compound_prompt_projections_image")
+    trained, remarks = _prompts(reference, depth)
+    trained |= {
+        # The reference trains these in place; here they are copies beside frozen ones, and both get these values.
+        "pooling.visual_projection.weight": clip["visual_projection.weight"],
+        **_norm(clip, "vision_model.post_layernorm", "pooling.post_layernorm"),
+        **_norm(clip, "text_model.final_layer_norm", "pooling.final_layer_norm"),
+    }
+    return {"name": "dcp", "length": 3 * rows, "depth": depth}, trained, remarks  # rows of three kinds
 
 
 def _sizes(reference: ReferenceState) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
         **{f"method.tokens.joint.{case}": reference.take(name) for case, name in PROMPTS.items()},
     }
     # Position ids (0, 1, 2 …) are a buffer of transformers 4.
-    aside = reference.other_heads() | reference.take_all("text_embeddings.position_ids")
+    aside = reference.other_heads(head_name) | reference.take_all("text_embeddings.position_ids")
     reference.finish()
     task, metric = HEADS[head_name]
     return Imported(

@@ -24,7 +24,7 @@ HEADS = {
     "food101": ("single-label", "accuracy"),
     "hatememes": ("binary", "auroc"),
 }
-"""Heads in MMP's and DCP's code, which calls them ``{name}_classifier``: name → (task, headline metric)."""
+"""Heads in MMP's, DCP's and DPL's code (``{name}_classifier``, ``{name}_pl_head``): name → (task, headline metric)."""
 
 
 @dataclass(frozen=True)
@@ -139,22 +139,27 @@ class ReferenceState:
             raise self.error(f"setting {name} = {value!r} is not a number")
         return value
 
-    def choose_head(self, head_from: str | None) -> str:
-        """The name of the head to take, needed if there are several; a ``UsageError`` if it is unknown."""
+    def choose_head(self, head_from: str | None, kind: str = "classifier") -> str:
+        """The name of the head to take, one of :data:`HEADS`; the weights of each begin with ``{name}_{kind}``.
+
+        ``head_from`` is needed if there are several; a ``UsageError`` if it is unknown.
+        """
         if head_from is not None and head_from not in HEADS:
             raise unknown_name("--head-from", head_from, HEADS)
-        there = [name for name in HEADS if self.has(f"{name}_classifier.")]
+        there = [name for name in HEADS if self.has(f"{name}_{kind}.")]
         if not there:
-            raise self.error(f"has no head ({', '.join(f'{name}_classifier' for name in HEADS)})")
+            raise self.error(f"has no head ({', '.join(f'{name}_{kind}' for name in HEADS)})")
         if head_from is None and len(there) > 1:
             raise self.error(f"has heads for {', '.join(there)}; choose one with --head-from")
         if head_from is not None and head_from not in there:
             raise self.error(f"has no head for {head_from}, only for {', '.join(there)}; see --head-from")
         return head_from or there[0]
 
-    def other_heads(self) -> dict[str, Tensor]:
-        """Take out the heads that are left, under their full names."""
-        return {name: tensor for head in HEADS for name, tensor in self.take_all(f"{head}_classifier.").items()}
+    def other_heads(self, chosen: str, *kinds: str) -> dict[str, Tensor]:
+        """Take out all heads of these ``kinds`` (default: ``classifier``) but the ``chosen`` one, under their names."""
+        kinds = kinds or ("classifier",)
+        prefixes = [f"{head}_{kind}." for head in HEADS for kind in kinds if (head, kind) != (chosen, kinds[0])]
+        return {name: tensor for prefix in prefixes for name, tensor in self.take_all(prefix).items()}
 
     def only_head(self, head_from: str | None) -> None:
         """Refuse ``--head-from``, with a ``UsageError``, for a kind whose checkpoints hold one head."""

@@ -14,6 +14,7 @@ METHODS = {
     "full": "mmrobust.models.methods.full:FullFineTuning",
     "mmp": "mmrobust.models.methods.mmp:MissingAwarePrompts",
     "dcp": "mmrobust.models.methods.dcp:DeepCorrelatedPrompts",
+    "maple": "mmrobust.models.methods.maple:MultiModalPrompts",
     "msp": "mmrobust.models.methods.msp:ModalitySpecificPrompts",
     "ptm": "mmrobust.models.methods.ptm:PromptTheMissing",
     "lora": "mmrobust.models.methods.lora:Lora",

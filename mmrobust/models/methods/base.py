@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone, PromptSource
 from mmrobust.models.layers import Prompts
 from mmrobust.models.sequence import TokenSequence
@@ -45,7 +46,7 @@ class Method(nn.Module):
     name: ClassVar[str]
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     trains_backbone: ClassVar[bool] = False
-    trains_pooling: ClassVar[bool] = False
+    trains_pooling: bool = False
     """Whether it trains the modules that the pooling names for it, on a copy of its own."""
     reuses_head: ClassVar[bool] = False
     """Whether it starts from the head of the fine-tuned checkpoint that the backbone comes from."""
@@ -116,7 +117,34 @@ def one_set_per_case(cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {case: (case,) for case in cases}
 
 
+def check_towers(method: str, backbone: Backbone, towers: Sequence[str] = ()) -> None:
+    """Raise unless the backbone has one tower per modality, and among them ``towers``.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if not backbone.late_fusion or not set(towers) <= set(backbone.streams):
+        raise UsageError(
+            f"method {method} needs one tower per modality, as clip has; {backbone.family} has the streams "
+            f"{', '.join(backbone.streams)}: use another --backbone or another --method"
+        )
+
+
+@dataclass(frozen=True)
+class NoMethodConfig(MethodConfig):
+    """Settings of ``none``."""
+
+    train_pooling: bool = False
+    """Whether the backbone's pooling trains as well, on a copy, as with prompts (CLIP: both towers' last norms and the
+    image's projection; ViLT: the pooler)."""
+
+
 class NoMethod(Method):
     """``none``: the frozen backbone as it is; only the head trains."""
 
     name = "none"
+    config_class = NoMethodConfig
+
+    def __init__(self, config: NoMethodConfig, backbone: Backbone, cases: Sequence[str]) -> None:
+        super().__init__(config, backbone, cases)
+        self.trains_pooling = config.train_pooling

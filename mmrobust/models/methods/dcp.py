@@ -33,7 +33,7 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone, PromptSource
 from mmrobust.models.layers import Prompts
-from mmrobust.models.methods.base import Injection, Method, MethodConfig, one_set_per_case
+from mmrobust.models.methods.base import Injection, Method, MethodConfig, check_towers, one_set_per_case
 from mmrobust.models.sequence import TokenSequence
 
 KINDS = 3
@@ -72,11 +72,7 @@ class DeepCorrelatedPrompts(Method):
 
     def __init__(self, config: DcpConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        if not backbone.late_fusion:
-            raise UsageError(
-                f"method dcp needs one tower per modality, as clip has; {backbone.family} has the streams "
-                f"{', '.join(backbone.streams)}: use another --backbone or another --method"
-            )
+        check_towers(self.name, backbone)
         self.depth = min(config.depth, *(len(backbone.layers(tower)) for tower in backbone.streams))
         self.injections = dict.fromkeys(backbone.streams, Injection(range(self.depth), one_set_per_case(cases)))
         self.rows = config.length // KINDS

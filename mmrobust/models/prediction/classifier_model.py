@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from mmrobust.cases import PROMPTINGS, SITUATION
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
+from mmrobust.errors import UsageError
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.own.model import Model
+from mmrobust.models.own.own_model import OwnModel
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import MemoryBudget
@@ -37,6 +41,11 @@ class ClassifierModel:
     def classes_named(self) -> bool:
         """Whether the names of the classes are known; otherwise they are numbered."""
         return self.classifier.classes_named
+
+    @property
+    def reorders_classes(self) -> bool:
+        """False: logits are in the order of its own classes."""
+        return False
 
     @property
     def task(self) -> str:
@@ -97,6 +106,19 @@ class ClassifierModel:
             encoded.release()
 
 
-def as_model(model: Classifier | ClassifierModel) -> ClassifierModel:
-    """``model`` with the interface to an evaluation; a checkpoint has it already."""
-    return ClassifierModel(model) if isinstance(model, Classifier) else model
+def as_model(model: Any) -> Any:
+    """``model`` with the interface to an evaluation; a checkpoint has it already.
+
+    Raises:
+        UsageError: it is not a model.
+    """
+    if isinstance(model, Model):
+        return OwnModel(model)
+    if isinstance(model, Classifier):
+        return ClassifierModel(model)
+    if not (hasattr(model, "predict") and hasattr(model, "promptings")):
+        raise UsageError(
+            f"a {type(model).__name__} cannot be evaluated; give a classifier (mmrobust.load), a checkpoint or a "
+            "mmrobust.Model"
+        )
+    return model

@@ -461,7 +461,7 @@ def test_arguments_that_do_not_fit(
     (tmp_path / "full" / "thing").touch()
     out, mmimdb = ("--out", tmp_path / "out"), ("--head-from", "mmimdb")
     for arguments, said in [
-        (("mpm", ckpt, *out), "unknown kind of checkpoint 'mpm': did you mean 'mmp'? Known: mmp, dcp, cav-mae"),
+        (("mpm", ckpt, *out), "No such command 'mpm'. Did you mean 'mmp'?"),
         (("dcp", ckpt, *mmimdb, *out), "weight model.image_encoder.conv1.weight is missing"),
         (("mmp", bare, *mmimdb, *out), "set num_heads in a --config FILE.json"),
         (("mmp", bare, "--config", tmp_path / "heads.json", *mmimdb, *out), "set prompt_type"),

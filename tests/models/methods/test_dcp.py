@@ -201,6 +201,7 @@ ON_CLIP: dict[str, dict[str, Any]] = {  # method → its settings
     "mmp": {},
     "msp": {},
     "dcp": {},
+    "maple": {"length": 3},
     "ptm": {"level": "input"},  # towers are fused by no layer
     "lora": {},
     "adapter": {},

@@ -20,6 +20,7 @@ DECLARED: dict[str, tuple[str, dict[str, Any], bool, dict[str, list[int]]]] = {
     "mmp late": ("tiny-cavmae", {"layers": [3]}, True, {"joint": [0]}),
     "msp": ("tiny-vilt", {"depth": 2}, True, {"joint": [0, 1]}),
     "dcp": ("tiny-clip", {"length": 3, "depth": 2}, True, {"image": [0, 1], "text": [0, 1]}),
+    "maple": ("tiny-clip", {"depth": 2}, False, {"image": [0, 1], "text": [0, 1]}),
     "ptm": ("tiny-cavmae", {}, True, {"joint": [0]}),
     "ptm both": ("tiny-cavmae", {"level": "both"}, True, {"audio": [0], "image": [0], "joint": [0]}),
     "ptm fusion": ("tiny-cavmae-fusion", {}, True, {"fusion-audio": [0], "fusion-image": [0]}),

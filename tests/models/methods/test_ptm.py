@@ -239,3 +239,19 @@ def test_what_does_not_fit(
     with pytest.raises(MmrobustError, match=message):
         train(settings_of(digits, **{"backbone": trained("full", "linear", AUDIO_IMAGE), **change}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_prototype_head_of_other_settings_is_not_the_fine_tuned_one(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    recipe = default_recipe("full", "tiny").changed(epochs=1, share=0.3)
+    changes = {"method": "full", "head": "prototype", "recipe": recipe, "method_settings": {}, "missing_rate": 0.0}
+    train(settings_of(digits, trained("full", "linear", AUDIO_IMAGE), **changes), tmp_path / "full")
+    recipe = default_recipe("ptm", "full").changed(epochs=1)
+    for head, fits in (({"margin": 0.3}, True), ({"normalise": "joint"}, False), ({"scale": 16.0}, False)):
+        student = settings_of(digits, tmp_path / "full", head="prototype", recipe=recipe, head_settings=head)
+        if fits:
+            train(student, tmp_path / "ptm")
+            continue
+        with pytest.raises(MmrobustError, match="has a prototype head of other settings"):
+            train(student, tmp_path / "other")
