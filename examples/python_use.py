@@ -74,7 +74,7 @@ def main() -> None:
         results[name] = evaluate_models({name: checkpoint}, dataset, grid, out)
     (work / "report.html").write_text(FORMATS["html"](build_report(results.values())), encoding="utf-8")
     verdict = check_files(work / "results" / "full", work / "results" / "gaps", [parse_rule("accuracy:-0.02")])
-    print("full against gaps:", "passed" if verdict.passed else f"{len(verdict.failures)} cells are worse")
+    print("full against gaps:", verdict.value, f"({len(verdict.failures)} cells are worse)")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mmrobust.data.format import INFO_FILE
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.errors import Interrupted
 from mmrobust.evaluation.evaluate import evaluate_models
-from mmrobust.gate.check import check
+from mmrobust.gate.check import check_files
 from mmrobust.gate.outcome import Verdict
 from mmrobust.gate.rules import parse_rule
 from mmrobust.models.checkpoint import load_checkpoint
@@ -76,7 +76,7 @@ def run_demo(
         results = _evaluate(data, out, progress, say)
         report = build_report(results.values())
         files = tuple(_write(out / f"report.{suffix}", FORMATS[name](report)) for name, suffix in REPORTS.items())
-        verdict = check(results[CANDIDATE], results[BASELINE], [parse_rule(GATE)])
+        verdict = check_files(out / "results" / CANDIDATE, out / "results" / BASELINE, [parse_rule(GATE)])
     except KeyboardInterrupt:
         raise Interrupted(f"the demo stopped; finished steps are kept, `mmrobust demo --out {out}` continues") from None
     return DemoOutcome(report, verdict, files)

@@ -59,10 +59,12 @@ def run(folder, steps, env):
 
 
 def worse(folder):
-    """Plant a regression in the results that the steps have made; their predictions then no longer speak for them."""
+    """Plant a regression in the results that the steps have made, whose predictions would contradict it."""
+    shutil.rmtree(folder / "results" / "predictions")
     frame, provenance = read_results(folder / "results")
     at_one = (frame["scenario"] == "missing-text") & (frame["missing_rate"] == 1.0)
-    write_results(folder / "results" / "results.parquet", frame.assign(value=frame["value"] - 0.2 * at_one), provenance)
+    value = (frame["value"] - 0.2 * at_one).clip(lower=0)
+    write_results(folder / "results" / "results.parquet", frame.assign(value=value), provenance)
 
 
 def steps_of_github(name):
@@ -115,7 +117,7 @@ def test_gitlabs_jobs(project):
 
 def test_the_test_suite_of_the_example(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
-    code = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_robustness.py"])
+    code = pytest.main(["-q", "-W", "default", "-p", "no:cacheprovider", "--rootdir", ".", "test_robustness.py"])
     said = capsys.readouterr().out
     assert code == 0, said
     assert "1 passed" in said
