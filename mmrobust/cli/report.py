@@ -54,7 +54,10 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Draw the charts as PNG, SVG and PDF (extra: report).")
     ] = None,
     published: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show a paper's figures beside these, named as the paper's: ptm.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Show a paper's figures beside these, named as the paper's: ptm, dpl, dcp, mmp."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
