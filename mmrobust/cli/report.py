@@ -58,7 +58,8 @@ def report(
         str | None, flag("Who made and evaluated the checkpoints, for --every-eval-ever.", metavar="NAME")
     ] = None,
     published: Annotated[
-        str | None, flag("Show a paper's figures beside these, named as the paper's: ptm.", metavar="NAME")
+        str | None,
+        flag("Show a paper's figures beside these, named as the paper's: ptm, dpl, dcp, mmp.", metavar="NAME"),
     ] = None,
     data: Annotated[
         Path | None, flag("The data set, to show on the page the samples that are harmed most.", metavar="DIR")

@@ -167,12 +167,14 @@ def _published(published: Published) -> Iterator[tuple[str, Any]]:
         rows = [
             {"case": case, "source": line.source, "ours": line.ours, "value": 100 * value}
             for line in comparison.lines
-            for case, value in zip(published.cases, line.values, strict=True)
-            if not math.isnan(value)
+            for case, value in zip(comparison.columns, line.values, strict=True)
+            if not math.isnan(value) and case != "average"
         ]
+        if not rows:
+            continue
         chart = charts.published().properties(width=200, height=alt.Step(18))
         title = f"{comparison.dataset}, hollow: as published, {published.title}; filled: ours"
-        yield f"published-{comparison.dataset}", _across(chart, "case", published.cases, rows, title)
+        yield f"published-{comparison.dataset}", _across(chart, "case", comparison.columns, rows, title)
 
 
 def _across(

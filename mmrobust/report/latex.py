@@ -100,17 +100,17 @@ def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *,
 
 
 def _published(published: Published) -> Iterator[str]:
-    head = ["", *map(escape, published.cases), "average"]
     for comparison in published.comparisons:
+        head = ["", *map(escape, comparison.columns)]
         caption = (
-            f"{published.metric} in % on {comparison.dataset} as published in {published.title}, and ours at η = 1: "
-            f"{comparison.remark}."
+            f"{comparison.metric} in % on {comparison.dataset} as published in {published.title} (source: "
+            f"{published.source}), and ours: {comparison.remark}."
         )
         body = []
         for _, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
             body.append(r"\midrule")
             for line in lines:
-                values = (escape(percent(value)) for value in (*line.values, line.average))
+                values = (escape(percent(value)) for value in line.values)
                 body.append(" & ".join([escape(line.source), *values]) + r" \\")
         yield _float(escape(caption), 1, head, body, long=False)
 

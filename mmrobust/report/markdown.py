@@ -114,13 +114,16 @@ def _bold_if_best(text: str, place: int | None) -> str:
 
 def _published(published: Published) -> Iterator[str]:
     yield f"## Published figures: {escape_markdown(published.title)}"
-    yield f"As published ({published.source}), not measured here. {published.metric} in %; ours at η = 1."
+    yield f"As published ({escape_markdown(published.source)}), not measured here."
     for comparison in published.comparisons:
+        yield f"### {escape_markdown(comparison.dataset)}: {escape_markdown(comparison.metric)} in %"
+        rows = ([escape_markdown(line.source), *map(percent, line.values)] for line in comparison.lines)
+        yield pipe_table(["source", *comparison.columns], rows, left=1)
         promptings = ", ".join(f"{name} {percent(value)}" for name, value in comparison.promptings.items())
-        yield f"### {escape_markdown(comparison.dataset)}"
-        rows = ([escape_markdown(of.source), *map(percent, (*of.values, of.average))] for of in comparison.lines)
-        yield pipe_table(["source", *published.cases, "average"], rows, left=1)
-        yield f"Ours: {escape_markdown(comparison.remark)}. The paper's average by prompting: {promptings}."
+        average = f" The paper's average by prompting: {promptings}." if promptings else ""
+        yield f"Ours: {escape_markdown(comparison.remark)}.{average}"
+    if not published.efficiency:
+        return
     yield f"### What the methods cost ({escape_markdown(published.title)})"
     costs = ([f"paper: {escape_markdown(name)}", *map("{:g}".format, of)] for name, of in published.efficiency.items())
     yield pipe_table(["source", *published.efficiency_columns], costs, left=1)

@@ -103,22 +103,22 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
 
 def _show_published(published: Published, console: Console, width: int | None) -> None:
     """Print a paper's figures, with ours below."""
-    sources = [line.source for comparison in published.comparisons for line in comparison.lines]
-    names = (*published.cases, "average")
-    free = (width or 10_000) - sum(len(name) + _GAP for name in names)
-    label = max(_NUMBER, min(max(map(cell_len, sources)), free))
     for comparison in published.comparisons:
+        names = [name.rjust(_NUMBER) for name in comparison.columns]
+        free = (width or 10_000) - sum(len(name) + _GAP for name in names)
+        label = max(_NUMBER, min(max((cell_len(line.source) for line in comparison.lines), default=0), free))
         console.print()
-        title = f"{comparison.dataset} as published · {published.title} · {published.metric} in %"
+        title = f"{comparison.dataset} as published · {published.title} · {comparison.metric} in %"
         _print_line(console, title, "bold", width)
         lines = [Text(_SPACE.join((" " * label, *names)), style="dim")]
         for line in comparison.lines:
-            values = zip((*line.values, line.average), names, strict=True)
+            values = zip(line.values, names, strict=True)
             numbers = (f"{percent(value):>{len(name)}}" for value, name in values)
             text = _SPACE.join((_fitted(line.source, label), *numbers))
             lines.append(Text(text, style="" if line.ours else "magenta"))
         _print(console, lines)
         _print_line(console, f"Ours: {comparison.remark}.", "dim", width)
+    _print_line(console, f"Source: {published.source}.", "dim", width)
 
 
 def _print_line(console: Console, text: str, style: str, width: int | None) -> None:

@@ -168,7 +168,10 @@ def test_metric_and_prompting(cli, runs):
         (["main", "--prompting", "situation,conct"], "'conct': did you mean 'concat'"),
         (["main", "--prompting", ""], "--prompting: its value is empty; give a value, or leave the flag out"),
         (["main", "--efficiency"], "--efficiency: none of these checkpoints records what its training cost"),
-        (["main", "--published", "pmt"], "unknown published figures 'pmt': did you mean 'ptm'? Known: ptm"),
+        (
+            ["main", "--published", "pmt"],
+            "unknown published figures 'pmt': did you mean 'ptm'? Known: ptm, dpl, dcp, mmp",
+        ),
         (["main", "--data", "digits"], "--data adds samples to the page: give --html FILE as well"),
         (["main", "--html", "a.html", "--data", "nowhere"], "nowhere: no such folder; make a data set with"),
         (["main", "--figures", "main/results.parquet"], "--figures main/results.parquet: is a file; name a folder"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from mmrobust.cases import noisy_cases
 from mmrobust.errors import UsageError
-from mmrobust.report import FORMATS
-from mmrobust.report.published import beside
+from mmrobust.report import FORMATS, terminal
+from mmrobust.report.published import PUBLISHED, beside
 from mmrobust.report.report import build_report
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.join import ScoringSettings, score
@@ -49,7 +51,8 @@ def test_the_papers_averages_are_those_of_its_cases():
     for comparison in beside("ptm", ()).comparisons:
         for line in comparison.lines:
             # Rounded to two digits in the paper, as the cases are.
-            assert np.mean(line.values) == pytest.approx(line.average, abs=0.0101), (comparison.dataset, line.source)
+            *values, average = line.values
+            assert np.mean(values) == pytest.approx(average, abs=0.0101), (comparison.dataset, line.source)
 
 
 def test_ours_stand_beside_the_table_of_the_same_data_in_the_same_cases(noisy):
@@ -60,8 +63,8 @@ def test_ours_stand_beside_the_table_of_the_same_data_in_the_same_cases(noisy):
     ]  # fmt: skip
     ours = same.lines[-1]
     assert ours.ours
-    assert ours.values == (1.0, 0.9, 0.8, pytest.approx(0.7))
-    assert ours.average == pytest.approx(0.85)
+    assert ours.values == (1.0, 0.9, 0.8, pytest.approx(0.7), pytest.approx(0.85))
+    assert same.columns == ("complete", "noisy-audio", "noisy-image", "noisy-both", "average")
     assert same.remark == "the same data set, prepared by us"
     assert other.remark == "on urbansound8k-av, not on CIFAR10-AV"
 
@@ -71,7 +74,56 @@ def test_cases_that_were_not_evaluated_are_dashes_and_said(two):
     ours = [line for line in comparison.lines if line.ours]
     assert len(ours) == 2
     assert all(math.isnan(value) for line in ours for value in line.values[1:])
-    assert "a dash is a case that was not evaluated at η = 1" in comparison.remark
+    assert "a dash is what was not evaluated" in comparison.remark
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_paper_is_printed_in_every_format(two, name):
+    report = build_report(two).with_published(name)
+    for format in ("markdown", "latex", "html"):
+        text = FORMATS[format](report)
+        assert all(comparison.dataset in text for comparison in report.published.comparisons)
+    console = Console(record=True, width=100, file=io.StringIO())
+    terminal.show(report, console)
+    assert "Source: " in console.export_text()
+    for comparison in report.published.comparisons:
+        assert all(len(line.values) == len(comparison.columns) for line in comparison.lines)
+
+
+def test_figures_at_second_hand_say_so_and_what_they_are_of():
+    published = beside("dpl", ())
+    assert published.source.startswith("second-hand")
+    mmimdb, memes, ablation = published.comparisons
+    assert (mmimdb.metric, memes.metric) == ("macro_f1", "auroc")
+    assert mmimdb.columns == ("missing-both 0.7 (65/65)", "missing-text 0.5 (100/50)", "missing-both 0.9 (55/55)")
+    found = {line.source: line.values for line in mmimdb.lines}
+    assert found["paper: DCP + linear head"][:2] == (0.5146, 0.5362)
+    assert found["paper: DCP + DPL"][:2] == (0.5548, 0.5694)
+    assert found["paper: no prompts + DPL"][2] == 0.5398
+    assert [line.values for line in memes.lines] == [(0.5402,), (0.6453,)]
+    assert ablation.lines[-1].values == (0.6746, 0.6931, 0.7076)
+    for comparison in published.comparisons:
+        assert "split and seeds are not noted" in comparison.remark
+
+
+def test_what_is_not_at_hand_is_said():
+    published = beside("mmp", ())
+    assert published.source.startswith("none: of its tables no figure is at hand")
+    for comparison in published.comparisons:
+        assert comparison.lines == () and "the paper's figures are not at hand" in comparison.remark
+
+
+def test_ours_stand_in_the_papers_scenarios_at_its_rate(two):
+    report = build_report(two).with_published("mmp")
+    accuracy = next(comparison for comparison in report.published.comparisons if comparison.metric == "accuracy")
+    assert accuracy.columns == ("missing-text 0.7", "missing-image 0.7", "missing-both 0.7")
+    (table,) = report.tables
+    assert len(accuracy.lines) == 2
+    for line, checkpoint in zip(accuracy.lines, ("none", "mmp"), strict=True):
+        rows = {row.scenario: row for row in table.rows if (row.checkpoint, row.prompting) == (checkpoint, "situation")}
+        expected = tuple(rows[scenario].at(0.7).value for scenario in ("missing-text", "missing-image", "missing-both"))
+        assert line.source == f"ours: {checkpoint} on digits" and line.values == expected
+        assert not any(map(math.isnan, expected))
 
 
 def test_an_unknown_paper_is_refused(two):

@@ -114,16 +114,17 @@ function drawExtras(panels) {
 function drawPublished(published, comparison, panels) {
   const bars = make("div", { class: "panels" }), host = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Published figures, ${comparison.dataset}` });
   const all = ends(comparison.lines.flatMap((l) => l.values.map(share)));
-  published.cases.forEach((name, i) => {
+  comparison.columns.forEach((name, i) => {
     const values = comparison.lines.filter((l) => l.values[i] != null).map((l) => ({ case: name, source: l.source, ours: l.ours, value: share(l.values[i]) }));
-    const made = panel(name, comparison.dataset, `${published.metric} in %, ${name}: ${values.map((v) => `${v.source} ${v.value.toFixed(1)}`).join("; ")}.`, "published", values, { height: 20 * values.length, ends: all });
+    if (name === "average" || !values.length) return;
+    const made = panel(name, comparison.dataset, `${comparison.metric} in %, ${name}: ${values.map((v) => `${v.source} ${v.value.toFixed(1)}`).join("; ")}.`, "published", values, { height: 20 * values.length, ends: all });
     bars.append(made.figure);
     panels.push(made);
   });
-  const columns = [{ name: "source", text: true, value: (l) => l.source }, ...published.cases.map((name, i) => figure(name, (l) => l.values[i])), figure("average", (l) => l.average)];
+  const columns = [{ name: "source", text: true, value: (l) => l.source }, ...comparison.columns.map((name, i) => figure(name, (l) => l.values[i]))];
   sortable(host, `Published figures, ${comparison.dataset}`, columns, comparison.lines);
   const promptings = Object.entries(comparison.promptings).map(([name, value]) => `${name} ${percent(value)}`).join(", ");
-  return make("div", {}, make("h3", {}, `${comparison.dataset} (paper)`), make("p", { class: "lead" }, `Hollow: the paper's. Filled: ours (${comparison.remark}). The paper's average by prompting: ${promptings}.`), bars, host);
+  return make("div", {}, make("h3", {}, `${comparison.dataset} (paper)`), make("p", { class: "lead" }, `Hollow: the paper's. Filled: ours (${comparison.remark}).${promptings && ` The paper's average by prompting: ${promptings}.`}`), bars, host);
 }
 
 function drawOnce() {

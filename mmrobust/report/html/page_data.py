@@ -152,16 +152,15 @@ def _points(section: Section, names: _Names) -> list[list[Any]]:
 
 def _published(published: Published) -> dict[str, Any]:
     return {
-        **{name: getattr(published, name) for name in ("title", "source", "metric", "cases")},
+        **{name: getattr(published, name) for name in ("title", "source")},
         "comparisons": [
             {
                 "dataset": comparison.dataset,
+                "metric": comparison.metric,
+                "columns": comparison.columns,
                 "remark": comparison.remark,
                 "promptings": {name: _unit(value) for name, value in comparison.promptings.items()},
-                "lines": [
-                    {**vars(line), "values": _units(line.values), "average": _unit(line.average)}
-                    for line in comparison.lines
-                ],
+                "lines": [{**vars(line), "values": _units(line.values)} for line in comparison.lines],
             }
             for comparison in published.comparisons
         ],

@@ -15,19 +15,18 @@ from mmrobust.cases import SITUATION
 from mmrobust.errors import unknown_name
 from mmrobust.report.curve_table import Curve, CurveTable
 
-PUBLISHED = {"ptm": "ptm.json"}
+PUBLISHED = {"ptm": "ptm.json", "dpl": "dpl.json", "dcp": "dcp.json", "mmp": "mmp.json"}
 
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """One method's figures over the cases of a paper's table."""
+    """One method's figures over the columns of a paper's table."""
 
     source: str
     """Whose figures: ``paper: PTM``, or ``ours: ptm-prototype``."""
     ours: bool
     values: tuple[float, ...]
-    """By case, in [0, 1]; NaN where there is none."""
-    average: float
+    """By column, in [0, 1]; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,14 @@ class PublishedTable:
 
     dataset: str
     """The paper's data set."""
+    metric: str
+    columns: tuple[str, ...]
+    """What the values are of: a case at η = 1, or a scenario and a missing rate; and their average, if the paper has
+    it."""
     lines: tuple[PublishedLine, ...]
     """The paper's first."""
     promptings: Mapping[str, float]
-    """Prompting → the paper's average under it."""
+    """Prompting → the paper's average under it; empty if it has none."""
     remark: str
     """How far our figures are comparable."""
 
@@ -50,19 +53,17 @@ class Published:
 
     title: str
     source: str
-    metric: str
-    cases: tuple[str, ...]
     comparisons: tuple[PublishedTable, ...]
     efficiency_columns: tuple[str, ...]
     efficiency: Mapping[str, tuple[float, ...]]
-    """Method → the paper's figures of its costs."""
+    """Method → the paper's figures of its costs; empty if it has none."""
 
 
 def beside(name: str, tables: Sequence[CurveTable]) -> Published:
-    """The figures of the paper ``name``, with those that ``tables`` (of any metric) have for the same cases.
+    """The figures of the paper ``name``, with those that ``tables`` (of any metric) have in the same places.
 
-    Our value in a case is that of the scenario of the same name at η = 1, where it affects every sample; for
-    ``complete`` it is the value at η = 0. If we have several promptings, situation is shown, as in the paper's table.
+    Our value in a column is that of its scenario at its missing rate, whatever the checkpoint was trained under. If we
+    have several promptings, situation is shown, as in the papers' tables.
 
     Raises:
         UsageError: no such paper.
@@ -70,33 +71,66 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
     if name not in PUBLISHED:
         raise unknown_name("published figures", name, PUBLISHED)
     paper = json.loads((files(__package__) / PUBLISHED[name]).read_text(encoding="utf-8"))
-    cases = tuple(paper["cases"])
-    same_metric = [table for table in tables if table.metric == paper["metric"]]
     comparisons = []
     for theirs in paper["tables"]:
+        columns = [_Column(**column) for column in theirs["columns"]]
+        same_metric = [table for table in tables if table.metric == theirs["metric"]]
         # Data sets that share a name are distinguished by a fingerprint in brackets.
         same_data = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
         chosen = same_data or same_metric
-        ours = [line for table in chosen for line in _our_lines(table, cases)]
+        averaged = bool(theirs.get("averages"))
+        ours = [line for table in chosen for line in _our_lines(table, columns, averaged)]
         published = [
-            PublishedLine(f"paper: {method}", False, tuple(figures["values"]), figures["average"])
-            for method, figures in theirs["methods"].items()
+            PublishedLine(
+                f"paper: {method}",
+                False,
+                tuple(
+                    math.nan if value is None else value
+                    for value in (*values, *([theirs["averages"][method]] if averaged else []))
+                ),
+            )
+            for method, values in theirs["methods"].items()
         ]
         remark = _remark(theirs["dataset"], bool(same_data), chosen, ours)
-        comparisons.append(PublishedTable(theirs["dataset"], (*published, *ours), theirs["promptings"], remark))
+        comparisons.append(
+            PublishedTable(
+                dataset=theirs["dataset"],
+                metric=theirs["metric"],
+                columns=(*(column.title for column in columns), *(("average",) if averaged else ())),
+                lines=(*published, *ours),
+                promptings=theirs.get("promptings", {}),
+                remark="; ".join(filter(None, (remark, theirs.get("note")))),
+            )
+        )
+    costs = paper.get("efficiency", {"columns": (), "methods": {}})
     return Published(
         title=paper["title"],
         source=paper["source"],
-        metric=paper["metric"],
-        cases=cases,
         comparisons=tuple(comparisons),
-        efficiency_columns=tuple(paper["efficiency"]["columns"]),
-        efficiency={method: tuple(figures) for method, figures in paper["efficiency"]["methods"].items()},
+        efficiency_columns=tuple(costs["columns"]),
+        efficiency={method: tuple(figures) for method, figures in costs["methods"].items()},
     )
 
 
-def _our_lines(table: CurveTable, cases: Sequence[str]) -> list[PublishedLine]:
-    """A line for each checkpoint of ``table`` that was evaluated in any of ``cases``."""
+@dataclass(frozen=True)
+class _Column:
+    """A column of a paper's table: a scenario at a missing rate, or, where it is not known which, a name alone."""
+
+    scenario: str | None = None
+    rate: float = 1.0
+    name: str = ""
+    """What the paper calls it."""
+
+    @property
+    def title(self) -> str:
+        where = self.scenario or ""
+        if self.scenario and self.rate != 1:
+            where = f"{self.scenario} {self.rate:g}"
+        return f"{where} ({self.name})" if where and self.name else where or self.name
+
+
+def _our_lines(table: CurveTable, columns: Sequence[_Column], averaged: bool) -> list[PublishedLine]:
+    """A line for each checkpoint of ``table`` that was evaluated in any of ``columns``."""
     rows: dict[str, dict[str, Curve]] = {}
     for row in table.rows:
         if row.prompting == SITUATION or SITUATION not in table.promptings:
@@ -104,18 +138,24 @@ def _our_lines(table: CurveTable, cases: Sequence[str]) -> list[PublishedLine]:
     lines = []
     for checkpoint, scenarios in rows.items():
         complete = next((row.complete for row in scenarios.values() if not math.isnan(row.complete)), math.nan)
-        all_affected = {scenario: row.at(1.0).value for scenario, row in scenarios.items()} | {"complete": complete}
-        values = tuple(all_affected.get(case, math.nan) for case in cases)
+        values = tuple(
+            complete
+            if column.scenario == "complete"
+            else scenarios[column.scenario].at(column.rate).value
+            if column.scenario in scenarios
+            else math.nan
+            for column in columns
+        )
         if not all(map(math.isnan, values)):
-            average = sum(values) / len(values)  # NaN if a case is missing
-            lines.append(PublishedLine(f"ours: {checkpoint} on {table.dataset}", True, values, average))
+            average = (sum(values) / len(values),) if averaged else ()  # NaN if a case is missing
+            lines.append(PublishedLine(f"ours: {checkpoint} on {table.dataset}", True, (*values, *average)))
     return lines
 
 
 def _remark(dataset: str, same_data: bool, tables: Sequence[CurveTable], ours: Sequence[PublishedLine]) -> str:
     if not ours:
-        return "nothing of this metric and these cases"
+        return "nothing of this metric and these columns"
     remarks = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
-    if any(math.isnan(line.average) for line in ours):
-        remarks.append("a dash is a case that was not evaluated at η = 1")
+    if any(math.isnan(value) for line in ours for value in line.values):
+        remarks.append("a dash is what was not evaluated")
     return "; ".join(remarks) or "the same data set, prepared by us"
