@@ -7,7 +7,7 @@ Two models whose logits share the difficulty of each sample and differ by indepe
 `METRIC:-0`, so that only the test decides, over 33 cells (three scenarios, eleven rates), or 66 with both promptings,
 with Holm's correction. A comparison is a false alarm if any cell fails: at most α = 5 % of them should be. The share is
 printed with its 95 % interval (Wilson). Classes are balanced; with ``--skewed`` each has 0.6 times as many samples as
-the one before, and one of two has a tenth. Comparisons with a class of fewer than ten samples, in which the test of a
+the one before, and one of two has a tenth. Comparisons with a class of too few samples, in which the test of a
 macro mean does not decide, are counted beside. With ``--lost 0.2`` a second candidate has the logits of that share of
 the samples negated where the text is missing: the power is how often a cell fails then.
 """

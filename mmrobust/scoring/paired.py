@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,6 @@ from mmrobust.scoring.contributions import CellContributions
 from mmrobust.scoring.curve_intervals import CellsOfCurve, area_weights
 from mmrobust.scoring.intervals import few, sample_size, sampling_error
 from mmrobust.scoring.predictions import Predictions
-from mmrobust.scoring.store import predictions_behind
-from mmrobust.storage.results import Results
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 """What identifies a difference of one metric."""
@@ -140,15 +137,6 @@ def _columns(values: Floats, deviations: Floats) -> dict[str, Floats]:
     """The columns of differences [R] from the values [2, R] and the deviations of the difference [R, N]."""
     (before, after), (error, degrees) = values, sampling_error(deviations)
     return {"baseline": before, "candidate": after, "difference": after - before, "error": error, "degrees": degrees}
-
-
-def read_pair(baseline: Path, before: Results, candidate: Path, after: Results, theirs: str, ours: str) -> Pair:
-    """Read the predictions of the checkpoint ``theirs`` of one results file and ``ours`` of another.
-
-    Raises:
-        DataError: one side has no predictions, or they are of different samples.
-    """
-    return make_pair(predictions_behind(baseline, before, theirs), predictions_behind(candidate, after, ours))
 
 
 def make_pair(baseline: Predictions, candidate: Predictions) -> Pair:

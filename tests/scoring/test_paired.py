@@ -19,7 +19,6 @@ from mmrobust.scoring.paired import (
     effective_differences,
     grouped_jackknife,
     make_pair,
-    read_pair,
 )
 from mmrobust.scoring.robustness import effective_robustness
 from mmrobust.scoring.store import predictions_behind
@@ -168,4 +167,4 @@ def test_a_side_without_predictions_says_so(tmp_path, evaluate_into):
         shard.unlink()
     a, b = (read_results(tmp_path / name) for name in "ab")
     with pytest.raises(DataError, match="b/predictions: holds no predictions of 'mmp'"):
-        read_pair(tmp_path / "a", a, tmp_path / "b", b, "mmp", "mmp")
+        make_pair(predictions_behind(tmp_path / "a", a, "mmp"), predictions_behind(tmp_path / "b", b, "mmp"))
