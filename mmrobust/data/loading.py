@@ -193,7 +193,7 @@ def _encode_one(processor: Processor | None, keep: bool, sample: Sample, modalit
 
 
 def _use_one_thread(torch_runs: bool) -> None:
-    """Set up a worker process: the workers share the machine. Decoding alone needs no torch, and does not wait for it."""
+    """Set up a worker process: workers share the machine. Decoding alone needs no torch, and does not wait for it."""
     if torch_runs:
         import torch
 
