@@ -229,16 +229,22 @@ TENSORS: list[tuple[str, Damage, str]] = [
     ("a pipe", instead(WEIGHTS, os.mkfifo), "model.safetensors: is not a regular file"),
     ("a device", instead(WEIGHTS, lambda p: p.symlink_to("/dev/zero")), "model.safetensors: is not a regular file"),
     ("a folder", instead(WEIGHTS, Path.mkdir), "model.safetensors: is not a regular file"),
-    ("NaN", tensors(WEIGHTS, lambda t: t["head.log_scale"].fill_(float("nan"))), "weight head.log_scale holds NaN"),
+    (
+        "NaN",
+        tensors(WEIGHTS, lambda t: t["head.prototypes.complete.image"].fill_(float("nan"))),
+        "weight head.prototypes.complete.image holds NaN",
+    ),
     (
         "infinite",
-        tensors(WEIGHTS, lambda t: t["head.log_scale"].fill_(float("inf"))),
-        "head.log_scale holds NaN or inf",
+        tensors(WEIGHTS, lambda t: t["head.prototypes.complete.image"].fill_(float("inf"))),
+        "head.prototypes.complete.image holds NaN or inf",
     ),
     (
         "of whole numbers",
-        tensors(WEIGHTS, lambda t: t.update({"head.log_scale": torch.tensor(3)})),
-        "weight head.log_scale is of type int64, not float32",
+        tensors(
+            WEIGHTS, lambda t: t.update({"head.prototypes.complete.image": torch.ones(10, 1, 128, dtype=torch.int64)})
+        ),
+        "weight head.prototypes.complete.image is of type int64, not float32",
     ),
     (
         "a name with .. and colours",
