@@ -16,7 +16,7 @@ from mmrobust.cli.options import AsJson, DataFolder, OnBadSample, flag, listed, 
 from mmrobust.models.importing import KINDS
 
 if TYPE_CHECKING:
-    from mmrobust.models.importing.convert import Outcome
+    from mmrobust.models.importing.convert import Conversion
 
 EXAMPLE = "Example: mmrobust import predictions predictions.csv --data data/digits --name mine --out results/mine"
 
@@ -149,7 +149,7 @@ for _kind in KINDS:
     )(with_common_options(_of_kind(_kind)))
 
 
-def _summary(outcome: Outcome, out: Path) -> str:
+def _summary(outcome: Conversion, out: Path) -> str:
     config = outcome.config
     settings = ", ".join(f"{key} {value}" for key, value in config.method.items() if key != "name" and value != [])
     return (

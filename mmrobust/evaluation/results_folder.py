@@ -84,7 +84,7 @@ def refuse_results(out: Path) -> None:
     """Raise if ``out`` already holds results or predictions."""
     for path in (out / RESULTS_FILE, *sorted((out / PREDICTIONS_FOLDER).glob("*.parquet"))[:1]):
         if path.exists():
-            raise UsageError(f"{path} exists, and --overwrite never does not change it; name another --out")
+            raise UsageError(f"{path} exists, and `--overwrite never` keeps it; name another --out")
 
 
 def earlier_results(

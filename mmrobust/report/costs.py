@@ -14,7 +14,7 @@ _COLUMNS = ("trained", "memory", "s/epoch", "samples/s", "once", "energy", "vali
 
 
 @dataclass(frozen=True)
-class TrainingCost:
+class ReportedCost:
     """What one training cost."""
 
     name: str
@@ -38,7 +38,7 @@ class TrainingCost:
         return self.seconds_per_epoch / self.samples_per_epoch
 
 
-def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[TrainingCost]:
+def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[ReportedCost]:
     """Collect the costs of the checkpoints that record them.
 
     ``checkpoints`` are those of the provenance of results: name → ``method``, ``training`` and so on.
@@ -48,7 +48,7 @@ def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Trainin
         training = facts.get("training") or {}
         if measured := training.get("efficiency"):
             found.append(
-                TrainingCost(
+                ReportedCost(
                     name=name,
                     method=str(facts["method"]),
                     trained_parameters=int(measured["trained_parameters"]),
@@ -64,13 +64,13 @@ def training_costs(checkpoints: Mapping[str, Mapping[str, Any]]) -> list[Trainin
     return found
 
 
-def _full_fine_tuning(found: Sequence[TrainingCost]) -> TrainingCost | None:
+def _full_fine_tuning(found: Sequence[ReportedCost]) -> ReportedCost | None:
     """The full fine-tuning to compare with: the one named ``full``, else the first."""
     full = (cost for cost in found if cost.method == FULL)
     return min(full, key=lambda cost: cost.name != FULL, default=None)
 
 
-def cost_rows(found: Sequence[TrainingCost]) -> list[list[str]]:
+def cost_rows(found: Sequence[ReportedCost]) -> list[list[str]]:
     """The table as text, with a head; in brackets the shares of full fine-tuning under the same setting."""
     full = _full_fine_tuning(found)
     rows = [["", *_COLUMNS]]
@@ -92,7 +92,7 @@ def cost_rows(found: Sequence[TrainingCost]) -> list[list[str]]:
     return rows
 
 
-def cost_notes(found: Sequence[TrainingCost]) -> str:
+def cost_notes(found: Sequence[ReportedCost]) -> str:
     """What the columns mean, in a sentence or two."""
     full = _full_fine_tuning(found)
     meaning = (
@@ -105,7 +105,7 @@ def cost_notes(found: Sequence[TrainingCost]) -> str:
     return f"{meaning} In brackets: share of {full.name} ({compared})."
 
 
-def costs_markdown(found: Sequence[TrainingCost]) -> str:
+def costs_markdown(found: Sequence[ReportedCost]) -> str:
     """The table and its notes as Markdown."""
     head, *rows = cost_rows(found)
     escaped = [[escape_markdown(name), *numbers] for name, *numbers in rows]

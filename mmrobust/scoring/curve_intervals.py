@@ -88,7 +88,7 @@ def score_curve(cells: CellsOfCurve) -> dict[str, Floats]:
     scored |= {name: np.empty_like(scored["value"]) for name in INTERVALS if name not in scored}
     for column, size in enumerate(sizes):
         means, middles = cells.mean(values[:, column]), cells.mean(centres[:, column])
-        curve = Curve(cells.rates, means, middles, deviations[column], size)
+        curve = CurveDeviations(cells.rates, means, middles, deviations[column], size)
         for end, of_mean in zip(("low", "high"), curve.means(), strict=True):
             scored[f"mean_{end}"][:, column] = of_mean[cells.rate_of]
         for figure, ends in curve.figures(values[:, column], low[:, column], high[:, column]).items():
@@ -98,7 +98,7 @@ def score_curve(cells: CellsOfCurve) -> dict[str, Floats]:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CurveDeviations:
     """The means over mask seeds of one metric at the rates η₁ < … < η_R, with what N samples contribute to each."""
 
     rates: Floats

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmrobust.report.costs import TrainingCost, costs_markdown, training_costs
+from mmrobust.report.costs import ReportedCost, costs_markdown, training_costs
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import SKIP, ZERO
 from mmrobust.scoring.robustness import curves, summarise
@@ -161,7 +161,7 @@ def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
 
 def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
     """The efficiency table of each data set: means over seeds."""
-    seen: dict[str, dict[str, list[TrainingCost]]] = {}
+    seen: dict[str, dict[str, list[ReportedCost]]] = {}
     for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # teachers last
         checkpoints = read_results(results_of(out, job)).provenance["checkpoints"]
         under = "" if job.complete else f" {job.trained_under}"
@@ -171,7 +171,7 @@ def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
     return [f"## {dataset}: what the trainings cost\n\n{costs_markdown(costs)}" for dataset, costs in tables.items()]
 
 
-def _mean_cost(costs: Sequence[TrainingCost]) -> TrainingCost:
+def _mean_cost(costs: Sequence[ReportedCost]) -> ReportedCost:
     measured = ("peak_memory", "seconds_per_epoch", "cache_seconds", "energy_joules", "validation")
     means: dict[str, float | None] = {}
     for name in measured:

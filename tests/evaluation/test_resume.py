@@ -202,7 +202,7 @@ def test_the_slurm_example(trained: Callable[..., Path], digits: Dataset, tmp_pa
 def test_what_is_overwritten(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:
     run(trained("none", "linear"), digits, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in shards_of(tmp_path)}
-    with pytest.raises(UsageError, match=r"results\.parquet exists, and --overwrite never does not change it"):
+    with pytest.raises(UsageError, match=r"results\.parquet exists, and `--overwrite never` keeps it"):
         run(trained("none", "linear"), digits, tmp_path, overwrite="never")
     run(trained("none", "linear"), digits, tmp_path, overwrite="always")
     after = {path: path.stat().st_mtime_ns for path in shards_of(tmp_path)}

@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.contributions import CellContributions, deviations_within
-from mmrobust.scoring.curve_intervals import CellsOfCurve, Curve, area_weights, drop_weights, score_curve
+from mmrobust.scoring.curve_intervals import CellsOfCurve, CurveDeviations, area_weights, drop_weights, score_curve
 from mmrobust.scoring.intervals import difference_interval, sampling_error, value_interval
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
@@ -90,7 +90,7 @@ def test_the_weights_of_area_and_drop():
 
 
 def test_figures_of_a_curve_need_what_they_are_made_of():
-    curve = Curve(np.asarray([0.5]), np.asarray([0.8]), np.asarray([0.8]), np.ones((1, 20)), 20)
+    curve = CurveDeviations(np.asarray([0.5]), np.asarray([0.8]), np.asarray([0.8]), np.ones((1, 20)), 20)
     assert np.isnan(curve.relative_robustness()).all()  # no complete value
     assert np.isnan(curve.drop_per_10_points()).all()  # no slope through one point
 

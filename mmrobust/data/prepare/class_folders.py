@@ -26,7 +26,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Pair:
+class FilePair:
     """A recording and its picture; the one that is missing is ``None``."""
 
     id: str
@@ -61,7 +61,7 @@ def list_class_folders(
     elif strays:
         raise DataError(f"{strays[0].sound or strays[0].picture}: lies in no split's folder, but others do")
 
-    def read(split: str, pair: Pair) -> Iterator[SampleRow]:
+    def read(split: str, pair: FilePair) -> Iterator[SampleRow]:
         if pair.sound is None or pair.picture is None:
             found, missing = (pair.sound, "picture") if pair.picture is None else (pair.picture, "recording")
             raise UnusableSample(f"{found}: no {missing} of that name in class {pair.label}", f"no {missing}")
@@ -78,7 +78,7 @@ def list_class_folders(
     return Listing(description, read, ((splits[pair.id], pair) for pair in pairs), len(pairs))
 
 
-def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator[Pair]:
+def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator[FilePair]:
     """Find the pairs below ``source``, class by class, in the order of their names.
 
     Where no recording of a class has the name of a picture, both are paired in the order of their names, and a note
@@ -96,7 +96,7 @@ def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator
             renamed = True
             seen = dict(zip(sorted(heard), (seen[name] for name in sorted(seen)), strict=False))
         for name in sorted({*heard, *seen}):
-            yield Pair(f"{prefix}/{name}", label, split, heard.get(name), seen.get(name))
+            yield FilePair(f"{prefix}/{name}", label, split, heard.get(name), seen.get(name))
     if renamed:
         intake.note("recordings and pictures bear different names: paired by class, in the order of their names")
 

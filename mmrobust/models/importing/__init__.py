@@ -12,7 +12,7 @@ KINDS = {
     "dpl": "mmrobust.models.importing.dpl:from_dpl",
     "cav-mae": "mmrobust.models.importing.cavmae:from_cavmae",
 }
-"""Kind of checkpoint → ``module:function`` that maps (state dict, settings, head) to ``Imported``.
+"""Kind of checkpoint → ``module:function`` that maps (state dict, settings, head) to ``MappedCheckpoint``.
 
 The names of the state dict may begin with ``module.``; the settings are the paper's own configuration. The function
 raises a ``CheckpointError`` that names a weight that is missing or unknown, or a setting that is needed or out of

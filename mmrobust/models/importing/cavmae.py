@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrobust.models.importing.reference import Imported, ReferenceState
+from mmrobust.models.importing.reference import MappedCheckpoint, ReferenceState
 
 WHAT = "checkpoint of cav-mae"
 REPOSITORY = "https://github.com/YuanGongND/cav-mae"
@@ -22,7 +22,9 @@ _NORMS = tuple(f"norm{n}{suffix}" for n in (1, 2) for suffix in ("", "_a", "_v")
 _BLOCK = (*_NORMS, "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
-def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+def from_cavmae(
+    state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None
+) -> MappedCheckpoint:
     """Map a checkpoint of the reference, which has one head, to CAV-MAE + ``full`` + ``linear``; see :data:`KINDS`.
 
     The settings are ``num_heads`` (default 12 for a hidden size of 768) and ``mel_bins`` (default 128), which no tensor
@@ -48,7 +50,7 @@ def from_cavmae(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_f
     if aside:
         unused = "leaves Prompt the Missing's fusion block out: CAVMAEFT, whose checkpoint this is, does not use it"
         remarks = (*remarks, unused)
-    return Imported(
+    return MappedCheckpoint(
         family="cavmae",
         repository=REPOSITORY,
         sizes=sizes,

@@ -19,7 +19,7 @@ from mmrobust.models.checkpoint import (
 )
 from mmrobust.models.importing import KINDS
 from mmrobust.models.importing.encoder import build_backbone, check_weights
-from mmrobust.models.importing.reference import Imported
+from mmrobust.models.importing.reference import MappedCheckpoint
 from mmrobust.models.importing.reference_file import read_reference
 from mmrobust.storage.files import atomic_folder, refuse_to_overwrite, sha256
 from mmrobust.storage.provenance import versions
@@ -29,7 +29,7 @@ WHAT = "imported checkpoint"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Conversion:
     """Result of an import."""
 
     config: CheckpointConfig
@@ -47,7 +47,7 @@ def import_checkpoint(
     head_from: str | None = None,
     config: Path | None = None,
     processor: str | None = None,
-) -> Outcome:
+) -> Conversion:
     """Convert a checkpoint that a paper's code wrote. ``out`` appears whole or not at all.
 
     Args:
@@ -66,7 +66,7 @@ def import_checkpoint(
     refuse_to_overwrite(out, WHAT)
     state, settings = read_reference(file, config)
     try:
-        imported: Imported = mapping(state, settings, head_from)
+        imported: MappedCheckpoint = mapping(state, settings, head_from)
         backbone, remark = build_backbone(imported, processor, file.name, str(out / "backbone"))
         if imported.task == "binary" and imported.classes != 2:
             raise CheckpointError(f"the head of {imported.dataset} has {imported.classes} classes, a binary one has 2")
@@ -113,7 +113,7 @@ def import_checkpoint(
         save_checkpoint(partial, classifier, described)
         write_card(partial, out.resolve().name, described, remarks)
     parameters = sum(weight.numel() for weight in backbone.weights().values())
-    return Outcome(described, parameters, remarks)
+    return Conversion(described, parameters, remarks)
 
 
 def _training(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
+from mmrobust.models.importing.reference import HEADS, MappedCheckpoint, ReferenceState
 
 WHAT = "checkpoint of Deep_Correlated_Prompting"
 REPOSITORY = "https://github.com/hulianyuyy/Deep_Correlated_Prompting"
@@ -36,7 +36,9 @@ HEAD_DIM = 64
 DYNAMIC_SEED = 0
 
 
-def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+def from_dcp(
+    state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None
+) -> MappedCheckpoint:
     """Map a checkpoint of the reference to CLIP + ``dcp`` + ``linear`` head; see :data:`KINDS`.
 
     Dynamic prompts are read from ``dynamic.{tower}.{case}``, or from block 0's ``prompts_dynamic_{case}`` as forks
@@ -51,7 +53,7 @@ def from_dcp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     aside = reference.other_heads(head_name)
     reference.finish()
     task, metric = HEADS[head_name]
-    return Imported(
+    return MappedCheckpoint(
         family="clip",
         repository=REPOSITORY,
         sizes=sizes,

@@ -16,7 +16,7 @@ from mmrobust.configuration import plain
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.heads.prototype import PrototypeConfig
 from mmrobust.models.importing.dcp import LEARNER, map_clip, map_prompts
-from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
+from mmrobust.models.importing.reference import HEADS, MappedCheckpoint, ReferenceState
 
 WHAT = "checkpoint of DPL"
 REPOSITORY = "https://github.com/OverfitFlow/DPL"
@@ -33,7 +33,9 @@ SCALE = 32.0
 """``arc_s`` in the reference's configuration and scripts."""
 
 
-def from_dpl(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+def from_dpl(
+    state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None
+) -> MappedCheckpoint:
     """Map a checkpoint of the reference to CLIP + ``dcp`` or ``none`` + ``prototype`` head.
 
     Args:
@@ -57,7 +59,7 @@ def from_dpl(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     aside = reference.other_heads(head_name, "pl_head", "classifier")
     reference.finish()
     task, metric = HEADS[head_name]
-    return Imported(
+    return MappedCheckpoint(
         family="clip",
         repository=REPOSITORY,
         sizes=sizes,

@@ -19,7 +19,7 @@ from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
 from mmrobust.models.backbones.processors import Unavailable, square_images
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
-from mmrobust.models.importing.reference import Imported
+from mmrobust.models.importing.reference import MappedCheckpoint
 
 TOKENIZERS = {"vilt": "dandelin/vilt-b32-mlm", "clip": "openai/clip-vit-base-patch16"}
 """Family → Hub id of the papers' tokenizer."""
@@ -27,7 +27,9 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 """Normalisation of images in CAV-MAE's code."""
 
 
-def build_backbone(imported: Imported, processor: str | None, source: str, place: str) -> tuple[Backbone, str | None]:
+def build_backbone(
+    imported: MappedCheckpoint, processor: str | None, source: str, place: str
+) -> tuple[Backbone, str | None]:
     """The backbone, called ``source``, and a remark if it cannot encode raw texts.
 
     ``processor`` is the folder or Hub id of the tokenizer; ``None``: the papers', if it is in the local cache. The

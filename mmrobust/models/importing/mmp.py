@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrobust.models.importing.reference import HEADS, Imported, ReferenceState
+from mmrobust.models.importing.reference import HEADS, MappedCheckpoint, ReferenceState
 
 WHAT = "checkpoint of missing_aware_prompts"
 REPOSITORY = "https://github.com/YiLunLee/missing_aware_prompts"
@@ -42,7 +42,9 @@ _BLOCK = {
 }
 
 
-def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None) -> Imported:
+def from_mmp(
+    state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from: str | None = None
+) -> MappedCheckpoint:
     """Map a checkpoint of the reference to ViLT + ``mmp`` + ``mlp`` head; see :data:`KINDS`.
 
     The settings are ``num_heads``, ``prompt_type``, ``prompt_layers`` and ``drop_rate``, for what no tensor shows. By
@@ -67,7 +69,7 @@ def from_mmp(state: Mapping[str, Tensor], settings: Mapping[str, Any], head_from
     aside = reference.other_heads(head_name) | reference.take_all("text_embeddings.position_ids")
     reference.finish()
     task, metric = HEADS[head_name]
-    return Imported(
+    return MappedCheckpoint(
         family="vilt",
         repository=REPOSITORY,
         sizes=sizes,

@@ -1,7 +1,7 @@
 """State dicts of the papers' code, and the result of mapping one to mmrobust's names.
 
-A mapping is a pure function (state dict, settings, head) → :class:`Imported`; it opens no file and builds no model. It
-must use every tensor.
+A mapping is a pure function (state dict, settings, head) → :class:`MappedCheckpoint`; it opens no file and builds no
+model. It must use every tensor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADS = {
 
 
 @dataclass(frozen=True)
-class Imported:
+class MappedCheckpoint:
     """A checkpoint of a paper's code under mmrobust's names."""
 
     family: str

@@ -186,7 +186,7 @@ class OwnModel:
         """The batches of ``plan``, in an order that the plan alone decides."""
         cases = {key: Case.parse(key[0], self.modalities) for key in plan}
 
-        def request(chunk: _Chunk) -> Request:
+        def request(chunk: _PlannedChunk) -> Request:
             present = {
                 p: dict.fromkeys(m for key in keys for m in cases[key].present) for p, keys in chunk.keys.items()
             }
@@ -210,7 +210,7 @@ class OwnModel:
                     yield finished(key)
 
 
-class _Chunk(NamedTuple):
+class _PlannedChunk(NamedTuple):
     """A few samples of a plan, which are decoded together."""
 
     keys: dict[int, list[Key]]
@@ -219,7 +219,7 @@ class _Chunk(NamedTuple):
     """Whether it is the last chunk of a stretch of the split."""
 
 
-def _chunks(plan: Plan, size: int) -> Iterator[_Chunk]:
+def _chunks(plan: Plan, size: int) -> Iterator[_PlannedChunk]:
     """The samples of ``plan`` in chunks of at most ``size``, each within a stretch of the split."""
     union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
     for stretch in np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1):
@@ -229,7 +229,7 @@ def _chunks(plan: Plan, size: int) -> Iterator[_Chunk]:
                 keys[position].append(key)
         for start in range(0, len(stretch), size):
             some = stretch[start : start + size].tolist()
-            yield _Chunk({position: keys[position] for position in some}, last=start + size >= len(stretch))
+            yield _PlannedChunk({position: keys[position] for position in some}, last=start + size >= len(stretch))
 
 
 def _loaded(source: Source, device: str) -> OwnModel:
