@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrobust.audit import CHECKS, find_check
-from mmrobust.audit.base import FAILED, INFORMATIONAL, NOT_APPLICABLE, PASSED, Check, Finding
 from mmrobust.audit.checkpoint_subject import CheckpointSubject
+from mmrobust.audit.checks import CHECKS, find_check
 from mmrobust.audit.own_subject import OwnSubject
-from mmrobust.audit.subject import Subject
+from mmrobust.audit.subject import FAILED, INFORMATIONAL, NOT_APPLICABLE, PASSED, Check, Finding, Subject
 from mmrobust.data.dataset import Dataset
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.own.own_model import OwnModel
@@ -94,18 +93,10 @@ def audit_checkpoint(
     backbone: str | None = None,
     progress: Progress = no_progress,
 ) -> Audit:
-    """Audit the checkpoint ``source`` on samples of ``dataset``.
+    """Audit a checkpoint, ``source`` (a folder or a Hub id), in float32 on a split of ``dataset``.
 
-    Args:
-        source: a folder or a Hub id.
-        dataset: the data set.
-        split: the split to take samples from.
-        limit: the most samples to use.
-        seed: seed of their choice.
-        only: names of checks; by default all.
-        device: where the model runs, in float32.
-        backbone: where the frozen backbone is now, if not where the checkpoint remembers it.
-        progress: shows the progress.
+    At most ``limit`` samples are used, chosen by ``seed``; ``only`` names the checks to run, by default all; and
+    ``backbone`` says where the frozen backbone is now, if not where the checkpoint remembers it.
 
     Raises:
         MmrobustError: a checkpoint that cannot be loaded, data that do not fit it, or an unknown name.

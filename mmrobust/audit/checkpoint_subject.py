@@ -96,9 +96,8 @@ class CheckpointSubject(Subject):
 
     def with_extreme_neighbours(self, inputs: Inputs, unchanged: Sequence[int]) -> Inputs:
         """Huge values, and texts of one repeated token. Masks stay."""
-        changed = {}
+        changed = dict(inputs)
         for name, tensor in inputs.items():
-            changed[name] = tensor
             if "mask" not in name:
                 extreme = tensor * EXTREME if tensor.is_floating_point() else tensor.amax().expand_as(tensor)
                 changed[name] = extreme.clone()
@@ -126,6 +125,5 @@ class CheckpointSubject(Subject):
             longest = min(getattr(self.encoded.processor, "max_length", LONGEST), LONGEST)
             larger["text"] = ids.repeat(-(-longest // len(ids)))[:longest]
         if "pixel_mask" in alone:  # images may have any size, so they are padded
-            twice_as_high = torch.cat([larger["image"]] * 2, dim=1)
-            larger["image"] = torch.cat([twice_as_high] * 2, dim=2)
+            larger["image"] = larger["image"].repeat(1, 2, 2)
         return larger

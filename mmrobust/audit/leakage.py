@@ -6,13 +6,13 @@ classes naturally miss a modality more often: each lets a model score from what 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.audit.base import NOT_APPLICABLE, Check, Finding, judged
-from mmrobust.audit.subject import Subject
+from mmrobust.audit.subject import NOT_APPLICABLE, Check, Finding, Subject, judged
 from mmrobust.cases import Case
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.scenario import Scenario
@@ -32,13 +32,21 @@ SIGNATURE = 3 + 4 + CHUNKS
 Floats = npt.NDArray[np.float64]
 
 
-def _run(subject: Subject) -> Finding:
+@partial(
+    Check,
+    "fill-leakage",
+    "Does the fill of a missing modality, or which one is missing, reveal the label?",
+    "If so, a score under missing modalities partly comes from what is not there. A decision tree that sees only fill "
+    f"and case must be at chance: an AUROC of {CHANCE}, plus {MARGIN} or {SPREADS:g} spreads over shuffled labels.",
+)
+def fill_leakage(subject: Subject) -> Finding:
+    """Train a probe on what the model is given in place of each modality, and on the labels shuffled."""
     split, modalities = subject.split, subject.modalities
     if len(modalities) == 1:
         return Finding(NOT_APPLICABLE, f"there is only one modality, {modalities[0]}, and it is never missing")
     natural = split.natural_cases(modalities)
     positions = np.sort(np.random.default_rng(subject.seed).permutation(len(split))[:PROBED])
-    targets = target_matrix([split.labels[position] for position in positions], subject.class_count)
+    targets = target_matrix([split.labels[position] for position in positions], len(split.info.classes))
     draws = np.random.default_rng(subject.seed)
     orders = [draws.permutation(len(targets)) for _ in range(SHUFFLES)]
     found, limits = {}, {}
@@ -110,12 +118,3 @@ def _auroc(scores: Floats, targets: npt.NDArray[np.bool_]) -> Floats:
     ranks = rankdata(scores, axis=0)
     wins = (ranks * targets).sum(0) - members * (members + 1) / 2
     return np.asarray(wins[both] / (members * others)[both], dtype=np.float64)
-
-
-CHECK = Check(
-    "fill-leakage",
-    "Does the fill of a missing modality, or which one is missing, reveal the label?",
-    "If so, a score under missing modalities partly comes from what is not there. A decision tree that sees only fill "
-    f"and case must be at chance: an AUROC of {CHANCE}, plus {MARGIN} or {SPREADS:g} spreads over shuffled labels.",
-    _run,
-)

@@ -1,9 +1,10 @@
-"""The subject of an audit: a model, and the samples of a data set that it is run on."""
+"""The subject of an audit (a model, and the samples that it is run on), its checks, and what they find."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +20,9 @@ from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.scenarios.grid import check_seed
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
 
+PASSED, FAILED, INFORMATIONAL, NOT_APPLICABLE = "passed", "failed", "informational", "not applicable"
 FEW = 16
 """Number of samples for checks that run the same input twice."""
-
 BATCH = 32
 
 
@@ -58,9 +59,10 @@ class Subject(ABC):
         complete = [i for i in range(len(self.split)) if natural is None or natural[i].present == self.modalities]
         if len(complete) < 2:
             raise DataError(f"{dataset.folder}: split '{split}' has fewer than two samples with every modality")
-        chosen = np.random.default_rng(seed).permutation(complete)[:limit]
-        self.positions: list[int] = sorted(int(position) for position in chosen)
+        self.positions: list[int] = sorted(np.random.default_rng(seed).permutation(complete)[:limit].tolist())
         self.few = self.positions[:: max(1, len(self.positions) // FEW)][:FEW]
+        self.labels = tuple(self.split.labels[position] for position in self.positions)
+        self.headline, self.multi_label = self.split.info.headline_metric, self.task == "multi-label"
         self._logits: dict[tuple[str, str, str], Tensor] = {}
 
     # What differs between a checkpoint and a model of the user's own.
@@ -140,46 +142,58 @@ class Subject(ABC):
             self._logits[key] = torch.cat([self.run(self.inputs(batch, case), told or case) for batch in batches])
         return self._logits[key]
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities [n, classes]: softmax, or the sigmoid of each class of a multi-label task."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a sample may belong to several classes."""
-        return self.task == "multi-label"
-
-    def decisions(self, logits: Tensor) -> Tensor:
-        """What is predicted: the class [n], or for a multi-label task whether each class is [n, classes]."""
-        return logits >= 0 if self.multi_label else logits.argmax(-1)
-
     def change(self, before: Tensor, after: Tensor) -> tuple[float, float]:
         """How much predictions changed between two sets of logits [n, classes].
 
         Returns:
             The mean over samples of the largest change of a probability, and the share of decisions that changed.
         """
-        moves = (self.probabilities(before) - self.probabilities(after)).abs().amax(-1)
-        return float(moves.mean()), float((self.decisions(before) != self.decisions(after)).float().mean())
-
-    @property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The class or classes of each sample."""
-        return tuple(self.split.labels[position] for position in self.positions)
-
-    @property
-    def headline(self) -> str:
-        """The name of the data set's headline metric."""
-        return self.split.info.headline_metric
-
-    @property
-    def class_count(self) -> int:
-        """The number of classes."""
-        return len(self.split.info.classes)
+        if self.multi_label:  # whether each class is predicted is a decision of its own
+            moves, decided = before.sigmoid() - after.sigmoid(), (before >= 0) != (after >= 0)
+        else:
+            moves, decided = before.softmax(-1) - after.softmax(-1), before.argmax(-1) != after.argmax(-1)
+        return float(moves.abs().amax(-1).mean()), float(decided.float().mean())
 
     def score(self, logits: Tensor) -> float:
         """The headline metric of logits [n, classes] of all samples."""
         metric = metrics_of(self.task, [self.headline])[self.headline]
-        targets = target_matrix(self.labels, self.class_count)
+        targets = target_matrix(self.labels, len(self.split.info.classes))
         truth = WeightedTruth(targets, np.ones((1, len(self.positions)), dtype=np.float32))
         return float(metric(Outcomes(logits.numpy(), truth, self.multi_label))[0])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check."""
+
+    status: str
+    """``passed``, ``failed``, ``informational`` (no answer is wrong) or ``not applicable``."""
+    said: str
+    """One line with the figures, for people."""
+    figure: float | None = None
+    """What was measured."""
+    limit: float | None = None
+    """The largest figure that passes; the smallest if :attr:`at_least`."""
+    at_least: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """All figures, in values that JSON can hold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about a model."""
+
+    name: str
+    asks: str
+    """The question."""
+    why: str
+    """Why it matters, and why the limit is where it is."""
+    run: Callable[[Subject], Finding]
+    own: str = ""
+    """Why it cannot be made on a model of the user's own; empty where it can."""
+
+
+def judged(figure: float, limit: float, said: str, details: Mapping[str, Any], *, at_least: bool = False) -> Finding:
+    """Compare ``figure`` with its ``limit``; NaN fails."""
+    passes = figure >= limit if at_least else figure <= limit
+    return Finding(PASSED if passes else FAILED, said, figure, limit, at_least, details)

@@ -86,7 +86,7 @@ def _table(audit: Audit) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from mmrobust.audit.base import FAILED, PASSED
+    from mmrobust.audit.subject import FAILED, PASSED
 
     styles = {PASSED: "green", FAILED: "bold red"}
     rows = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrobust.audit import CHECKS, find_check
 from mmrobust.audit.audit import Audit, audit_subject
 from mmrobust.audit.checkpoint_subject import CheckpointSubject as Subject
+from mmrobust.audit.checks import CHECKS, find_check
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
 from mmrobust.data.encoded_split import EncodedSplit

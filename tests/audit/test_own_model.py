@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import mmrobust
-from mmrobust.audit import CHECKS
 from mmrobust.audit.audit import Audit, audit_own_model
+from mmrobust.audit.checks import CHECKS
 from mmrobust.data import Dataset
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import ModelError
