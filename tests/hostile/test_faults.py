@@ -319,7 +319,7 @@ def test_what_a_newer_version_wrote_is_refused_and_left_alone(
             out / "results.parquet",
             in_parquet,
             ("report", out),
-            "results of schema 99, newer than this mmrobust reads (1)",
+            "results of schema 99, newer than this mmrobust reads (2)",
         ),
         (saved / "results.parquet", in_parquet, ("check", out, "--baseline", saved), "results of schema 99, newer"),
         (

@@ -98,7 +98,7 @@ def test_costs_and_verdicts_show_any_name(make_results):
     found = training_costs({ODD: {"method": "full", "training": {"efficiency": COST}}})
     assert rendered(costs_markdown(found)).count(ODD) == 2  # in its row, and in the note on ratios
     about = {"checkpoint": ODD, "scenario": "missing-text", "missing_rate": 1.0, "prompting": "situation", "seeds": 1}
-    values = {"baseline": 0.9, "candidate": 0.8, "limit": 0.89, "passed": False}
+    values = {"baseline": 0.9, "candidate": 0.8, "limit": 0.89, "verdict": "fail"}
     failed = Outcome(**about, metric="macro_f1", rule="macro_f1:-0.01", kind="drop", **values)
     text = verdict.markdown(Verdict((failed, replace(failed, checkpoint="b")), (f"about {ODD}",)))
     assert rendered(text).count(ODD) == 2
