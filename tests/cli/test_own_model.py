@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -146,8 +145,7 @@ def test_an_exception_of_its_own_is_one_line_and_a_traceback_with_debug(
     )
     assert err.endswith("on); --debug shows the traceback\n") and len(err.splitlines()) == 1
     shown = cli(*command, "--debug").err
-    assert 'sample["image"].size for sample in samples' in shown
-    assert "my_model.py" in re.sub(r"[│\s]", "", shown)  # a long path is broken over lines
+    assert 'sample["image"].size for sample in samples' in shown  # the line of the user's own function
 
 
 def test_flags_of_an_evaluation_mean_the_same(cli: Callable[..., Any], digits: Dataset) -> None:
