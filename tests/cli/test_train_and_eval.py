@@ -40,7 +40,7 @@ def test_train_then_eval(cli: Callable[..., object], digits: Dataset, tmp_path: 
 
 BAD = [
     (["--data", "nowhere"], "nowhere: no such folder; make a data set with: mmrobust data prepare"),
-    (["--method", "mmpp"], "unknown method 'mmpp': did you mean 'mmp'? Known: none, full, mmp, dcp, msp"),
+    (["--method", "mmpp"], "unknown method 'mmpp': did you mean 'mmp'? Known: none, full, mmp, dcp, maple, msp"),
     (["--missing-rate", "1.2"], "missing rate 1.2 is not a share of the samples"),
     (["--recipe", "fast"], "unknown recipe 'fast'"),
     (["--batch-size", "0"], "batch size '0': give a positive whole number, or auto"),
