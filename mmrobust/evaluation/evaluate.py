@@ -130,7 +130,7 @@ def evaluate(
     model.check(plan)
     logits = LogitMatrices(len(drawn.truth.ids), drawn.truth.classes)
     for rows in model.predict(samples, plan, noise, batch_size=batch_size, workers=workers, progress=progress):
-        logits.fill(rows)
+        logits.fill(rows.items())
     return score(Predictions(drawn.truth, logits.by_key, promptings=model.promptings), drawn.tables, progress=progress)
 
 

@@ -109,6 +109,7 @@ def check(
         columns = columns_of(pair, ours, pair.baseline.dataset.get("classes") or ())
         warnings += columns.remarks
         compared = _compare(pair, ours, cells, rules, headline)
+        del pair  # its logits would be in memory beside those of the next checkpoint
         own = _judge([row for frame in compared.values() for row in frame.to_dict("records")], rules)
         outcomes += own
         if stats:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmrobust.cases import CONCAT
 from mmrobust.errors import DataError, NoPredictionsError
 from mmrobust.gate.figures import figure_of
+from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.metrics import RANKED
@@ -31,6 +33,7 @@ PredictionReader = Callable[[str], Predictions]
 """Name of a checkpoint → its predictions. Raises ``NoPredictionsError`` where there are none."""
 PairKey = tuple[str, float, str]
 """Scenario, missing rate and prompting."""
+_ROWS_AT_ONCE = 1024
 _SAME = 1e-6  # by how much two ways to add up the same numbers may differ
 
 
@@ -156,18 +159,21 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
         classes: the names of the classes; their numbers where there are none.
     """
     decided, scored, same, flips = [], [], [], []
-    targets = pair.baseline.truth.targets
-    constant, used = [0, 0], np.zeros(pair.baseline.truth.classes, dtype=np.bool_)
+    sides = [_Decided.of(side, pair.tables) for side in pair.sides]
+    numbers = _row_numbers([logits for side in sides for logits in side.logits])
+    numbers_of = numbers[: len(sides[0].logits)], numbers[len(sides[0].logits) :]
+    constant, used = [0, 0], sides[0].used | sides[1].used
+    of_samples = np.arange(len(pair.baseline.truth.ids))
     for key in range(len(pair.tables.keys)):
-        logits = [side.chosen(pair.tables, key) for side in pair.sides]
-        decisions = [side.predicted(z) for side, z in zip(pair.sides, logits, strict=True)]
-        first, second = ((predicted == targets).all(axis=1) for predicted in decisions)
+        places = [side.places(pair.tables, key) for side in sides]
+        rows = [of_side[place, of_samples] for of_side, place in zip(numbers_of, places, strict=True)]
+        decisions = [side.decisions[place, of_samples] for side, place in zip(sides, places, strict=True)]
+        first, second = (side.right[place, of_samples] for side, place in zip(sides, places, strict=True))
         flips.append((int((first & ~second).sum()), int((second & ~first).sum())))
-        same.append(bool(np.array_equal(logits[0], logits[1])))
-        for side, predicted in enumerate(decisions):
-            constant[side] += bool((predicted == predicted[0]).all())
-            used |= predicted.any(axis=0)
-        scored.append(_digest(logits))
+        same.append(bool(np.array_equal(rows[0], rows[1])))
+        for number, packed in enumerate(decisions):
+            constant[number] += bool((packed == packed[0]).all())
+        scored.append(_digest(rows))
         decided.append(_digest(decisions))
     classes = classes or [str(number) for number in range(pair.baseline.truth.classes)]
     cells = [(key, keys.tolist()) for key, keys in over_seeds(pair.tables)["key"]]
@@ -181,10 +187,70 @@ def columns_of(pair: Pair, name: str, classes: Sequence[str]) -> Columns:
     return Columns(by_decision, by_score, by_flips, tables, identical, remarks)
 
 
-def _digest(arrays: Iterable[Floats | Bools]) -> bytes:
+@dataclass(frozen=True)
+class _Decided:
+    """What one side predicts in the P pairs of case and prompting that its cells need.
+
+    A cell is a choice among these rows, so each row is looked at once, not once per cell.
+    """
+
+    predictions: Predictions
+    place: dict[tuple[int, str], int]
+    """Index of the case, and prompting → index of the pair."""
+    logits: list[Floats]
+    """P of [N, C]."""
+    decisions: npt.NDArray[np.uint8]
+    """[P, N, C / 8]: whether each class is predicted, as bits."""
+    right: Bools
+    """[P, N]: whether the predicted classes are exactly the true ones."""
+    used: Bools
+    """[C]: whether each class is predicted for some sample in some cell."""
+
+    @classmethod
+    def of(cls, predictions: Predictions, tables: CellTables) -> _Decided:
+        needed: dict[tuple[int, str], Bools] = {}
+        for number, prompting in tables.keys:
+            table = tables.tables[number]
+            for case in np.flatnonzero(np.bincount(table)).tolist():
+                rows = needed.setdefault((case, predictions.prompting(prompting)), np.zeros(len(table), dtype=np.bool_))
+                rows |= table == case
+        logits, decisions, right = [], [], []
+        used = np.zeros(predictions.truth.classes, dtype=np.bool_)
+        for (case, prompting), rows in needed.items():
+            predictions.require(rows, tables.cases[case], prompting)
+            logits.append(predictions.get(tables.cases[case], prompting))
+            predicted = predictions.predicted(logits[-1])
+            decisions.append(np.packbits(predicted, axis=1))
+            right.append((predicted == predictions.truth.targets).all(axis=1))
+            used |= predicted[rows].any(axis=0)
+        place = {key: number for number, key in enumerate(needed)}
+        return cls(predictions, place, logits, np.stack(decisions), np.stack(right), used)
+
+    def places(self, tables: CellTables, key: int) -> npt.NDArray[np.int64]:
+        """[N]: which of the P pairs each sample is in, in the cells of a key."""
+        number, prompting = tables.keys[key]
+        prompting = self.predictions.prompting(prompting)
+        of_cases = [self.place.get((case, prompting), -1) for case in range(len(tables.cases))]
+        return np.asarray(of_cases, dtype=np.int64)[tables.tables[number]]
+
+
+def _row_numbers(logits: Sequence[Floats]) -> npt.NDArray[np.int32]:
+    """For each row of Q arrays [N, C], the first of the arrays whose row of that sample is equal: [Q, N]."""
+    numbers = np.empty((len(logits), len(logits[0])), dtype=np.int32)
+    for own, values in enumerate(logits):
+        numbers[own] = own
+        for earlier, others in enumerate(logits[:own]):
+            rows = np.flatnonzero((numbers[own] == own) & (values[:, 0] == others[:, 0]))
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                part = rows[start : start + _ROWS_AT_ONCE]
+                numbers[own, part[(values[part] == others[part]).all(axis=1)]] = earlier
+    return numbers
+
+
+def _digest(arrays: Iterable[npt.NDArray[Any]]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
 
 

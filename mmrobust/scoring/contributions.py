@@ -65,8 +65,7 @@ class CellContributions:
         promptings = dict.fromkeys(prompting for _, prompting in self.tables.keys)
         for case, needed in self.tables.positions().items():
             for prompting in promptings:
-                if np.isnan(self.predictions.get(case, prompting)[needed]).any():
-                    raise DataError(f"predictions of some samples under prompting '{prompting}' are missing")
+                self.predictions.require(needed, case, prompting)
 
     def of_keys(self, keys: Sequence[int], metrics: Sequence[str]) -> Iterator[list[Contributions]]:
         """For each of ``keys`` of the tables, the contributions to each of ``metrics``; computed on every core.

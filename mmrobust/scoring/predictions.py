@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.metrics import MetricSettings, Outcomes, Tally, WeightedTruth
-from mmrobust.scoring.truth import Key, Logits, PredictedRows, SplitTruth
+from mmrobust.scoring.truth import Key, Logits, SplitTruth
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,21 @@ class Predictions:
         """
         number, prompting = tables.keys[key]
         logits = self.of_table(tables, number, prompting)
-        if np.isnan(logits).any():
-            raise DataError(f"predictions of some samples under prompting '{prompting}' are missing")
+        _refuse_unpredicted(logits, prompting)
         return logits
+
+    def require(self, rows: npt.NDArray[Any], case: str, prompting: str) -> None:
+        """Raise unless there is a prediction of these samples in ``case`` under ``prompting``.
+
+        Args:
+            rows: whether each is meant [N], or their positions.
+            case: name of the case.
+            prompting: as for :meth:`get`.
+
+        Raises:
+            DataError: a prediction is missing.
+        """
+        _refuse_unpredicted(self.get(case, prompting), prompting, rows)
 
     def of_table(self, tables: CellTables, number: int, prompting: str) -> npt.NDArray[np.float32]:
         """The logits [N, C] of each sample in the case that a table assigns it; NaN where it was not predicted.
@@ -139,6 +151,12 @@ class Predictions:
         return ordered
 
 
+def _refuse_unpredicted(logits: Floats, prompting: str, rows: npt.NDArray[Any] | slice = slice(None)) -> None:
+    # The largest of some numbers is NaN where one of them is: that needs no second matrix in memory.
+    if np.isnan(logits.max(axis=1)[rows]).any():
+        raise DataError(f"predictions of some samples under prompting '{prompting}' are missing")
+
+
 class LogitMatrices:
     """(case, prompting) → logits [N, C], filled in row by row; NaN where nothing was predicted."""
 
@@ -146,9 +164,9 @@ class LogitMatrices:
         self.samples, self.classes = samples, classes
         self.by_key: dict[Key, npt.NDArray[np.float32]] = {}
 
-    def fill(self, rows: PredictedRows) -> None:
-        """Fill in some rows."""
-        for key, (positions, values) in rows.items():
+    def fill(self, rows: Iterable[tuple[Key, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]) -> None:
+        """Fill in some rows: the items of :data:`mmrobust.scoring.truth.PredictedRows`."""
+        for key, (positions, values) in rows:
             if key not in self.by_key:
                 self.by_key[key] = np.full((self.samples, self.classes), np.nan, dtype=np.float32)
             self.by_key[key][positions] = values

@@ -169,8 +169,8 @@ class PredictionStore:
                 raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
             needed = (shard if places is None else shard.placed(places)).within(self.size)
             samples |= _further_samples(needed, samples, logits.classes)
-            for key, of_key in needed.by_case():  # one case at a time: each is a copy
-                logits.fill({key: of_key})
+            logits.fill(needed.by_case())
+            del shard, needed  # or they would be in memory beside the next shard
             pa.default_memory_pool().release_unused()
         if len(samples) < self.size:
             raise DataError(

@@ -124,7 +124,7 @@ class PredictionWriter(PredictionStore):
         """
         logits = LogitMatrices(self.size, self._truth.classes)
         for path, degraded in self._paths():
-            logits.fill(dict(self._read(path, degraded).by_case()))
+            logits.fill(self._read(path, degraded).by_case())
         return self._predictions(self._truth, logits.by_key)
 
     def clear(self) -> None:

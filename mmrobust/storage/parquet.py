@@ -55,14 +55,29 @@ def read_parquet(file: Path, what: str, way_out: str = "", columns: Sequence[str
         DataError: it cannot be read.
     """
     with open_parquet(file, what, way_out) as opened, reading(file, way_out):
-        names = opened.schema_arrow.names
-        if len(set(names)) < len(names):
-            raise DataError(f"{file}: the {what} has two columns of one name")
-        wanted = None if columns is None else [name for name in columns if name in names]
-        # By batches: reading long lists of numbers at once takes several times the memory of the table.
-        batches = list(opened.iter_batches(_ROWS_AT_ONCE, columns=wanted))
-        schema = opened.schema_arrow if wanted is None else pa.schema([opened.schema_arrow.field(n) for n in wanted])
-        return checked(pa.Table.from_batches(batches, schema.with_metadata(opened.schema_arrow.metadata)))
+        schema = opened.schema_arrow
+        batches = list(read_batches(opened, file, what, columns))
+        names = [name for name in schema.names if columns is None or name in columns]
+        return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names], schema.metadata))
+
+
+def read_batches(
+    opened: pq.ParquetFile, file: Path, what: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Read what :func:`open_parquet` has ``opened``, some rows at a time, each checked as by :func:`read_parquet`.
+
+    Reading long lists of numbers at once takes several times the memory of the table.
+
+    Raises:
+        DataError: two columns have one name. Damage raises Arrow's own errors: see :func:`reading`.
+    """
+    names = opened.schema_arrow.names
+    if len(set(names)) < len(names):
+        raise DataError(f"{file}: the {what} has two columns of one name")
+    wanted = None if columns is None else [name for name in columns if name in names]
+    for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
+        batch.validate(full=True)
+        yield batch
 
 
 def checked(table: pa.Table) -> pa.Table:

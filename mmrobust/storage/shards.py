@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmrobust.errors import DataError
-from mmrobust.storage.parquet import open_parquet, read_parquet, reading, write_table
+from mmrobust.storage.parquet import open_parquet, read_batches, reading, write_table
 from mmrobust.storage.provenance import read_provenance
 
 PREDICTIONS_VERSION = 2
@@ -93,7 +93,10 @@ class Shard:
         codes = case.indices.to_numpy() * len(prompting.dictionary) + prompting.indices.to_numpy()
         keys = [(c, p) for c in case.dictionary.to_pylist() for p in prompting.dictionary.to_pylist()]
         for code in sorted(np.unique(codes).tolist(), key=lambda code: keys[code]):
-            rows = codes == code
+            of_key = np.flatnonzero(codes == code)
+            first, after = int(of_key[0]), int(of_key[-1]) + 1
+            # Rows that follow one another, as mmrobust writes them, need no copy.
+            rows = slice(first, after) if after - first == len(of_key) else of_key
             yield keys[code], (self.position[rows], self.logits[rows])
 
 
@@ -111,37 +114,58 @@ def read_shard(path: Path) -> Shard:
     Raises:
         DataError: it cannot be read, is damaged, or is not a shard of predictions.
     """
-    table = read_parquet(path, "predictions").combine_chunks()
-    provenance = read_provenance(table.schema, path, "predictions", PREDICTIONS_VERSION)
-    absent = [n for n in PREDICTIONS_SCHEMA.names if n not in table.schema.names]
-    if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
-        raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
-    schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
-    with reading(path, what="predictions"):
-        table = table.select(schema.names).cast(schema)
-    for name in schema.names:
-        if name != "noise_seed" and (table[name].null_count or _inner_nulls(table[name])):
-            raise DataError(f"{path}: a prediction has no value in column {name}")
-    if "position" in schema.names and table.num_rows and pc.min(table["position"]).as_py() < 0:
-        raise DataError(f"{path}: a prediction has a negative position")
-    columns = {n: table[n].combine_chunks() for n in table.schema.names}
-    lengths = pc.unique(pc.list_value_length(columns["logits"])).to_pylist()
-    if len(lengths) != 1 or not lengths[0]:
-        raise DataError(f"{path}: its predictions have different numbers of classes")
+    with open_parquet(path, "predictions") as file, reading(path):
+        found = file.schema_arrow
+        provenance = read_provenance(found, path, "predictions", PREDICTIONS_VERSION)
+        absent = [n for n in PREDICTIONS_SCHEMA.names if n not in found.names]
+        if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
+            raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
+        schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+        small, logits, rows = list[pa.RecordBatch](), np.empty((0, 0), dtype=np.float32), 0
+        for batch in read_batches(file, path, "predictions"):
+            part = _checked(path, batch, schema)
+            values = part["logits"].flatten().to_numpy().reshape(part.num_rows, -1)
+            if not rows:
+                logits = np.empty((file.metadata.num_rows, values.shape[1]), dtype=np.float32)
+            if values.shape[1] != logits.shape[1]:
+                raise DataError(f"{path}: {_RAGGED}")
+            # The logits are nearly all of a shard. Copied part by part, they are never in memory twice.
+            logits[rows : rows + part.num_rows] = values
+            small.append(part.drop_columns("logits"))
+            rows += part.num_rows
+    if not rows:
+        raise DataError(f"{path}: {_RAGGED}")
+    columns = pa.Table.from_batches(small).combine_chunks()
     return Shard(
         path,
         provenance,
-        **{name: columns[name] for name in ("id", "case", "prompting", "label")},
-        logits=columns["logits"].flatten().to_numpy().reshape(-1, lengths[0]),
-        position=columns["position"].to_numpy() if "position" in columns else None,
-        natural=columns.get("natural"),
+        **{name: columns[name].combine_chunks() for name in ("id", "case", "prompting", "label")},
+        logits=logits,
+        position=columns["position"].to_numpy() if "position" in schema.names else None,
+        natural=columns["natural"].combine_chunks() if "natural" in schema.names else None,
     )
+
+
+_RAGGED = "its predictions have different numbers of classes"
+
+
+def _checked(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of the schema of some rows of a shard, or a ``DataError`` where they are no predictions."""
+    with reading(path, what="predictions"):
+        batch = batch.select(schema.names).cast(schema)
+    for name in schema.names:
+        column = batch[name]
+        inner = column.flatten().null_count if pa.types.is_list(column.type) else 0
+        if name != "noise_seed" and (column.null_count or inner):
+            raise DataError(f"{path}: a prediction has no value in column {name}")
+    if "position" in schema.names and batch.num_rows and pc.min(batch["position"]).as_py() < 0:
+        raise DataError(f"{path}: a prediction has a negative position")
+    lengths = pc.unique(pc.list_value_length(batch["logits"])).to_pylist()
+    if batch.num_rows and (len(lengths) != 1 or not lengths[0]):
+        raise DataError(f"{path}: {_RAGGED}")
+    return batch
 
 
 def write_shard(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
     """Write predictions (columns as ``PREDICTIONS_SCHEMA``) to ``path`` atomically, with checksums."""
     write_table(path, table, {"kind": "predictions", "schema_version": PREDICTIONS_VERSION, **provenance})
-
-
-def _inner_nulls(column: pa.ChunkedArray) -> int:
-    return int(pc.list_flatten(column).null_count) if pa.types.is_list(column.type) else 0
