@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -132,22 +132,34 @@ class CurveTable:
 
     @property
     def uncertainty(self) -> str:
-        """The noise in the numbers, in one sentence: mask seeds, width of the intervals, spread over seeds."""
+        """The noise in the numbers, in one sentence: mask seeds, width of the intervals, spread over seeds.
+
+        Widths of intervals are half widths: the median over the table, and the largest.
+        """
         points = [point for row in self.rows for point in row.points.values()]
-        widths = sorted(h for p in points if not math.isnan(h := (p.ci_high - p.ci_low) / 2))
+        widths = _half_widths((point.ci_low, point.ci_high) for point in points)
+        areas = _half_widths((row.auc_eta_low, row.auc_eta_high) for row in self.rows)
         spreads = [p.spread for p in points if not math.isnan(p.spread)]
         facts = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
         if widths:
-            median, most = percent(widths[len(widths) // 2]), percent(widths[-1])
-            facts.append(f"95 % interval over samples ±{median} (at most ±{most})")
-        areas = [h for row in self.rows if not math.isnan(h := (row.auc_eta_high - row.auc_eta_low) / 2)]
+            facts.append(f"95 % interval over samples {_typical(widths)}")
         if areas:
-            facts.append(f"of AUC-η at most ±{percent(max(areas))}")
+            facts.append(f"{'of' if widths else '95 % interval over samples of'} AUC-η {_typical(areas)}")
         if smallest := [point.few for point in points if not math.isnan(point.few)]:
             facts.append(f"not reliable, as the smallest class has {min(smallest):.0f} samples")
         if spreads:
             facts.append(f"spread over seeds at most {percent(max(spreads))}")
         return ", ".join(facts)
+
+
+def _half_widths(intervals: Iterable[tuple[float, float]]) -> list[float]:
+    """Half the width of every known interval, ascending."""
+    return sorted(half for low, high in intervals if not math.isnan(half := (high - low) / 2))
+
+
+def _typical(widths: Sequence[float]) -> str:
+    """The median and the largest of ascending half widths."""
+    return f"±{percent(widths[len(widths) // 2])} (at most ±{percent(widths[-1])})"
 
 
 def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:

@@ -133,11 +133,17 @@ def _values(table: CurveTable, row: Curve, rates: Iterable[float]) -> Iterator[s
         if math.isnan(point.value):
             yield "--"
             continue
-        half = (point.ci_high - point.ci_low) / 2
-        margin = "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${percent(half)}}}"
-        yield _marked(percent(point.value), table.place(row, rate)) + margin
-    yield _marked(escape(percent(row.auc_eta)), table.place(row, "auc_eta"))
-    yield escape(percent(row.relative_robustness))
+        yield _marked(percent(point.value), table.place(row, rate)) + _margin(point.ci_low, point.ci_high)
+    area = _marked(escape(percent(row.auc_eta)), table.place(row, "auc_eta"))
+    yield area + _margin(row.auc_eta_low, row.auc_eta_high)
+    relative = escape(percent(row.relative_robustness))
+    yield relative + _margin(row.relative_robustness_low, row.relative_robustness_high)
+
+
+def _margin(low: float, high: float) -> str:
+    """Half the width of an interval, small, to stand beside its value; empty if the interval is not known."""
+    half = (high - low) / 2
+    return "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${percent(half)}}}"
 
 
 def _marked(text: str, place: int | None) -> str:

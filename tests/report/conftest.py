@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mmrobust.scenarios.grid import DEFAULT_RATES, Grid
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
-from mmrobust.storage.results import Results
+from mmrobust.storage.results import Results, read_results
 
 MODALITIES = ("image", "text")
 SCENARIOS = ("missing-both", "missing-image", "missing-text")
@@ -109,6 +110,12 @@ def open_file(browser):
         context.close()
     assert complaints == []
     assert {url for url in requests if not url.startswith(("data:", "blob:"))} == opened
+
+
+@pytest.fixture(scope="session")
+def old():
+    """Results of schema 1, whose values have intervals and whose figures have none."""
+    return read_results(Path(__file__).parents[1] / "historic_results" / "v1" / "baseline")
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,21 @@ def test_every_value_is_in_the_page_in_hundred_thousandths(two):
             assert shown(row["auc"]) == percent(expected.auc_eta)
 
 
+def test_figures_have_both_ends_of_their_intervals_where_known(two, old):
+    report = build_report(two)
+    figures = {"auc": "auc_eta", "rel": "relative_robustness", "worst": "worst_value", "drop": "drop_per_10_points"}
+    for table, own in zip(build_page_data(report)["tables"], report.every_table, strict=True):
+        for row, expected in zip(table["rows"], own.rows, strict=True):
+            assert set(row["ends"]) == set(figures)
+            for key, name in figures.items():
+                low, high = getattr(expected, f"{name}_low"), getattr(expected, f"{name}_high")
+                assert low < getattr(expected, name) < high
+                assert [shown(whole) for whole in row["ends"][key]] == [percent(low), percent(high)]
+    for row in build_page_data(build_report([old]))["tables"][0]["rows"]:
+        assert row["ends"] == dict.fromkeys(figures)
+        assert None not in (*row["lo"], *row["hi"], row["auc"], row["rel"], row["worst"], row["drop"])
+
+
 def test_nothing_is_fetched_from_anywhere(two):
     page = FORMATS["html"](build_report(two))
     assert "default-src 'none'" in page

@@ -40,6 +40,22 @@ def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, 
     assert r"\bottomrule" in text
 
 
+def test_figures_of_a_curve_have_their_intervals_where_known(two, old):
+    report = build_report(two, promptings=["situation"])
+    lines = [line for line in FORMATS["latex"](report).splitlines() if line.startswith(("none &", "mmp &"))]
+    for row, line in zip(report.tables[0].rows, lines, strict=True):
+        area, relative = line.removesuffix(r" \\").split(" & ")[-2:]
+        area_half = 100 * (row.auc_eta_high - row.auc_eta_low) / 2
+        relative_half = 100 * (row.relative_robustness_high - row.relative_robustness_low) / 2
+        assert area.endswith(rf"{{{100 * row.auc_eta:.1f}}}\,{{\scriptsize$\pm${area_half:.1f}}}")
+        assert relative == rf"{100 * row.relative_robustness:.1f}\,{{\scriptsize$\pm${relative_half:.1f}}}"
+    before = build_report([old])
+    (first, *_) = before.tables[0].rows
+    line = next(x for x in FORMATS["latex"](before).splitlines() if x.startswith(f"{first.checkpoint} &"))
+    assert line.count(r"$\pm$") == 6  # its values alone
+    assert line.endswith(f" & {100 * first.auc_eta:.1f} & {100 * first.relative_robustness:.1f} \\\\")
+
+
 def test_sections_mark_the_best_where_something_is_better(two):
     report = with_sections(build_report(two), baseline="none")
     standing, gap, effective = (

@@ -79,6 +79,48 @@ def test_the_tables_hold_what_the_report_holds(opened, grid):
     assert page.locator("#cells tbody tr").count() == 4 * 165
 
 
+def test_figures_show_their_intervals(opened, grid):
+    page = opened()
+    (table,) = build_report([read_results(grid)]).tables
+    own = table.rows[0]
+    area, relative, drop, worst = page.locator("#values tbody tr").first.locator("td").all()[-4:]
+    for cell, name in ((area, "auc_eta"), (relative, "relative_robustness"), (drop, "drop_per_10_points")):
+        value, low, high = (100 * getattr(own, f"{name}{end}") for end in ("", "_low", "_high"))
+        number, half = cell.inner_text().split()
+        assert float(number) == float(f"{value:.1f}")
+        assert float(half.removeprefix("±")) == pytest.approx((high - low) / 2, abs=0.06)
+        assert cell.get_attribute("title") == f"95 % interval {low:.1f} to {high:.1f}"
+    within = f"{100 * own.worst_value_low:.1f} to {100 * own.worst_value_high:.1f}"
+    assert worst.inner_text().split("\n") == [f"{100 * own.worst_value:.1f}", within]
+    assert worst.evaluate("cell => cell.querySelector('small').offsetHeight < cell.offsetHeight / 2")
+
+
+def test_the_ranking_shows_intervals_of_single_curves_and_of_the_worst_cell(opened, grid):
+    page = opened()
+    (table,) = build_report([read_results(grid)]).tables
+    curves = [row for row in table.rows if row.checkpoint == "mmp-linear"]
+    ranked = page.locator("#ranking tbody tr", has_text="mmp-linear")
+    worst = min(curves, key=lambda row: row.worst_value)
+    low, high = min(row.worst_value_low for row in curves), worst.worst_value_high
+    assert ranked.locator("td").nth(3).inner_text().split("\n")[1] == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert ranked.locator("td").first.locator("small").count() == 0  # a mean over three scenarios
+    for scenario in ("missing-both", "missing-image"):
+        change(page, lambda scenario=scenario: page.get_by_role("checkbox", name=scenario).uncheck())
+    (only,) = (row for row in curves if row.scenario == "missing-text")
+    said = f"95 % interval {100 * only.auc_eta_low:.1f} to {100 * only.auc_eta_high:.1f}"
+    assert ranked.locator("td").first.get_attribute("title") == said
+    assert ranked.locator("td").first.locator("small").inner_text().startswith("±")
+
+
+def test_results_of_before_show_their_figures_without_intervals(open_file, old, tmp_path):
+    (tmp_path / "page.html").write_text(FORMATS["html"](build_report([old])))
+    page = open_file(tmp_path / "page.html")
+    drawn(page)
+    cells = page.locator("#values tbody tr").first.locator("td").all()
+    assert [cell.locator("small").count() for cell in cells] == [0] * 2 + [1] * 11 + [0] * 4
+    assert page.locator("#ranking small").count() == 0
+
+
 def test_filters_change_charts_and_tables(opened):
     page = opened()
     change(page, lambda: page.get_by_role("checkbox", name="missing-text").uncheck())
@@ -108,7 +150,8 @@ def test_checkpoints_are_ranked_over_the_curves_that_all_have(open_file, make_re
         if row.scenario == "missing-image" and row.prompting == "situation"
     }
     assert column(page, "ranking", 1) == sorted(shared, key=lambda name: -float(shared[name]))
-    assert column(page, "ranking", 2) == [shared[name] for name in column(page, "ranking", 1)]
+    means = [cell.split()[0] for cell in column(page, "ranking", 2)]  # without the interval
+    assert means == [shared[name] for name in column(page, "ranking", 1)]
     assert "over the 1 of 6 curves that all of them have" in page.locator("#ranking caption").inner_text()
 
 

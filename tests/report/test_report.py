@@ -173,6 +173,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_uncertainty_says_what_is_known(two, make_results):
     assert build_report(two).tables[0].uncertainty.startswith("mean of 3 mask seeds, 95 % interval over samples ±")
     frame, provenance = make_results(seeds=(0,), rates=(0.0, 1.0))
+    areas = frame.assign(**dict.fromkeys(set(INTERVALS) - {"auc_eta_low", "auc_eta_high"}, np.nan))
+    only = build_report([Results(areas, provenance)]).tables[0].uncertainty
+    assert only.startswith("one mask seed, 95 % interval over samples of AUC-η ±")
     bare = Results(frame.assign(**dict.fromkeys(INTERVALS, np.nan)), provenance)
     assert build_report([bare]).tables[0].uncertainty == "one mask seed"
     rare = Results(frame.assign(few=3.0), provenance)

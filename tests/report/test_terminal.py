@@ -109,6 +109,19 @@ def test_naturally_missing_samples_are_mentioned(make_results):
     assert "80 samples · 7 naturally incomplete" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_width_of_the_intervals_of_auc_is_told_below_the_table(two, old, width):
+    report = build_report(two)
+    halves = sorted(100 * (row.auc_eta_high - row.auc_eta_low) / 2 for row in report.tables[0].rows)
+    text = shown(report, width)
+    said = f", of AUC-η ±{halves[len(halves) // 2]:.1f} (at most ±{halves[-1]:.1f}), spread over seeds at most "
+    assert said in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= width
+    before = " ".join(shown(build_report([old]), width).split())
+    assert "95 % interval over samples ±" in before
+    assert "of AUC-η" not in before
+
+
 def test_even_subset_keeps_both_ends():
     rates = tuple(np.linspace(0, 1, 11).round(1).tolist())
     assert even_subset(rates, 3) == (0.0, 0.5, 1.0)

@@ -31,6 +31,8 @@ MOST_POINTS = 40_000
 MOST_CELLS = 3_000
 """Single cells (one mask seed each) on a page."""
 _CELLS = ("checkpoint", "dataset", "split", "scenario", "prompting", "missing_rate", "seed", "metric", "n_affected")
+_FIGURES = {"auc": "auc_eta", "rel": "relative_robustness", "worst": "worst_value", "drop": "drop_per_10_points"}
+"""Key of a figure on the page → its name in a curve."""
 _FACTS = ("checkpoints", "command", "dataset", "versions", "git", "device", "dtype", "noise", "started", "finished")
 """What a reader asks for: which checkpoints, on what data, with what, when."""
 
@@ -108,7 +110,14 @@ def _row(row: Curve, rates: Sequence[float], names: _Names) -> dict[str, Any]:
         "worst": _unit(row.worst_value),
         "at": [_known(row.worst_rate), _known(row.worst_seed)],
         "drop": _unit(row.drop_per_10_points),
+        "ends": {key: _ends(row, figure) for key, figure in _FIGURES.items()},
     }
+
+
+def _ends(row: Curve, figure: str) -> list[int | None] | None:
+    """Both ends of the interval of a figure, or nothing if it is not known."""
+    low, high = (getattr(row, f"{figure}_{end}") for end in ("low", "high"))
+    return None if math.isnan(low) or math.isnan(high) else [_unit(low), _unit(high)]
 
 
 def _cells(report: Report) -> dict[str, Any]:

@@ -33,16 +33,30 @@ function sortable(host, caption, columns, items, sort = null) {
 }
 
 const named = { name: "checkpoint", text: true, value: (r) => NAMES.checkpoint[r.c], cell: (r, td) => { td.append(swatch(r.c), NAMES.checkpoint[r.c]); td.title = NAMES.checkpoint[r.c]; } };
+/** Below a value, small: half its interval, or both ends where the value is not near the middle; the whole of it for the mouse. */
+function interval(td, ends, whole = false) {
+  if (!ends) return;
+  const [low, high] = ends.map((end) => percent(end));
+  td.append(make("small", {}, whole ? `${low} to ${high}` : `±${percent((ends[1] - ends[0]) / 2)}`));
+  td.title = `95 % interval ${low} to ${high}`;
+}
 const figure = (name, value, hint, low = false) => ({ name, value, hint, low, cell: (r, td) => td.append(percent(value(r))) });
+/** A figure of a curve, with its interval if that is known: r[key] and r.ends[key]. */
+const ofCurve = (name, key, hint, low = false) => ({
+  ...figure(name, (r) => r[key], hint, low),
+  cell: (r, td) => { td.append(percent(r[key])); interval(td, r.ends[key], key === "worst"); },
+});
 
 function drawRanking() {
   const shown = rows(), common = shared(shown), best = bestOf(common);
   const items = byQuality(shown).map((c) => {
     const own = common.filter((r) => r.c === c);
-    if (!own.length) return { c, where: UNKNOWN, wins: 0, of: 0 };
+    if (!own.length) return { c, where: UNKNOWN, wins: 0, of: 0, ends: {} };
     const worst = own.reduce((a, b) => ((b.worst ?? Infinity) < (a.worst ?? Infinity) ? b : a));
     return {
       c, auc: mean(own.map((r) => r.auc)), complete: mean(own.map((r) => r.complete)), rel: mean(own.map((r) => r.rel)), drop: mean(own.map((r) => r.drop)),
+      // Of a mean over several curves no interval is known; that of the worst cell reaches from the lowest end of all.
+      ends: { ...(own.length === 1 ? own[0].ends : {}), worst: own.every((r) => r.ends.worst) ? [Math.min(...own.map((r) => r.ends.worst[0])), worst.ends.worst[1]] : null },
       worst: worst.worst, where: `${NAMES.scenario[worst.s]}, ${NAMES.prompting[worst.p]}, η ${worst.at[0]}, seed ${worst.at[1]}`,
       wins: own.reduce((n, r) => n + r.v.filter((v, i) => v != null && percent(v) === best(r, i)).length, 0),
       of: own.reduce((n, r) => n + r.v.filter((v) => v != null).length, 0),
@@ -51,15 +65,16 @@ function drawRanking() {
   const bar = (r, td) => {
     const track = make("span", { class: "bar", "aria-hidden": "true" }, make("i", { style: `width:${share(r.auc) ?? 0}%;--colour:${colour(r.c)}` }));
     td.append(percent(r.auc), track);
+    interval(td, r.ends.auc);
   };
   const columns = [
     named,
-    { ...figure("AUC-η", (r) => r.auc, "mean height of the curve over the missing rate"), cell: bar },
+    { ...ofCurve("AUC-η", "auc", "mean height of the curve over the missing rate"), cell: bar },
     figure("complete", (r) => r.complete, "value at η = 0"),
-    figure("relative", (r) => r.rel, "AUC-η in % of complete"),
-    figure("worst cell", (r) => r.worst, "lowest value of any rate and seed"),
+    ofCurve("relative", "rel", "AUC-η in % of complete"),
+    ofCurve("worst cell", "worst", "lowest value of any rate and seed"),
     { name: "worst at", text: true, value: (r) => r.where },
-    figure("drop", (r) => r.drop, "percentage points lost per 10 points of missing rate", true),
+    ofCurve("drop", "drop", "percentage points lost per 10 points of missing rate", true),
     { name: "best in", value: (r) => r.wins, hint: "points of the curves where no other checkpoint that is shown is better", cell: (r, td) => td.append(`${r.wins} of ${r.of}`) },
   ];
   const of = new Set(shown.map((r) => `${r.s}/${r.p}`)).size, over = new Set(common.map((r) => `${r.s}/${r.p}`)).size;
@@ -94,9 +109,10 @@ function drawValues() {
     { name: "scenario", text: true, value: (r) => NAMES.scenario[r.s] },
     { name: "prompting", text: true, value: (r) => NAMES.prompting[r.p] },
     ...table().rates.map((rate, i) => ({ name: `${rate}`, value: (r) => r.v[i], cell: cell(i), hint: `missing rate ${rate}` })),
-    figure("AUC-η", (r) => r.auc, "mean height of the curve"),
-    figure("rel.", (r) => r.rel, "AUC-η in % of complete"),
-    figure("drop", (r) => r.drop, "percentage points lost per 10 points of missing rate", true),
+    ofCurve("AUC-η", "auc", "mean height of the curve"),
+    ofCurve("rel.", "rel", "AUC-η in % of complete"),
+    ofCurve("drop", "drop", "percentage points lost per 10 points of missing rate", true),
+    ofCurve("worst", "worst", "lowest value of any rate and seed"),
   ];
   sortable($("values"), `${state.metric} in % by missing rate`, columns, shown);
 }
