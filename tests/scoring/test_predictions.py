@@ -100,7 +100,9 @@ def test_shards_of_other_checkpoints_are_not_taken(tmp_path, evaluate_into):
     results = read_results(tmp_path)
     assert predictions_behind(tmp_path, results, "mmp").truth.classes == 4
     results.provenance["checkpoints"]["mmp"]["fingerprint"] = "unknown"
-    with pytest.raises(DataError, match="predictions: holds no predictions of 'mmp'"):
+    with pytest.raises(
+        DataError, match="no checkpoint of the results made these predictions, and there are none of 'mmp'"
+    ):
         predictions_behind(tmp_path, results, "mmp")
 
 
