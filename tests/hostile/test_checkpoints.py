@@ -172,6 +172,9 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("prompts of length x", settings(CONFIG, method__length="x"), "length = 'x': must be a whole number"),
     ("prompts of length 1e400", settings(CONFIG, method__length=1e400), "length = inf: must be a whole number"),
     ("10^9 prototypes", settings(CONFIG, head__per_class=HUGE), "asks for"),
+    ("margins that are a list", settings(CONFIG, head__margins=[0.1]), "margins = [0.1]: must be a mapping"),
+    ("a margin of NaN", settings(CONFIG, head__margins={"complete": float("nan")}), "margin nan of complete"),
+    ("a margin of no case", settings(CONFIG, head__margins={"missing-smell": 0.1}), "unknown case in the prototype"),
     ("prototypes of scale NaN", settings(CONFIG, head__scale=float("nan")), "scale nan"),
     ("head null", settings(CONFIG, head=None), "config.json: head = None: must be a mapping"),
     ("10^9 classes", settings(CONFIG, classes=HUGE), "config.json: classes = 1000000000: must be a list"),
@@ -210,6 +213,7 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("texts of 10^9 tokens", settings(CONFIG, backbone__settings={"max_text_length": HUGE}), "max_text_length"),
 ]
 
+ONE = "head.prototypes.complete.image"
 TENSORS: list[tuple[str, Damage, str]] = [
     ("truncated", content(WEIGHTS, lambda data: data[: len(data) // 2]), "model.safetensors: cannot be read"),
     ("empty", content(WEIGHTS, b""), "model.safetensors: cannot be read"),
