@@ -213,7 +213,6 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("texts of 10^9 tokens", settings(CONFIG, backbone__settings={"max_text_length": HUGE}), "max_text_length"),
 ]
 
-ONE = "head.prototypes.complete.image"
 TENSORS: list[tuple[str, Damage, str]] = [
     ("truncated", content(WEIGHTS, lambda data: data[: len(data) // 2]), "model.safetensors: cannot be read"),
     ("empty", content(WEIGHTS, b""), "model.safetensors: cannot be read"),
