@@ -22,13 +22,12 @@ from mmrobust.evaluation.earlier_import import EarlierImport
 from mmrobust.evaluation.plan import given_tables, readable_samples, split_truth
 from mmrobust.evaluation.prediction_file import FileFormat, FilePredictions, read_prediction_file
 from mmrobust.evaluation.results_folder import about_data, earlier_results, hold_folder, merged, prediction_identity
+from mmrobust.evaluation.scorable import complete_cells, predicted_promptings, wanted_cells
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.draws import CellTables
-from mmrobust.scenarios.grid import Cell, Grid
-from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table
-from mmrobust.scenarios.scenario import Scenario, scenario_names
+from mmrobust.scenarios.grid import Grid
+from mmrobust.scenarios.missing_tables import keep_table
+from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.join import score
-from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.scales import LOGITS
 from mmrobust.scoring.store import IMPORTED
 from mmrobust.scoring.truth import Key, Plan, PredictedRows
@@ -158,11 +157,16 @@ def import_predictions(
         store.flush()
 
         predictions = store.read()
-        cells, tables = _cells(predictions, grid, given, () if replace else before.cells, out)
+        cells, tables = wanted_cells(predictions, grid, given, () if replace else before.cells, out)
         drawn = truth.draw(cells, tables)
-        plan = {(case, p): at for case, at in drawn.positions().items() for p in _predicted(predictions) if len(at)}
+        plan = {
+            (case, p): at
+            for case, at in drawn.positions().items()
+            for p in predicted_promptings(predictions)
+            if len(at)
+        }
         lacking = store.missing(plan)
-        complete = _complete(drawn, lacking, predictions)
+        complete = complete_cells(drawn, lacking, predictions)
         results = before.others
         if complete:
             for table in given:
@@ -260,55 +264,6 @@ def _new_rows(store: PredictionWriter, rows: PredictedRows, place: str, out: Pat
         if added.any():
             new[case, prompting] = (positions[added], logits[added])
     return new
-
-
-def _predicted(predictions: Predictions) -> tuple[str, ...]:
-    """The promptings that the model tells apart and has predictions under."""
-    there = {prompting for _, prompting in predictions.logits}
-    return tuple(prompting for prompting in predictions.promptings if prompting in there)
-
-
-def _cells(
-    predictions: Predictions, grid: Grid, given: Sequence[GivenTable], earlier: Sequence[Cell], out: Path
-) -> tuple[list[Cell], list[GivenTable]]:
-    """The cells of the grid and of the earlier results, sorted, and the missing tables from files among them."""
-    truth = predictions.truth
-    scenarios = grid.scenarios
-    if not scenarios and not given:
-        scenarios = tuple(dict.fromkeys((*scenario_names(truth.modalities), *_scenarios_of_cases(predictions))))
-    cells = set(dataclasses.replace(grid, scenarios=scenarios, tables=tuple(given)).cells()) | set(earlier)
-    tables = {table.name: table for table in given}
-    for scenario in {cell.scenario for cell in earlier if is_given(cell.scenario)} - tables.keys():
-        tables[scenario] = kept_table(out, scenario, truth.ids, truth.modalities, truth.natural)
-    chosen = (cell for cell in cells if predictions.prompting(cell.prompting) in _predicted(predictions))
-    return sorted(chosen), list(tables.values())
-
-
-def _scenarios_of_cases(predictions: Predictions) -> list[str]:
-    """The scenarios that put a complete sample into one of the cases that were predicted."""
-    truth, found = predictions.truth, []
-    for (name, _), logits in predictions.logits.items():
-        case = Case.parse(name, truth.modalities)
-        rows = np.flatnonzero(~np.isnan(logits[:, 0]))
-        of_complete = truth.natural is None or any(truth.natural[row].name == "complete" for row in rows)
-        try:
-            if of_complete and Scenario.parse(name, truth.modalities).cases == (case,):
-                found.append(name)
-        except UsageError:  # only part of what a scenario can do to a sample, such as one modality of a sample of three
-            continue
-    return sorted(set(found))
-
-
-def _complete(drawn: CellTables, lacking: Plan, predictions: Predictions) -> list[Cell]:
-    """The cells that lack no prediction."""
-    number = {case: index for index, case in enumerate(drawn.cases)}
-    incomplete = {
-        (table, prompting)
-        for table, prompting in drawn.keys
-        for (case, under), positions in lacking.items()
-        if under == predictions.prompting(prompting) and (drawn.tables[table][positions] == number[case]).any()
-    }
-    return [cell for cell, key in zip(drawn.cells, drawn.of_cell, strict=True) if drawn.keys[key] not in incomplete]
 
 
 def _by_case(plan: Mapping[Key, npt.NDArray[np.int64]]) -> dict[str, int]:

@@ -28,6 +28,7 @@ from mmrobust.errors import DataError, NewerFormatError, NoPredictionsError
 from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scenarios.missing_tables import is_given, kept_table
+from mmrobust.scoring import schema_1
 from mmrobust.scoring.metrics import MetricSettings, metric_settings
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.truth import Logits, SplitTruth
@@ -149,6 +150,12 @@ class PredictionStore:
             return f"add the missing ones with: {import_command(self.name, self.folder)}"
         return "run the same mmrobust eval again to make the missing ones"
 
+    @property
+    def _rows(self) -> pd.DataFrame:
+        """The results of the model."""
+        assert self.results is not None
+        return self.results.frame[self.results.frame["checkpoint"] == self.name]
+
     def read(self) -> Predictions:
         """Read all predictions.
 
@@ -163,7 +170,9 @@ class PredictionStore:
         if "task" not in self.dataset:
             raise DataError(f"{self.folder}: its results do not name the task of their data; run mmrobust eval again")
         samples, logits = dict[int, _Sample](), LogitMatrices(self.size, len(self.dataset["classes"]))
-        places = None if all(header.placed for header in self.shards) else _places_of_schema_1(self)
+        places = None
+        if not all(header.placed for header in self.shards):
+            places = schema_1.places_of(self.paths, self.size, f"predictions of '{self.name}'")
         for shard in readable(self.paths, read_shard, self.say):
             if shard.logits.shape[1] != logits.classes:
                 raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
@@ -181,7 +190,7 @@ class PredictionStore:
         by_name = {name: Case.parse(name, self.modalities) for name in set(cases)}
         natural = None if set(by_name) == {"complete"} else tuple(by_name[name] for name in cases)
         if places is not None:
-            natural = _most_present(self, logits.by_key)
+            natural = schema_1.natural_cases(self._rows, self.modalities, self.size, logits.by_key)
         truth = SplitTruth(ids, labels, self.modalities, logits.classes, self.dataset["task"], natural)
         return self._predictions(truth, logits.by_key)
 
@@ -189,9 +198,8 @@ class PredictionStore:
         """``logits`` with the metadata of the results."""
         cells: tuple[Cell, ...] = ()
         if self.results is not None:
-            rows = self.results.frame[self.results.frame["checkpoint"] == self.name]
-            cells = cells_of(rows)
-            given = [scenario for scenario in rows["scenario"].unique() if is_given(scenario)]
+            cells = cells_of(self._rows)
+            given = [scenario for scenario in self._rows["scenario"].unique() if is_given(scenario)]
             tables = (kept_table(self.folder, s, truth.ids, truth.modalities, truth.natural) for s in given)
             truth = replace(truth, tables=tuple(tables))
         # Results from before this was recorded have concat cells without concat predictions.
@@ -240,14 +248,14 @@ def read_predictions(folder: Path, results: Results | None = None, say: Say = sa
             f"{folder}: holds no predictions; make them with: mmrobust eval CHECKPOINT --data DIR --out {folder}"
         )
     if results is None:
-        _refuse_schema_1(headers)
+        schema_1.refuse(headers)
         return (store.read() for store in PredictionStore.every(folder, headers, say))
     names = results.provenance["checkpoints"]
     stores = [PredictionStore.behind(folder, results, name, headers, say) for name in names]
     for store in stores:
         if not store.shards:
             raise DataError(f"{folder}: holds no predictions of '{store.name}'; run mmrobust eval again with it")
-        _refuse_schema_1(store.shards)
+        schema_1.refuse(store.shards)
     return (store.read() for store in stores)
 
 
@@ -323,43 +331,3 @@ def _noise(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
 def _noises(shards: Iterable[ShardHeader]) -> list[dict[str, Any]]:
     found = {tuple(noise.values()): noise for shard in shards if (noise := _noise(shard.provenance))}
     return [found[key] for key in sorted(found)]
-
-
-# Schema 1 records neither the positions nor the natural cases of the samples.
-
-
-def _refuse_schema_1(headers: Sequence[ShardHeader]) -> None:
-    if old := [header for header in headers if not header.placed or "described" not in header.provenance]:
-        raise DataError(
-            f"{old[0].path}: predictions of schema 1 lack metadata that scoring needs; run the mmrobust eval that made "
-            "them once more to bring them up to date"
-        )
-
-
-def _places_of_schema_1(store: PredictionStore) -> dict[str, int]:
-    """Sample id → position, in the order in which the shards list the samples."""
-    ids = dict.fromkeys(sample for path in store.paths for sample in read_shard(path).id.to_pylist())
-    if len(ids) != store.size:
-        counts = f"predictions of '{store.name}' are of {len(ids)} samples, its results of {store.size}"
-        raise DataError(f"{store.folder / PREDICTIONS_FOLDER}: {counts}")
-    return {sample: place for place, sample in enumerate(ids)}
-
-
-def _most_present(store: PredictionStore, logits: Logits) -> tuple[Case, ...] | None:
-    """The natural case of each sample: of the cases that it was predicted in, the one with the most modalities.
-
-    That is correct wherever some cell left the sample unaffected. Where none did, a cell scored again differs from the
-    results, which callers that pair predictions check.
-    """
-    assert store.results is not None  # without results, schema 1 is refused
-    rows = store.results.frame[store.results.frame["checkpoint"] == store.name]
-    if not int(rows["n_naturally_missing"].max()):
-        return None
-    cases = {name: Case.parse(name, store.modalities) for name, _ in logits}
-    natural: list[Case] = [Case.complete(store.modalities)] * store.size
-    for name in sorted(cases, key=lambda name: (len(cases[name].present), not cases[name].degraded)):
-        for (other, _), values in logits.items():
-            if other == name:
-                for position in np.flatnonzero(~np.isnan(values[:, 0])):
-                    natural[position] = cases[name].without_noise()
-    return tuple(natural)

@@ -7,7 +7,6 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,63 +30,21 @@ from mmrobust.scoring.truth import Key, Plan, PredictedRows
 _Batch = tuple[Key, Positions, list[Sample]]
 
 
-@dataclass(frozen=True)
 class OwnModel:
-    """A :class:`mmrobust.Model` as :class:`mmrobust.evaluation.model.IdentifiedModel`."""
+    """A :class:`mmrobust.Model` as :class:`mmrobust.evaluation.model.IdentifiedModel`.
 
-    model: Model
-    source: Source | None = None
-    """Where it was imported from; ``None``: it was made in this process."""
+    ``source`` is where it was imported from; ``None``: it was made in this process.
+    """
 
-    @property
-    def name(self) -> str:
-        """Its name in tables."""
-        return self.model.name
+    classes_named = True
+    reorders_classes = True
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modalities that it takes."""
-        return tuple(self.model.modalities)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of its classes."""
-        return tuple(self.model.classes)
-
-    @property
-    def classes_named(self) -> bool:
-        """True: its classes have names."""
-        return True
-
-    @property
-    def reorders_classes(self) -> bool:
-        """True: logits are given in the data set's order."""
-        return True
-
-    @property
-    def task(self) -> str:
-        """``single-label``, ``multi-label`` or ``binary``."""
-        return self.model.task
-
-    @property
-    def device(self) -> str:
-        """The device that it says it runs on."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> str:
-        """The number format that it says it computes in."""
-        return self.model.dtype
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies its predictions."""
-        return self.model.fingerprint
-
-    @property
-    def promptings(self) -> tuple[str, ...]:
-        """Both if it knows the case, otherwise one."""
-        return PROMPTINGS if self.model.knows_case else (SITUATION,)
+    def __init__(self, model: Model, source: Source | None = None) -> None:
+        self.model, self.source = model, source
+        self.name, self.task, self.fingerprint = model.name, model.task, model.fingerprint
+        self.modalities, self.classes = tuple(model.modalities), tuple(model.classes)
+        self.device, self.dtype = model.device, model.dtype
+        self.promptings = PROMPTINGS if model.knows_case else (SITUATION,)
 
     def described(self) -> dict[str, Any]:
         """The metadata that results and predictions keep of it."""
