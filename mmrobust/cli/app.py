@@ -74,8 +74,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
     except MmrobustError as error:
         return _fail(error, error.exit_code)
-    except (typer.TyperException, OSError) as error:  # wrong usage, as found by the parser; a full disk, no permission
+    except typer.TyperException as error:  # wrong usage, as found by the parser
         return _fail(error, 2)
+    except OSError as error:  # a full disk, no permission
+        return _fail(error, 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else "")
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)
     except MemoryError as error:

@@ -139,6 +139,14 @@ def test_json_is_all_that_standard_output_holds(cli, runs):
     assert {row["checkpoint"] for row in json.loads(out)["tables"][0]["rows"]} == {"mmp", "none"}
 
 
+@pytest.mark.parametrize("flag", ["--html", "--figures", "--every-eval-ever"])
+def test_a_place_that_cannot_be_is_named(cli, runs, tmp_path, flag):
+    (tmp_path / "file").touch()
+    code, _, err = cli("report", runs / "main", flag, tmp_path / "file" / "x")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"mmrobust: {tmp_path / 'file'}")
+
+
 def test_published_figures_are_named_as_the_papers(cli, runs):
     code, out, _ = cli("report", runs / "main", "--published", "ptm")
     assert code == 0

@@ -25,6 +25,8 @@ HEADS = {
     "hatememes": ("binary", "auroc"),
 }
 """Heads in MMP's, DCP's and DPL's code (``{name}_classifier``, ``{name}_pl_head``): name → (task, headline metric)."""
+HEAD_KINDS = {"classifier": "mmp or dcp", "pl_head": "dpl"}
+"""Kind of head, the end of its name → the kinds of checkpoint with it."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ class ReferenceState:
             raise unknown_name("--head-from", head_from, HEADS)
         there = [name for name in HEADS if self.has(f"{name}_{kind}.")]
         if not there:
-            raise self.error(f"has no head ({', '.join(f'{name}_{kind}' for name in HEADS)})")
+            other = [key for key in HEAD_KINDS if key != kind and any(self.has(f"{name}_{key}.") for name in HEADS)]
+            hint = "".join(f"; with …_{key} it is one for: mmrobust import {HEAD_KINDS[key]}" for key in other)
+            raise self.error(f"has no head ({', '.join(f'{name}_{kind}' for name in HEADS)}){hint}")
         if head_from is None and len(there) > 1:
             raise self.error(f"has heads for {', '.join(there)}; choose one with --head-from")
         if head_from is not None and head_from not in there:

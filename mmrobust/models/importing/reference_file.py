@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.storage.files import read_json
-from mmrobust.storage.weights import check_archive, one_line, read_weights
+from mmrobust.storage.weights import check_archive, read_weights
 
 
 class _Bookkeeping(dict[Any, Any]):
@@ -75,7 +75,10 @@ def _read_pickle(file: Path) -> Any:
     except Exception as cause:  # broken and hostile pickles raise errors of many types
         asked = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)|unrecognized function (.+)", str(cause))
         if asked is None:
-            raise CheckpointError(f"{file}: was not written by PyTorch or is truncated ({one_line(cause)})") from cause
+            # PyTorch puts advice on weights_only around what its unpickler found.
+            found = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(cause))
+            reason = found[1].strip() if found else type(cause).__name__
+            raise CheckpointError(f"{file}: was not written by PyTorch or is truncated ({reason})") from cause
         raise CheckpointError(
             f"{file}: refused, since reading it would run code: it asks for {asked[1] or asked[2]}. "
             "If you trust it, load it once with torch.load(FILE, weights_only=False), save only its 'state_dict' with "

@@ -322,7 +322,7 @@ def test_files_that_are_not_what_they_should_be(
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(Path(whole).read_bytes()[:400_000])
     text = tmp_path / "text.pth"
-    text.write_text("hello, this is no checkpoint")
+    text.write_text("it is no checkpoint")
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "cut.safetensors").write_bytes(b"\xff" * 20)
     torch.save(weights, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
@@ -334,7 +334,7 @@ def test_files_that_are_not_what_they_should_be(
     for file, saying in [
         (cut, "was not written by PyTorch or is truncated"),
         (tmp_path / "cut-legacy.pth", "was not written by PyTorch or is truncated"),
-        (text, "was not written by PyTorch or is truncated"),
+        (text, "was not written by PyTorch or is truncated (Unsupported operand"),
         (tmp_path / "empty.pth", "was not written by PyTorch or is truncated"),
         (tmp_path / "cut.safetensors", "cannot be read"),
         (tmp_path / "none.ckpt", "no such file"),
@@ -466,6 +466,7 @@ def test_arguments_that_do_not_fit(
         (("mmp", bare, *mmimdb, *out), "set num_heads in a --config FILE.json"),
         (("mmp", bare, "--config", tmp_path / "heads.json", *mmimdb, *out), "set prompt_type"),
         (("mmp", bare, "--config", tmp_path / "layers.json", *mmimdb, *out), "prompt_layers 3 is not a list of layers"),
+        (("dpl", plain, *out), "; with …_classifier it is one for: mmrobust import mmp or dcp"),
         (("dcp", plain, *mmimdb, *out), "head_dim 64 does not divide the width 48"),
         (("cav-mae", sound, *out), "set num_heads in a --config FILE.json"),
         (
