@@ -89,7 +89,7 @@ def train(
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
 
-    store = StateStore(out, _identity(setup, settings, dtype, cache))
+    store = StateStore(out, _identity(setup, settings, dtype, cache), dtype)
     kept = "finished epochs are kept; run the same command with --resume to continue"
     with (
         writing(out, kept),

@@ -62,10 +62,11 @@ class StateStore:
     Args:
         out: the checkpoint folder.
         identity: fingerprint of everything that decides the result; the state of another training is refused.
+        dtype: the number format, which is part of it, and which ``auto`` takes from the device.
     """
 
-    def __init__(self, out: Path, identity: str) -> None:
-        self.folder, self._identity = out / STATE_FOLDER, identity
+    def __init__(self, out: Path, identity: str, dtype: str = "float32") -> None:
+        self.folder, self._identity, self._dtype = out / STATE_FOLDER, identity, dtype
         self.scratch = self.folder / "scratch"
         """A folder for files that are deleted when the training ends."""
 
@@ -82,7 +83,12 @@ class StateStore:
                 held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
                 save_file(held, partial / f"{file}.safetensors")
             records = [dataclasses.asdict(record) for record in state.records]
-            facts = {"identity": self._identity, "best_epoch": state.best_epoch, "records": records}
+            facts = {
+                "identity": self._identity,
+                "dtype": self._dtype,
+                "best_epoch": state.best_epoch,
+                "records": records,
+            }
             write_json(partial / "state.json", facts)
         for older in self.folder.glob("epoch-*"):
             if older != current:
@@ -99,6 +105,11 @@ class StateStore:
         if folder is None:
             return TrainingState()
         facts = read_json(folder / "state.json", "state of a training", CheckpointError)
+        if (before := facts.get("dtype", self._dtype)) != self._dtype:
+            raise UsageError(
+                f"{self.folder.parent}: was started in {before}, and this is {self._dtype}; "
+                f"continue with --dtype {before}"
+            )
         if facts.get("identity") != self._identity:
             raise UsageError(
                 f"{self.folder.parent}: was started with other settings or data; repeat its command with --resume, "

@@ -90,6 +90,8 @@ def test_a_stopped_training_resumes_to_the_bit(
         train(settings, tmp_path / "stopped")
     with pytest.raises(UsageError, match="started with other settings"):
         train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
+    with pytest.raises(UsageError, match="started in float32, and this is bfloat16; continue with --dtype float32"):
+        train(settings, tmp_path / "stopped", resume=True, dtype="bfloat16")
     train(settings, tmp_path / "stopped", resume=True)
     assert same(tmp_path / "whole", tmp_path / "stopped")
     assert not (tmp_path / "stopped" / ".training").exists()
