@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 
 from mmrobust.cases import Case
 from mmrobust.configuration import check_json, from_mapping
@@ -33,7 +32,7 @@ from mmrobust.runtime.hub import go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.tasks import TASKS
-from mmrobust.storage.weights import TensorLimit, check_finite, read_weights
+from mmrobust.storage.weights import TensorLimit, check_finite, read_weights, write_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -152,7 +151,7 @@ def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
 def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConfig) -> None:
     """Write the weights, the backbone if needed, and last the config, which makes ``folder`` a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained_tensors(classifier), folder / WEIGHTS_FILE)
+    write_weights(folder / WEIGHTS_FILE, trained_tensors(classifier))
     if config.backbone["stored"]:
         classifier.backbone.save(folder / BACKBONE_FOLDER)
     write_json(folder / CONFIG_FILE, dataclasses.asdict(config))
@@ -214,6 +213,7 @@ class Checkpoint(ClassifierModel):
             "depends_on_prompting": self.classifier.depends_on_prompting,
             "device": self.device,
             "dtype": self.dtype,
+            "folder": str(self.folder.resolve()),
         }
 
     def loader(self) -> Callable[[str], Checkpoint]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError, MmrobustError
-from mmrobust.storage.files import atomic_file, check_file
+from mmrobust.storage.files import atomic_file, check_file, read_error, system_failure
 from mmrobust.storage.provenance import METADATA_KEY
 
 _ROWS_AT_ONCE = 1024
@@ -23,12 +23,17 @@ def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator
     """Turn whatever Arrow raises on a damaged file into a :class:`DataError`.
 
     The message begins with the ``place``, says ``what`` it should be, and ends with the ``way_out``.
+
+    Raises:
+        ReadError: the system did not read it, so that nothing is known of the file.
     """
     try:
         yield
     except MmrobustError:
         raise
     except Exception as cause:  # mostly Arrow's own errors, but text that is not UTF-8 raises others
+        if why := system_failure(cause):
+            raise read_error(place, why) from cause
         end = f"; {way_out}" if way_out else ""
         raise DataError(f"{place}: cannot be read as {what} ({first_line(cause)}){end}") from cause
 

@@ -108,7 +108,7 @@ _EFFICIENCY = {
 }
 _TRAINING = {**_optional(float, "missing_rate", "validation"), "scenario?": str, "recipe?": dict}
 _CHECKPOINT = {
-    **_optional(str, "fingerprint", "backbone", "backbone_fingerprint", "fill", "device", "dtype"),
+    **_optional(str, "fingerprint", "backbone", "backbone_fingerprint", "fill", "device", "dtype", "folder"),
     **{"modalities?": [str], "cases?": [str]},
     "settings?": {"method?": {"name?": str}, "head?": {"name?": str}},
     "training?": {**_TRAINING, "efficiency?": _EFFICIENCY},

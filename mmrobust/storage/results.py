@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmrobust.errors import DataError
+from mmrobust.storage.files import is_there
 from mmrobust.storage.parquet import first_line, read_parquet, write_table
 from mmrobust.storage.provenance import read_provenance
 from mmrobust.storage.tasks import RANGES
@@ -125,7 +126,7 @@ def read_results(path: Path) -> Results:
         DataError: there is no such file, or it is empty, damaged, of a newer schema or not a results table.
     """
     file = path / RESULTS_FILE if path.is_dir() else path
-    if not file.is_file():
+    if not is_there(file):
         where = f"{path}: contains no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
         raise DataError(f"{where}; make results with: mmrobust eval CHECKPOINT --data DIR --out {path}")
     table = read_parquet(file, "results", "run mmrobust eval again")
