@@ -48,6 +48,9 @@ GRID = (
 )
 
 
+TABLE = ("--scenario", "missing-text", "--missing-rate", 0.5, "--seed", 0)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five stretches of the sixty samples, each a shard of its own."""
@@ -489,8 +492,7 @@ def test_every_file_follows_the_umask(cli: Cli, digits: Dataset, trained: Callab
             ("eval", teacher, *data, *GRID, "--out", folder / "grid"),
             ("report", folder / "grid", "--html", folder / "page.html", "--csv", folder / "rows.csv"),
             ("baseline", "save", folder / "grid", folder / "baseline", "--allow-dirty"),
-            ("data", "missing-table", digits.folder, "--scenario", "missing-text", "--missing-rate", 0.5, "--seed", 0)
-            + ("--out", folder / "table.pt"),
+            ("data", "missing-table", digits.folder, *TABLE, "--out", folder / "table.pt"),
         )
         for command in commands:
             assert cli(*command).code == 0

@@ -51,10 +51,8 @@ def test_a_folder_that_the_system_does_not_list_is_not_empty(
 def test_weights_that_the_system_does_not_read_are_no_reason_to_start_again(
     store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any) -> None:
-        raise FileNotFoundError(
-            "No such file or directory: weights.safetensors"
-        )  # safetensors, for any failure to open
+    def fails(*_: Any) -> None:  # as safetensors, whatever the reason that it could not open a file
+        raise FileNotFoundError("No such file or directory: weights.safetensors")
 
     with monkeypatch.context() as patch:
         patch.setattr("mmrobust.storage.weights.load_file", fails)
