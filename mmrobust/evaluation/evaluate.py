@@ -33,6 +33,7 @@ from mmrobust.evaluation.results_folder import (
 from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
+from mmrobust.runtime.printable import printable
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import keep_table
@@ -247,7 +248,7 @@ def _name_of(model: Any) -> str:
     """The name under which a model is stored, and that messages give it."""
     if hasattr(model, "name"):
         return str(model.name)
-    return model.folder.name if isinstance(model, Checkpoint) else "the classifier"
+    return printable(model.folder.name) if isinstance(model, Checkpoint) else "the classifier"
 
 
 def _grids(

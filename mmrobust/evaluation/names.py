@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmrobust.evaluation.model import IdentifiedModel
+from mmrobust.runtime.printable import printable
 from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scoring.store import readable
 from mmrobust.storage.files import files_in, is_there
@@ -85,7 +86,7 @@ def _held(out: Path) -> Iterator[_Held]:
 def _candidates(given: str, entry: Mapping[str, Any], folder: str) -> tuple[list[str], list[str]]:
     """Names that a model may have: those to give it, in this order, and shorter ones that it may have had before."""
     parts = Path(folder).parts
-    paths = ["/".join(parts[-length:]) for length in range(1, len(parts))]
+    paths = [printable("/".join(parts[-length:])) for length in range(1, len(parts))]
     place = paths.index(given) if given in paths else len(paths)
     return [given, *paths[place + 1 :], f"{given}@{entry['fingerprint'][:MARK_DIGITS]}"], paths[:place]
 

@@ -178,8 +178,10 @@ def refuse_to_overwrite(folder: Path, what: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # Bytes of a path that are no UTF-8 become JSON's own escapes, which are read as the same path.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def strict_json(value: Any) -> Any:

@@ -144,7 +144,7 @@ def read_results(path: Path) -> Results:
     if not table.num_rows:
         raise DataError(f"{file}: contains no rows; run mmrobust eval again")
     _check_rows(table, file)
-    frame = table.to_pandas()
+    frame = table.to_pandas(use_threads=False)
     for name in frame["checkpoint"].unique():
         if name not in provenance["checkpoints"]:
             raise DataError(f"{file}: has results of '{name}', but its metadata does not describe that checkpoint")
@@ -169,7 +169,9 @@ def _check_rows(table: pa.Table, file: Path) -> None:
     for name in ("value", *INTERVALS):
         if pc.any(pc.is_inf(table[name])).as_py():
             raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
-    measured = table.group_by("metric").aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
+    # Without threads: where none can be started for lack of memory, Arrow would wait for them for ever.
+    by_metric = table.group_by("metric", use_threads=False)
+    measured = by_metric.aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
     for of_metric in measured:
         least, most = RANGES.get(of_metric["metric"], (-math.inf, math.inf))
         for name in _IN_RANGE:
