@@ -14,6 +14,7 @@ import typer
 from mmrobust.cli import console
 from mmrobust.cli.options import AsJson, flag, listed, set_by_environment
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import speaks_utf_8
 
 if TYPE_CHECKING:
@@ -114,8 +115,10 @@ def _print(form: str, text: str) -> None:
     """Print a verdict in one of the formats."""
     if form == "json":
         console.print_json(text)
-    elif form == "junit" and not speaks_utf_8():  # it is declared as UTF-8, which this is as well
-        sys.stdout.write(text.encode("ascii", "xmlcharrefreplace").decode())
+    elif form == "junit":
+        text = "\n".join(map(one_line, text.split("\n")))
+        # It is declared as UTF-8, which ASCII is as well.
+        sys.stdout.write(text if speaks_utf_8() else text.encode("ascii", "xmlcharrefreplace").decode())
     else:
         sys.stdout.write(text)
 

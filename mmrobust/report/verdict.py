@@ -70,7 +70,7 @@ def _rows(verdict: Verdict) -> Table:
         labels = [
             f"[{style}]{outcome.verdict}[/]",
             *[escape(one_line(outcome.checkpoint))] * several,
-            escape(cell_name(outcome)),
+            escape(one_line(cell_name(outcome))),
         ]
         numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{points(outcome.difference)}[/]"]
         rows.add_row(*labels, *numbers, *_statistics(outcome) * bool(statistics), escape(one_line(outcome.rule)))

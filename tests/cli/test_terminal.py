@@ -210,6 +210,7 @@ def test_names_reach_no_log_as_a_command_and_no_terminal_raw(renamed: Callable[[
             ("report", file),
             ("check", file, "--baseline", file),
             ("check", file, "--baseline", file, "--format", "md"),
+            ("check", file, "--baseline", file, "--format", "junit"),
             ("check", file, "--baseline", file, "--format", "github", "--fail", "accuracy>=0.99"),
             ("check", file, "--baseline", file, "--fail", "accuracy>=0.99"),
             ("compare", file, file),
