@@ -28,7 +28,7 @@ from mmrobust.models.heads.base import HeadConfig
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
-from mmrobust.runtime.hub import go_offline_if_unreachable
+from mmrobust.runtime.hub import cache_only, go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.tasks import TASKS
@@ -247,8 +247,9 @@ def load_checkpoint(
     folder = _fetch(str(source))
     config = CheckpointConfig.read(folder)
     try:
-        loaded = load_backbone(backbone or _backbone_place(folder, config), config.modalities)
-        found, expected = loaded.fingerprint(), config.backbone["fingerprint"]
+        expected = config.backbone["fingerprint"]
+        loaded = _load_backbone(backbone or _backbone_place(folder, config), config.modalities, expected)
+        found = loaded.fingerprint()
         if same_backbone and found != expected:
             raise CheckpointError(
                 f"{folder}: its backbone {config.backbone['id']} has other weights now "
@@ -323,6 +324,24 @@ def _backbone_place(folder: Path, config: CheckpointConfig) -> str:
     if backbone.get("path") and not Path(backbone["id"]).is_dir():
         raise CheckpointError(f"{folder}: its backbone {backbone['id']} is gone; name its new place with --backbone")
     return str(backbone["id"])
+
+
+def _load_backbone(place: str, modalities: Sequence[str], fingerprint: str) -> Backbone:
+    """The backbone at ``place``: of a Hub id, what the cache holds if that has this ``fingerprint``.
+
+    A look at the Hub would take time, and fail on a machine without network, only to find what the cache holds.
+    """
+    if not Path(place).is_dir():
+        with cache_only() as online:
+            try:
+                loaded = load_backbone(place, modalities)
+            except CheckpointError:
+                if not online:
+                    raise
+            else:
+                if loaded.fingerprint() == fingerprint or not online:
+                    return loaded
+    return load_backbone(place, modalities)
 
 
 def _read_weights(file: Path, classifier: Classifier) -> Mapping[str, torch.Tensor]:
