@@ -106,6 +106,6 @@ def prepare(
     paths = [given.pop("source"), out] if "source" in given else [out]
     info = preparer(*paths, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
     for split, samples in info.splits.items():
-        console.out().print(f"{split:<10} {samples:>7,} samples   {out}", markup=False)
+        console.print_line(f"{split:<10} {samples:>7,} samples   {out}")
     for reason, samples in info.left_out.items():
-        console.out().print(f"left out   {samples:>7,} samples   {reason}", markup=False)
+        console.print_line(f"left out   {samples:>7,} samples   {reason}")

@@ -18,6 +18,7 @@ from mmrobust.data.processor import Processor
 from mmrobust.errors import UsageError
 from mmrobust.models.layers import LayerView, Prompts, run_layer
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.storage.files import follow_umask
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 
 PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
@@ -274,6 +275,7 @@ class Backbone(nn.Module, ABC):
         with without_progress_bars():
             self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
+        follow_umask(folder)
 
 
 def run_layers(

@@ -16,7 +16,7 @@ from mmrobust.models.card import write_card
 from mmrobust.models.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.runtime.devices import device_errors, resolve_device, resolve_dtype
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import atomic_file, refuse_to_overwrite, writing
+from mmrobust.storage.files import atomic_file, is_there, refuse_to_overwrite, remove_partial, writing
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.locks import hold
 from mmrobust.training.cost import TrainingCost
@@ -68,7 +68,7 @@ def train(
             or infinite.
         Interrupted: Ctrl-C; finished epochs are kept.
     """
-    if resume and (out / CONFIG_FILE).is_file():
+    if resume and is_there(out / CONFIG_FILE):
         config = CheckpointConfig.read(out)
         remove_state(out)  # left by a training that was killed between its last two steps
         return config
@@ -128,6 +128,7 @@ def _locked(store: StateStore, processes: ProcessGroup) -> Iterator[None]:
         yield
         return
     with hold(store.folder):
+        remove_partial(store.folder)
         try:
             yield
         finally:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.storage.files import atomic_folder, read_json, write_json
-from mmrobust.storage.weights import read_weights
+from mmrobust.storage.files import atomic_folder, files_in, is_there, read_json, write_json
+from mmrobust.storage.weights import read_weights, write_weights
 
 STATE_FOLDER = ".training"
 
@@ -81,7 +80,7 @@ class StateStore:
         with atomic_folder(current, "state of a training") as partial:
             for file, tensors in {"weights": weights, "moments": moments, "best": state.best_weights}.items():
                 held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-                save_file(held, partial / f"{file}.safetensors")
+                write_weights(partial / f"{file}.safetensors", held)
             records = [dataclasses.asdict(record) for record in state.records]
             facts = {
                 "identity": self._identity,
@@ -90,7 +89,7 @@ class StateStore:
                 "records": records,
             }
             write_json(partial / "state.json", facts)
-        for older in self.folder.glob("epoch-*"):
+        for older in files_in(self.folder, "epoch-*"):
             if older != current:
                 shutil.rmtree(older, ignore_errors=True)
 
@@ -99,9 +98,10 @@ class StateStore:
 
         Raises:
             UsageError: the state belongs to a training with other settings.
-            CheckpointError: it cannot be read.
+            CheckpointError: it is damaged.
+            ReadError: the system did not read it.
         """
-        folder = max(self.folder.glob("epoch-*"), default=None)
+        folder = max(files_in(self.folder, "epoch-*"), default=None)
         if folder is None:
             return TrainingState()
         facts = read_json(folder / "state.json", "state of a training", CheckpointError)
@@ -131,9 +131,9 @@ class StateStore:
 
     def remove_empty(self) -> None:
         """Remove the folder if no epoch was finished: there is nothing to resume from."""
-        if self.folder.is_dir() and not any(self.folder.glob("epoch-*")):
+        if self.folder.is_dir() and not files_in(self.folder, "epoch-*"):
             shutil.rmtree(self.folder, ignore_errors=True)
-            if not any(self.folder.parent.iterdir()):
+            if not files_in(self.folder.parent, "*"):
                 self.folder.parent.rmdir()
 
 
@@ -144,4 +144,4 @@ def remove_state(out: Path) -> None:
 
 def is_unfinished(out: Path) -> bool:
     """Whether ``out`` holds a training that was started and not finished."""
-    return (out / STATE_FOLDER).is_dir()
+    return is_there(out / STATE_FOLDER)
