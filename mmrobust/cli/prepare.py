@@ -42,7 +42,13 @@ def prepare(
     metric: Annotated[str | None, _own("The headline metric. \\[default: by the task]")] = None,
     licence: Annotated[str | None, _own("The data's licence.")] = None,
     label_csv: Annotated[Path | None, _own("cav-mae-json: the classes. \\[default: the CSV beside the lists]")] = None,
-    media_root: Annotated[Path | None, _own("cav-mae-json: where paths start. \\[default: the lists' folder]")] = None,
+    media_root: Annotated[
+        Path | None, _own("manifest, cav-mae-json: where paths start. \\[default: the folder of the table or lists]")
+    ] = None,
+    label_as_class: Annotated[
+        bool, _own("manifest: make one class of each label, whatever it looks like.", "--label-as-class")
+    ] = False,
+    label_separator: Annotated[str | None, _own("manifest: what joins the classes of a sample, such as ';'.")] = None,
     subset: Annotated[str | None, _own("hf: the configuration of a repository.")] = None,
     id_column: Annotated[str | None, _own("Column of the ids. \\[default: id]")] = None,
     image_column: Annotated[str | None, _own("Column of the pictures. \\[default: image]")] = None,
@@ -87,6 +93,8 @@ def prepare(
         "licence": ("--licence", licence),
         "label_csv": ("--label-csv", label_csv),
         "media_root": ("--media-root", media_root),
+        "label_as_class": ("--label-as-class", label_as_class or None),
+        "label_separator": ("--label-separator", label_separator),
         "subset": ("--subset", subset),
         "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }

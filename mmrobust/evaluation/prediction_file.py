@@ -20,7 +20,6 @@ from mmrobust.scoring.scales import LOGITS, SCALES, SUM_SLACK, logits_of_probabi
 from mmrobust.scoring.truth import Key
 from mmrobust.storage.text_tables import Cells, open_table
 
-DELIMITERS = (",", ";", "\t")
 NAMED = 3
 """The most names that a message lists."""
 
@@ -84,7 +83,7 @@ def read_prediction_file(file: Path, form: FileFormat) -> FilePredictions:
             is no finite number or no probability, or two rows that contradict each other. The message names the first,
             and says how many there are.
     """
-    table = open_table(file, what="predictions", delimiters=DELIMITERS)
+    table = open_table(file, what="predictions")
     notes = _check_columns(file, table.columns, form)
     reader = _Reader(file, form, "prompting" in table.columns)
     for where, cells in table.rows():

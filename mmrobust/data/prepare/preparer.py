@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,6 +90,10 @@ class Intake:
         self.record.notes.append(line)
         self._remark(line)
 
+    def say(self, line: str) -> None:
+        """Report ``line`` now, and keep it nowhere."""
+        self._remark(line)
+
     def record_hash(self, file: Path) -> None:
         """Keep the SHA-256 of an annotation file in ``dataset.json``."""
         self.record.files[file.name] = sha256(file)
@@ -99,7 +104,8 @@ class Intake:
         Raises:
             DataError: samples are unusable; at the end, or as soon as there are :data:`MAX_UNUSABLE` of them.
         """
-        counts = dict.fromkeys(SPLITS, 0)
+        counts, written = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        seen: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         unusable: list[UnusableSample] = []
         with self._progress(listing.description.name, listing.total) as advance:
             for sample in listing.samples:
@@ -109,7 +115,10 @@ class Intake:
                     continue
                 counts[split] += 1
                 try:
-                    yield from listing.read(*sample)
+                    for row in listing.read(*sample):
+                        seen[row.split].update(row.label)
+                        written[row.split] += 1
+                        yield row
                 except SkipSample as skipped:
                     self._leave_out(str(skipped))
                 except UnusableSample as found:
@@ -123,18 +132,47 @@ class Intake:
         if unusable:
             raise _incomplete(unusable)
         if self._limit is None:
-            self._compare_sizes(listing.description, counts)
+            self._compare_sizes(listing.description, counts, written)
+            if line := untrained(listing.description.classes, seen):
+                self.note(line)
 
     def _leave_out(self, reason: str) -> None:
         self.record.left_out[reason] = self.record.left_out.get(reason, 0) + 1
 
-    def _compare_sizes(self, expected: Description, counts: Mapping[str, int]) -> None:
+    def _compare_sizes(self, expected: Description, counts: Mapping[str, int], written: Mapping[str, int]) -> None:
+        """Compare ``counts``, of what the source lists, with the release; what it lists may become several samples."""
         for split, size in expected.sizes.items():
-            if counts[split] != size:
+            if counts[split] == size:
+                continue
+            if written[split] > counts[split]:
+                made = f"made from {counts[split]:,} of the {size:,} in the release of {expected.name}"
+                self.note(f"{split} has {written[split]:,} samples, {made}")
+            else:
                 self.note(f"{split} has {counts[split]:,} samples, the release of {expected.name} {size:,}")
         total = sum(counts.values())
         if expected.size is not None and total != expected.size:
             self.note(f"{total:,} samples in all, the release of {expected.name} has {expected.size:,}")
+
+
+def untrained(classes: Sequence[str], samples: Mapping[str, Counter[int]]) -> str:
+    """A line about the classes that are in no training sample, but in others; empty where there is none.
+
+    ``samples``: split → class → number of samples. Nothing is said of data without a training split.
+    """
+    trained = samples.get("train", Counter())
+    if not trained:
+        return ""
+    others = {split: count for split, count in samples.items() if split != "train"}
+    absent = [label for label in range(len(classes)) if not trained[label] and any(c[label] for c in others.values())]
+    if not absent:
+        return ""
+    first, further = absent[0], len(absent) - 1
+    where = " and ".join(f"{count[first]:,} {split}" for split, count in others.items() if count[first])
+    more = f" (and {further} more class{'es' * (further > 1)})" if further else ""
+    plural = "" if where in {"1 validation", "1 test"} else "s"
+    return (
+        f"class '{classes[first]}'{more} is in {where} sample{plural}, but in no training sample: nothing can learn it"
+    )
 
 
 def _incomplete(unusable: Sequence[UnusableSample]) -> DataError:
