@@ -59,6 +59,8 @@ def find_file(base: Path, written: str, modality: str, where: str) -> Path:
     Raises:
         UnusableSample: it is an address, which nothing is fetched from, or only another spelling of it is there.
     """
+    if "\0" in written:  # named where it is read
+        return base / written
     place = f"{where}: {modality} {written}"
     if written.startswith("data:"):
         short = f"{where}: {modality} {written[:30]}…"
