@@ -7,7 +7,6 @@ there under the path as it stands is taken. Otherwise a path may begin with ``~`
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import unicodedata
@@ -137,8 +136,9 @@ def _hint(base: Path, written: str) -> str:
     file = base / last
     if not file.parent.is_dir():
         return ""
-    names = {name.casefold(): name for name in sorted(os.listdir(file.parent))}  # noqa: PTH208
-    near = difflib.get_close_matches(file.name.casefold(), names, n=1, cutoff=0.9) if len(names) <= 10_000 else []
-    if file.name.casefold() in names:
-        near = [file.name.casefold()]
-    return f"; is '{names[near[0]]}' meant?" if near else ""
+    # Only other capitals and other endings: a name that is merely near is that of the next picture.
+    wanted = Path(last.casefold())
+    names = sorted(os.listdir(file.parent))  # noqa: PTH208  # only the names are needed
+    same = [name for name in names if name.casefold() == wanted.name]
+    same += [name for name in names if Path(name.casefold()).stem == wanted.stem]
+    return f"; is '{same[0]}' meant?" if same else ""

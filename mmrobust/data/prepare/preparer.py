@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.format import SPLITS, DatasetInfo, choose_headline
+from mmrobust.data.prepare.dry_run import SHOWN, DryRun
 from mmrobust.data.prepare.source_files import SkipSample, UnusableSample
 from mmrobust.data.writing import Record, SampleRow, write_dataset
 from mmrobust.errors import DataError
@@ -84,6 +86,7 @@ class Intake:
         self._limit, self._allow_incomplete = limit, allow_incomplete
         self._progress, self._remark = progress, remark
         self.record = Record()
+        self._said: list[str] = []
 
     def note(self, line: str) -> None:
         """Report ``line`` now, and keep it in ``dataset.json``."""
@@ -91,8 +94,14 @@ class Intake:
         self._remark(line)
 
     def say(self, line: str) -> None:
-        """Report ``line`` now, and keep it nowhere."""
-        self._remark(line)
+        """Report ``line`` once all samples are read, so that nothing stands before an error; it is kept nowhere."""
+        self._said.append(line)
+
+    def say_now(self) -> None:
+        """Report what was to be said."""
+        for line in self._said:
+            self._remark(line)
+        self._said.clear()
 
     def record_hash(self, file: Path) -> None:
         """Keep the SHA-256 of an annotation file in ``dataset.json``."""
@@ -131,6 +140,7 @@ class Intake:
                         break
         if unusable:
             raise _incomplete(unusable)
+        self.say_now()
         if self._limit is None:
             self._compare_sizes(listing.description, counts, written)
             if line := untrained(listing.description.classes, seen):
@@ -224,12 +234,8 @@ class Preparer:
         """
         *source, out = paths
         refuse_to_overwrite(out, "data set")
-        if settings.get("task") is not None:  # refuse an unknown one before anything is read
-            choose_headline(settings["task"], settings.get("headline_metric"))
         intake = Intake(limit, allow_incomplete, progress, remark)
-        overrides = {name: settings.pop(name, None) for name in self._overrides}
-        listing = self.list_samples(*source, intake, **settings)
-        listing = listing.described(**{name: value for name, value in overrides.items() if value})
+        listing = self._listed(source, intake, settings)
         about = listing.description
         return write_dataset(
             out,
@@ -243,6 +249,42 @@ class Preparer:
             source=about.source,
             record=intake.record,
         )
+
+    def dry_run(self, *source: Path, remark: Say = say_nothing, **settings: Any) -> DryRun:
+        """Write nothing, and return what would be written, with the first samples. Arguments: those of a call.
+
+        Raises:
+            UsageError: a setting is invalid.
+            DataError: the source does not have the expected form, or its first :data:`MAX_NAMED` samples are unusable.
+        """
+        intake = Intake(None, False, no_progress, remark)
+        listing = self._listed(source, intake, settings)
+        rows: list[SampleRow] = []
+        unusable: list[UnusableSample] = []
+        for sample in listing.samples:
+            try:
+                rows += itertools.islice(listing.read(*sample), SHOWN - len(rows))
+            except SkipSample:
+                continue
+            except UnusableSample as found:
+                intake.say(f"cannot be used: {found}")
+                unusable.append(found)
+            if len(rows) == SHOWN or len(unusable) == MAX_NAMED:
+                break
+        if unusable and not rows:
+            raise _incomplete(unusable)
+        intake.say_now()
+        about = listing.description
+        metric = choose_headline(about.task, about.headline_metric)
+        return DryRun(about.name, about.modalities, about.task, about.classes, metric, listing.total, tuple(rows))
+
+    def _listed(self, source: Sequence[Path], intake: Intake, settings: dict[str, Any]) -> Listing:
+        """The samples of ``source``, described as the ``settings`` have it."""
+        if settings.get("task") is not None:  # refuse an unknown one before anything is read
+            choose_headline(settings["task"], settings.get("headline_metric"))
+        overrides = {name: settings.pop(name, None) for name in self._overrides}
+        listing = self.list_samples(*source, intake, **settings)
+        return listing.described(**{name: value for name, value in overrides.items() if value})
 
 
 def preparer(source: str | None, overrides: Sequence[str] = ()) -> Callable[[Callable[..., Listing]], Preparer]:

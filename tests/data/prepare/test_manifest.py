@@ -123,8 +123,8 @@ def test_without_ids_and_splits(media: Path, tmp_path: Path) -> None:
     info = prepare_manifest(write_csv(media, made), tmp_path / "out", remark=remarks.append)
     assert info.splits == {"train": 80, "validation": 10, "test": 10}
     assert len(remarks) == 2
-    assert remarks[0].endswith("manifest.csv: CSV delimited by commas; labels are indexes: single-label, 2 classes")
-    assert "no column 'split': split 80/10/10 into train, validation, test" in remarks[1]
+    assert "no column 'split': split 80/10/10 into train, validation, test" in remarks[0]
+    assert remarks[1].endswith("manifest.csv: CSV delimited by commas; labels are indexes: single-label, 2 classes")
     ids = [i for split in info.splits for i in Dataset(tmp_path / "out").split(split).ids]
     assert sorted(ids) == [f"row-{i:06d}" for i in range(1, 101)]
     assert prepare_manifest(write_jsonl(media, made), tmp_path / "again").fingerprint == info.fingerprint
@@ -457,6 +457,6 @@ def test_a_class_in_the_test_split_alone_is_said(media: Path, tmp_path: Path) ->
 
 def test_labels_that_are_hardly_classes_are_asked_about(media: Path, tmp_path: Path) -> None:
     _, _, said = prepared(write_csv(media, labelled(*(f"caption {i}" for i in range(60)))), tmp_path / "many")
-    assert "60 different labels in 60 rows: are they classes?" in said[1]
+    assert "60 different labels in 60 rows: are they classes?" in said[0]
     _, _, said = prepared(write_csv(media, labelled("-1", "0", "1")), tmp_path / "withheld")
-    assert "label -1 is taken for a class" in said[1]
+    assert "label -1 is taken for a class" in said[0]

@@ -70,7 +70,8 @@ def test_what_stands_there_as_it_is_comes_first(tmp_path: Path) -> None:
         ("/data/upload/3/a1b2-cat.png", "is an address in Label Studio; export the files too"),
         ("/data/local-files/?d=a.png", "is an address in Label Studio"),
         ("sub/A B.PNG", "row 1: image sub/A B.PNG is not there; is 'a b.png' meant?"),
-        ("sub/a b.jpg", "is not there$"),
+        ("sub/a b.jpg", "is not there; is 'a b.png' meant?"),
+        ("sub/a c.png", "is not there$"),  # the next picture is not meant
     ],
 )
 def test_what_cannot_be_found_is_told_with_a_reason(folder: Path, written: str, message: str) -> None:
