@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS, SITUATION, Case
+from mmrobust.configuration import number_hint
 from mmrobust.degradations import check_noise
 from mmrobust.errors import DataError, UsageError, check_name, unknown_name
 from mmrobust.scoring.scales import LOGITS, SCALES, SUM_SLACK, logits_of_probabilities
@@ -282,7 +283,7 @@ def _number(value: Any) -> float:
                 return float(text)
             except ValueError:
                 pass
-        point = "; write decimals with a point" if "," in text else ""
+        point = "; write decimals with a point" if "," in text else number_hint(text)
         raise ValueError(f"'{text[:40]}' is not a number{point}")
     if value is None:
         raise ValueError("has no value")
