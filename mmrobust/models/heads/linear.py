@@ -49,7 +49,9 @@ class MlpHead(Head):
     @torch.no_grad()
     def start_at(self, logits: Tensor) -> None:
         """See :meth:`Head.start_at`."""
-        self.layers[-1].bias.copy_(logits)
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(logits)
 
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""
