@@ -53,6 +53,33 @@ _READ = 512
 """Bytes that are looked at."""
 
 
+def without_metadata(png: bytes) -> bytes:
+    """A PNG without its texts and colour profile, which may be larger than Pillow reads; damaged data as they are."""
+    kept, place = [png[:8]], 8
+    while place + 12 <= len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}:
+            kept.append(png[place:end])
+        place = end
+    return b"".join([*kept, png[place:]])
+
+
+def with_length(wav: bytes) -> bytes | None:
+    """A WAV whose header says 0 samples, as one written to a pipe, with its real length; ``None``: it is not one."""
+    if wav[:4] != b"RIFF" or wav[8:12] != b"WAVE":
+        return None
+    place = 12
+    while place + 8 <= len(wav):
+        size = int.from_bytes(wav[place + 4 : place + 8], "little")
+        if wav[place : place + 4] == b"data":
+            length = len(wav) - place - 8
+            if size or not length:
+                return None
+            return wav[: place + 4] + length.to_bytes(4, "little") + wav[place + 8 :]
+        place += 8 + size + size % 2
+    return None
+
+
 def recognise(data: bytes) -> str:
     """What ``data`` is, in a few words, though it was taken for a picture or recording; empty where it is not known."""
     start = data[:_READ]
@@ -63,6 +90,8 @@ def recognise(data: bytes) -> str:
         return _BRANDS.get(brand, f"MP4; {_CONVERT}")
     if start[:4] == b"RIFF" and start[8:12] in {b"WAVE", b"WEBP", b"AVI "}:
         return {b"WAVE": "a WAV recording", b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}[start[8:12]]
+    if start.startswith(b"OggS") and b"Speex   " in start:
+        return f"Ogg Speex; {_CONVERT}"
     for magic, what in _BYTES:
         if start.startswith(magic):
             return what

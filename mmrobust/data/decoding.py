@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image, UnidentifiedImageError
 
-from mmrobust.data.contents import recognise
+from mmrobust.data.contents import recognise, with_length, without_metadata
 from mmrobust.data.resampling import resample
 from mmrobust.errors import DataError
 
@@ -73,13 +73,12 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         # Pillow warns of odd EXIF data, palettes and sizes. All are handled here, or raised as an error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    size = f"{image.width}×{image.height}"
-                    raise DataError(f"{origin}: the picture has {size} pixels, more than {MAX_PIXELS:,}")
-                image.load()
-                turn = _UPRIGHT.get(_orientation(image))
-                return _rgb(image) if turn is None else _rgb(image).transpose(turn)
+            try:
+                return _decoded(data, origin)
+            except ValueError as cause:  # metadata that expand to over 1 MiB, which affect no pixel
+                if "MAX_TEXT" not in str(cause):
+                    raise
+                return _decoded(without_metadata(data), origin)
     except DataError:
         raise
     except UnidentifiedImageError as cause:
@@ -90,14 +89,26 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         raise DataError(f"{origin}: the picture cannot be read ({_reason(cause)})") from cause
 
 
+def _decoded(data: bytes, origin: str) -> Image.Image:
+    """The picture in ``data``, upright, in mode RGB; whatever Pillow raises."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}×{image.height}"
+            raise DataError(f"{origin}: the picture has {size} pixels, more than {MAX_PIXELS:,}")
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return _rgb(image) if turn is None else _rgb(image).transpose(turn)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """``image`` in mode RGB."""
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion clips 16 bit at 255: all white
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        levels = np.asarray(image).astype(np.int64)
+        eight = image.format == "TIFF" and image.mode == "I" and levels.max() <= 255  # 8 bit, stored as 32
+        grey = np.clip(levels, 0, 255) if eight else np.clip(levels, 0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        levels = _levels(np.asarray(image, dtype=np.float64))
-        return Image.fromarray(levels).convert("RGB")
+        return Image.fromarray(_levels(np.asarray(image, dtype=np.float64))).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -152,6 +163,8 @@ def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int
         said = f"it is {what}" if what and "recording" not in what else _reason(cause)
         raise DataError(f"{origin}: the recording cannot be read ({said})") from cause
     if not channels.size:
+        if (whole := with_length(data)) is not None:  # written to a pipe
+            return decode_audio(whole, origin)
         raise DataError(f"{origin}: the recording is empty (0 samples)")
     if not RATES[0] <= rate <= RATES[1]:
         raise DataError(f"{origin}: the recording's rate is {rate:,} Hz, not from {RATES[0]:,} to {RATES[1]:,}")

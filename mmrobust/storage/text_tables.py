@@ -25,6 +25,9 @@ BATCH_ROWS = 256
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What may delimit the cells of a CSV or TSV file, and what it is called."""
 
+EMPTY_WORDS = ("nan", "none", "null", "<na>", "nat", "n/a", "#n/a", "#ref!", "#name?", "#value!", "#div/0!")
+"""What pandas, databases and spreadsheets write in place of a value that is not there, in lower case."""
+
 Cells = dict[str, Any]
 Rows = Iterator[tuple[str, Cells]]
 """For each row its place, for messages, and its cells by column."""
@@ -69,6 +72,13 @@ def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest")
         if column not in table.columns:
             raise DataError(f"{source}: no column '{column}'; it has {', '.join(table.columns)}")
     return table
+
+
+def rounded_hint(name: str) -> str:
+    """A remark on an id such as 9.91214E+15, beginning with a semicolon; empty for others."""
+    if not re.fullmatch(r"\d([.,]\d+)?[eE]\+\d+", name):
+        return ""
+    return f"; '{name}' was rounded by a spreadsheet: export the ids as text"
 
 
 def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:

@@ -65,6 +65,11 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
         assert pixels_of(encoded(Image.fromarray(levels), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_eight_bits_in_a_tiff_of_32_are_not_black() -> None:
+    levels = (np.arange(64).reshape(8, 8) * 4).astype(np.int32)
+    assert (pixels_of(encoded(Image.fromarray(levels), "TIFF"))[:, :, 0] == levels).all()
+
+
 def test_floating_point_pictures() -> None:
     levels = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
     assert pixels_of(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0].tolist() == [0, 127, 255]

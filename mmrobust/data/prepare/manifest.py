@@ -35,10 +35,12 @@ from mmrobust.data.prepare.preparer import Description, Intake, Listing, prepare
 from mmrobust.data.prepare.source_files import SPLIT_NAMES, check_media, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, unknown_name
-from mmrobust.storage.text_tables import Table, open_table
+from mmrobust.storage.text_tables import EMPTY_WORDS, Table, open_table, rounded_hint
 
 MEDIA = ("image", "audio")
 """The modalities whose cells are paths, or bytes."""
+PATH_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "file_path", "image_path", "img", "wav", "url")
+"""Columns in which other programs name the files of their samples."""
 PATHS_TRIED = 20
 """Paths of each modality by which the folder is found that they start in."""
 MANY_CLASSES = 50
@@ -93,6 +95,8 @@ class Survey:
     """Each distinct label cell → the place of its first row, for messages."""
     paths: dict[str, list[str]] = field(default_factory=dict)
     """The first paths of each modality, at most :data:`PATHS_TRIED`."""
+    empty_words: dict[str, str] = field(default_factory=dict)
+    """Each text such as ``nan`` that stands for none elsewhere → the place of its first row."""
     ranks: tuple[int, int] | None = None
     """Ids whose hash is below the first go to test, below the second to validation; ``None``: there is a split
     column."""
@@ -187,10 +191,13 @@ def _doubt(source: Path, found: Survey, classes: tuple[str, ...], intake: Intake
     """Note what is more likely a mistake than meant."""
     if len(classes) > MANY_CLASSES and len(found.labels) > found.rows // 2:
         intake.note(f"{source}: {len(found.labels)} different labels in {found.rows} rows: are they classes?")
-    if classes[0] == "-1":
-        intake.note(
-            f"{source}: label -1 is taken for a class; where it stands for a withheld label, leave the rows out"
-        )
+    for name in classes:
+        if name == "-1" or name.lower() in EMPTY_WORDS:
+            intake.note(
+                f"{source}: label '{name}' is a class like others; if it stands for no label, leave those rows out"
+            )
+    for word, where in found.empty_words.items():
+        intake.note(f"{where}: the text '{word}' is taken as it stands; if it stands for no text, leave the cell empty")
 
 
 def find_columns(source: Path, table: Table, columns: ManifestColumns) -> dict[str, str]:
@@ -204,9 +211,15 @@ def find_columns(source: Path, table: Table, columns: ManifestColumns) -> dict[s
             unknown = unknown_name("column", column, header)
             raise DataError(f"{source} ({table.format}): {unknown}; name it with --{role.name}-column")
     if found.keys().isdisjoint(MODALITIES):
+        likely = next((name for name in header if name.lower() in PATH_COLUMNS), None)
+        way = "name them with --image-column, --text-column, --audio-column"
+        if likely is not None:
+            way = (
+                f"if '{likely}' has the pictures or recordings, say --image-column {likely} or --audio-column {likely}"
+            )
         raise DataError(
             f"{source}: none of the columns {columns.image}, {columns.text}, {columns.audio}; it has "
-            f"{', '.join(header)}; name them with --image-column, --text-column, --audio-column"
+            f"{', '.join(header)}; {way}"
         )
     return found
 
@@ -278,10 +291,13 @@ def survey(source: Path, table: Table, present: Mapping[str, str], columns: Mani
     for entry in entries(table, present):
         found.rows += 1
         if entry.id in first_row:
-            raise DataError(f"{entry.where}: id '{entry.id}' is already that of row {first_row[entry.id]}")
+            again = f"id '{entry.id}' is already that of row {first_row[entry.id]}{rounded_hint(entry.id)}"
+            raise DataError(f"{entry.where}: {again}")
         first_row[entry.id] = found.rows
         found.labels.setdefault(entry.label, entry.where)
         has = {modality for modality in MODALITIES if getattr(entry, modality) is not None}
+        if entry.text is not None and entry.text.lower() in EMPTY_WORDS:
+            found.empty_words.setdefault(entry.text, entry.where)
         seen |= has
         for modality in has.intersection(MEDIA):
             cell, paths = getattr(entry, modality), found.paths.setdefault(modality, [])

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from mmrobust.data.prepare.source_files import UnusableSample
+from mmrobust.storage.text_tables import EMPTY_WORDS
 
 MAX_FOLDERS = 100
 """Folders beside a table in which paths are looked for."""
@@ -128,6 +129,8 @@ def _spelt(base: Path, path: str) -> Path | None:
 
 def _hint(base: Path, written: str) -> str:
     """What may be meant by a path under which nothing is there; empty where nothing is known."""
+    if written.lower() in EMPTY_WORDS:
+        return ": where there is none, leave the cell empty"
     if _DRIVE.match(written) and os.name != "nt":
         return ": it is a path of Windows; give paths relative to the manifest"
     if written.startswith("/data/upload/") or written.startswith("/data/local-files/"):

@@ -459,4 +459,4 @@ def test_labels_that_are_hardly_classes_are_asked_about(media: Path, tmp_path: P
     _, _, said = prepared(write_csv(media, labelled(*(f"caption {i}" for i in range(60)))), tmp_path / "many")
     assert "60 different labels in 60 rows: are they classes?" in said[0]
     _, _, said = prepared(write_csv(media, labelled("-1", "0", "1")), tmp_path / "withheld")
-    assert "label -1 is taken for a class" in said[0]
+    assert "label '-1' is a class like others; if it stands for no label" in said[0]
