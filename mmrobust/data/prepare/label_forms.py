@@ -175,6 +175,8 @@ def find_label_form(
         UsageError: what was asked for contradicts itself.
         DataError: the cells can be read in two ways, have no common form, or are decimals; it says what to type.
     """
+    if separator is not None and not separator.strip():
+        raise UsageError("--label-separator is blank; give what joins the labels of a sample, such as ';'")
     if as_class:
         if separator or task == "multi-label":
             raise UsageError(f"{AS_CLASS} makes one class of each label; it excludes --label-separator and multi-label")

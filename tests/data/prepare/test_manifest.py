@@ -394,6 +394,7 @@ def test_labels_with_two_readings_are_refused_with_what_to_type(media: Path, tmp
     assert prepared(commas, tmp_path / "task", task="multi-label")[0].fingerprint == several.fingerprint
     assert prepared(commas, tmp_path / "single", task="single-label")[0].fingerprint == one.fingerprint
     fails(commas, tmp_path, "no label contains the --label-separator '/'", label_separator="/")
+    fails(commas, tmp_path, "--label-separator is blank", UsageError, label_separator=" ")
     both = {"label_as_class": True, "label_separator": ","}
     fails(commas, tmp_path, "excludes --label-separator", UsageError, **both)
 
