@@ -28,6 +28,7 @@ from mmrobust.cli import (
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import flag
 from mmrobust.cli.settings import SettingsCommand
+from mmrobust.cli.wrong_values import describe
 from mmrobust.errors import MmrobustError
 from mmrobust.runtime.machine import lacks_memory
 from mmrobust.runtime.terminal import PIPE_CLOSED, close_output, prepare_streams
@@ -90,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except MmrobustError as error:
         return _fail(error, error.exit_code)
     except typer.TyperException as error:  # wrong usage, as found by the parser
-        return _fail(error, 2)
+        return _fail(error, 2, describe(error, sys.argv[1:] if arguments is None else arguments))
     except OSError as error:  # a full disk, no permission
         if lacks_memory(error):
             return _fail(error, 2, "this machine has too little memory for this command")

@@ -129,6 +129,7 @@ def train(
         workers=resolve_workers(workers, Dataset(data).info.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
+        remark=console.remark,
         on_epoch=view.on_epoch,
         on_step=view.on_step,
     )

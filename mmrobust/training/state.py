@@ -31,6 +31,8 @@ class EpochRecord:
     train_loss: float
     validation: float
     """Headline metric on the validation split under the training scenario."""
+    validation_loss: float
+    """The loss of the same predictions: of epochs with the same metric, the one of the lowest loss is the best."""
     lr: float
     """Learning rate at the end of the epoch."""
     seconds: float
@@ -53,6 +55,22 @@ class TrainingState:
     def epoch(self) -> int:
         """Number of finished epochs."""
         return len(self.records)
+
+    @property
+    def since_improvement(self) -> int:
+        """Epochs since the validation metric last rose."""
+        metrics = [record.validation for record in self.records]
+        return len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
+
+    def add(self, record: EpochRecord) -> bool:
+        """Add the next epoch; whether it is the best so far, by its metric and then by its loss."""
+        self.records.append(record)
+        if self.best_epoch:
+            best = self.records[self.best_epoch - 1]
+            if (record.validation, -record.validation_loss) <= (best.validation, -best.validation_loss):
+                return False
+        self.best_epoch = record.epoch
+        return True
 
 
 class StateStore:

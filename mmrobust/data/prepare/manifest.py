@@ -1,14 +1,16 @@
 """The preparer ``manifest``: a table of paths, texts, labels and splits, as a spreadsheet or a script writes it.
 
 CSV (or TSV), JSONL or Parquet, one row per sample, with the columns ``id``, ``image``, ``audio``, ``text``, ``label``
-and ``split``, or other names (:class:`ManifestColumns`). Paths are absolute, or relative to the manifest. An empty cell
-is a naturally missing modality.
+and ``split``, or other names (:class:`ManifestColumns`). What a table means is found out, and said in a line: what
+delimits it (``storage/text_tables.py``), what its labels are (``label_forms.py``), and where its paths start
+(``media_paths.py``). In Parquet, media may also be bytes, or structs of ``bytes`` and ``path``. An empty cell is a
+naturally missing modality.
 
-The modalities are those columns of image, text and audio that hold anything. The task is multi-label where any label
-contains ``|``, which joins the labels of a sample, and single-label elsewhere; ``binary`` has to be asked for (the
-positive class is then the second in sorted order). Classes are sorted, as numbers where all are whole numbers. Without
-a column of ids, ids are row numbers; without a column of splits, 80 / 10 / 10 % go to train, validation and test, in
-the order of a hash of the ids. Modalities, task and classes are those of the whole manifest, whatever the ``limit``.
+The modalities are those columns of image, text and audio that hold anything. The task is multi-label where any sample
+has several classes or, as ``[]``, none, and single-label elsewhere; ``binary`` has to be asked for (the positive class
+is then the second in sorted order). Classes are sorted, as numbers where all are whole numbers. Without a column of
+ids, ids are row numbers; without a column of splits, 80 / 10 / 10 % go to train, validation and test, in the order of a
+hash of the ids. Modalities, task and classes are those of the whole manifest, whatever the ``limit``.
 
 The table is read twice and never held in memory: once to check it and to find its classes (:func:`survey`), and once to
 write its samples.
@@ -27,13 +29,22 @@ from typing import Any
 
 from mmrobust.cases import MODALITIES
 from mmrobust.data.format import SPLITS
+from mmrobust.data.prepare.label_forms import LabelCell, find_label_form, label_cell
+from mmrobust.data.prepare.media_paths import find_base, find_file
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import SPLIT_NAMES, read_media
+from mmrobust.data.prepare.source_files import SPLIT_NAMES, check_media, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, unknown_name
-from mmrobust.storage.text_tables import Table, open_table
+from mmrobust.storage.text_tables import EMPTY_WORDS, Table, open_table, rounded_hint
 
-LABEL_SEPARATOR = "|"
+MEDIA = ("image", "audio")
+"""The modalities whose cells are paths, or bytes."""
+PATH_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "file_path", "image_path", "img", "wav", "url")
+"""Columns in which other programs name the files of their samples."""
+PATHS_TRIED = 20
+"""Paths of each modality by which the folder is found that they start in."""
+MANY_CLASSES = 50
+"""A table with more classes, most of them of one sample, is asked about: its labels are hardly classes."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +60,27 @@ class ManifestColumns:
 
 
 @dataclass(frozen=True)
+class MediaCell:
+    """A picture or recording that a cell names or holds."""
+
+    path: str
+    """Empty where the cell holds only bytes."""
+    content: bytes | None = None
+    """``None``: the path is to be read."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One row of a manifest, checked as far as possible without opening its files."""
 
     where: str
     """File and row, for messages."""
     id: str
-    label: str
+    label: LabelCell
     split: str | None
     """``None``: the manifest has no column of splits."""
-    image: str | None
-    audio: str | None
+    image: MediaCell | None
+    audio: MediaCell | None
     text: str | None
 
 
@@ -70,8 +91,12 @@ class Survey:
     rows: int = 0
     modalities: tuple[str, ...] = ()
     """The modalities that at least one row has."""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[LabelCell, str] = field(default_factory=dict)
     """Each distinct label cell → the place of its first row, for messages."""
+    paths: dict[str, list[str]] = field(default_factory=dict)
+    """The first paths of each modality, at most :data:`PATHS_TRIED`."""
+    empty_words: dict[str, str] = field(default_factory=dict)
+    """Each text such as ``nan`` that stands for none elsewhere → the place of its first row."""
     ranks: tuple[int, int] | None = None
     """Ids whose hash is below the first go to test, below the second to validation; ``None``: there is a split
     column."""
@@ -90,38 +115,57 @@ class Survey:
     overrides=("name", "headline_metric", "licence", "source"),
 )
 def prepare_manifest(
-    source: Path, intake: Intake, *, columns: ManifestColumns | None = None, task: str | None = None
+    source: Path,
+    intake: Intake,
+    *,
+    columns: ManifestColumns | None = None,
+    task: str | None = None,
+    label_as_class: bool = False,
+    label_separator: str | None = None,
+    media_root: Path | None = None,
 ) -> Listing:
-    """List the samples of the manifest ``source``; without a ``task``, the labels decide it."""
+    """List the samples of the manifest ``source``; without a ``task``, the labels decide it.
+
+    ``label_as_class`` and ``label_separator`` say how labels are read, where that is not clear; ``media_root`` says
+    where paths start, where it is not the manifest's folder.
+    """
     columns = columns or ManifestColumns()
     table = open_table(source)
-    present = find_columns(source, table.columns, columns)
+    present = find_columns(source, table, columns)
     found = survey(source, table, present, columns)
-    several = any(LABEL_SEPARATOR in label for label in found.labels)
-    task = task or ("multi-label" if several else "single-label")
-    names = (name for label, where in found.labels.items() for name in split_labels(label, task, where))
-    classes = sort_classes(set(names))
+    form = find_label_form(source, found.labels, task=task, as_class=label_as_class, separator=label_separator)
+    task = task or ("multi-label" if form.several else "single-label")
+    classes = form.classes(found.labels)
     index = {name: label for label, name in enumerate(classes)}
     if len(classes) < 2:
-        raise DataError(f"{source}: every sample is of class '{classes[0]}'; two or more classes are needed")
+        of = f"every sample is of class '{classes[0]}'" if classes else "no sample has a class"
+        raise DataError(f"{source}: {of}; two or more classes are needed")
     if task == "binary" and len(classes) != 2:
         raise UsageError(f"{source}: has {len(classes)} classes; --task binary needs two, use single-label")
+    bases = {modality: media_root or find_base(source.parent, paths) for modality, paths in found.paths.items()}
+    intake.say(f"{source}: {table.format}; labels are {form}: {task}, {len(classes)} classes{_started(source, bases)}")
+    _doubt(source, found, classes, intake)
     if "split" not in present:
         division = f"split 80/10/10 into {', '.join(SPLITS)} by a hash of the ids"
         intake.note(f"{source}: no column '{columns.split}': {division}")
 
-    def read(split: str, entry: Entry) -> Iterator[SampleRow]:
-        def media(modality: str, path: str | None) -> bytes | None:
-            return None if path is None else read_media(modality, source.parent / path, entry.where)
+    def media(modality: str, cell: MediaCell | None, where: str) -> bytes | None:
+        if cell is None:
+            return None
+        if cell.content is not None:
+            check_media(modality, cell.content, f"{where}: the {modality} in the table")
+            return cell.content
+        return read_media(modality, find_file(bases[modality], cell.path, modality, where), where)
 
+    def read(split: str, entry: Entry) -> Iterator[SampleRow]:
         yield SampleRow(
             split=split,
             id=entry.id,
-            label=tuple(sorted(index[name] for name in split_labels(entry.label, task, entry.where))),
-            image=media("image", entry.image),
-            image_path=entry.image or "",
-            audio=media("audio", entry.audio),
-            audio_path=entry.audio or "",
+            label=tuple(sorted(index[name] for name in form.names(entry.label, entry.where))),
+            image=media("image", entry.image, entry.where),
+            image_path=entry.image.path if entry.image else "",
+            audio=media("audio", entry.audio, entry.where),
+            audio_path=entry.audio.path if entry.audio else "",
             text=entry.text,
         )
 
@@ -137,19 +181,45 @@ def prepare_manifest(
     return Listing(description, read, samples, found.rows)
 
 
-def find_columns(source: Path, header: list[str], columns: ManifestColumns) -> dict[str, str]:
+def _started(source: Path, bases: Mapping[str, Path]) -> str:
+    """Where paths start, if that is not the manifest's folder."""
+    others = {modality: base for modality, base in bases.items() if base != source.parent}
+    return "".join(f"; paths of {modality} start in {base}" for modality, base in others.items())
+
+
+def _doubt(source: Path, found: Survey, classes: tuple[str, ...], intake: Intake) -> None:
+    """Note what is more likely a mistake than meant."""
+    if len(classes) > MANY_CLASSES and len(found.labels) > found.rows // 2:
+        intake.note(f"{source}: {len(found.labels)} different labels in {found.rows} rows: are they classes?")
+    for name in classes:
+        if name == "-1" or name.lower() in EMPTY_WORDS:
+            intake.note(
+                f"{source}: label '{name}' is a class like others; if it stands for no label, leave those rows out"
+            )
+    for word, where in found.empty_words.items():
+        intake.note(f"{where}: the text '{word}' is taken as it stands; if it stands for no text, leave the cell empty")
+
+
+def find_columns(source: Path, table: Table, columns: ManifestColumns) -> dict[str, str]:
     """Map each role to the name of its column, for the columns that the manifest has."""
-    found = {}
+    found, header = {}, table.columns
     for role in dataclasses.fields(columns):
         column = getattr(columns, role.name)
         if column in header:
             found[role.name] = column
         elif column != role.default or role.name == "label":
-            raise DataError(f"{source}: {unknown_name('column', column, header)}; name it with --{role.name}-column")
+            unknown = unknown_name("column", column, header)
+            raise DataError(f"{source} ({table.format}): {unknown}; name it with --{role.name}-column")
     if found.keys().isdisjoint(MODALITIES):
+        likely = next((name for name in header if name.lower() in PATH_COLUMNS), None)
+        way = "name them with --image-column, --text-column, --audio-column"
+        if likely is not None:
+            way = (
+                f"if '{likely}' has the pictures or recordings, say --image-column {likely} or --audio-column {likely}"
+            )
         raise DataError(
             f"{source}: none of the columns {columns.image}, {columns.text}, {columns.audio}; it has "
-            f"{', '.join(header)}; name them with --image-column, --text-column, --audio-column"
+            f"{', '.join(header)}; {way}"
         )
     return found
 
@@ -160,23 +230,51 @@ def entries(table: Table, present: Mapping[str, str]) -> Iterator[Entry]:
 
 
 def _entry(row: int, where: str, cells: Mapping[str, Any], present: Mapping[str, str]) -> Entry:
-    values = {role: _cell(where, role, column, cells.get(column)) for role, column in present.items()}
-    label, split = values.get("label"), values.get("split")
+    values = {
+        role: _cell(where, column, cells.get(column))
+        for role, column in present.items()
+        if role not in {"label", *MEDIA}
+    }
+    label, split = label_cell(where, present["label"], cells.get(present["label"])), values.get("split")
     if label is None:
-        raise DataError(f"{where}: the label is empty; every sample needs one")
+        raise DataError(f"{where}: the label is empty; every sample needs one (in multi-label data, [] is none)")
     if "split" in present and (split or "").lower() not in SPLIT_NAMES:
         raise DataError(f"{where}: split '{split or ''}' is not one of {', '.join(SPLITS)} (or val, valid, dev)")
     sample_id = values.get("id") if "id" in present else f"row-{row:06d}"
     if sample_id is None:
         raise DataError(f"{where}: the id is empty; fill it in, or leave out the column of ids")
-    media = {modality: values.get(modality) for modality in MODALITIES}
-    return Entry(where, sample_id, label, SPLIT_NAMES[split.lower()] if split else None, **media)
+    media = {role: _media_cell(where, present[role], cells.get(present[role])) for role in MEDIA if role in present}
+    return Entry(
+        where=where,
+        id=sample_id,
+        label=label,
+        split=SPLIT_NAMES[split.lower()] if split else None,
+        image=media.get("image"),
+        audio=media.get("audio"),
+        text=values.get("text"),
+    )
 
 
-def _cell(where: str, role: str, column: str, value: Any) -> str | None:
+def _media_cell(where: str, column: str, value: Any) -> MediaCell | None:
+    """A cell of paths, of bytes, or of Hugging Face's structs of both; ``None`` where it is empty."""
+    if isinstance(value, bytes):
+        return MediaCell("", value)
+    if not isinstance(value, Mapping):
+        path = _cell(where, column, value)
+        return None if path is None else MediaCell(path)
+    content, path = value.get("bytes"), value.get("path")
+    if isinstance(content, bytes):
+        return MediaCell(path if isinstance(path, str) else "", content)
+    if content is None and (path is None or isinstance(path, str)) and value.keys() & {"bytes", "path"}:
+        return MediaCell(path) if path else None
+    keys = ", ".join(map(str, value)) or "nothing"
+    raise DataError(
+        f"{where}: '{column}' holds a struct of {keys}; it takes a path, bytes, or a struct of bytes and path"
+    )
+
+
+def _cell(where: str, column: str, value: Any) -> str | None:
     """A cell as text; ``None`` where it is empty (null, NaN or blank)."""
-    if role == "label" and isinstance(value, list) and all(isinstance(part, (str, int)) for part in value):
-        return LABEL_SEPARATOR.join(str(part) for part in value) or None  # several labels, in JSON
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -193,11 +291,18 @@ def survey(source: Path, table: Table, present: Mapping[str, str], columns: Mani
     for entry in entries(table, present):
         found.rows += 1
         if entry.id in first_row:
-            raise DataError(f"{entry.where}: id '{entry.id}' is already that of row {first_row[entry.id]}")
+            again = f"id '{entry.id}' is already that of row {first_row[entry.id]}{rounded_hint(entry.id)}"
+            raise DataError(f"{entry.where}: {again}")
         first_row[entry.id] = found.rows
         found.labels.setdefault(entry.label, entry.where)
         has = {modality for modality in MODALITIES if getattr(entry, modality) is not None}
+        if entry.text is not None and entry.text.lower() in EMPTY_WORDS:
+            found.empty_words.setdefault(entry.text, entry.where)
         seen |= has
+        for modality in has.intersection(MEDIA):
+            cell, paths = getattr(entry, modality), found.paths.setdefault(modality, [])
+            if cell.content is None and len(paths) < PATHS_TRIED:
+                paths.append(cell.path)
         if not has and empty_row is None:
             empty_row = entry
         if entry.split is None:
@@ -228,21 +333,3 @@ def order_modalities(found: set[str]) -> tuple[str, ...]:
 def _hash(sample_id: str) -> int:
     """The first 64 bits of a hash of the id, by which samples are split where the manifest does not split them."""
     return int.from_bytes(hashlib.blake2b(f"manifest/split/{sample_id}".encode()).digest()[:8], "big")
-
-
-def split_labels(label: str, task: str, where: str) -> tuple[str, ...]:
-    """Split the cell ``label`` into the names of its classes, each once."""
-    if task != "multi-label":
-        return (label,)
-    labels = tuple(dict.fromkeys(part.strip() for part in label.split(LABEL_SEPARATOR)))
-    if "" in labels:
-        raise DataError(f"{where}: label '{label}' has an empty part")
-    return labels
-
-
-def sort_classes(classes: set[str]) -> tuple[str, ...]:
-    """Sort the names of classes: as numbers where all of them are whole numbers, as text otherwise."""
-    try:
-        return tuple(sorted(classes, key=lambda name: (int(name), name)))
-    except ValueError:
-        return tuple(sorted(classes))
