@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from mmrobust.runtime.progress import Advance
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from mmrobust.data.format import DatasetInfo
     from mmrobust.storage.results import Results
 
 
@@ -99,6 +100,14 @@ def remark(message: str) -> None:
     """Print a line on standard error unless ``--quiet``."""
     if not settings.quiet:
         err().print(message, markup=False)
+
+
+def remark_left_aside(info: DatasetInfo, chosen: Sequence[str]) -> None:
+    """Print a line that names the modalities of a data set that are not ``chosen``, if there are any."""
+    from mmrobust.data.format import left_aside
+
+    if line := left_aside(info, chosen):
+        remark(line)
 
 
 @contextmanager

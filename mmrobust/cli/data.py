@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, flag, listed
+
+if TYPE_CHECKING:
+    from mmrobust.data.dataset import Dataset
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
@@ -50,7 +53,8 @@ def missing_table(
 
     if out is not None:
         check_suffix(out)
-    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    dataset = Dataset(folder)
+    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, _chosen(dataset, modalities))
     if out is None:
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))
@@ -80,7 +84,8 @@ def preview(
     from mmrobust.preview import preview_samples, render_page
 
     noise = Noise(noise_profile, noise_seed)
-    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    dataset = Dataset(folder)
+    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, _chosen(dataset, modalities))
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
     console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)
@@ -118,6 +123,15 @@ def verify(folder: Folder, json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def _chosen(dataset: Dataset, modalities: list[str] | None) -> tuple[str, ...]:
+    """The modalities to use; those left aside are named."""
+    from mmrobust.data.format import choose_modalities
+
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    console.remark_left_aside(dataset.info, chosen)
+    return chosen
+
+
 def _print_info(description: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -126,6 +140,9 @@ def _print_info(description: dict[str, Any]) -> None:
     facts = Table.grid(padding=(0, 2))
     for key in ("name", "modalities", "task", "headline_metric", "licence", "source", "fingerprint"):
         value = description[key]
+        if key == "modalities":
+            kinds = description["kinds"]
+            value = [name if kinds[name] == name else f"{name} ({kinds[name]})" for name in value]
         facts.add_row(key.replace("_", " "), Text(", ".join(value) if isinstance(value, list) else value))
     facts.add_row("classes", str(len(description["classes"])))
     for reason, samples in description["left_out"].items():

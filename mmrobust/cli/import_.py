@@ -70,6 +70,8 @@ def predictions(
     from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
 
     dataset = Dataset(data)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    console.remark_left_aside(dataset.info, chosen)
     done = import_predictions(
         file,
         dataset,
@@ -80,7 +82,7 @@ def predictions(
             parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
             mask_seeds(seeds),
         ),
-        modalities=choose_modalities(dataset.info, listed(modalities, "--modalities")),
+        modalities=chosen,
         split=split,
         limit=limit,
         scale=scale,

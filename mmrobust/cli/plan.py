@@ -57,6 +57,8 @@ def plan(
     from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
 
     dataset = Dataset(data)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    console.remark_left_aside(dataset.info, chosen)
     about = write_plan(
         dataset,
         Grid(
@@ -65,7 +67,7 @@ def plan(
             mask_seeds(seeds),
         ),
         out,
-        modalities=choose_modalities(dataset.info, listed(modalities, "--modalities")),
+        modalities=chosen,
         split=split,
         limit=limit,
         missing_tables=listed_paths(missing_table, "--missing-table"),

@@ -84,6 +84,7 @@ def train(
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.training.distributed import is_main_process
@@ -116,9 +117,11 @@ def train(
     options = read_recipe(recipe).overridden_by(flags)
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
     place = resolve_device(device)
+    about = Dataset(data).info
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
+    console.remark_left_aside(about, choose_modalities(about, settings.modalities))
     view = TrainingView(settings.recipe.epochs)
     config = run(
         settings,
@@ -126,7 +129,7 @@ def train(
         resume=resume,
         device=str(place),
         dtype=resolve_dtype(dtype, place),
-        workers=resolve_workers(workers, Dataset(data).info.splits.get("train", 0), on_cpu=place.type == "cpu"),
+        workers=resolve_workers(workers, about.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
         on_epoch=view.on_epoch,

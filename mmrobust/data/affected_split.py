@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.format import choose_modalities
+from mmrobust.degradations import check_noise
 from mmrobust.scenarios.draws import ScenarioDraw
 from mmrobust.scenarios.grid import check_rate
 from mmrobust.scenarios.scenario import Scenario
@@ -56,15 +57,17 @@ class AffectedSplit:
 
 
 def apply_scenario(
-    dataset: Dataset, split: str, scenario: str, rate: float, seed: int, modalities: Sequence[str] | None = None
+    dataset: Dataset, split: str, scenario: str, rate: float, seed: int, modalities: Sequence[str]
 ) -> AffectedSplit:
-    """Draw the missing table of a split, for a model of these ``modalities`` (see :func:`choose_modalities`).
+    """Draw the missing table of a split, for a model of these ``modalities``.
 
     Raises:
         MmrobustError: a name is unknown, or the rate is not in [0, 1].
     """
     chosen = choose_modalities(dataset.info, modalities)
     rule, part = Scenario.parse(scenario, chosen), dataset.split(split)
+    for case in rule.cases:
+        check_noise(case, dataset.info.kinds)
     natural = part.natural_cases(chosen)
     draw = ScenarioDraw(part.ids, rule, seed, natural)
     return AffectedSplit(

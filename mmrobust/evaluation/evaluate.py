@@ -125,6 +125,7 @@ def evaluate(
     grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
     drawn, noise = DrawnGrid.draw(grid, samples, model.modalities), Noise(noise_profile, noise_seed)
+    used_noise(grid.cases(model.modalities), noise, dataset.info.kinds)
 
     plan = drawn.plan(model.promptings)
     model.check(plan)
@@ -182,7 +183,8 @@ def evaluate_models(
         workers=settings.workers,
         progress=progress,
     )
-    noise_of_grids = used_noise((case for modalities, one in grids.items() for case in one.cases(modalities)), noise)
+    of_grids = (case for modalities, one in grids.items() for case in one.cases(modalities))
+    noise_of_grids = used_noise(of_grids, noise, dataset.info.kinds)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
     for name, model in models.items():

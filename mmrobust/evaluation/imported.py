@@ -16,7 +16,7 @@ from mmrobust.cases import Case
 from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import ERROR, SelectedSamples, select_samples
-from mmrobust.degradations import Noise, check_profile
+from mmrobust.degradations import Noise, check_noise, check_profile
 from mmrobust.errors import UsageError
 from mmrobust.evaluation.earlier_import import EarlierImport
 from mmrobust.evaluation.plan import given_tables, readable_samples, split_truth
@@ -214,7 +214,10 @@ def _read(
         noise_seed=noise.seed,
     )
     read = read_prediction_file(file, form)
-    check_profile((Case.parse(case, modalities) for case, _ in read.rows), noise)
+    cases = [Case.parse(case, modalities) for case in {case for case, _ in read.rows}]
+    check_profile(cases, noise, info.kinds)
+    for case in cases:
+        check_noise(case, info.kinds)
     for note in read.notes:
         say(f"{file}: {note}")
     return read

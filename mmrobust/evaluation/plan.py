@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Split
 from mmrobust.data.selection import MISSING, STRETCH_SAMPLES, SelectedSamples
-from mmrobust.degradations import Noise, check_profile
+from mmrobust.degradations import Noise, check_noise, check_profile
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, no_progress
@@ -111,14 +111,16 @@ def readable_samples(
     return samples
 
 
-def used_noise(cases: Iterable[Case], noise: Noise) -> Noise | None:
-    """``noise`` if any of the cases is degraded, else ``None``.
+def used_noise(cases: Iterable[Case], noise: Noise, kinds: Mapping[str, str]) -> Noise | None:
+    """``noise`` if any of the cases is degraded, else ``None``; ``kinds`` are those of the data set's modalities.
 
     Raises:
-        UsageError: its profile has no noise for a degraded modality.
+        UsageError: its profile has no noise for a degraded modality, or a case names a corruption of another kind.
     """
     cases = list(cases)
-    check_profile(cases, noise)
+    check_profile(cases, noise, kinds)
+    for case in cases:
+        check_noise(case, kinds)
     return noise if any(case.degraded for case in cases) else None
 
 

@@ -53,6 +53,12 @@ class Description:
     """Samples in each split of the release; empty where it states none."""
     size: int | None = None
     """Samples in the release as a whole, where it has no splits."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Modality → its kind; one that is not there is called as its kind."""
+    steps: Mapping[str, bool] = field(default_factory=dict)
+    """Modality of kind features → whether a sample has [T, D] rather than [D]."""
+    grouped: bool = False
+    """Whether samples have a group."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ class Intake:
     def note(self, line: str) -> None:
         """Report ``line`` now, and keep it in ``dataset.json``."""
         self.record.notes.append(line)
+        self._remark(line)
+
+    def say(self, line: str) -> None:
+        """Report ``line`` now."""
         self._remark(line)
 
     def record_hash(self, file: Path) -> None:
@@ -204,6 +214,9 @@ class Preparer:
             licence=about.licence,
             source=about.source,
             record=intake.record,
+            kinds=about.kinds,
+            steps=about.steps,
+            grouped=about.grouped,
         )
 
 
