@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, flag, listed
-
-if TYPE_CHECKING:
-    from mmrobust.data.dataset import Dataset
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
@@ -49,12 +46,15 @@ def missing_table(
     """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
     from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
 
     if out is not None:
         check_suffix(out)
     dataset = Dataset(folder)
-    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, _chosen(dataset, modalities))
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, chosen)
+    console.remark_left_aside(dataset.info, chosen)
     if out is None:
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))
@@ -80,12 +80,15 @@ def preview(
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
     from mmrobust.degradations import Noise
     from mmrobust.preview import preview_samples, render_page
 
     noise = Noise(noise_profile, noise_seed)
     dataset = Dataset(folder)
-    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, _chosen(dataset, modalities))
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, chosen)
+    console.remark_left_aside(dataset.info, chosen)
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
     console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)
@@ -121,15 +124,6 @@ def verify(folder: Folder, json: AsJson = False) -> None:
         console.out().print(f"{found.samples:,} samples, {len(found.faults):,} faults   {folder}", markup=False)
     if found.faults:
         raise typer.Exit(1)
-
-
-def _chosen(dataset: Dataset, modalities: list[str] | None) -> tuple[str, ...]:
-    """The modalities to use; those left aside are named."""
-    from mmrobust.data.format import choose_modalities
-
-    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    console.remark_left_aside(dataset.info, chosen)
-    return chosen
 
 
 def _print_info(description: dict[str, Any]) -> None:

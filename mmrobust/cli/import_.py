@@ -71,7 +71,6 @@ def predictions(
 
     dataset = Dataset(data)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    console.remark_left_aside(dataset.info, chosen)
     done = import_predictions(
         file,
         dataset,
@@ -93,6 +92,7 @@ def predictions(
         progress=console.progress_bar,
         say=console.remark,
     )
+    console.remark_left_aside(dataset.info, chosen)
     if json:
         console.print_json(done.counts())
         return

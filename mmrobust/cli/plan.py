@@ -58,7 +58,6 @@ def plan(
 
     dataset = Dataset(data)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    console.remark_left_aside(dataset.info, chosen)
     about = write_plan(
         dataset,
         Grid(
@@ -76,6 +75,7 @@ def plan(
         inputs=inputs,
         progress=console.progress_bar,
     )
+    console.remark_left_aside(dataset.info, chosen)
     if bad := about["bad_samples"]["summary"]:
         console.remark(bad)
     if json:
