@@ -11,12 +11,15 @@ import typer
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, flag, listed
+from mmrobust.errors import UsageError
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
-ScenarioName = Annotated[str, flag("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
-MissingRate = Annotated[float, flag("Share of the samples to affect, 0 to 1.")]
+ScenarioName = Annotated[str | None, flag("The scenario, as for eval: missing-both, noisy-image:blur@3, 65/65 …")]
+MissingRate = Annotated[
+    str | None, flag("Share of the samples to affect, 0 to 1, or a rate for each modality, as in image=0.3,text=0.7.")
+]
 Seed = Annotated[int, flag("The mask seed.")]
 SplitName = Annotated[str, flag("Split of the data set.")]
 Modalities = Annotated[list[str] | None, flag("Modalities of the model, if the data set has more.")]
@@ -34,8 +37,8 @@ app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepa
 @with_common_options
 def missing_table(
     folder: Folder,
-    scenario: ScenarioName,
-    missing_rate: MissingRate,
+    scenario: ScenarioName = None,
+    missing_rate: MissingRate = None,
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
@@ -47,19 +50,25 @@ def missing_table(
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
     from mmrobust.data.format import choose_modalities
+    from mmrobust.scenarios.grid import scenario_and_rate
     from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
 
     if out is not None:
         check_suffix(out)
     dataset = Dataset(folder)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, chosen)
-    console.remark_left_aside(dataset.info, chosen)
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    if name is None or rate is None:
+        lacking = "--scenario" if name is None else "--missing-rate"
+        raise UsageError(f"name a {lacking}, as in --scenario missing-both --missing-rate 0.7")
+    affected = apply_scenario(dataset, split, name, rate, seed, chosen)
     if out is None:
+        console.remark_left_aside(dataset.info, chosen)
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))
     else:
         write_missing_table(out, affected.table, affected.provenance)
+        console.remark_left_aside(dataset.info, chosen)
         console.out().print(f"{out}: {affected}", markup=False)
 
 
@@ -67,8 +76,8 @@ def missing_table(
 @with_common_options
 def preview(
     folder: Folder,
-    scenario: ScenarioName,
-    missing_rate: MissingRate = 1.0,
+    scenario: ScenarioName = None,
+    missing_rate: MissingRate = None,
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
@@ -83,13 +92,17 @@ def preview(
     from mmrobust.data.format import choose_modalities
     from mmrobust.degradations import Noise
     from mmrobust.preview import preview_samples, render_page
+    from mmrobust.scenarios.grid import scenario_and_rate
 
     noise = Noise(noise_profile, noise_seed)
     dataset = Dataset(folder)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    affected = apply_scenario(dataset, split, scenario, missing_rate, seed, chosen)
-    console.remark_left_aside(dataset.info, chosen)
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    if name is None:
+        raise UsageError("name a --scenario, as in --scenario noisy-image:blur@3")
+    affected = apply_scenario(dataset, split, name, 1.0 if rate is None else rate, seed, chosen)
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
+    console.remark_left_aside(dataset.info, chosen)
     console.write(out, page, silent=True)
     console.out().print(f"{out}: {affected}", markup=False)
 

@@ -46,10 +46,17 @@ def train(
     max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
-        flag("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
+        flag(
+            "What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both, or missing-any where "
+            "there are more modalities; ptm: noisy-both."
+        ),
     ] = None,
     missing_rate: Annotated[
-        float | None, flag("Share of training samples affected. Default: 0 for full, else 0.7.")
+        str | None,
+        flag(
+            "Share of training samples affected, or of each modality: image=0.3,text=0.7. "
+            "Default: 0 for full, else 0.7."
+        ),
     ] = None,
     noise_profile: Annotated[str | None, flag("Noise of noisy-* scenarios: default or released.")] = None,
     fill: Annotated[str | None, flag("Fill of a missing image: ones, zeros or mean.")] = None,
@@ -87,6 +94,7 @@ def train(
     from mmrobust.data.format import choose_modalities
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.scenarios.grid import scenario_and_rate
     from mmrobust.training.distributed import is_main_process
     from mmrobust.training.feature_cache import parse_cache
     from mmrobust.training.loop import train as run
@@ -95,13 +103,15 @@ def train(
     prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
     size = None if batch_size == "auto" else resolve_batch_size(batch_size)
     recipe_flags = _given(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
+    about, wanted = Dataset(data).info, listed(modalities, "--modalities")
+    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, choose_modalities(about, wanted))
     flags = TrainOptions(
         method=method,
         head=head,
         backbone=backbone,
-        modalities=listed(modalities, "--modalities"),
-        scenario=scenario,
-        missing_rate=missing_rate,
+        modalities=wanted,
+        scenario=chosen_scenario,
+        missing_rate=rate,
         fill=fill,
         noise_profile=noise_profile,
         method_settings=prompts | parse_settings(method_set or (), "--method-set"),
@@ -117,7 +127,6 @@ def train(
     options = read_recipe(recipe).overridden_by(flags)
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
     place = resolve_device(device)
-    about = Dataset(data).info
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True

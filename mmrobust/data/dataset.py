@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from mmrobust.cases import Case
 from mmrobust.data.format import GROUP, INFO_FILE, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError, check_name
+from mmrobust.scenarios.draws import Traits
 from mmrobust.storage.parquet import checked, open_parquet, reading
 
 Positions = npt.NDArray[np.int64]
@@ -152,6 +153,11 @@ class Split:
             return None
         groups = self._column(GROUP)[GROUP].to_pylist()
         return tuple(groups[row] or sample_id for row, sample_id in zip(self._rows.tolist(), self.ids, strict=True))
+
+    @property
+    def traits(self) -> Traits:
+        """What missing tables may depend on besides the ids."""
+        return Traits(self.groups, self.labels, self.info.classes)
 
     @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:

@@ -184,6 +184,8 @@ def evaluate_models(
         progress=progress,
     )
     of_grids = (case for modalities, one in grids.items() for case in one.cases(modalities))
+    for note in dict.fromkeys(note for one in grids.values() for note in one.notes):
+        say(note)
     noise_of_grids = used_noise(of_grids, noise, dataset.info.kinds)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}

@@ -26,7 +26,6 @@ from mmrobust.evaluation.scorable import complete_cells, predicted_promptings, w
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import keep_table
-from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.join import score
 from mmrobust.scoring.scales import LOGITS
 from mmrobust.scoring.store import IMPORTED
@@ -120,8 +119,10 @@ def import_predictions(
     started, noise = now(), noise or Noise()
     if not name.strip():
         raise UsageError("--name is empty; give the name that the model is to have in the results")
-    for scenario in grid.scenarios:
-        Scenario.parse(scenario, modalities)
+    if grid.scenarios:
+        grid = grid.of(modalities)
+    for note in grid.notes:
+        say(note)
     given = given_tables(missing_tables, dataset.split(split), modalities)
     samples = readable_samples(
         select_samples(dataset, split, limit), modalities, on_bad_sample, tables=bool(given), progress=progress

@@ -66,6 +66,8 @@ def split_truth(samples: SelectedSamples, modalities: Sequence[str]) -> SplitTru
         classes=len(split.info.classes),
         task=split.info.task,
         natural=None if natural is None else natural[: samples.size],
+        groups=None if split.groups is None else split.groups[: samples.size],
+        names=split.info.classes,
     )
 
 
@@ -76,7 +78,7 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
         MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
     """
     natural = split.natural_cases(modalities)
-    return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
+    return [read_missing_table(Path(file), split.ids, modalities, natural, split.groups) for file in files]
 
 
 def readable_samples(

@@ -89,7 +89,7 @@ def write_plan(
         about = {
             "dataset": about_data(samples),
             "modalities": list(modalities),
-            "scenarios": list(grid.scenarios),
+            "scenarios": [*grid.scenarios, *(scenario for scenario, _ in grid.points)],
             "missing_rates": list(grid.rates),
             "seeds": list(grid.seeds),
             "missing_tables": [table.name for table in grid.tables],

@@ -15,8 +15,17 @@ import pandas as pd
 from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import check_name
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, Grid, check_rate, mask_seeds
-from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table
+from mmrobust.scenarios.grid import (
+    DEFAULT_RATES,
+    DEFAULT_SEEDS,
+    Cell,
+    Grid,
+    availability_of,
+    check_rate,
+    is_availability,
+    mask_seeds,
+)
+from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table, read_missing_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
@@ -40,6 +49,8 @@ class CellChoice:
     """How many mask seeds."""
     promptings: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
+    tables: tuple[Path, ...] = ()
+    """Files with further missing tables, of all the samples that were evaluated."""
 
     def __post_init__(self) -> None:
         for rate in self.rates or ():
@@ -111,7 +122,8 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
     default = of_scenario[drawn[-1]] if drawn else list(usual.cells())
     cells: dict[Cell, None] = {}
     given = []
-    for name in choice.scenarios or of_scenario or scenario_names(truth.modalities):
+    for called in choice.scenarios or of_scenario or scenario_names(truth.modalities):
+        name, point = availability_of(called, truth.modalities) if is_availability(called) else (called, None)
         old = of_scenario.get(name, default)
         rates, seeds = choice.rates, None if choice.seeds is None else mask_seeds(choice.seeds)
         if is_given(name):  # has one rate and the seed 0, whatever is chosen
@@ -121,7 +133,10 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
             given.append(table)
             rates, seeds = (table.rate,), (0,)
         else:
-            Scenario.parse(name, truth.modalities)
+            own = Scenario.parse(name, truth.modalities).rate
+            point = own if own is not None else point
+        if point is not None:
+            rates = (point,)
         cells |= {
             Cell(name, rate, seed, prompting): None
             for cell in old
@@ -129,6 +144,11 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
             for seed in seeds or (cell.seed,)
             for prompting in choice.promptings or (cell.prompting,)
         }
+    for file in choice.tables:
+        table = read_missing_table(file, truth.ids, truth.modalities, truth.natural, truth.groups)
+        given.append(table)
+        for prompting in choice.promptings or predictions.answered:
+            cells[Cell(table.name, table.rate, 0, prompting)] = None
     return list(cells), given
 
 

@@ -81,6 +81,7 @@ def test_the_first_plot_or_a_sample_for_each(source: Path, tmp_path: Path) -> No
     each = list(Dataset(tmp_path / "each").split("test"))
     assert [(s.id, s.text) for s in each] == [("0000012", "One."), ("0000012-2", "Two."), ("0000012-3", "Three.")]
     assert len({s.image for s in each}) == 1
+    assert {s.group for s in each} == {"0000012"} and info.grouped
     assert "test has 1 samples, the release of mmimdb 7,799" in info.notes  # films are counted, not plots
     with pytest.raises(UsageError, match="unknown choice of plots 'frist': did you mean 'first'"):
         prepare_mmimdb(source, tmp_path / "no", plots="frist")
