@@ -91,7 +91,7 @@ def train(
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
     from mmrobust.data.dataset import Dataset
-    from mmrobust.data.format import choose_modalities
+    from mmrobust.data.format import choose_modalities, left_aside
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.scenarios.grid import scenario_and_rate
@@ -130,8 +130,7 @@ def train(
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
-    console.remark_left_aside(about, choose_modalities(about, settings.modalities))
-    view = TrainingView(settings.recipe.epochs)
+    view = TrainingView(settings.recipe.epochs, left_aside(about, choose_modalities(about, settings.modalities)))
     config = run(
         settings,
         out,
@@ -180,10 +179,13 @@ def _summary(out: Path, config: CheckpointConfig) -> str:
 
 
 class TrainingView:
-    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch."""
+    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch.
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs, self._best = epochs, "–"
+    ``first`` is a line to print before them, if it is not empty.
+    """
+
+    def __init__(self, epochs: int, first: str = "") -> None:
+        self._epochs, self._best, self._first = epochs, "–", first
         self._bar: Any = None
         self._task: Any = None
 
@@ -192,6 +194,9 @@ class TrainingView:
         """The :data:`mmrobust.runtime.progress.Progress` of a training."""
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+        if self._first:
+            console.remark(self._first)
+            self._first = ""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

@@ -35,6 +35,7 @@ from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import keep_table
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
@@ -236,6 +237,7 @@ def evaluate_models(
                 noise=noise_of_grids,
                 scoring=scoring,
                 bad_samples=samples.bad.describe(),
+                **merged_shares(*(affected_shares(one.tables, one.truth) for one in drawn.values())),
             )
             for name in outdated(earlier, described):
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")

@@ -26,6 +26,7 @@ from mmrobust.evaluation.scorable import complete_cells, predicted_promptings, w
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import keep_table
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import score
 from mmrobust.scoring.scales import LOGITS
 from mmrobust.scoring.store import IMPORTED
@@ -180,6 +181,7 @@ def import_predictions(
                 noise=used_noise,
                 scoring=before.scoring,
                 bad_samples=samples.bad.describe(),
+                **merged_shares(affected_shares(truth.draw(complete, tables), truth)),
             )
             results = Results(*merged(before.others, identified(frame, name, described, about), provenance))
         if results is None:

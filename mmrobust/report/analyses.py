@@ -63,6 +63,7 @@ def with_sections(
             _prompting(means, table),
             _rates(means, table, report),
             _effective(means, table, baseline) if baseline is not None else None,
+            _dependence(table, report),
         ]
         if own:
             classes = next(p["dataset"]["classes"] for p in report.provenances if set(own) & set(p["checkpoints"]))
@@ -228,6 +229,28 @@ def _reliability(figures: pd.DataFrame, table: CurveTable) -> Section:
     )
     title = f"Reliability: {table.dataset}"
     return Section("reliability", title, note, columns, 3, rows, figures, better=(-1,) * (len(columns) - 3))
+
+
+def _dependence(table: CurveTable, report: Report) -> Section | None:
+    """The share of each class that is affected, where missing depends on labels or groups."""
+    own = [p for p in report.provenances if set(table.checkpoints) & set(p["checkpoints"]) and p.get("affected_shares")]
+    found = [
+        {"scenario": scenario, "class": name, "missing_rate": float(rate), "affected": share}
+        for provenance in own
+        for scenario, rates in provenance["affected_shares"].items()
+        for rate, shares in rates.items()
+        for name, share in shares.items()
+    ]
+    if not found:
+        return None
+    figures = pd.DataFrame(found).drop_duplicates(["scenario", "class", "missing_rate"])
+    columns, rows = _by_rate(figures, ("scenario", "class"), "affected", table.rates)
+    note = (
+        "Missing not at random: of the samples of each class, the share that the scenario affects, in %, by missing "
+        "rate η, mean over mask seeds."
+    )
+    title = f"Missing by class: {table.dataset}"
+    return Section("dependence", title, note, columns, 2, rows, figures, better=(0,) * (len(columns) - 2))
 
 
 def _costs(report: Report, table: CurveTable) -> Section | None:

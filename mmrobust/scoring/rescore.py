@@ -27,6 +27,7 @@ from mmrobust.scenarios.grid import (
 )
 from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table, read_missing_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import IMPORTED, import_command, read_predictions
@@ -80,15 +81,17 @@ def rescore(
     """
     started, target = now(), out or folder
     earlier = read_results(folder) if (folder / RESULTS_FILE).is_file() else None
-    frames = []
+    frames, shares = [], []
     checkpoints: dict[str, dict[str, Any]] = {}
     dataset: dict[str, Any] = {}
     noise: Mapping[str, Any] | None = None
     for predictions in read_predictions(folder, earlier, say):
         cells, given = _cells(predictions, choice, folder)
+        tables = predictions.truth.draw(sorted(cells), given)
+        shares.append(affected_shares(tables, predictions.truth))
         frame = score(
             predictions,
-            predictions.truth.draw(sorted(cells), given),
+            tables,
             settings,
             metrics=choice.metrics,
             remedy=_remedy(predictions, cells, folder),
@@ -100,7 +103,12 @@ def rescore(
         checkpoints[predictions.name] = dict(predictions.described)
         dataset, noise = dataset or dict(predictions.dataset), noise or predictions.noise
     provenance = (earlier.provenance if earlier else {}) | results_provenance(
-        started, dataset=dataset, checkpoints=checkpoints, noise=noise, scoring=settings
+        started,
+        dataset=dataset,
+        checkpoints=checkpoints,
+        noise=noise,
+        scoring=settings,
+        **merged_shares(*shares),
     )
     with hold_whole(target):
         write_results(target / RESULTS_FILE, pd.concat(frames), provenance)

@@ -19,6 +19,7 @@ from mmrobust.scoring.store import PredictionStore
 from mmrobust.scoring.truth import Key, Plan, PredictedRows, SplitTruth
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
 from mmrobust.storage.shards import (
+    GROUPED_SCHEMA,
     PREDICTIONS_FOLDER,
     PREDICTIONS_SCHEMA,
     Shard,
@@ -163,7 +164,7 @@ class PredictionWriter(PredictionStore):
                 "logits": pa.ListArray.from_arrays(offsets, logits.ravel()),
                 **of_group,
             },
-            schema=pa.schema([field for field in PREDICTIONS_SCHEMA if of_group or field.name != "group"]),
+            schema=GROUPED_SCHEMA if of_group else PREDICTIONS_SCHEMA,
         )
         metadata = {"name": self.name, "about": self.dataset, "described": self.described}
         write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})

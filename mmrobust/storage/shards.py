@@ -33,9 +33,10 @@ PREDICTIONS_SCHEMA = pa.schema(
         # the true class, or the classes of a multi-label sample: always a list, so that the column has one type
         ("label", pa.list_(pa.int64())),
         ("logits", pa.list_(pa.float32())),  # [classes]
-        ("group", pa.string()),  # the group of the sample; only where samples have groups; since version 3
     ]
 )
+GROUPED_SCHEMA = PREDICTIONS_SCHEMA.append(pa.field("group", pa.string()))
+"""The columns where samples have groups: the group of the sample besides; since version 3."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,9 @@ def read_shard(path: Path) -> Shard:
         found = file.schema_arrow
         provenance = read_provenance(found, path, "predictions", PREDICTIONS_VERSION)
         absent = [n for n in PREDICTIONS_SCHEMA.names if n not in found.names]
-        lacking = set(absent) - {"group"}
-        if lacking and not (provenance["schema_version"] == 1 and lacking <= {"position", "natural"}):
-            raise DataError(f"{path}: is not a table of predictions: no column {', '.join(sorted(lacking))}")
-        schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+        if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
+            raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
+        schema = pa.schema([field for field in GROUPED_SCHEMA if field.name in found.names])
         small, logits, rows = list[pa.RecordBatch](), np.empty((0, 0), dtype=np.float32), 0
         for batch in read_batches(file, path, "predictions"):
             part = _checked(path, batch, schema)
@@ -174,6 +174,6 @@ def _checked(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordB
 
 
 def write_shard(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-    """Write predictions (columns as ``PREDICTIONS_SCHEMA``) to ``path`` atomically, with checksums."""
+    """Write predictions (columns as in one of the schemas) to ``path`` atomically, with checksums."""
     version = PREDICTIONS_VERSION if "group" in table.column_names else 2
     write_table(path, table, {"kind": "predictions", "schema_version": version, **provenance})
