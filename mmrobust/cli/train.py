@@ -94,7 +94,7 @@ def train(
     from mmrobust.data.format import choose_modalities, left_aside
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
-    from mmrobust.scenarios.grid import scenario_and_rate
+    from mmrobust.scenarios.grid import decides_rate, scenario_and_rate
     from mmrobust.training.distributed import is_main_process
     from mmrobust.training.feature_cache import parse_cache
     from mmrobust.training.loop import train as run
@@ -103,8 +103,9 @@ def train(
     prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
     size = None if batch_size == "auto" else resolve_batch_size(batch_size)
     recipe_flags = _given(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
-    about, wanted = Dataset(data).info, listed(modalities, "--modalities")
-    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, choose_modalities(about, wanted))
+    preset, wanted = read_recipe(recipe), listed(modalities, "--modalities")
+    of_data = choose_modalities(Dataset(data).info, wanted) if decides_rate(scenario, missing_rate) else ()
+    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, of_data)
     flags = TrainOptions(
         method=method,
         head=head,
@@ -124,9 +125,10 @@ def train(
         | parse_settings(backbone_set or (), "--backbone-set"),
         recipe=parse_settings(recipe_set or (), "--recipe-set") | recipe_flags,
     )
-    options = read_recipe(recipe).overridden_by(flags)
+    options = preset.overridden_by(flags)
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
     place = resolve_device(device)
+    about = Dataset(data).info
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True

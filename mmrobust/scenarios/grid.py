@@ -240,6 +240,12 @@ def parse_rates_of_each(text: str) -> str:
     return each_name(rates)
 
 
+def decides_rate(scenario: str | None, rate: str | float | None) -> bool:
+    """Whether a scenario and a rate are one (``65/65``, ``image=0.3,text=0.7``), which depends on the modalities."""
+    of_scenario = scenario is not None and (is_availability(scenario) or scenario.startswith(EACH))
+    return of_scenario or (isinstance(rate, str) and "=" in rate)
+
+
 def scenario_and_rate(
     scenario: str | None, rate: str | float | None, modalities: Sequence[str]
 ) -> tuple[str | None, float | None]:

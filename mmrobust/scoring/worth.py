@@ -249,7 +249,7 @@ def _shares(values: Sequence[Part | None]) -> tuple[list[float], float]:
     if not total > 0:  # NaN too
         return [math.nan] * len(amounts), math.nan
     shares = [amount / total for amount in amounts]
-    return shares, -math.fsum(share * math.log(share) for share in shares if share > 0) / math.log(len(shares))
+    return shares, math.fsum(share * math.log(1 / share) for share in shares if share > 0) / math.log(len(shares))
 
 
 def _interval(whole: Predictions, metric: str, part: Part | None) -> tuple[float, float, float]:
