@@ -9,8 +9,23 @@ from enum import Enum
 
 from mmrobust.errors import UsageError, unknown_name
 
+KINDS = ("image", "text", "audio", "features")
+"""Every kind of modality. ``features`` are numbers: an array [D], or [T, D] along time."""
 MODALITIES = ("image", "text", "audio")
-"""Every known modality. A data set and a backbone each name theirs, in a fixed order."""
+"""The usual modalities, each called as its kind. A data set and a model each name theirs, in a fixed order, and may use
+other names (:func:`check_modality`); a data set says of which kind each is."""
+RESERVED = ("both", "any", "each", "id", "label", "split", "group", "case", "complete")
+"""Words that are no names of modalities: they are those of scenarios, cases and columns."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+def check_modality(name: str) -> str:
+    """Return ``name``, the name of a modality; raise a ``UsageError`` where it cannot be one."""
+    if name in RESERVED:
+        raise UsageError(f"modality '{name}': the word has a meaning of its own; call the modality otherwise")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"modality '{name}': a name is a letter, then letters, digits and _, 64 at most")
+    return name
 
 
 class State(str, Enum):
@@ -22,7 +37,9 @@ class State(str, Enum):
 
 
 _PREFIX = {State.MISSING: "missing", State.DEGRADED: "noisy"}
-_PART = re.compile(r"(?P<what>(?P<prefix>missing|noisy)-(?P<modality>[a-z]+))(?P<noise>(:[a-z-]+)?(@(0|[1-9][0-9]*))?)")
+_PART = re.compile(
+    r"(?P<what>(?P<prefix>missing|noisy)-(?P<modality>[A-Za-z]\w*))(?P<noise>(:[a-z-]+)?(@(0|[1-9][0-9]*))?)", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,7 @@ class Case:
         if not self.states:
             raise UsageError("a case needs at least one modality")
         for modality, _ in self.states:
-            if modality not in MODALITIES:
-                raise unknown_name("modality", modality, MODALITIES)
+            check_modality(modality)
         if not self.present:
             raise UsageError(f"a case with nothing present: {', '.join(m for m, _ in self.states)} are all missing")
         # Only of degraded modalities, and in their order, so that equal cases compare equal.

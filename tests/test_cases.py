@@ -73,9 +73,18 @@ def test_a_name_that_is_none(name: str, message: str) -> None:
         Case.parse(name, ("image", "text"))
 
 
-def test_a_case_needs_known_modalities() -> None:
-    with pytest.raises(UsageError, match="unknown modality 'smell'"):
-        Case.complete(("image", "smell"))
+def test_modalities_may_have_any_name_that_names_of_cases_can_hold() -> None:
+    case = Case.parse("missing-frame2+noisy-left_IMU:gap@3", ("image", "frame2", "left_IMU"))
+    assert case.present == ("image", "left_IMU") and case.corruption("left_IMU") == ("gap", 3)
+    assert Case.parse(case.name, case.modalities) == case
+    with pytest.raises(UsageError, match="modality 'both': the word has a meaning of its own; call the modality"):
+        Case.complete(("image", "both"))
+    for name in ("", "2nd", "left-imu", "a b", "é", "x" * 65):
+        with pytest.raises(UsageError, match=f"modality '{name}': a name is a letter, then letters, digits and _"):
+            Case.complete(("image", name))
+
+
+def test_a_case_needs_a_modality() -> None:
     with pytest.raises(UsageError, match="at least one modality"):
         Case(())
 

@@ -52,7 +52,7 @@ def fill_leakage(subject: Subject) -> Finding:
     found, limits = {}, {}
     for lost in modalities:
         scenario = Scenario.parse(f"missing-{lost}", modalities)
-        cases = ScenarioDraw(split.ids, scenario, subject.seed, natural).table(1.0)
+        cases = ScenarioDraw(split.ids, scenario, subject.seed, natural, split.traits).table(1.0)
         seen = np.stack([_seen(subject, int(position), cases[position]) for position in positions])
         found[scenario.name] = probe(seen, targets, subject.seed)
         by_chance = [probe(seen, targets[order], subject.seed) for order in orders]

@@ -58,7 +58,8 @@ def check(
 
     The most specific rule decides. Without any rule, the headline metric may lose 0.01 (one point) in a cell. A rule
     may also name a figure: auc (AUC-η), relative_robustness, worst_cell, effective_robustness (of the headline metric,
-    or of another: auc.macro_f1), worst_class, ece, flip_rate. Of the last two less is better: ece:+0.01 or ece<=0.1.
+    or of another: auc.macro_f1), worth, shapley (worth@missing-text>=0.1), worst_class, ece, flip_rate. Of the last two
+    less is better: ece:+0.01 or ece<=0.1.
 
     Means over mask seeds are compared. A cell fails if it lies below its limit and, by the predictions of both sides,
     is significantly worse than the baseline: the upper end of the interval of the paired difference lies below zero.

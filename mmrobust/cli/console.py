@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mmrobust.runtime.terminal import SafeConsole, speaks_utf_8
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from mmrobust.data.format import DatasetInfo
     from mmrobust.storage.results import Results
 
 
@@ -122,6 +123,14 @@ def complain(message: str, style: str = "") -> None:
     """Print a line on standard error. If nobody reads it any more, work goes on."""
     with suppress(OSError):
         err().print(one_line(message), markup=False, style=style or None)
+
+
+def remark_left_aside(info: DatasetInfo, chosen: Sequence[str]) -> None:
+    """Print a line that names the modalities of a data set that are not ``chosen``, if there are any."""
+    from mmrobust.data.format import left_aside
+
+    if line := left_aside(info, chosen):
+        remark(line)
 
 
 @contextmanager

@@ -11,13 +11,16 @@ import typer
 from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, flag, listed
+from mmrobust.errors import UsageError
 from mmrobust.runtime.printable import one_line
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A data set folder.", metavar="DIR")]
-ScenarioName = Annotated[str, flag("The scenario, as for eval: missing-both, noisy-image:blur@3 …")]
-MissingRate = Annotated[float, flag("Share of the samples to affect, 0 to 1.")]
+ScenarioName = Annotated[str | None, flag("The scenario, as for eval: missing-both, noisy-image:blur@3, 65/65 …")]
+MissingRate = Annotated[
+    str | None, flag("Share of the samples to affect, 0 to 1, or a rate for each modality, as in image=0.3,text=0.7.")
+]
 Seed = Annotated[int, flag("The mask seed.")]
 SplitName = Annotated[str, flag("Split of the data set.")]
 Modalities = Annotated[list[str] | None, flag("Modalities of the model, if the data set has more.")]
@@ -35,8 +38,8 @@ app.command("prepare", epilog=prepare.EXAMPLE)(with_common_options(prepare.prepa
 @with_common_options
 def missing_table(
     folder: Folder,
-    scenario: ScenarioName,
-    missing_rate: MissingRate,
+    scenario: ScenarioName = None,
+    missing_rate: MissingRate = None,
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
@@ -47,16 +50,26 @@ def missing_table(
     """Write which sample is in which case under a scenario, as used by eval and train, for other programs."""
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
+    from mmrobust.scenarios.grid import scenario_and_rate
     from mmrobust.scenarios.missing_tables import check_suffix, write_csv, write_missing_table
 
     if out is not None:
         check_suffix(out)
-    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    dataset = Dataset(folder)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    if name is None or rate is None:
+        lacking = "--scenario" if name is None else "--missing-rate"
+        raise UsageError(f"name a {lacking}, as in --scenario missing-both --missing-rate 0.7")
+    affected = apply_scenario(dataset, split, name, rate, seed, chosen)
     if out is None:
+        console.remark_left_aside(dataset.info, chosen)
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))
     else:
         write_missing_table(out, affected.table, affected.provenance)
+        console.remark_left_aside(dataset.info, chosen)
         console.print_line(f"{out}: {affected}")
 
 
@@ -64,8 +77,8 @@ def missing_table(
 @with_common_options
 def preview(
     folder: Folder,
-    scenario: ScenarioName,
-    missing_rate: MissingRate = 1.0,
+    scenario: ScenarioName = None,
+    missing_rate: MissingRate = None,
     seed: Seed = 0,
     split: SplitName = "test",
     modalities: Modalities = None,
@@ -77,12 +90,20 @@ def preview(
     """Show samples before and after a scenario on one HTML page: pictures, recordings to play, texts."""
     from mmrobust.data.affected_split import apply_scenario
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities
     from mmrobust.degradations import Noise
     from mmrobust.preview import preview_samples, render_page
+    from mmrobust.scenarios.grid import scenario_and_rate
 
     noise = Noise(noise_profile, noise_seed)
-    affected = apply_scenario(Dataset(folder), split, scenario, missing_rate, seed, listed(modalities, "--modalities"))
+    dataset = Dataset(folder)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    if name is None:
+        raise UsageError("name a --scenario, as in --scenario noisy-image:blur@3")
+    affected = apply_scenario(dataset, split, name, 1.0 if rate is None else rate, seed, chosen)
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
+    console.remark_left_aside(dataset.info, chosen)
     console.write(out, page, silent=True)
     console.print_line(f"{out}: {affected}")
 
@@ -128,6 +149,9 @@ def _print_info(description: dict[str, Any]) -> None:
     facts = Table.grid(padding=(0, 2))
     for key in ("name", "modalities", "task", "headline_metric", "licence", "source", "fingerprint"):
         value = description[key]
+        if key == "modalities":
+            kinds = description["kinds"]
+            value = [name if kinds[name] == name else f"{name} ({kinds[name]})" for name in value]
         facts.add_row(key.replace("_", " "), Text(one_line(", ".join(value) if isinstance(value, list) else value)))
     facts.add_row("classes", str(len(description["classes"])))
     for reason, samples in description["left_out"].items():

@@ -12,6 +12,8 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.options import (
+    RATES,
+    TABLES,
     AsJson,
     BatchSize,
     DataFolder,
@@ -50,15 +52,15 @@ def evaluate(
     scenario: Annotated[
         list[str] | None,
         flag(
-            "Names, including noisy-* and noisy-image:blur@3. "
+            "Names, including missing-image+missing-audio, missing-both:0.3, noisy-image:blur@3 and 65/65. "
             "Default: every missing-*; none if --missing-table is given."
         ),
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        flag("Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
+        flag(f"Missing tables to evaluate: {TABLES}", metavar="PATH"),
     ] = None,
-    missing_rate: Annotated[list[str] | None, flag("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    missing_rate: Annotated[list[str] | None, flag(f"{RATES} Default: 0:1:0.1.")] = None,
     seeds: Annotated[int, flag("Number of mask seeds.")] = 3,
     prompting: Annotated[list[str] | None, flag("situation, concat. Default: both.")] = None,
     limit: Annotated[int | None, flag("Use only the first N samples.")] = None,
@@ -92,15 +94,11 @@ def evaluate(
     from mmrobust.evaluation.evaluate import evaluate_models
     from mmrobust.evaluation.plan import PredictionSettings, WorkShare
     from mmrobust.runtime.devices import evaluation_batch_size, resolve_device
-    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
+    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_grid
     from mmrobust.scoring.join import ScoringSettings
 
-    grid = Grid(
-        listed(scenario, "--scenario") or (),
-        parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
-        mask_seeds(seeds),
-        listed(prompting, "--prompting") or PROMPTINGS,
-    )
+    scenarios, rates = parse_grid(listed(scenario, "--scenario"), missing_rate)
+    grid = Grid(scenarios, rates or DEFAULT_RATES, mask_seeds(seeds), listed(prompting, "--prompting") or PROMPTINGS)
     place, dataset = resolve_device(device), Dataset(data)
     samples = min(limit or sys.maxsize, dataset.info.splits.get(split, 0))
     settings = PredictionSettings(

@@ -12,7 +12,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, DataFolder, OnBadSample, flag, listed, listed_paths
+from mmrobust.cli.options import RATES, TABLES, AsJson, DataFolder, OnBadSample, flag, listed, listed_paths
 from mmrobust.models.importing import KINDS
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def predictions(
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        flag("Missing tables to score: .parquet or .csv (id, case), or MMP's .pt.", metavar="PATH"),
+        flag(f"Missing tables to score: {TABLES}", metavar="PATH"),
     ] = None,
-    missing_rate: Annotated[list[str] | None, flag("Numbers, or start:stop:step. Default: 0:1:0.1.")] = None,
+    missing_rate: Annotated[list[str] | None, flag(f"{RATES} Default: 0:1:0.1.")] = None,
     seeds: Annotated[int, flag("Number of mask seeds.")] = 3,
     limit: Annotated[int | None, flag("Use only the first N samples.")] = None,
     noise_profile: Annotated[str, flag("Noise of noisy-* cases: default or released.")] = "default",
@@ -67,20 +67,18 @@ def predictions(
     from mmrobust.data.format import choose_modalities
     from mmrobust.degradations import Noise
     from mmrobust.evaluation.imported import import_predictions
-    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
+    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_grid
 
     dataset = Dataset(data)
+    scenarios, rates = parse_grid(listed(scenario, "--scenario"), missing_rate)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
     done = import_predictions(
         file,
         dataset,
         name,
         out,
-        Grid(
-            listed(scenario, "--scenario") or (),
-            parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
-            mask_seeds(seeds),
-        ),
-        modalities=choose_modalities(dataset.info, listed(modalities, "--modalities")),
+        Grid(scenarios, rates or DEFAULT_RATES, mask_seeds(seeds)),
+        modalities=chosen,
         split=split,
         limit=limit,
         scale=scale,
@@ -91,6 +89,7 @@ def predictions(
         progress=console.progress_bar,
         say=console.remark,
     )
+    console.remark_left_aside(dataset.info, chosen)
     if json:
         console.print_json(done.counts())
         return

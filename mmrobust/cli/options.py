@@ -17,6 +17,9 @@ def flag(text: str, *names: str, panel: str | None = None, **settings: Any) -> A
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
+RATES = "Numbers, start:stop:step, or a rate for each modality, as in image=0.3,text=0.7 (several separated by ;)."
+TABLES = ".parquet or .csv (id, case), MMP's .pt, or AOEPT's .jsonl."
+
 DataFolder = Annotated[Path, flag("Data set folder, as made by `mmrobust data prepare`.", "--data")]
 Device = Annotated[str, flag("auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
 DType = Annotated[str, flag("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]

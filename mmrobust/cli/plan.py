@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, DataFolder, OnBadSample, listed, listed_paths
+from mmrobust.cli.options import RATES, TABLES, AsJson, DataFolder, OnBadSample, listed, listed_paths
 
 EXAMPLE = "Example: mmrobust plan --data data/digits --inputs --out plan"
 
@@ -31,11 +31,9 @@ def plan(
     ] = None,
     missing_table: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Missing tables to evaluate: .parquet or .csv (id, case), or MMP's .pt."),
+        typer.Option(metavar="PATH", help=f"Missing tables to evaluate: {TABLES}"),
     ] = None,
-    missing_rate: Annotated[
-        list[str] | None, typer.Option(help="Numbers, or start:stop:step. Default: 0:1:0.1.")
-    ] = None,
+    missing_rate: Annotated[list[str] | None, typer.Option(help=f"{RATES} Default: 0:1:0.1.")] = None,
     seeds: Annotated[int, typer.Option(help="Number of mask seeds.")] = 3,
     limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
     inputs: Annotated[
@@ -54,18 +52,16 @@ def plan(
     from mmrobust.data.format import choose_modalities
     from mmrobust.degradations import Noise
     from mmrobust.evaluation.written_plan import write_plan
-    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_rates
+    from mmrobust.scenarios.grid import DEFAULT_RATES, Grid, mask_seeds, parse_grid
 
     dataset = Dataset(data)
+    scenarios, rates = parse_grid(listed(scenario, "--scenario"), missing_rate)
+    chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
     about = write_plan(
         dataset,
-        Grid(
-            listed(scenario, "--scenario") or (),
-            parse_rates(missing_rate) if missing_rate else DEFAULT_RATES,
-            mask_seeds(seeds),
-        ),
+        Grid(scenarios, rates or DEFAULT_RATES, mask_seeds(seeds)),
         out,
-        modalities=choose_modalities(dataset.info, listed(modalities, "--modalities")),
+        modalities=chosen,
         split=split,
         limit=limit,
         missing_tables=listed_paths(missing_table, "--missing-table"),
@@ -74,6 +70,7 @@ def plan(
         inputs=inputs,
         progress=console.progress_bar,
     )
+    console.remark_left_aside(dataset.info, chosen)
     if bad := about["bad_samples"]["summary"]:
         console.remark(bad)
     if json:

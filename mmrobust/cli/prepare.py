@@ -59,6 +59,15 @@ def prepare(
     text_column: Annotated[str | None, _own("Column of the texts. \\[default: text]")] = None,
     label_column: Annotated[str | None, _own("Column of the labels. \\[default: label]")] = None,
     split_column: Annotated[str | None, _own("Column of the splits. \\[default: split]")] = None,
+    group_column: Annotated[str | None, _own("Column of groups that scenarios treat alike. \\[default: group]")] = None,
+    modality: Annotated[
+        list[str] | None,
+        _own(
+            "manifest: a further modality, as in frame2=image:second_frame; may be repeated. Kinds: image, text, "
+            "audio, features (lists of numbers, or paths of .npy files).",
+            metavar="NAME=KIND:COLUMN",
+        ),
+    ] = None,
 ) -> None:
     """Make a data set folder from raw data, in the form that every other command reads.
 
@@ -83,6 +92,7 @@ def prepare(
         "text": text_column,
         "label": label_column,
         "split": split_column,
+        "group": group_column,
     }
     columns = {role: column for role, column in columns.items() if column is not None}
     flags: dict[str, tuple[str, Any]] = {  # parameter of a preparer → its flag, and the value given
@@ -101,6 +111,7 @@ def prepare(
         "subset": ("--subset", subset),
         "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
+    flags["modalities"] = ("--modality", modality or None)
     if data not in PREPARERS:
         raise unknown_name("data set", data, PREPARERS)
     preparer = PREPARERS[data]

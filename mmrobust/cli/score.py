@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, F1Absent, flag, listed
+from mmrobust.cli.options import RATES, TABLES, AsJson, F1Absent, flag, listed, listed_paths
 
 EXAMPLE = "Example: mmrobust score runs/grid --missing-rate 0:1:0.05 --seeds 10 --metric macro_f1 --f1-absent skip"
 
@@ -16,8 +16,9 @@ EXAMPLE = "Example: mmrobust score runs/grid --missing-rate 0:1:0.05 --seeds 10 
 def score(
     folder: Annotated[Path, typer.Argument(help="Results folder of mmrobust eval.", metavar="DIR")],
     scenario: Annotated[list[str] | None, flag("Names. Default: those of the results.")] = None,
-    missing_rate: Annotated[
-        list[str] | None, flag("Numbers, or start:stop:step. Default: those of the results.")
+    missing_rate: Annotated[list[str] | None, flag(f"{RATES} Default: those of the results.")] = None,
+    missing_table: Annotated[
+        list[str] | None, flag(f"Further missing tables to score: {TABLES}", metavar="PATH")
     ] = None,
     seeds: Annotated[int | None, flag("Number of mask seeds. Default: those of the results.")] = None,
     prompting: Annotated[list[str] | None, flag("situation, concat. Default: those of the results.")] = None,
@@ -30,13 +31,15 @@ def score(
     json: AsJson = False,
 ) -> None:
     """Rescore from stored predictions at other rates, seeds or metrics; needs no model and no torch."""
-    from mmrobust.scenarios.grid import parse_rates
+    from mmrobust.scenarios.grid import parse_grid
     from mmrobust.scoring.join import ScoringSettings
     from mmrobust.scoring.rescore import CellChoice, rescore
 
+    scenarios, rates = parse_grid(listed(scenario, "--scenario"), missing_rate)
     choice = CellChoice(
-        scenarios=listed(scenario, "--scenario"),
-        rates=parse_rates(missing_rate) if missing_rate else None,
+        scenarios=scenarios or None,
+        rates=rates or None,
+        tables=listed_paths(missing_table, "--missing-table"),
         seeds=seeds,
         promptings=listed(prompting, "--prompting"),
         metrics=listed(metric, "--metric"),

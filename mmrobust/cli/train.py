@@ -46,10 +46,17 @@ def train(
     max_text_length: Annotated[int | None, typer.Option(hidden=True)] = None,
     scenario: Annotated[
         str | None,
-        flag("What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both; ptm: noisy-both."),
+        flag(
+            "What happens to inputs in training, e.g. noisy-image:blur@3. Default: missing-both, or missing-any where "
+            "there are more modalities; ptm: noisy-both."
+        ),
     ] = None,
     missing_rate: Annotated[
-        float | None, flag("Share of training samples affected. Default: 0 for full, else 0.7.")
+        str | None,
+        flag(
+            "Share of training samples affected, or of each modality: image=0.3,text=0.7. "
+            "Default: 0 for full, else 0.7."
+        ),
     ] = None,
     noise_profile: Annotated[str | None, flag("Noise of noisy-* scenarios: default or released.")] = None,
     fill: Annotated[str | None, flag("Fill of a missing image: ones, zeros or mean.")] = None,
@@ -84,8 +91,10 @@ def train(
     """Train prompts, a head or everything on a backbone, and write a checkpoint."""
     from mmrobust.configuration import parse_settings
     from mmrobust.data.dataset import Dataset
+    from mmrobust.data.format import choose_modalities, left_aside
     from mmrobust.data.loading import resolve_workers
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
+    from mmrobust.scenarios.grid import decides_rate, scenario_and_rate
     from mmrobust.training.distributed import is_main_process
     from mmrobust.training.feature_cache import parse_cache
     from mmrobust.training.loop import train as run
@@ -94,13 +103,16 @@ def train(
     prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
     size = None if batch_size == "auto" else resolve_batch_size(batch_size)
     recipe_flags = _given(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
+    preset, wanted = read_recipe(recipe), listed(modalities, "--modalities")
+    of_data = choose_modalities(Dataset(data).info, wanted) if decides_rate(scenario, missing_rate) else ()
+    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, of_data)
     flags = TrainOptions(
         method=method,
         head=head,
         backbone=backbone,
-        modalities=listed(modalities, "--modalities"),
-        scenario=scenario,
-        missing_rate=missing_rate,
+        modalities=wanted,
+        scenario=chosen_scenario,
+        missing_rate=rate,
         fill=fill,
         noise_profile=noise_profile,
         method_settings=prompts | parse_settings(method_set or (), "--method-set"),
@@ -113,20 +125,21 @@ def train(
         | parse_settings(backbone_set or (), "--backbone-set"),
         recipe=parse_settings(recipe_set or (), "--recipe-set") | recipe_flags,
     )
-    options = read_recipe(recipe).overridden_by(flags)
+    options = preset.overridden_by(flags)
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
     place = resolve_device(device)
+    about = Dataset(data).info
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
-    view = TrainingView(settings.recipe.epochs)
+    view = TrainingView(settings.recipe.epochs, left_aside(about, choose_modalities(about, settings.modalities)))
     config = run(
         settings,
         out,
         resume=resume,
         device=str(place),
         dtype=resolve_dtype(dtype, place),
-        workers=resolve_workers(workers, Dataset(data).info.splits.get("train", 0), on_cpu=place.type == "cpu"),
+        workers=resolve_workers(workers, about.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
         remark=console.remark,
@@ -169,10 +182,13 @@ def _summary(out: Path, config: CheckpointConfig) -> str:
 
 
 class TrainingView:
-    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch."""
+    """Shows a training of so many ``epochs``: a live line on a terminal, and a remark for every epoch.
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs, self._best = epochs, "–"
+    ``first`` is a line to print before them, if it is not empty.
+    """
+
+    def __init__(self, epochs: int, first: str = "") -> None:
+        self._epochs, self._best, self._first = epochs, "–", first
         self._bar: Any = None
         self._task: Any = None
 
@@ -181,6 +197,9 @@ class TrainingView:
         """The :data:`mmrobust.runtime.progress.Progress` of a training."""
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+        if self._first:
+            console.remark(self._first)
+            self._first = ""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

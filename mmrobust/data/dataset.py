@@ -1,8 +1,9 @@
 """The canonical data set: a folder of ``{split}-*.parquet`` and a ``dataset.json``.
 
-Columns: ``id`` (string, unique), one per modality (``image`` and ``audio``: struct{bytes, path}; ``text``: string) and
-``label`` (int, or list<int> for multi-label). A null modality is naturally missing. ``datasets.load_dataset`` opens the
-same folder, since the Parquet schema carries Hugging Face's feature metadata.
+Columns: ``id`` (string, unique), one per modality (of kind image or audio: struct{bytes, path}; text: string; features:
+list<float32>, or list<list<float32>> along time), ``label`` (int, or list<int> for multi-label) and, where samples have
+one, ``group`` (string). A null modality is naturally missing. ``datasets.load_dataset`` opens the same folder, since
+the Parquet schema carries Hugging Face's feature metadata.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.cases import Case
-from mmrobust.data.format import INFO_FILE, DatasetInfo, parquet_schema
+from mmrobust.data.format import GROUP, INFO_FILE, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError, check_name
+from mmrobust.scenarios.draws import Traits
 from mmrobust.storage.parquet import checked, open_parquet, reading
 
 Positions = npt.NDArray[np.int64]
@@ -32,6 +34,10 @@ ROW_GROUPS_BYTES = 16 * 2**20
 """Memory for the row groups of a split that were read last, as stored in the file."""
 
 
+Medium = bytes | str | npt.NDArray[np.float32]
+"""What is stored of a modality: an encoded picture or recording, a text, or features [D] or [T, D]."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One row of a split: media still encoded, ``None`` where a modality is naturally missing."""
@@ -39,11 +45,33 @@ class Sample:
     id: str
     label: tuple[int, ...]
     """The class, or the classes of a multi-label sample."""
-    image: bytes | None = field(default=None, repr=False)
-    audio: bytes | None = field(default=None, repr=False)
-    text: str | None = None
+    media: Mapping[str, Medium | None] = field(default_factory=dict, repr=False)
+    """Modality → what is stored of it."""
     origin: str = ""
     """Folder, split and row, for messages."""
+    info: DatasetInfo | None = field(default=None, repr=False)
+    """The data set's; ``None``: every modality is called as its kind."""
+    group: str | None = None
+
+    def first(self, kind: str) -> Medium | None:
+        """What is stored of the first modality of this kind; ``None`` where it is missing, or there is none."""
+        kinds = {m: m for m in self.media} if self.info is None else self.info.kinds
+        return next((self.media.get(modality) for modality, its in kinds.items() if its == kind), None)
+
+    @property
+    def image(self) -> bytes | None:
+        """The encoded picture, where the data set has a modality ``image``."""
+        return self.media.get("image")  # type: ignore[return-value]  # of kind image
+
+    @property
+    def audio(self) -> bytes | None:
+        """The encoded recording, where the data set has a modality ``audio``."""
+        return self.media.get("audio")  # type: ignore[return-value]  # of kind audio
+
+    @property
+    def text(self) -> str | None:
+        """The text, where the data set has a modality ``text``."""
+        return self.media.get("text")  # type: ignore[return-value]  # of kind text
 
 
 class Dataset:
@@ -119,6 +147,19 @@ class Split:
         return tuple(labels[row] for row in self._rows.tolist())
 
     @functools.cached_property
+    def groups(self) -> tuple[str, ...] | None:
+        """The group of each sample; ``None`` where the data set has no groups. A sample without one is its own."""
+        if not self.info.grouped:
+            return None
+        groups = self._column(GROUP)[GROUP].to_pylist()
+        return tuple(groups[row] or sample_id for row, sample_id in zip(self._rows.tolist(), self.ids, strict=True))
+
+    @property
+    def traits(self) -> Traits:
+        """What missing tables may depend on besides the ids."""
+        return Traits(self.groups, self.labels, self.info.classes)
+
+    @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Modality → whether each sample has it [N]. Reads null counts and paths, no media."""
         return {modality: self._present(modality)[self._rows] for modality in self.info.modalities}
@@ -163,7 +204,7 @@ class Split:
     def _altered(self, rows: Positions, unusable: dict[str, npt.NDArray[np.bool_]]) -> Split:
         """Return a copy with these rows and unusable media, and nothing that was computed for the original."""
         altered = copy.copy(self)
-        for name in ("ids", "labels", "presence"):
+        for name in ("ids", "labels", "groups", "presence"):
             altered.__dict__.pop(name, None)
         altered._rows, altered._unusable, altered._recent = rows, unusable, {}
         return altered
@@ -206,16 +247,20 @@ class Split:
 
     def _sample(self, table: pa.Table, index: int, row: int) -> Sample:
         """The sample in ``row`` of the files, which is row ``index`` in the ``table`` of its row group."""
-        values: dict[str, Any] = {
-            name: None if name in self._unusable and self._unusable[name][row] else table[name][index].as_py()
-            for name in table.column_names
+        cells = {name: table[name][index] for name in table.column_names}
+        media = {
+            modality: None
+            if modality in self._unusable and self._unusable[modality][row]
+            else _medium(cells[modality], kind)
+            for modality, kind in self.info.kinds.items()
         }
         return Sample(
-            id=values["id"],
-            label=_members(values["label"]),
-            text=values.get("text"),
+            id=cells["id"].as_py(),
+            label=_members(cells["label"].as_py()),
+            media=media,
             origin=f"{self.dataset.folder} ({self.name}, row {row})",
-            **{m: values[m] and values[m]["bytes"] for m in ("image", "audio") if m in values},
+            info=self.info,
+            group=cells[GROUP].as_py() if GROUP in cells else None,
         )
 
     def _row_group(self, index: int) -> pa.Table:
@@ -239,7 +284,7 @@ class Split:
             return checked(pa.concat_tables(file.read(columns=[name]) for file in self._files))
 
     def _present(self, modality: str) -> npt.NDArray[np.bool_]:
-        leaf = modality if modality == "text" else f"{modality}.path"
+        leaf = f"{modality}.path" if self.info.kinds[modality] in ("image", "audio") else modality
         parts = []
         for file, group, rows in self._groups:
             with reading(f"{self.dataset.folder} ({self.name}, column {leaf})"):
@@ -251,7 +296,8 @@ class Split:
 
 def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
     """Open ``file``, and check that it is Parquet with the columns and types that ``info`` demands."""
-    expected = parquet_schema(info.modalities, info.classes, info.task)
+    steps = {modality: facts.steps for modality, facts in info.features.items()}
+    expected = parquet_schema(info.modalities, info.classes, info.task, info.kinds, steps, info.grouped)
     # Not memory-mapped: pages that were read once would keep counting as memory.
     opened = open_parquet(file, "split of a data set", "prepare the data set again")
     names = opened.schema_arrow.names
@@ -263,6 +309,22 @@ def _open(file: Path, info: DatasetInfo) -> pq.ParquetFile:
         if kind != column.type:
             raise DataError(f"{file}: column '{column.name}' is {kind}, not {column.type}")
     return opened
+
+
+def _medium(cell: pa.Scalar, kind: str) -> Medium | None:
+    """What a cell of a modality's column holds."""
+    if not cell.is_valid:
+        return None
+    if kind == "features":
+        values = cell.values
+        if not pa.types.is_list(values.type):
+            return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)
+        flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+        widths = set(values.value_lengths().to_pylist())
+        # Time steps of different widths are no array; decoding refuses an empty one.
+        return flat.reshape(len(values), -1) if len(widths) == 1 and None not in widths else flat[:0].reshape(0, 0)
+    stored: Medium | None = cell.as_py() if kind == "text" else cell.as_py()["bytes"]
+    return stored
 
 
 def _members(label: Any) -> tuple[Any, ...]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Split
-from mmrobust.data.decoding import SplitRecordings
+from mmrobust.data.decoding import SplitDegrader
 from mmrobust.data.loading import Loader, Request
-from mmrobust.degradations import Noise, degradation_of
+from mmrobust.degradations import Noise
 
 Media = dict[str, Any]
-"""Modality → ``PIL.Image`` (RGB) / ``str`` / (waveform float32 [n], rate in Hz)."""
+"""Modality → ``PIL.Image`` (RGB) / ``str`` / (waveform float32 [n], rate in Hz) / features float32 [D] or [T, D]."""
 
 
 class DecodedSplit:
@@ -30,7 +30,7 @@ class DecodedSplit:
         self, split: Split, modalities: Sequence[str], fills: Mapping[str, Any], noise: Noise, workers: int = 0
     ) -> None:
         self.split, self.modalities, self.fills, self.noise = split, tuple(modalities), dict(fills), noise
-        self.recordings = SplitRecordings(split)
+        self._degrader = SplitDegrader(split)
         self._loader = Loader(split, None, workers, keep=True)
 
     def load(self, requests: Iterable[Request]) -> Iterator[dict[int, Media]]:
@@ -65,7 +65,7 @@ class DecodedSplit:
             return copied(self.fills.get(modality))
         if modality not in case.degraded:
             return copied(media[modality])
-        degradation = degradation_of(case, modality, self.split.ids[position], self.noise, self.recordings)
+        degradation = self._degrader.degradation(case, modality, self.split.ids[position], self.noise)
         return (degradation.on_picture if degradation.encoded else degradation.on_medium)(media[modality])
 
 

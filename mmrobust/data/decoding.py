@@ -17,8 +17,10 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image, UnidentifiedImageError
 
+from mmrobust.cases import Case
 from mmrobust.data.contents import recognise, with_length, without_metadata
 from mmrobust.data.resampling import resample
+from mmrobust.degradations import Degradation, Noise, degradation_of
 from mmrobust.errors import DataError
 
 if TYPE_CHECKING:
@@ -208,35 +210,62 @@ def _reason(cause: Exception) -> str:
 
 
 DECODERS: Mapping[str, Callable[[bytes, str], Any]] = {"image": decode_image, "audio": decode_audio}
+"""Kind of an encoded modality → what decodes it."""
+
+
+def check_features(values: Any, origin: str, width: int | None = None) -> npt.NDArray[np.float32]:
+    """Return features as an array float32 [D] or [T, D]; messages begin with ``origin``.
+
+    Raises:
+        DataError: they are empty, of another shape or width, no numbers, or not finite.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(values).astype(np.float32)
+    except (ValueError, TypeError) as cause:
+        raise DataError(f"{origin}: is no array of numbers, [D], or [T, D] along time") from cause
+    if array.ndim not in (1, 2) or not array.size:
+        raise DataError(f"{origin}: has shape {list(array.shape)}, not [D], or [T, D] along time")
+    if width is not None and array.shape[-1] != width:
+        raise DataError(f"{origin}: has {array.shape[-1]} dimensions, in the training split it has {width}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{origin}: holds values that are missing, NaN or infinite")
+    return array
 
 
 def decode(sample: Sample, modality: str) -> Any:
-    """Decode one modality of a sample to what a processor takes: ``PIL.Image``, ``str`` or (waveform, rate in Hz).
+    """Decode one modality of a sample to what a processor takes.
+
+    That is a ``PIL.Image``, a ``str``, a pair (waveform, rate in Hz), or features float32 [D] or [T, D], by its kind.
 
     Raises:
         DataError: it cannot be decoded; names the sample.
     """
-    if modality == "text":
-        return sample.text
+    kind = modality if sample.info is None else sample.info.kinds[modality]
+    medium = sample.media.get(modality)
+    if kind == "text":
+        return medium
     origin = f"sample '{sample.id}' of {sample.origin}"
-    media = getattr(sample, modality)
-    if media is None:
+    if medium is None:
         raise DataError(f"{origin}: its {modality} has a path but no bytes; prepare the data set again")
-    return DECODERS[modality](media, origin)
+    if kind == "features":
+        facts = None if sample.info is None else sample.info.features[modality]
+        return check_features(medium, f"{origin}: its {modality}", None if facts is None else len(facts.mean))
+    return DECODERS[kind](medium, origin)  # type: ignore[arg-type]  # bytes, by its kind
 
 
 class SplitRecordings:
-    """The recordings of a split, of which babble is made: see :class:`mmrobust.degradations.keys.Recordings`.
+    """One modality's recordings in a split, of which babble is made: :class:`mmrobust.degradations.keys.Recordings`.
 
     They are those of the whole split, so that a shard of it, or its first samples alone, draw the same ones.
     """
 
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, split: Split, modality: str = "audio") -> None:
+        self._split, self._modality = split, modality
 
     @functools.cached_property
     def _position(self) -> dict[str, int]:
-        present = self._split.presence.get("audio", np.zeros(0, dtype=np.bool_))
+        present = self._split.presence.get(self._modality, np.zeros(0, dtype=np.bool_))
         return {self._split.ids[position]: int(position) for position in np.flatnonzero(present)}
 
     @functools.cached_property
@@ -247,5 +276,30 @@ class SplitRecordings:
     def read(self, sample_id: str, rate: int) -> npt.NDArray[np.float32]:
         """The waveform [n] of a sample; see :meth:`mmrobust.degradations.keys.Recordings.read`."""
         (sample,) = self._split.read([self._position[sample_id]])
-        waveform, own_rate = decode(sample, "audio")
+        waveform, own_rate = decode(sample, self._modality)
         return resample(waveform, own_rate, rate)
+
+
+class SplitDegrader:
+    """Says what a case does to the samples of a split.
+
+    It knows what a degradation may need besides the sample itself: kinds, other recordings, and what features are
+    standardised by.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self._info = split.info
+        self._recordings = {m: SplitRecordings(split, m) for m, kind in split.info.kinds.items() if kind == "audio"}
+        self._standards = {modality: facts.standard for modality, facts in split.info.features.items()}
+
+    def degradation(self, case: Case, modality: str, sample_id: str, noise: Noise) -> Degradation:
+        """What ``case`` does to a modality of a sample; see :func:`mmrobust.degradations.degradation_of`."""
+        return degradation_of(
+            case,
+            modality,
+            sample_id,
+            noise,
+            self._recordings.get(modality),
+            kind=self._info.kinds[modality],
+            standard=self._standards.get(modality),
+        )

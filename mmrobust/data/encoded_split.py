@@ -10,9 +10,9 @@ import numpy as np
 
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions, Split
-from mmrobust.data.decoding import SplitRecordings, decode
+from mmrobust.data.decoding import SplitDegrader, decode
 from mmrobust.data.loading import Encoded, Loader, Request
-from mmrobust.degradations import Noise, degradation_of
+from mmrobust.degradations import Noise
 from mmrobust.runtime.machine import MemoryBudget
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class EncodedSplit:
         self.split, self.processor, self.modalities = split, processor, tuple(modalities)
         self.fills = {modality: processor.fill(modality, fill) for modality in self.modalities}
         self.noise = Noise() if noise is None else noise
-        self.recordings = SplitRecordings(split)
+        self._degrader = SplitDegrader(split)
         self._loader = Loader(split, processor, workers)
         self._memory = MemoryBudget(CACHE_BYTES) if memory is None else memory
         self._cache: Encoded = {}
@@ -157,7 +157,7 @@ class EncodedSplit:
         if modality not in case.degraded:
             return self._encoded(position, modality)
         # Only the clean input is cached: the cache would hold a noisy one once for each case and seed.
-        degradation = degradation_of(case, modality, self.split.ids[position], noise, self.recordings)
+        degradation = self._degrader.degradation(case, modality, self.split.ids[position], noise)
         if degradation.encoded:
             return degradation.on_tensor(self._encoded(position, modality))
         medium = decode(self.split.read([position])[0], modality)

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from mmrobust.cases import MODALITIES
+from mmrobust.cases import KINDS, check_modality
 from mmrobust.configuration import from_mapping
+from mmrobust.degradations import Standard
 from mmrobust.errors import DataError, NewerFormatError, UsageError, check_name
 from mmrobust.storage.files import read_json
 from mmrobust.storage.tasks import TASK_METRICS, TASKS
 
-FORMAT_VERSION = 2
-"""Format 2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``. Folders of format 1 are still read."""
+FORMAT_VERSION = 3
+"""Format 2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; format 3 modalities of any name, with their
+``kinds`` and ``features``, and groups. Folders of formats 1 and 2 are still read."""
 INFO_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
+
+
+GROUP = "group"
+"""The column of groups, which a data set may have: scenarios treat the samples of a group alike."""
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """What a data set records about a modality of kind ``features``."""
+
+    steps: bool
+    """Whether a sample has an array [T, D], along time, rather than one vector [D]."""
+    mean: tuple[float, ...]
+    """Mean of each dimension [D] over the training split (or the first there is), all time steps counted alike."""
+    std: tuple[float, ...]
+    """Standard deviation likewise; 0 where a dimension never varies."""
+
+    @property
+    def standard(self) -> Standard:
+        """What the features are standardised by."""
+        std = np.asarray(self.std, dtype=np.float64)
+        return Standard(np.asarray(self.mean, dtype=np.float64), np.where(std > 0, std, 1.0))
 
 
 @dataclass(frozen=True)
@@ -43,13 +68,38 @@ class DatasetInfo:
     """What readers of results on this data set should know: sizes other than the release's, choices that were made."""
     files: dict[str, str] = field(default_factory=dict)
     """The annotation files that it was made from, each with its SHA-256."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Modality → its kind. One that is not there is called as its kind, as all were before format 3."""
+    features: dict[str, Any] = field(default_factory=dict)
+    """Modality of kind ``features`` → its :class:`FeatureFacts`, which may be given as a mapping."""
+    grouped: bool = False
+    """Whether the samples have a ``group``."""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         for name in ("modalities", "classes", "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.modalities or any(m not in MODALITIES for m in self.modalities):
-            raise DataError(f"data set {self.name}: modalities {self.modalities} are not among {', '.join(MODALITIES)}")
+        if not self.modalities:
+            raise DataError(f"data set {self.name}: has no modalities")
+        object.__setattr__(self, "kinds", {m: self.kinds.get(m, m) for m in self.modalities})
+        for modality, kind in self.kinds.items():
+            try:
+                check_modality(modality)
+            except UsageError as cause:
+                raise DataError(f"data set {self.name}: {cause}") from cause
+            if kind not in KINDS:
+                raise DataError(f"data set {self.name}: {modality} is of kind '{kind}', none of {', '.join(KINDS)}")
+        facts = {
+            name: of if isinstance(of, FeatureFacts) else from_mapping(FeatureFacts, of)
+            for name, of in self.features.items()
+        }
+        object.__setattr__(self, "features", facts)
+        if set(facts) != {modality for modality, kind in self.kinds.items() if kind == "features"}:
+            raise DataError(
+                f"data set {self.name}: must have the facts of every modality of kind features, and no others"
+            )
+        if any(not of.mean or len(of.mean) != len(of.std) for of in facts.values()):
+            raise DataError(f"data set {self.name}: features need a mean and a standard deviation of each dimension")
         if len(set(self.modalities)) < len(self.modalities):
             raise DataError(f"data set {self.name}: modalities {self.modalities} name one twice")
         if unknown := [split for split, rows in self.splits.items() if split not in SPLITS or rows < 0]:
@@ -83,39 +133,82 @@ class DatasetInfo:
             raise DataError(f"{file}: {cause}") from cause
 
 
-def parquet_schema(modalities: Sequence[str], classes: Sequence[str], task: str) -> pa.Schema:
-    """The schema of a split's Parquet files, with Hugging Face's feature metadata."""
+def parquet_schema(
+    modalities: Sequence[str],
+    classes: Sequence[str],
+    task: str,
+    kinds: Mapping[str, str] | None = None,
+    steps: Mapping[str, bool] | None = None,
+    grouped: bool = False,
+) -> pa.Schema:
+    """The schema of a split's Parquet files, with Hugging Face's feature metadata.
+
+    Args:
+        modalities: in order.
+        classes: of the labels.
+        task: of the data set.
+        kinds: modality → its kind; one that is not there is called as its kind.
+        steps: modality of kind ``features`` → whether it is [T, D] rather than [D].
+        grouped: whether there is a column of groups.
+    """
     media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    columns = {"image": media, "audio": media, "text": pa.string()}
     text = {"dtype": "string", "_type": "Value"}
-    kinds = {"image": {"_type": "Image"}, "audio": {"_type": "Audio"}, "text": text}
-    features: dict[str, Any] = {"id": text, **{modality: kinds[modality] for modality in modalities}}
+    columns: dict[str, pa.DataType] = {"id": pa.string()}
+    features: dict[str, Any] = {"id": text}
+    described: dict[str, Any]
+    for modality in modalities:
+        kind = (kinds or {}).get(modality, modality)
+        if kind == "features":
+            column, described = (
+                pa.list_(pa.float32()),
+                {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"},
+            )
+            if (steps or {}).get(modality):
+                column, described = pa.list_(column), {"feature": described, "_type": "Sequence"}
+        elif kind == "text":
+            column, described = pa.string(), text
+        else:
+            column, described = media, {"_type": kind.capitalize()}
+        columns[modality], features[modality] = column, described
+    if grouped:
+        columns[GROUP], features[GROUP] = pa.string(), text
     label = {"names": list(classes), "_type": "ClassLabel"}
     multi = task == "multi-label"
     features["label"] = {"feature": label, "_type": "Sequence"} if multi else label
+    columns["label"] = pa.list_(pa.int64()) if multi else pa.int64()
     return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            *(pa.field(modality, columns[modality]) for modality in modalities),
-            pa.field("label", pa.list_(pa.int64()) if multi else pa.int64()),
-        ],
+        [pa.field(name, column, nullable=name != "id") for name, column in columns.items()],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
 
 
 def choose_modalities(info: DatasetInfo, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The modalities that a model uses: those ``wanted``; ``None``: the data set's, or image and text of more than two.
+    """The modalities that a model uses: those ``wanted``, or by default the data set's.
+
+    Of more than two with image and text among them, the default is these (:func:`left_aside` names the others).
 
     Raises:
         UsageError: the data set does not have one that was asked for, or one is named twice.
     """
     if wanted is None:
-        return info.modalities if len(info.modalities) <= 2 else ("image", "text")
+        usual = len(info.modalities) > 2 and {"image", "text"} <= set(info.modalities)
+        return ("image", "text") if usual else info.modalities
     for modality in wanted:
         check_name(f"modality of {info.name}", modality, info.modalities)
     if len(set(wanted)) < len(wanted):
         raise UsageError(f"--modalities {','.join(wanted)} names one twice")
     return tuple(wanted)
+
+
+def left_aside(info: DatasetInfo, chosen: Sequence[str]) -> str:
+    """A line that names the modalities of the data set that are not ``chosen``; empty where all are."""
+    others = [modality for modality in info.modalities if modality not in chosen]
+    if not others:
+        return ""
+    return (
+        f"{info.name} has {', '.join(info.modalities)}: only {' and '.join(chosen)} used, {' and '.join(others)} left "
+        f"aside; --modalities chooses"
+    )
 
 
 def choose_headline(task: str, wanted: str | None) -> str:

@@ -1,7 +1,8 @@
 """Inputs as files that any program opens: each modality of each sample, once for everything that is done to it.
 
 Pictures are PNG (RGB, upright), recordings WAV (mono, at their own rate: 16 bit where that is exact, else 32-bit
-float), texts UTF-8. They hold what a processor of ours is given: a picture is decoded and degraded, not resized.
+float), texts UTF-8, features .npy (float32). They hold what a processor of ours is given: a picture is decoded and
+degraded, not resized.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import soundfile
 
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions, Split
-from mmrobust.data.decoding import SplitRecordings, decode
+from mmrobust.data.decoding import SplitDegrader, decode
 from mmrobust.data.encoded_split import input_key
-from mmrobust.degradations import CORRUPTIONS, ENCODED, PROFILES, Noise, degradation_of
+from mmrobust.degradations import CORRUPTIONS, ENCODED, PROFILES, Noise
 from mmrobust.errors import UsageError
 from mmrobust.runtime.progress import Progress, no_progress
 
@@ -47,7 +48,10 @@ class InputFiles:
     def _path(self, position: int, modality: str, case: Case) -> str:
         key = input_key(modality, case)
         done = "clean" if key == "present" else f"{key[0]}@{key[1]}" if isinstance(key, tuple) else str(key)
-        return f"{modality}/{done.replace(':', '.')}/{position:07d}{_WRITERS[modality][0]}"
+        return f"{modality}/{done.replace(':', '.')}/{position:07d}{self._writer(modality)[0]}"
+
+    def _writer(self, modality: str) -> tuple[str, Callable[[Path, Any], None]]:
+        return _WRITERS[self._split.info.kinds[modality]]
 
     def write(self, folder: Path, needed: Mapping[Case, Positions], progress: Progress = no_progress) -> int:
         """Write what the samples are in each case, each file once.
@@ -64,8 +68,8 @@ class InputFiles:
             UsageError: a case has noise that acts on a model's tensors (see :func:`check_files`).
             DataError: a sample cannot be decoded; names it.
         """
-        check_files(needed, self._noise)
-        recordings, count = SplitRecordings(self._split), 0
+        check_files(needed, self._noise, self._split.info.kinds)
+        degrader, count = SplitDegrader(self._split), 0
         has = np.zeros((len(needed), len(self._split)), dtype=np.bool_)
         for row, positions in enumerate(needed.values()):
             has[row, positions] = True
@@ -82,26 +86,26 @@ class InputFiles:
                         for name, case in files.items():
                             (folder / name).parent.mkdir(parents=True, exist_ok=True)
                             if modality in case.degraded:
-                                degradation = degradation_of(case, modality, sample.id, self._noise, recordings)
-                                _WRITERS[modality][1](folder / name, degradation.on_medium(medium))
+                                degradation = degrader.degradation(case, modality, sample.id, self._noise)
+                                self._writer(modality)[1](folder / name, degradation.on_medium(medium))
                             else:
-                                _WRITERS[modality][1](folder / name, medium)
+                                self._writer(modality)[1](folder / name, medium)
                         count += len(files)
                     advance(1)
         return count
 
 
-def check_files(cases: Iterable[Case], noise: Noise) -> None:
-    """Check that what the ``cases`` do to their degraded modalities can be done to files.
+def check_files(cases: Iterable[Case], noise: Noise, kinds: Mapping[str, str] | None = None) -> None:
+    """Check that what the ``cases`` do to their degraded modalities can be done to files; ``kinds`` are by modality.
 
     Raises:
         UsageError: a noise profile acts on the tensors that a processor gives; the message names a way out.
     """
     for case in cases:
         for modality in case.degraded:
-            named = case.corruption(modality)[0] is not None
-            if not named and any(kind in ENCODED for kind in PROFILES[noise.profile].get(modality, ())):
-                example = next(iter(CORRUPTIONS[modality]))
+            named, kind = case.corruption(modality)[0] is not None, (kinds or {}).get(modality, modality)
+            if not named and any(name in ENCODED for name in PROFILES[noise.profile].get(kind, ())):
+                example = next(iter(CORRUPTIONS[kind]))
                 raise UsageError(
                     f"case '{case.name}': noise profile {noise.profile} degrades the tensors that a model takes, and "
                     f"no file can hold them; for --inputs name a corruption, as in noisy-{modality}:{example}@3"
@@ -126,9 +130,14 @@ def _write_text(file: Path, text: str) -> None:
     file.write_bytes(text.encode())
 
 
+def _write_features(file: Path, values: npt.NDArray[np.float32]) -> None:
+    np.save(file, values, allow_pickle=False)
+
+
 _WRITERS: Mapping[str, tuple[str, Callable[[Path, Any], None]]] = {
     "image": (".png", _write_image),
     "audio": (".wav", _write_audio),
     "text": (".txt", _write_text),
+    "features": (".npy", _write_features),
 }
-"""Modality → the ending of its files, and what writes one."""
+"""Kind of modality → the ending of its files, and what writes one."""

@@ -11,14 +11,25 @@ import numpy as np
 
 from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset, Sample, Split
-from mmrobust.data.decoding import DECODERS
+from mmrobust.data.decoding import decode
 from mmrobust.data.format import INFO_FILE
 from mmrobust.data.writing import Fingerprint
 from mmrobust.errors import DataError
 from mmrobust.runtime.progress import Progress, no_progress
 
 DESCRIBED = (
-    *("name", "folder", "modalities", "task", "classes", "headline_metric", "licence", "source", "fingerprint"),
+    *(
+        "name",
+        "folder",
+        "modalities",
+        "kinds",
+        "task",
+        "classes",
+        "headline_metric",
+        "licence",
+        "source",
+        "fingerprint",
+    ),
     *("format_version", "left_out", "notes", "files", "splits"),
 )
 """The keys of a description, in order."""
@@ -60,7 +71,7 @@ class Fault:
     id: str
     """Id of the sample; empty where part of a file cannot be read."""
     part: str
-    """``image``, ``audio``, ``id``, ``label``, ``modalities``, ``file`` or ``fingerprint``."""
+    """A modality, ``id``, ``label``, ``modalities``, ``file`` or ``fingerprint``."""
     message: str
 
     def __str__(self) -> str:
@@ -129,15 +140,16 @@ def _faults(split: Split, position: int, sample: Sample, ids: set[str]) -> list[
     wrong = [label for label in sample.label if label is None or not 0 <= label < classes]
     if wrong:
         found.append(("label", f"{origin}: label {wrong[0]} is not one of the {classes} classes"))
-    if all(getattr(sample, modality) is None for modality in split.info.modalities):
+    if all(medium is None for medium in sample.media.values()):
         found.append(("modalities", f"{origin}: has no {' and no '.join(split.info.modalities)}"))
-    for part, decode in DECODERS.items():
-        media = getattr(sample, part)
+    for modality, kind in split.info.kinds.items():
+        if kind == "text" or (sample.media[modality] is None and not split.presence[modality][position]):
+            continue
+        if sample.media[modality] is None:
+            found.append((modality, f"{origin}: its {modality} has a path but no bytes"))
+            continue
         try:
-            if media is not None:
-                decode(media, origin)
-            elif part in split.info.modalities and split.presence[part][position]:
-                found.append((part, f"{origin}: its {part} has a path but no bytes"))
+            decode(sample, modality)
         except DataError as error:
-            found.append((part, str(error)))
+            found.append((modality, str(error)))
     return [Fault(split.name, sample.id or "", part, message) for part, message in found]

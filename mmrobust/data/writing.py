@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrobust.data.dataset import Sample
-from mmrobust.data.format import INFO_FILE, SPLITS, DatasetInfo, parquet_schema
+from mmrobust.data.dataset import Medium, Sample
+from mmrobust.data.format import GROUP, INFO_FILE, SPLITS, DatasetInfo, FeatureFacts, parquet_schema
 from mmrobust.errors import DataError
 from mmrobust.storage.files import atomic_folder, write_json, writing
 from mmrobust.storage.fingerprints import new_digest
@@ -35,6 +37,22 @@ class SampleRow:
     audio: bytes | None = None
     audio_path: str = ""
     text: str | None = None
+    others: Mapping[str, Medium | None] = field(default_factory=dict)
+    """What is stored of modalities with other names, by name."""
+    other_paths: Mapping[str, str] = field(default_factory=dict)
+    """Where they were found, likewise."""
+    group: str | None = None
+    """Scenarios treat the samples of a group alike."""
+
+    @property
+    def media(self) -> Mapping[str, Medium | None]:
+        """Modality → what is stored of it."""
+        return {"image": self.image, "audio": self.audio, "text": self.text, **self.others}
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """Modality → where it was found."""
+        return {"image": self.image_path, "audio": self.audio_path, **self.other_paths}
 
 
 @dataclass
@@ -56,8 +74,9 @@ class Fingerprint:
 
     def add(self, split: str, row: SampleRow | Sample) -> None:
         """Hash the next row of ``split``, each field preceded by its length, so that no two rows hash alike."""
-        media = {"image": row.image, "audio": row.audio, "text": None if row.text is None else row.text.encode()}
-        for part in [row.id.encode(), repr(row.label).encode(), *(media[m] for m in self._modalities)]:
+        media = [_hashed(row.media.get(modality)) for modality in self._modalities]
+        group = [] if row.group is None else [b"group", row.group.encode()]
+        for part in [row.id.encode(), repr(row.label).encode(), *media, *group]:
             self._digests[split].update(b"-" if part is None else b"%d:" % len(part) + part)
         self._rows[split] += 1
 
@@ -74,12 +93,52 @@ class Fingerprint:
         return whole.hexdigest()
 
 
+def _hashed(medium: Medium | None) -> bytes | None:
+    """A medium as the bytes that are hashed."""
+    if isinstance(medium, np.ndarray):
+        return repr(medium.shape).encode() + medium.astype("<f4").tobytes()
+    return medium.encode() if isinstance(medium, str) else medium
+
+
+class _Moments:
+    """Mean and standard deviation of each dimension of features, as rows come in."""
+
+    def __init__(self, width: int) -> None:
+        self._count, self._mean, self._squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count the time steps of [T, D], or one vector [D]."""
+        for row in np.atleast_2d(values).astype(np.float64):
+            self._count += 1
+            before = row - self._mean
+            self._mean = self._mean + before / self._count
+            self._squares = self._squares + before * (row - self._mean)
+
+    def facts(self, steps: bool) -> FeatureFacts:
+        """The facts of features with these moments."""
+        std = np.sqrt(self._squares / max(1, self._count))
+        return FeatureFacts(steps, tuple(self._mean.tolist()), tuple(std.tolist()))
+
+
 class DatasetWriter:
     """Writes rows into split files; see :func:`write_dataset`."""
 
-    def __init__(self, folder: Path, modalities: Sequence[str], classes: Sequence[str], task: str) -> None:
-        self._folder, self._task, self._classes = folder, task, len(classes)
-        self._schema = parquet_schema(modalities, classes, task)
+    def __init__(
+        self,
+        folder: Path,
+        modalities: Sequence[str],
+        classes: Sequence[str],
+        task: str,
+        kinds: Mapping[str, str] | None = None,
+        steps: Mapping[str, bool] | None = None,
+        grouped: bool = False,
+    ) -> None:
+        self._folder, self._task, self._classes, self._grouped = folder, task, len(classes), grouped
+        self._kinds = {modality: (kinds or {}).get(modality, modality) for modality in modalities}
+        self._steps = dict(steps or {})
+        self._moments: dict[str, dict[str, _Moments]] = {m: {} for m, kind in self._kinds.items() if kind == "features"}
+        self._widths: dict[str, int] = {}
+        self._schema = parquet_schema(modalities, classes, task, kinds, steps, grouped)
         self._files: dict[str, pq.ParquetWriter] = {}
         self._pending: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self._pending_bytes = dict.fromkeys(SPLITS, 0)
@@ -101,17 +160,48 @@ class DatasetWriter:
         labels, multi = list(row.label), self._task == "multi-label"
         if any(not 0 <= label < self._classes for label in labels) or not (multi or len(labels) == 1):
             raise DataError(f"sample '{row.id}': label {labels} does not fit {self._classes} classes, {self._task}")
-        for value, what in ((row.text, "text"), (row.image_path, "image's path"), (row.audio_path, "audio's path")):
-            check_characters(value or "", f"sample '{row.id}': its {what}")
+        cells: dict[str, Any] = {"id": row.id, "label": labels if multi else labels[0]}
+        if self._grouped:
+            check_characters(row.group or "", f"sample '{row.id}': its group")
+            cells[GROUP] = row.group
+        for modality, kind in self._kinds.items():
+            cells[modality] = self._cell(row, modality, kind)
+            self._pending_bytes[row.split] += _size(row.media.get(modality))
         self._ids.add(row.id)
-        cells: dict[str, Any] = {"id": row.id, "text": row.text, "label": labels if multi else labels[0]}
-        cells["image"] = None if row.image is None else {"bytes": row.image, "path": row.image_path}
-        cells["audio"] = None if row.audio is None else {"bytes": row.audio, "path": row.audio_path}
         self._pending[row.split].append({name: cells[name] for name in self._schema.names})
-        self._pending_bytes[row.split] += sum(len(x) for x in (row.image, row.audio, row.text) if x is not None)
         self.fingerprint.add(row.split, row)
         if len(self._pending[row.split]) >= ROW_GROUP_ROWS or self._pending_bytes[row.split] >= ROW_GROUP_BYTES:
             self._flush(row.split)
+
+    def _cell(self, row: SampleRow, modality: str, kind: str) -> Any:
+        """A modality of a row as the column holds it."""
+        medium, path = row.media.get(modality), row.paths.get(modality, "")
+        check_characters(path, f"sample '{row.id}': its {modality}'s path")
+        if medium is None:
+            return None
+        if kind == "text":
+            check_characters(str(medium), f"sample '{row.id}': its {modality}")
+            return medium
+        if kind != "features":
+            return {"bytes": medium, "path": path}
+        assert isinstance(medium, np.ndarray)
+        steps, width = self._steps.get(modality, False), self._widths.setdefault(modality, medium.shape[-1])
+        if medium.ndim != 1 + steps or medium.shape[-1] != width:
+            usual = f"[T, {width}]" if steps else f"[{width}]"
+            raise DataError(f"sample '{row.id}': its {modality} has shape {list(medium.shape)}, others have {usual}")
+        self._moments[modality].setdefault(row.split, _Moments(width)).add(medium)
+        return medium.tolist()
+
+    @property
+    def features(self) -> dict[str, FeatureFacts]:
+        """The facts of each modality of kind features, of the rows so far."""
+        found = {}
+        for modality, of_split in self._moments.items():
+            if not of_split:
+                raise DataError(f"no sample has any {modality}; leave the modality out")
+            first = next(split for split in SPLITS if split in of_split)
+            found[modality] = of_split[first].facts(self._steps.get(modality, False))
+        return found
 
     def _flush(self, split: str) -> None:
         if not self._pending[split]:
@@ -128,6 +218,11 @@ class DatasetWriter:
             self._flush(split)
         for file in self._files.values():
             file.close()
+
+
+def _size(medium: Medium | None) -> int:
+    """The bytes, or characters, of a medium."""
+    return 0 if medium is None else medium.nbytes if isinstance(medium, np.ndarray) else len(medium)
 
 
 def _read_from(source: str, rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
@@ -159,11 +254,15 @@ def write_dataset(
     licence: str,
     source: str,
     record: Record | None = None,
+    kinds: Mapping[str, str] | None = None,
+    steps: Mapping[str, bool] | None = None,
+    grouped: bool = False,
 ) -> DatasetInfo:
     """Write ``rows`` as the canonical data set ``folder``, which appears only when all of them are written.
 
     Splits may be mixed; within a split, the order of the rows is kept. Only ids are held in memory. The ``record``, as
-    it is when the last row is written, goes into ``dataset.json``.
+    it is when the last row is written, goes into ``dataset.json``. ``kinds``, ``steps`` and ``grouped`` are as for
+    :func:`mmrobust.data.format.parquet_schema`.
 
     Raises:
         UsageError: ``folder`` holds files already.
@@ -172,7 +271,7 @@ def write_dataset(
     for value in (name, source, licence, *classes):
         check_characters(value, "a name, a class or the source")
     with writing(folder, "nothing of it is kept"), atomic_folder(folder, "data set") as partial:
-        with closing(DatasetWriter(partial, modalities, classes, task)) as writer:
+        with closing(DatasetWriter(partial, modalities, classes, task, kinds, steps, grouped)) as writer:
             for row in _read_from(source, rows):
                 writer.add(row)
         written = writer.fingerprint
@@ -188,6 +287,9 @@ def write_dataset(
             fingerprint=written.hexdigest(),
             licence=licence,
             source=source,
+            kinds={modality: (kinds or {}).get(modality, modality) for modality in modalities},
+            features=writer.features,
+            grouped=grouped,
             **({} if record is None else asdict(record)),
         )
         write_json(partial / INFO_FILE, asdict(info))

@@ -1,11 +1,12 @@
 """Degradations: noise that is a pure function of (sample id, modality, degradation, severity, seed).
 
 There are two kinds. *Common corruptions* have a name and a severity from 1 to 5 and act on decoded media (a picture, a
-waveform, a string), before the backbone's processor: one function each, and one line in :data:`CORRUPTIONS`. A *noise
-profile* draws one of its kinds of noise for each sample, where a case names no corruption. ``default`` is what Prompt
-the Missing's paper describes (audio shifted and masked along time, images with one of four kinds), with one of the
-common corruptions for texts. ``released`` is what its released code does: it shifts and masks the MEL axis and always
-blacks the image. Both act on the processor's tensors, except for texts.
+waveform, a string, an array of features), before the backbone's processor: one function each, and one line in
+:data:`CORRUPTIONS`. A *noise profile* draws one of its kinds of noise for each sample, where a case names no
+corruption. ``default`` is what Prompt the Missing's paper describes (audio shifted and masked along time, images with
+one of four kinds), with one of the common corruptions for texts and features. ``released`` is what its released code
+does: it shifts and masks the MEL axis and always blacks the image. Both act on the processor's tensors, except for
+texts and features.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mmrobust.cases import Case
+from mmrobust.cases import KINDS, Case
 from mmrobust.configuration import look_up
 from mmrobust.degradations.keys import Draws, Recordings
 from mmrobust.errors import UsageError, check_name
@@ -41,10 +43,14 @@ CORRUPTIONS: Mapping[str, Mapping[str, str]] = {
         "image",
         *("gaussian", "shot", "impulse", "blur", "pixelate", "jpeg", "brightness", "contrast", "occlusion", "black"),
     ),
-    "audio": _functions("audio", "gaussian", "babble", "time-shift", "time-mask", "clipping", "band-pass", "silence"),
-    "text": _functions("text", "character-slips", "word-drop", "truncation", "ocr", "empty"),
+    "audio": _functions(
+        "audio", "gaussian", "babble", "time-shift", "time-mask", "gap", "clipping", "band-pass", "silence"
+    ),
+    "text": _functions("text", "character-slips", "word-drop", "gap", "truncation", "ocr", "empty"),
+    "features": _functions("features", "gaussian", "gap", "dimension-drop"),
 }
-"""Modality → name → function of (picture, recording or text; severity; draws) that returns it degraded."""
+"""Kind of modality → name → function of (picture, recording, text or standardised features; severity; draws) that
+returns it degraded."""
 
 ENCODED: Mapping[str, str] = _functions(
     "ptm",
@@ -58,11 +64,12 @@ PROFILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "audio": ("audio-gaussian", "time-shift", "time-mask"),
         "image": ("image-gaussian", "box-blur", "pixelate", "black"),
         "text": ("character-slips", "word-drop", "truncation", "ocr"),
+        "features": ("gaussian", "gap", "dimension-drop"),
     },
     RELEASED: {"audio": ("audio-gaussian", "mel-shift", "mel-mask"), "image": ("black",)},
 }
-"""Profile → modality → kinds of noise, of which one is drawn for each sample: of :data:`ENCODED`, or corruptions of
-texts."""
+"""Profile → kind of modality → kinds of noise, of which one is drawn for each sample: of :data:`ENCODED`, or
+corruptions of texts and features."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +84,42 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Standard:
+    """Mean and standard deviation of each dimension of features [D], over the training split."""
+
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+    """1 where a dimension never varies."""
+
+    def of(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Standardise features [D] or [T, D]."""
+        return (values - self.mean) / self.std
+
+    def undo(self, standardised: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """The features that were standardised."""
+        return np.asarray(standardised * self.std + self.mean, dtype=np.float32)
+
+
+@dataclass(frozen=True)
 class Degradation:
     """What is done to one modality of one sample, on the decoded medium or on the encoded input."""
 
-    modality: str
+    kind: str
+    """The kind of the modality."""
     name: str
     severity: int
     draws: Draws
     encoded: bool
     """Whether it acts on the processor's tensor instead of the decoded medium."""
+    standard: Standard | None = None
+    """What features are standardised by."""
 
     def on_medium(self, medium: Any) -> Any:
-        """Degrade the decoded ``medium``: a picture (RGB), a recording (waveform float32 [n], rate) or a text."""
-        function = look_up(CORRUPTIONS[self.modality], self.name, f"corruption of {self.modality}")
-        return function(medium, self.severity, self.draws)
+        """Degrade the decoded ``medium``: picture (RGB), recording (waveform float32 [n], rate), text or features."""
+        function = look_up(CORRUPTIONS[self.kind], self.name, f"corruption of {self.kind}")
+        if self.standard is None:
+            return function(medium, self.severity, self.draws)
+        return self.standard.undo(function(self.standard.of(medium), self.severity, self.draws))
 
     def on_tensor(self, tensor: Tensor) -> Tensor:
         """Degrade a filter bank [frames, mel] or image [3, H, W], as a new tensor of the same type and device."""
@@ -114,60 +143,88 @@ class Degradation:
 
 
 def degradation_of(
-    case: Case, modality: str, sample_id: str, noise: Noise, recordings: Recordings | None = None
+    case: Case,
+    modality: str,
+    sample_id: str,
+    noise: Noise,
+    recordings: Recordings | None = None,
+    *,
+    kind: str | None = None,
+    standard: Standard | None = None,
 ) -> Degradation:
     """What ``case`` does to a ``modality`` of a sample that it calls degraded. To be applied once.
 
-    The profile of ``noise`` counts where the case names no corruption. Babble is made of the ``recordings``.
+    Args:
+        case: of the sample.
+        modality: one that the case calls degraded.
+        sample_id: of the sample.
+        noise: its profile counts where the case names no corruption.
+        recordings: those of the modality in the whole split, of which babble is made.
+        kind: of the modality; ``None``: it is called as its kind.
+        standard: of the modality, for features.
 
     Raises:
         UsageError: a corruption or severity does not exist, or the profile has no noise for the modality.
     """
-    check_noise(case)
+    kinds = {} if kind is None else {modality: kind}
+    check_noise(case, kinds)
     name, severity = case.corruption(modality)
     if name is not None:
         assert severity is not None
         key = f"{noise.seed}/{name}@{severity}/{modality}/{sample_id}"
-        return Degradation(modality, name, severity, Draws(key, sample_id, recordings), encoded=False)
-    check_profile([case], noise)
-    kinds = PROFILES[noise.profile][modality]
+        drawn = Draws(key, sample_id, recordings)
+        return Degradation(kind or modality, name, severity, drawn, encoded=False, standard=standard)
+    check_profile([case], noise, kinds)
+    of_profile = PROFILES[noise.profile][kind or modality]
     under = noise.profile if severity is None else f"{noise.profile}@{severity}"
     draws = Draws(f"{noise.seed}/{under}/{modality}/{sample_id}", sample_id, recordings)
-    kind = kinds[draws.between(0, len(kinds) - 1)]
+    chosen = of_profile[draws.between(0, len(of_profile) - 1)]
     strength = severity or (MILD if len(case.degraded) > 1 else FULL)
-    return Degradation(modality, kind, strength, draws, encoded=kind in ENCODED)
+    return Degradation(kind or modality, chosen, strength, draws, chosen in ENCODED, standard)
 
 
-def check_profile(cases: Iterable[Case], noise: Noise) -> None:
-    """Raise a ``UsageError`` if the noise profile has none for a modality for which one of the ``cases`` needs it."""
+def check_profile(cases: Iterable[Case], noise: Noise, kinds: Mapping[str, str] | None = None) -> None:
+    """Raise a ``UsageError`` if the noise profile has none for a modality for which one of the ``cases`` needs it.
+
+    ``kinds`` are by modality; one that is not there is called as its kind, or of a kind that is not known here.
+    """
     for case in cases:
         for modality in case.degraded:
-            if case.corruption(modality)[0] is None and modality not in PROFILES[noise.profile]:
+            kind = (kinds or {}).get(modality, modality)
+            if case.corruption(modality)[0] is None and kind in KINDS and kind not in PROFILES[noise.profile]:
                 raise UsageError(
                     f"noise profile {noise.profile} has {' and '.join(PROFILES[noise.profile])}, but no noise for "
                     f"{modality}, as case '{case.name}' needs it; --noise-profile {DEFAULT} has all"
                 )
 
 
-def check_on_media(case: Case) -> None:
+def check_on_media(case: Case, kinds: Mapping[str, str] | None = None) -> None:
     """Check that the media of a sample can be degraded, for a model that encodes them itself.
 
     Raises:
         UsageError: a noise profile would degrade a recording: its noise is for filter banks.
     """
-    if "audio" in case.degraded and case.corruption("audio")[0] is None:
-        raise UsageError(
-            f"case '{case.name}': a noise profile degrades a checkpoint's filter bank, and your own model has none; "
-            "name a corruption, as in noisy-audio:babble@3"
-        )
+    for modality in case.degraded:
+        if (kinds or {}).get(modality, modality) == "audio" and case.corruption(modality)[0] is None:
+            raise UsageError(
+                f"case '{case.name}': a noise profile degrades a checkpoint's filter bank, and your own model has "
+                f"none; name a corruption, as in noisy-{modality}:babble@3"
+            )
 
 
-def check_noise(case: Case) -> None:
-    """Raise a ``UsageError`` if a corruption or severity that ``case`` names does not exist."""
+def check_noise(case: Case, kinds: Mapping[str, str] | None = None) -> None:
+    """Raise a ``UsageError`` if a corruption or severity that ``case`` names does not exist.
+
+    ``kinds`` are by modality; one that is not there is called as its kind. Of a kind that is not known here, any
+    corruption will do: whoever has the data knows it, and checks again.
+    """
     for modality in case.degraded:
         name, severity = case.corruption(modality)
         if name is not None:
-            check_name(f"corruption of {modality}", name, CORRUPTIONS[modality])
+            kind = (kinds or {}).get(modality, modality)
+            every = [corruption for names in CORRUPTIONS.values() for corruption in names]
+            known = CORRUPTIONS[kind] if kind in CORRUPTIONS else dict.fromkeys(every)
+            check_name(f"corruption of {modality}", name, known)
         if severity not in (*SEVERITIES, None) or (severity is None and name is not None):
             found = "no severity" if severity is None else f"severity {severity}"
             example = f"noisy-{modality}{':' + name if name else ''}@3"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.degradations.keys import Draws
+from mmrobust.degradations.keys import GAP, Draws
 
 Wave = npt.NDArray[np.float64]
 Recording = tuple[npt.NDArray[np.float32], int]
@@ -61,6 +61,15 @@ def time_mask(recording: Recording, severity: int, draws: Draws) -> Recording:
     masked = waveform.copy()
     masked[start : start + width] = 0.0
     return masked, rate
+
+
+def gap(recording: Recording, severity: int, draws: Draws) -> Recording:
+    """Silence over 10 to 90 % of its length, in one piece: a line that is lost and comes back."""
+    waveform, rate = recording
+    start, end = draws.stretch(len(waveform), GAP[severity - 1])
+    holed = waveform.copy()
+    holed[start:end] = 0.0
+    return holed, rate
 
 
 def clipping(recording: Recording, severity: int, draws: Draws) -> Recording:

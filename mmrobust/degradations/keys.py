@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from mmrobust.errors import DataError
 
+GAP = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Share of an input that a gap takes, by severity, whatever its kind."""
+
 
 class Recordings(Protocol):
     """The recordings of a WHOLE split, however much of it is loaded. Babble is made of them."""
@@ -50,6 +53,15 @@ class Draws:
     def happens(self, share: float) -> bool:
         """Draw whether an event of probability ``share`` happens."""
         return int(self._bits.random_raw()) < share * 2**64
+
+    def stretch(self, length: int, share: float) -> tuple[int, int]:
+        """Draw a stretch of this share of ``length`` places: where it begins, and where it has ended.
+
+        It takes at least one place, and leaves at least one of several.
+        """
+        width = min(max(1, round(length * share)), max(1, length - 1))
+        start = self.between(0, length - width)
+        return start, start + width
 
     def words(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
         """Whole numbers, uniform in [0, 2³²)."""

@@ -6,7 +6,7 @@ words) and Qiu et al. (arXiv 2212.08044: OCR); the strengths are ours. An empty 
 
 from __future__ import annotations
 
-from mmrobust.degradations.keys import Draws
+from mmrobust.degradations.keys import GAP, Draws
 
 SLIPS = (0.02, 0.05, 0.1, 0.15, 0.25)
 DROPPED = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -69,6 +69,15 @@ def word_drop(text: str, severity: int, draws: Draws) -> str:
     for _ in range(count):
         places.pop(draws.between(0, len(places) - 1))
     return " ".join(words[place] for place in places)
+
+
+def gap(text: str, severity: int, draws: Draws) -> str:
+    """10 to 90 % of the words left out, in one piece; at least one stays."""
+    words = text.split()
+    if len(words) < 2:
+        return text
+    start, end = draws.stretch(len(words), GAP[severity - 1])
+    return " ".join(words[:start] + words[end:])
 
 
 def truncation(text: str, severity: int, draws: Draws) -> str:

@@ -37,6 +37,7 @@ from mmrobust.runtime.printable import printable
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import keep_table
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
@@ -128,6 +129,7 @@ def evaluate(
     grid = make_grid(model.modalities, scenarios, rates, seeds, prompting, tables)
     samples = select_samples(dataset, split, limit).screened(model.modalities, on_bad_sample, workers, progress)
     drawn, noise = DrawnGrid.draw(grid, samples, model.modalities), Noise(noise_profile, noise_seed)
+    used_noise(grid.cases(model.modalities), noise, dataset.info.kinds)
 
     plan = drawn.plan(model.promptings)
     model.check(plan)
@@ -186,7 +188,10 @@ def evaluate_models(
         workers=settings.workers,
         progress=progress,
     )
-    noise_of_grids = used_noise((case for modalities, one in grids.items() for case in one.cases(modalities)), noise)
+    of_grids = (case for modalities, one in grids.items() for case in one.cases(modalities))
+    for note in dict.fromkeys(note for one in grids.values() for note in one.notes):
+        say(note)
+    noise_of_grids = used_noise(of_grids, noise, dataset.info.kinds)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
     for model in models.values():
         model.check(drawn[model.modalities].plan(model.promptings))
@@ -237,6 +242,7 @@ def evaluate_models(
                 noise=noise_of_grids,
                 scoring=scoring,
                 bad_samples=samples.bad.describe(),
+                **merged_shares(*(affected_shares(one.tables, one.truth) for one in drawn.values())),
             )
             for name in outdated(earlier, described):
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")

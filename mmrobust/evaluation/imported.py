@@ -16,7 +16,7 @@ from mmrobust.cases import Case
 from mmrobust.configuration import plain
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import ERROR, SelectedSamples, select_samples
-from mmrobust.degradations import Noise, check_profile
+from mmrobust.degradations import Noise, check_noise, check_profile
 from mmrobust.errors import UsageError
 from mmrobust.evaluation.earlier_import import EarlierImport
 from mmrobust.evaluation.plan import given_tables, readable_samples, split_truth
@@ -26,7 +26,7 @@ from mmrobust.evaluation.scorable import complete_cells, predicted_promptings, w
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import keep_table
-from mmrobust.scenarios.scenario import Scenario
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import score
 from mmrobust.scoring.scales import LOGITS
 from mmrobust.scoring.store import IMPORTED
@@ -120,8 +120,10 @@ def import_predictions(
     started, noise = now(), noise or Noise()
     if not name.strip():
         raise UsageError("--name is empty; give the name that the model is to have in the results")
-    for scenario in grid.scenarios:
-        Scenario.parse(scenario, modalities)
+    if grid.scenarios:
+        grid = grid.of(modalities)
+    for note in grid.notes:
+        say(note)
     given = given_tables(missing_tables, dataset.split(split), modalities)
     samples = readable_samples(
         select_samples(dataset, split, limit), modalities, on_bad_sample, tables=bool(given), progress=progress
@@ -179,6 +181,7 @@ def import_predictions(
                 noise=used_noise,
                 scoring=before.scoring,
                 bad_samples=samples.bad.describe(),
+                **merged_shares(affected_shares(truth.draw(complete, tables), truth)),
             )
             results = Results(*merged(before.others, identified(frame, name, described, about), provenance))
         if results is None:
@@ -214,7 +217,10 @@ def _read(
         noise_seed=noise.seed,
     )
     read = read_prediction_file(file, form)
-    check_profile((Case.parse(case, modalities) for case, _ in read.rows), noise)
+    cases = [Case.parse(case, modalities) for case in {case for case, _ in read.rows}]
+    check_profile(cases, noise, info.kinds)
+    for case in cases:
+        check_noise(case, info.kinds)
     for note in read.notes:
         say(f"{file}: {note}")
     return read

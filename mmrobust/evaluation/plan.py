@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Split
 from mmrobust.data.selection import MISSING, STRETCH_SAMPLES, SelectedSamples
-from mmrobust.degradations import Noise, check_profile
+from mmrobust.degradations import Noise, check_noise, check_profile
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
 from mmrobust.runtime.progress import Progress, no_progress
@@ -66,6 +66,8 @@ def split_truth(samples: SelectedSamples, modalities: Sequence[str]) -> SplitTru
         classes=len(split.info.classes),
         task=split.info.task,
         natural=None if natural is None else natural[: samples.size],
+        groups=None if split.groups is None else split.groups[: samples.size],
+        names=split.info.classes,
     )
 
 
@@ -76,7 +78,7 @@ def given_tables(files: Iterable[str | Path], split: Split, modalities: Sequence
         MmrobustError: as for :func:`mmrobust.scenarios.missing_tables.read_missing_table`.
     """
     natural = split.natural_cases(modalities)
-    return [read_missing_table(Path(file), split.ids, modalities, natural) for file in files]
+    return [read_missing_table(Path(file), split.ids, modalities, natural, split.groups) for file in files]
 
 
 def readable_samples(
@@ -111,14 +113,16 @@ def readable_samples(
     return samples
 
 
-def used_noise(cases: Iterable[Case], noise: Noise) -> Noise | None:
-    """``noise`` if any of the cases is degraded, else ``None``.
+def used_noise(cases: Iterable[Case], noise: Noise, kinds: Mapping[str, str]) -> Noise | None:
+    """``noise`` if any of the cases is degraded, else ``None``; ``kinds`` are those of the data set's modalities.
 
     Raises:
-        UsageError: its profile has no noise for a degraded modality.
+        UsageError: its profile has no noise for a degraded modality, or a case names a corruption of another kind.
     """
     cases = list(cases)
-    check_profile(cases, noise)
+    check_profile(cases, noise, kinds)
+    for case in cases:
+        check_noise(case, kinds)
     return noise if any(case.degraded for case in cases) else None
 
 

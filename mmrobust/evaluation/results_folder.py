@@ -15,6 +15,7 @@ from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, UsageError
 from mmrobust.evaluation.plan import WorkShare
 from mmrobust.runtime.devices import device_errors
+from mmrobust.scoring.dependence import merged_shares
 from mmrobust.scoring.join import ScoringSettings
 from mmrobust.storage.files import files_in, is_there, remove_partial, writing
 from mmrobust.storage.locks import hold_part, hold_whole
@@ -141,4 +142,5 @@ def merged(
     rows = rows[~rows.duplicated(list(RESULTS_KEYS), keep="last")]
     noise = provenance["noise"] or earlier.provenance.get("noise")
     checkpoints = {**earlier.provenance["checkpoints"], **provenance["checkpoints"]}
-    return rows, {**provenance, "noise": noise, "checkpoints": checkpoints}
+    shares = merged_shares(*(one.get("affected_shares") or {} for one in (earlier.provenance, provenance)))
+    return rows, {**provenance, "noise": noise, "checkpoints": checkpoints, **shares}

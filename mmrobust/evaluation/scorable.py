@@ -33,7 +33,7 @@ def wanted_cells(
     """
     truth = predictions.truth
     scenarios = grid.scenarios
-    if not scenarios and not given:
+    if not scenarios and not given and not grid.points:
         scenarios = tuple(dict.fromkeys((*scenario_names(truth.modalities), *_scenarios_of_cases(predictions))))
     cells = set(dataclasses.replace(grid, scenarios=scenarios, tables=tuple(given)).cells()) | set(earlier)
     tables = {table.name: table for table in given}

@@ -72,9 +72,9 @@ def write_plan(
     """
     noise = noise or Noise()
     grid = grid.of(modalities, given_tables(missing_tables, dataset.split(split), modalities))
-    noise_of_grid = used_noise(grid.cases(modalities), noise)
+    noise_of_grid = used_noise(grid.cases(modalities), noise, dataset.info.kinds)
     if inputs:
-        check_files(grid.cases(modalities), noise)
+        check_files(grid.cases(modalities), noise, dataset.info.kinds)
     with writing(out, "nothing of it is kept"), atomic_folder(out, "plan") as partial:
         samples = readable_samples(
             select_samples(dataset, split, limit),
@@ -89,7 +89,7 @@ def write_plan(
         about = {
             "dataset": about_data(samples),
             "modalities": list(modalities),
-            "scenarios": list(grid.scenarios),
+            "scenarios": [*grid.scenarios, *(scenario for scenario, _ in grid.points)],
             "missing_rates": list(grid.rates),
             "seeds": list(grid.seeds),
             "missing_tables": [table.name for table in grid.tables],

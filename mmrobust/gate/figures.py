@@ -20,6 +20,7 @@ from mmrobust.scoring.paired import (
     relative_differences,
     worst_differences,
 )
+from mmrobust.scoring.worth import shapley_differences, worth_differences
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ FIGURES = {
     "auc": Figure("AUC-η, the mean height of the curve", area_differences, of_metric=True, of_curve=True),
     "relative_robustness": Figure("AUC-η over the complete value", relative_differences, of_metric=True, of_curve=True),
     "worst_cell": Figure("lowest value of the curve", worst_differences, of_metric=True, of_curve=True),
+    "worth": Figure("the drop when the modality goes", worth_differences, of_metric=True, of_curve=True, worst=-1.0),
+    "shapley": Figure(
+        "Shapley value of the modality over every combination",
+        shapley_differences,
+        of_metric=True,
+        of_curve=True,
+        worst=-1.0,
+    ),
     "effective_robustness": Figure(
         "what is kept beyond what the complete value predicts", effective_differences, of_metric=True, worst=-1.0
     ),

@@ -40,7 +40,7 @@ _RULE_KEYS = ("metric", "scenario", "rate", *_KINDS, *_RISES)
 _FILE_KEYS = ("fail", "rule")
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?"
 _SYNTAX = re.compile(
-    rf"(?P<metric>[\w.-]+)(?:@(?P<scenario>[\w+.:@-]+)(?:/(?P<rate>{_NUMBER}))?)?"
+    rf"(?P<metric>[\w.-]+)(?:@(?P<scenario>[\w+.:@^=-]+)(?:/(?P<rate>{_NUMBER}))?)?"
     rf"(?::(?P<sign>[-+])(?P<drop>{_NUMBER})(?P<percent>%?)|(?P<bound>[<>]=)(?P<floor>{_NUMBER}))"
 )
 _FORMS = "METRIC[@SCENARIO[/RATE]]:-DROP, …:-P% or …>=FLOOR, as in accuracy@missing-image/0.7:-0.01"

@@ -21,9 +21,9 @@ from PIL import Image
 from mmrobust.cases import Case
 from mmrobust.data.affected_split import AffectedSplit
 from mmrobust.data.dataset import Sample
-from mmrobust.data.decoding import SplitRecordings, decode
+from mmrobust.data.decoding import SplitDegrader, decode
 from mmrobust.data.resampling import resample
-from mmrobust.degradations import Degradation, Noise, degradation_of
+from mmrobust.degradations import Degradation, Noise
 from mmrobust.runtime.progress import Progress, no_progress
 
 SIDE = 224
@@ -113,9 +113,11 @@ class _Renderer:
 
     def __init__(self, affected: AffectedSplit, noise: Noise, count: int) -> None:
         self._affected, self._noise = affected, noise
-        self._recordings = SplitRecordings(affected.split)
-        sounds = 2 * count * ("audio" in affected.modalities)
-        pictures = 2 * count * sum(m in ("image", "audio") for m in affected.modalities)
+        self._degrader = SplitDegrader(affected.split)
+        self._kinds = affected.split.info.kinds
+        kinds = [self._kinds[modality] for modality in affected.modalities]
+        sounds = 2 * count * kinds.count("audio")
+        pictures = 2 * count * (len(kinds) - kinds.count("text"))
         self._seconds = min(10.0, SOUND_BYTES / max(1, sounds) / (2 * RATE))
         self._picture_bytes = PICTURE_BYTES // max(1, pictures)
 
@@ -123,14 +125,14 @@ class _Renderer:
         split = self._affected.split
         (sample,) = split.read([position])
         case = Case.parse(self._affected.cases[position], self._affected.modalities)
-        both = {modality: self._both(sample, modality, case) for modality in self._affected.modalities}
+        both = {modality: self._both(sample, position, modality, case) for modality in self._affected.modalities}
         before, after = ({modality: shown[at] for modality, shown in both.items()} for at in (0, 1))
         classes = tuple(split.info.classes[label] for label in sample.label)
         return PreviewSample(sample.id, classes, case.name, before, after)
 
-    def _both(self, sample: Sample, modality: str, case: Case) -> tuple[PreviewInput, PreviewInput]:
+    def _both(self, sample: Sample, position: int, modality: str, case: Case) -> tuple[PreviewInput, PreviewInput]:
         """One modality of a sample, before and after."""
-        if getattr(sample, modality) is None:
+        if not self._affected.split.presence[modality][position]:
             absent = PreviewInput(note="missing by nature")
             return absent, absent
         medium = decode(sample, modality)
@@ -139,7 +141,7 @@ class _Renderer:
             return before, PreviewInput(note="missing: the model gets the same fill for every sample")
         if modality not in case.degraded:
             return before, PreviewInput(note="unchanged")
-        degradation = degradation_of(case, modality, sample.id, self._noise, self._recordings)
+        degradation = self._degrader.degradation(case, modality, sample.id, self._noise)
         note = f"{degradation.name}, severity {degradation.severity}"
         if not degradation.encoded:
             return before, self._shown(degradation.on_medium(medium), modality, note)
@@ -149,7 +151,7 @@ class _Renderer:
         self, medium: Any, modality: str, degradation: Degradation, note: str
     ) -> tuple[PreviewInput, PreviewInput]:
         """Before and after noise on the processor's tensor, shown as a model with the usual settings sees them."""
-        if modality == "image":
+        if self._kinds[modality] == "image":
             medium = medium.copy()
             medium.thumbnail((SIDE, SIDE))
             return self._shown(medium, modality), self._shown(degradation.on_picture(medium), modality, note)
@@ -162,11 +164,17 @@ class _Renderer:
         return before, PreviewInput(picture=picture, note=f"{note}, so there is nothing to hear")
 
     def _shown(self, medium: Any, modality: str, note: str = "") -> PreviewInput:
-        if modality == "text":
+        kind = self._kinds[modality]
+        if kind == "text":
             cut = f"the first {TEXT_SHOWN} of {len(medium):,} characters" if len(medium) > TEXT_SHOWN else ""
             remarks = (note, cut, "" if medium else "empty")
             return PreviewInput(text=medium[:TEXT_SHOWN], note="; ".join(filter(None, remarks)))
-        if modality == "image":
+        if kind == "features":
+            standard = self._affected.split.info.features[modality].standard
+            shape = " steps of ".join(f"{size:,}" for size in medium.shape) + " dimensions"
+            picture = self._picture(_heat_map(standard.of(medium)))
+            return PreviewInput(picture=picture, note="; ".join(filter(None, (note, shape))))
+        if kind == "image":
             return PreviewInput(picture=self._picture(medium), small=max(medium.size) < SIDE // 2, note=note)
         waveform, rate = medium
         seconds = len(waveform) / rate
@@ -206,6 +214,16 @@ def _spectrogram(bank: npt.NDArray[np.float32], like: npt.NDArray[np.float32]) -
     share = (level - below)[..., None]
     pixels = colours[below] * (1 - share) + colours[below + 1] * share
     return Image.fromarray(pixels.astype(np.uint8)).resize((2 * SIDE, MEL_BINS), Image.Resampling.BILINEAR)
+
+
+def _heat_map(standardised: npt.NDArray[np.float64]) -> Image.Image:
+    """Draw features [T, D], time to the right, a row for each dimension, or [D] in one row; from −2 (dark) to 2."""
+    values = standardised.reshape(1, -1) if standardised.ndim == 1 else standardised.T
+    level = np.clip((values + 2) / 4, 0, 1) * (len(PALETTE) - 1)
+    colours = np.asarray(PALETTE, dtype=np.float64)
+    pixels = np.stack([np.interp(level, range(len(PALETTE)), colours[:, channel]) for channel in range(3)], axis=2)
+    size = (2 * SIDE, min(MEL_BINS, max(24, 8 * len(values))))
+    return Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
 
 
 def _wave(waveform: npt.NDArray[np.float32], rate: int) -> str:

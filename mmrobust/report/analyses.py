@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import DataError, UsageError
 from mmrobust.report.costs import cost_notes, cost_rows, training_costs
 from mmrobust.report.curve_table import CurveTable
@@ -28,6 +29,7 @@ from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.robustness import CURVE_KEYS, curves, effective_robustness, prompting_gap, train_test_rates
 from mmrobust.scoring.standings import SAME, joint_standings, standings
 from mmrobust.scoring.store import cells_of, predictions_behind
+from mmrobust.scoring.worth import modality_worth
 from mmrobust.storage.results import Results
 
 FIRST_TO_BREAK = 3
@@ -63,10 +65,14 @@ def with_sections(
             _prompting(means, table),
             _rates(means, table, report),
             _effective(means, table, baseline) if baseline is not None else None,
+            _dependence(table, report),
         ]
         if own:
             classes = next(p["dataset"]["classes"] for p in report.provenances if set(own) & set(p["checkpoints"]))
             made.append(_classes(_stacked({name: class_curves(of, tuple(classes)) for name, of in own.items()}), table))
+            shown = [prompting for prompting in PROMPTINGS if (rows.prompting == prompting).any()]
+            worth = {name: modality_worth(of, table.metric, shown) for name, of in own.items()}
+            made.append(_worth(_stacked(worth), table))
             made.append(_reliability(_stacked({name: reliability(of) for name, of in own.items()}), table))
         found += [_placed(section, table) for section in made if section is not None]
     return replace(report, sections=(*report.sections, *found))
@@ -215,6 +221,33 @@ def _classes(figures: pd.DataFrame, table: CurveTable) -> Section:
     return Section("classes", f"Classes that break first: {table.dataset}", note, columns, 3, tuple(rows), ordered)
 
 
+def _worth(figures: pd.DataFrame, table: CurveTable) -> Section | None:
+    """What each modality is worth: drop, Shapley value and equity."""
+    if figures.empty or "modality" not in figures:
+        return None
+    order = {modality: place for place, modality in enumerate(dict.fromkeys(figures["modality"]))}
+    figures = figures.assign(place=figures["modality"].map(order))
+    figures = figures.sort_values(["prompting", "place"], kind="stable", ignore_index=True).drop(columns="place")
+    rows = []
+    for row in figures.to_dict("records"):
+        cells = []
+        for name in ("drop", "shapley"):
+            ends = interval(row[f"{name}_low"], row[f"{name}_high"], points)
+            cells += [points(row[name]), UNKNOWN if math.isnan(row[name]) else ends]
+        cells += [percent(row["share"]), UNKNOWN if math.isnan(row["equity"]) else f"{row['equity']:.2f}"]
+        rows.append((row["prompting"], row["modality"], row["checkpoint"], *cells))
+    note = (
+        "Over samples that lack nothing by nature, in points with 95 % intervals. Drop: complete, minus without the "
+        "modality. Shapley value: what it adds, mean over the orders in which modalities can join; no input scores as "
+        "the best constant. Share: of the sum. Equity: 1 if all are worth the same, 0 if one is worth everything."
+    )
+    if figures["shapley"].isna().any():
+        note += " Shapley values need every combination at missing rate 1: --scenario missing-A+missing-B."
+    columns = ("prompting", "modality", "checkpoint", "drop", "interval", "Shapley", "its interval", "share", "equity")
+    title = f"What each modality is worth: {table.metric}"
+    return Section("worth", title, note, columns, 3, tuple(rows), figures, better=(0,) * 6)
+
+
 def _broken(row: Mapping[Any, Any]) -> str:
     at = "" if math.isnan(row["breaks_at"]) else f" at {row['breaks_at']:g}"
     return f"{row['class']}{at} ({points(-row['lost'])})"
@@ -228,6 +261,28 @@ def _reliability(figures: pd.DataFrame, table: CurveTable) -> Section:
     )
     title = f"Reliability: {table.dataset}"
     return Section("reliability", title, note, columns, 3, rows, figures, better=(-1,) * (len(columns) - 3))
+
+
+def _dependence(table: CurveTable, report: Report) -> Section | None:
+    """The share of each class that is affected, where missing depends on labels or groups."""
+    own = [p for p in report.provenances if set(table.checkpoints) & set(p["checkpoints"]) and p.get("affected_shares")]
+    found = [
+        {"scenario": scenario, "class": name, "missing_rate": float(rate), "affected": share}
+        for provenance in own
+        for scenario, rates in provenance["affected_shares"].items()
+        for rate, shares in rates.items()
+        for name, share in shares.items()
+    ]
+    if not found:
+        return None
+    figures = pd.DataFrame(found).drop_duplicates(["scenario", "class", "missing_rate"])
+    columns, rows = _by_rate(figures, ("scenario", "class"), "affected", table.rates)
+    note = (
+        "Missing not at random: of the samples of each class, the share that the scenario affects, in %, by missing "
+        "rate η, mean over mask seeds."
+    )
+    title = f"Missing by class: {table.dataset}"
+    return Section("dependence", title, note, columns, 2, rows, figures, better=(0,) * (len(columns) - 2))
 
 
 def _costs(report: Report, table: CurveTable) -> Section | None:

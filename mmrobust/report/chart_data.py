@@ -19,6 +19,8 @@ MOST_CLASSES = 15
 """A chart of classes shows only this many: those that lose most."""
 HEAT_MAPS = ("classes", "rates")
 """Kinds of sections whose chart is a heat map."""
+WITHOUT_CHART = ("costs", "dependence", "worth")
+"""Kinds of sections that are tables alone."""
 LINE_CHARTS = {"prompting": "gap", "effective": "effective", "reliability": "ece"}
 """Kinds of sections whose chart has a line for each checkpoint over missing rates → the column of the values."""
 

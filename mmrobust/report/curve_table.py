@@ -205,8 +205,8 @@ def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:
 
 
 def is_composed(scenario: str) -> bool:
-    """Whether a scenario is made of others, and so stands after them: ``missing-both``, ``noisy-both``."""
-    return scenario.endswith("-both")
+    """Whether a scenario is made of others, and so stands after them: ``missing-both``, ``missing-any``."""
+    return scenario.endswith(("-both", "-any")) or scenario.startswith(("missing-both:", "missing-each:"))
 
 
 def places(values: Mapping[_Rival, float]) -> dict[_Rival, int]:

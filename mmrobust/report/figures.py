@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import UsageError
-from mmrobust.report.chart_data import HEAT_MAPS, section_points
+from mmrobust.report.chart_data import HEAT_MAPS, WITHOUT_CHART, section_points
 from mmrobust.report.curve_table import Curve, is_composed
 from mmrobust.report.numbers import UNKNOWN
 from mmrobust.report.published import Published
@@ -90,7 +90,7 @@ def _charts(report: Report) -> Iterator[tuple[str, Any]]:
         yield f"{name}-ranges", _panels(charts.ranges(table.checkpoints), title, bars, height=alt.Step(18))
         for section in report.sections:
             same_table = (section.dataset, section.split, section.metric) == (table.dataset, table.split, table.metric)
-            if same_table and section.kind != "costs" and not section.frame.empty:
+            if same_table and section.kind not in WITHOUT_CHART and not section.frame.empty:
                 yield f"{name}-{section.kind}", _section(section, table.checkpoints)
     if report.published is not None:
         yield from _published(report.published)

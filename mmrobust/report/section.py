@@ -16,7 +16,8 @@ class Section:
     """A table whose cells are text, with the figures behind it."""
 
     kind: str
-    """``standings``, ``prompting``, ``effective``, ``rates``, ``classes``, ``reliability`` or ``costs``."""
+    """``standings``, ``prompting``, ``effective``, ``dependence``, ``rates``, ``classes``, ``worth``, ``reliability``
+    or ``costs``."""
     title: str
     note: str
     """What the figures are, in a sentence or two."""

@@ -156,12 +156,13 @@ def _names(classes: Sequence[str], labels: Iterable[int]) -> str:
 
 
 def _describe(sample: Sample, losses: Sequence[_Loss], classes: Sequence[str]) -> WorstSample:
-    text = sample.text
+    text, image = sample.first("text"), sample.first("image")
+    assert text is None or isinstance(text, str)
     return WorstSample(
         id=sample.id,
         truth=_names(classes, sample.label),
         text=text if text is None or len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…",
-        thumbnail=None if sample.image is None else _thumbnail(sample.image),
+        thumbnail=_thumbnail(image) if isinstance(image, bytes) else None,
         failures=tuple(failure for _, failure in sorted(losses, key=lambda loss: -loss[0])),
         harm=_harm(losses),
     )

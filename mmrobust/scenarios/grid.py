@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from itertools import product
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.configuration import number_hint
 from mmrobust.errors import UsageError, check_name
 from mmrobust.scenarios.missing_tables import GivenTable
-from mmrobust.scenarios.scenario import Scenario, scenario_names
+from mmrobust.scenarios.scenario import EACH, Scenario, each_name, scenario_names
 
 
 @dataclass(frozen=True, order=True)
@@ -33,11 +35,17 @@ class Grid:
     """
 
     scenarios: tuple[str, ...]
-    """With neither scenarios nor tables, :meth:`of` fills in every missing-modality scenario of a model."""
+    """With neither scenarios nor tables, :meth:`of` fills in every missing-modality scenario of a model. DPL's names of
+    availabilities (``65/65``) may stand among them: :meth:`of` makes :attr:`points` of them."""
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     promptings: tuple[str, ...] = PROMPTINGS
     tables: tuple[GivenTable, ...] = ()
+    points: tuple[tuple[str, float], ...] = ()
+    """(scenario, missing rate) pairs that are in the grid besides, for every seed and prompting. Scenarios with rates
+    of their own (``missing-each:…``) are such points."""
+    notes: tuple[str, ...] = ()
+    """What :meth:`of` took names of availabilities for, a line each."""
 
     def __post_init__(self) -> None:
         for axis in ("scenarios", "rates", "seeds", "promptings"):
@@ -47,6 +55,7 @@ class Grid:
             object.__setattr__(self, axis, values)
         object.__setattr__(self, "rates", tuple(sorted(check_rate(rate) for rate in self.rates)))
         object.__setattr__(self, "tables", tuple({table.name: table for table in self.tables}.values()))
+        object.__setattr__(self, "points", tuple(dict.fromkeys((name, check_rate(rate)) for name, rate in self.points)))
         for prompting in self.promptings:
             check_name("prompting", prompting, PROMPTINGS)
 
@@ -54,6 +63,9 @@ class Grid:
         """Every cell, by scenario, then prompting, rate and seed."""
         for scenario, prompting, rate, seed in product(self.scenarios, self.promptings, self.rates, self.seeds):
             yield Cell(scenario, rate, seed, prompting)
+        for (scenario, rate), prompting, seed in product(self.points, self.promptings, self.seeds):
+            if scenario not in self.scenarios or rate not in self.rates:
+                yield Cell(scenario, rate, seed, prompting)
         for table, prompting in product(self.tables, self.promptings):
             yield Cell(table.name, table.rate, 0, prompting)
 
@@ -61,7 +73,8 @@ class Grid:
         """The grid for a model with these modalities, with further missing tables from files.
 
         Raises:
-            UsageError: it names no scenario, and the model has one modality, which cannot be missing.
+            UsageError: a scenario does not fit, or it names none, and the model has one modality, which cannot be
+                missing.
         """
         tables = (*self.tables, *tables)
         if len(modalities) == 1 and not self.scenarios and not tables:
@@ -69,14 +82,63 @@ class Grid:
                 f"a model of {modalities[0]} alone has no missing-modality scenario; name one that degrades it, as in "
                 f"--scenario noisy-{modalities[0]}:…"
             )
-        scenarios = self.scenarios or (() if tables else scenario_names(modalities))
-        return replace(self, scenarios=scenarios, tables=tables)
+        scenarios, points, notes = list[str](), list(self.points), list(self.notes)
+        for name in self.scenarios or (() if tables or points else scenario_names(modalities)):
+            if is_availability(name):
+                scenario, rate = availability_of(name, modalities)
+                points.append((scenario, rate))
+                notes.append(f"{name} is taken as {scenario} at {rate:g}: {_available(name, modalities)}")
+            elif (own := Scenario.parse(name, modalities).rate) is not None:
+                points.append((name, own))
+            else:
+                scenarios.append(name)
+        return replace(self, scenarios=tuple(scenarios), points=tuple(points), notes=tuple(notes), tables=tables)
 
     def cases(self, modalities: Sequence[str]) -> tuple[Case, ...]:
         """The cases of affected samples, over all cells."""
-        drawn = (case for name in self.scenarios for case in Scenario.parse(name, modalities).cases)
+        names = (*self.scenarios, *(name for name, _ in self.points))
+        drawn = (case for name in names for case in Scenario.parse(name, modalities).cases)
         given = (Case.parse(name, modalities) for table in self.tables for name in set(table.cases.values()))
         return tuple(dict.fromkeys((*drawn, *given)))
+
+
+_PERCENT = r"(100|[1-9]?[0-9](\.[0-9]{1,2})?)"
+_AVAILABILITY = re.compile(rf"{_PERCENT}/{_PERCENT}")
+
+
+def is_availability(name: str) -> bool:
+    """Whether a scenario is called as DPL's tables do: by what is available of each modality, in %, as in ``65/65``."""
+    return _AVAILABILITY.fullmatch(name) is not None
+
+
+def availability_of(name: str, modalities: Sequence[str]) -> tuple[str, float]:
+    """The scenario and the missing rate that leave so much of each of two modalities.
+
+    >>> availability_of("65/65", ("image", "text")), availability_of("100/30", ("image", "text"))
+    (('missing-both', 0.7), ('missing-text', 0.7))
+    >>> availability_of("80/40", ("image", "text"))
+    ('missing-both:0.25', 0.8)
+
+    Raises:
+        UsageError: there are not two modalities, or a sample would lose both.
+    """
+    if len(modalities) != 2:
+        raise UsageError(f"scenario '{name}': availabilities are of two modalities, not {', '.join(modalities)}")
+    lost = [100 - Fraction(part) for part in name.split("/")]
+    rate = sum(lost) / 100
+    if rate > 1:
+        raise UsageError(f"scenario '{name}': {float(sum(lost)):g} % of the samples would lose one of two; 100 is most")
+    if not rate:
+        raise UsageError(f"scenario '{name}': nothing is missing; give --missing-rate 0")
+    if 0 in lost:
+        return f"missing-{modalities[0 if lost[0] else 1]}", float(rate)
+    share = lost[0] / sum(lost)
+    scenario = "missing-both" if 2 * share == 1 else f"missing-both:{round(float(share), 4):g}"
+    return scenario, float(rate)
+
+
+def _available(name: str, modalities: Sequence[str]) -> str:
+    return " and ".join(f"{part} % {m} available" for part, m in zip(name.split("/"), modalities, strict=True))
 
 
 DEFAULT_RATES = tuple(step / 10 for step in range(11))
@@ -144,6 +206,86 @@ def _parse_rate_list(text: str) -> list[Decimal]:
         within = f" (in '{text}'{number_hint(text)})" if len(parts) > 1 else ""
         raise UsageError(f"{cause}{within}") from None
     return rates
+
+
+def parse_grid(
+    scenarios: Sequence[str] | None, rates: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Scenarios and missing rates from text, as ``--scenario`` and ``--missing-rate`` have them.
+
+    A rate may give each modality its own, as in ``image=0.3,text=0.7``, several of them separated by ``;``: it stands
+    for a scenario (:func:`mmrobust.scenarios.scenario.each_name`). Without other rates, the second result is empty.
+
+    Raises:
+        UsageError: a rate is none, or only rates for each modality are given, and scenarios besides.
+    """
+    parts = [part.strip() for text in rates or () for part in text.split(";")]
+    own = [parse_rates_of_each(part) for part in parts if "=" in part]
+    others = [part for part in parts if "=" not in part]
+    if own and scenarios and not others:
+        raise UsageError(f"--missing-rate {parts[0]} is a scenario of its own: no --scenario, or other rates as well")
+    plain = parse_rates(others)
+    if own and others and not scenarios:
+        raise UsageError(f"--missing-rate {others[0]} is for which --scenario? Rates for each modality have their own")
+    return (*(scenarios or ()), *own), plain
+
+
+def parse_rates_of_each(text: str) -> str:
+    """The scenario of missing rates for each modality: ``image=0.3,text=0.7``.
+
+    >>> parse_rates_of_each("text=0.7,image=0.3")
+    'missing-each:image=0.3+text=0.7'
+
+    Raises:
+        UsageError: it is not that.
+    """
+    rates: dict[str, float] = {}
+    for part in text.split(","):
+        modality, _, rate = (piece.strip() for piece in part.partition("="))
+        try:
+            value = check_rate(float(rate))
+        except ValueError:
+            value = -1.0
+        if not modality or value < 0:
+            raise UsageError(f"missing rate '{text}': give each modality one, as in image=0.3,text=0.7")
+        if modality in rates:
+            raise UsageError(f"missing rate '{text}' names {modality} twice")
+        rates[modality] = value
+    return each_name(rates)
+
+
+def decides_rate(scenario: str | None, rate: str | float | None) -> bool:
+    """Whether a scenario and a rate are one (``65/65``, ``image=0.3,text=0.7``), which depends on the modalities."""
+    of_scenario = scenario is not None and (is_availability(scenario) or scenario.startswith(EACH))
+    return of_scenario or (isinstance(rate, str) and "=" in rate)
+
+
+def scenario_and_rate(
+    scenario: str | None, rate: str | float | None, modalities: Sequence[str]
+) -> tuple[str | None, float | None]:
+    """One scenario and its missing rate, where either may decide the other.
+
+    ``65/65`` and ``image=0.3,text=0.7`` are both at once. What is not given stays ``None``.
+
+    Raises:
+        UsageError: both decide the rate, or it is none.
+    """
+    if isinstance(rate, str) and "=" in rate:
+        if scenario is not None:
+            raise UsageError(f"--missing-rate {rate} is a scenario of its own: give no --scenario")
+        scenario, rate = parse_rates_of_each(rate), None
+    own = None
+    if scenario is not None and is_availability(scenario):
+        scenario, own = availability_of(scenario, modalities)
+    elif scenario is not None:
+        own = Scenario.parse(scenario, modalities).rate if scenario.startswith(EACH) else None
+    if isinstance(rate, str):
+        (rate, *more) = parse_rates([rate])
+        if more:
+            raise UsageError("--missing-rate: give one")
+    if own is not None and rate not in (None, own):
+        raise UsageError(f"scenario '{scenario}' is at its own missing rate: give no --missing-rate")
+    return scenario, own if own is not None else None if rate is None else check_rate(rate)
 
 
 def _parse_rate_range(text: str) -> list[Decimal]:

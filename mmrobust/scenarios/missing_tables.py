@@ -1,7 +1,10 @@
 """Missing tables as files: written for other programs, or given to ``eval`` as a scenario of their own.
 
-Parquet and CSV have the columns ``id`` and ``case``. ``.pt`` is the format of the code of MMP and DCP: a vector of
-codes in the split's order, 0 complete, 1 text missing, 2 image missing. It has no ids: only its length can be checked.
+Parquet and CSV have the columns ``id`` and ``case``. ``.pt`` is the format of the code of MMP, DCP and MoRA: a vector
+of codes in the split's order, 0 complete, 1 text missing, 2 image missing. It has no ids: only its length can be
+checked. It may have a code for each group instead, in the order in which groups first appear: theirs for MM-IMDb has
+one for each film, which has several plots. ``.jsonl`` is AOEPT's: for each sample ``id``, and true or false for
+``text_missing`` and ``image_missing``, or whatever the modalities are called; it lists the samples of all splits.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from mmrobust.errors import DataError, UsageError
 from mmrobust.storage.files import atomic_file, check_file, is_there, read_error, system_failure
 
 SUFFIXES = (".parquet", ".csv", ".pt")
+READ_SUFFIXES = (*SUFFIXES, ".jsonl")
 COLUMNS = ("id", "case")
 CODES = ("complete", "missing-text", "missing-image")
 """The cases of the papers' codes 0, 1 and 2."""
@@ -90,7 +94,11 @@ def kept_file(folder: Path, name: str) -> Path:
 
 
 def read_missing_table(
-    path: Path, sample_ids: Sequence[str], modalities: Sequence[str], natural: Sequence[Case] | None = None
+    path: Path,
+    sample_ids: Sequence[str],
+    modalities: Sequence[str],
+    natural: Sequence[Case] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> GivenTable:
     """Read a missing table for a split and a model.
 
@@ -98,19 +106,25 @@ def read_missing_table(
     any modality stays in its natural case.
 
     Args:
-        path: a ``.parquet``, ``.csv`` or ``.pt`` file.
+        path: a ``.parquet``, ``.csv``, ``.pt`` or ``.jsonl`` file.
         sample_ids: the ids of the whole split, in its order.
         modalities: of the model.
         natural: the natural case of each sample; ``None``: all are complete.
+        groups: the group of each sample, if it has one; a ``.pt`` may have a code for each.
 
     Raises:
         DataError: there is no such file, it cannot be read, or the table is not of this split.
         UsageError: the format is unknown, a case does not exist, or a ``.pt`` is not for image and text.
     """
-    check_suffix(path)
+    check_suffix(path, READ_SUFFIXES)
     if not is_there(path):
         raise DataError(f"{path}: no such file; make a missing table with: mmrobust data missing-table --help")
-    named = _read_codes(path, sample_ids, modalities) if path.suffix == ".pt" else _read_rows(path, sample_ids)
+    if path.suffix == ".pt":
+        named = _read_codes(path, sample_ids, modalities, groups)
+    elif path.suffix == ".jsonl":
+        named = _read_masks(path, sample_ids, modalities)
+    else:
+        named = _read_rows(path, sample_ids)
     parsed: dict[str, Case] = {}
     for sample_id, name in named.items():
         if name not in parsed:
@@ -161,10 +175,10 @@ def write_csv(file: TextIO, table: Mapping[str, str]) -> None:
     csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table.items()])
 
 
-def check_suffix(path: Path) -> None:
-    """Raise a ``UsageError`` unless ``path`` ends in .parquet, .csv or .pt."""
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path}: a missing table is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+def check_suffix(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Raise a ``UsageError`` unless ``path`` ends in one of the ``suffixes``, by default those that are written."""
+    if path.suffix not in suffixes:
+        raise UsageError(f"{path}: a missing table is a {', '.join(suffixes[:-1])} or {suffixes[-1]} file")
 
 
 def _write_codes(path: Path, table: Mapping[str, str]) -> None:
@@ -182,7 +196,9 @@ def _write_codes(path: Path, table: Mapping[str, str]) -> None:
         torch.save(torch.tensor([code[name] for name in table.values()], dtype=torch.float32), partial)
 
 
-def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
+def _read_codes(
+    path: Path, sample_ids: Sequence[str], modalities: Sequence[str], groups: Sequence[str] | None
+) -> dict[str, str]:
     """Sample id → case name, from a vector of codes."""
     if set(modalities) != {"image", "text"}:
         raise UsageError(
@@ -206,16 +222,49 @@ def _read_codes(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]
     if not isinstance(codes, torch.Tensor) or codes.ndim != 1 or codes.layout != torch.strided:
         what = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__
         raise DataError(f"{path}: holds {what}, not a vector with a code for each sample")
-    if len(codes) != len(sample_ids):
+    values = codes.tolist()
+    of_group = {group: place for place, group in enumerate(dict.fromkeys(groups or ()))}
+    if groups is not None and len(values) == len(of_group) != len(sample_ids):
+        values = [values[of_group[group]] for group in groups]
+    if len(values) != len(sample_ids):
+        several = f" in {len(of_group)} groups" if of_group else ""
         raise DataError(
-            f"{path}: has {len(codes)} codes, but the split has {len(sample_ids)} samples; a .pt table has one code "
-            "for each, in the split's order"
+            f"{path}: has {len(codes)} codes, but the split has {len(sample_ids)} samples{several}; a .pt table has "
+            "one code for each, in the split's order"
         )
-    named = dict(zip(sample_ids, codes.tolist(), strict=True))
+    named = dict(zip(sample_ids, values, strict=True))
     for sample_id, value in named.items():
         if value not in range(len(CODES)):
             raise DataError(f"{path}: sample '{sample_id}' has code {value:g}; codes are 0, 1 and 2")
     return {sample_id: CODES[int(value)] for sample_id, value in named.items()}
+
+
+def _read_masks(path: Path, sample_ids: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
+    """Sample id → case name, from JSON lines of ``id`` and a Boolean for each modality; other samples may be listed."""
+    from mmrobust.storage.text_tables import json_lines
+
+    columns = {f"{modality}_missing": modality for modality in modalities}
+    named, known = dict[str, str](), set(sample_ids)
+    for where, cells in json_lines(path):
+        sample_id = str(cells.get("id"))
+        if sample_id not in known:
+            continue
+        if sample_id in named:
+            raise DataError(f"{where}: sample '{sample_id}' is listed twice")
+        for column in columns:
+            if cells.get(column) not in (True, False):
+                raise DataError(
+                    f"{where}: {column} is {cells.get(column)!r}, not true or false; a mask has each of them"
+                )
+        lost = [modality for column, modality in columns.items() if cells[column]]
+        if len(lost) == len(columns):
+            raise DataError(f"{where}: sample '{sample_id}' lacks {' and '.join(lost)}: nothing is left of it")
+        named[sample_id] = Case.missing(modalities, *lost).name
+    if absent := [i for i in sample_ids if i not in named]:
+        raise DataError(
+            f"{path}: has {len(named)} of the split's {len(known)} samples; there is no line for '{absent[0]}'"
+        )
+    return named
 
 
 def _read_rows(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:

@@ -84,20 +84,16 @@ class CellContributions:
             yield from on_every_core(lambda key: self._of_key(key, metrics), keys[start : start + _KEYS_AT_ONCE])
 
     def _prepare(self, prompting: str, metrics: Sequence[str]) -> None:
-        truth, logits = self.predictions.truth, []
-        wanted = [
-            ready
-            for ready, names in ((self._predicted, {*OF_COUNTS, *FIGURES}), (self._rankings, RANKED))
-            if prompting not in ready and any(name in names for name in metrics)
-        ]
-        if wanted:
-            logits = [self.predictions.get(case, prompting) for case in self.tables.cases]
-        if self._predicted in wanted:
+        truth = self.predictions.truth
+        counts = prompting not in self._predicted and not {*OF_COUNTS, *FIGURES}.isdisjoint(metrics)
+        ranks = prompting not in self._rankings and not RANKED.keys().isdisjoint(metrics)
+        logits = [self.predictions.get(case, prompting) for case in self.tables.cases] if counts or ranks else []
+        if counts:
             several = truth.task == "multi-label"
             self._predicted[prompting] = np.stack(
                 [self.predictions.predicted(z) if several else z.argmax(axis=1) for z in logits]
             )
-        if self._rankings in wanted:
+        if ranks:
             # In a binary task by the difference of the logits: the softmax is a monotone function, but saturates.
             binary = truth.task == "binary"
             columns = (1,) if binary else range(truth.classes)

@@ -134,6 +134,7 @@ class Predictions:
             ids=tuple(ids),
             labels=tuple(self.truth.labels[i] for i in order),
             natural=None if natural is None else tuple(natural[i] for i in order),
+            groups=None if self.truth.groups is None else tuple(self.truth.groups[i] for i in order),
         )
         return replace(self, truth=truth, logits={key: values[order] for key, values in self.logits.items()})
 
@@ -144,7 +145,7 @@ class Predictions:
             DataError: they are of other samples, or disagree with ``other`` about them.
         """
         ordered = self.ordered_as(other.truth.ids)
-        for what in ("labels", "natural", "task", "modalities"):
+        for what in ("labels", "natural", "groups", "task", "modalities"):
             if getattr(ordered.truth, what) != getattr(other.truth, what):
                 of = f" of '{self.name}'" if self.name else ""
                 raise DataError(f"the predictions{of} are not of the same samples: their {what} differ")

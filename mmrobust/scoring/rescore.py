@@ -15,9 +15,19 @@ import pandas as pd
 from mmrobust.cases import PROMPTINGS
 from mmrobust.errors import check_name
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Cell, Grid, check_rate, mask_seeds
-from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table
+from mmrobust.scenarios.grid import (
+    DEFAULT_RATES,
+    DEFAULT_SEEDS,
+    Cell,
+    Grid,
+    availability_of,
+    check_rate,
+    is_availability,
+    mask_seeds,
+)
+from mmrobust.scenarios.missing_tables import GivenTable, is_given, keep_table, kept_table, read_missing_table
 from mmrobust.scenarios.scenario import Scenario, scenario_names
+from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import IMPORTED, import_command, read_predictions
@@ -41,6 +51,8 @@ class CellChoice:
     """How many mask seeds."""
     promptings: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
+    tables: tuple[Path, ...] = ()
+    """Files with further missing tables, of all the samples that were evaluated."""
 
     def __post_init__(self) -> None:
         for rate in self.rates or ():
@@ -70,15 +82,17 @@ def rescore(
     """
     started, target = now(), out or folder
     earlier = read_results(folder) if is_there(folder / RESULTS_FILE) else None
-    frames = []
+    frames, shares = [], []
     checkpoints: dict[str, dict[str, Any]] = {}
     dataset: dict[str, Any] = {}
     noise: Mapping[str, Any] | None = None
     for predictions in read_predictions(folder, earlier, say):
         cells, given = _cells(predictions, choice, folder)
+        tables = predictions.truth.draw(sorted(cells), given)
+        shares.append(affected_shares(tables, predictions.truth))
         frame = score(
             predictions,
-            predictions.truth.draw(sorted(cells), given),
+            tables,
             settings,
             metrics=choice.metrics,
             remedy=_remedy(predictions, cells, folder),
@@ -90,7 +104,12 @@ def rescore(
         checkpoints[predictions.name] = dict(predictions.described)
         dataset, noise = dataset or dict(predictions.dataset), noise or predictions.noise
     provenance = (earlier.provenance if earlier else {}) | results_provenance(
-        started, dataset=dataset, checkpoints=checkpoints, noise=noise, scoring=settings
+        started,
+        dataset=dataset,
+        checkpoints=checkpoints,
+        noise=noise,
+        scoring=settings,
+        **merged_shares(*shares),
     )
     with hold_whole(target):
         write_results(target / RESULTS_FILE, pd.concat(frames), provenance)
@@ -112,7 +131,8 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
     default = of_scenario[drawn[-1]] if drawn else list(usual.cells())
     cells: dict[Cell, None] = {}
     given = []
-    for name in choice.scenarios or of_scenario or scenario_names(truth.modalities):
+    for called in choice.scenarios or of_scenario or scenario_names(truth.modalities):
+        name, point = availability_of(called, truth.modalities) if is_availability(called) else (called, None)
         old = of_scenario.get(name, default)
         rates, seeds = choice.rates, None if choice.seeds is None else mask_seeds(choice.seeds)
         if is_given(name):  # has one rate and the seed 0, whatever is chosen
@@ -122,7 +142,10 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
             given.append(table)
             rates, seeds = (table.rate,), (0,)
         else:
-            Scenario.parse(name, truth.modalities)
+            own = Scenario.parse(name, truth.modalities).rate
+            point = own if own is not None else point
+        if point is not None:
+            rates = (point,)
         cells |= {
             Cell(name, rate, seed, prompting): None
             for cell in old
@@ -130,6 +153,11 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
             for seed in seeds or (cell.seed,)
             for prompting in choice.promptings or (cell.prompting,)
         }
+    for file in choice.tables:
+        table = read_missing_table(file, truth.ids, truth.modalities, truth.natural, truth.groups)
+        given.append(table)
+        for prompting in choice.promptings or predictions.answered:
+            cells[Cell(table.name, table.rate, 0, prompting)] = None
     return list(cells), given
 
 

@@ -42,8 +42,8 @@ IMPORTED = "imported"
 """The method of a model whose predictions were made elsewhere."""
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """The metadata that all shards of one model on one split share."""
-_Sample = tuple[str, tuple[int, ...], str]
-"""Id, classes and natural case."""
+_Sample = tuple[str, tuple[int, ...], str, str | None]
+"""Id, classes, natural case and group."""
 _T = TypeVar("_T")
 
 
@@ -195,12 +195,21 @@ class PredictionStore:
                 f"{self.folder}: holds predictions of {len(samples)} of the {self.size} samples that "
                 f"'{self.name}' is evaluated on; {self.way_out}"
             )
-        ids, labels, cases = zip(*(samples[place] for place in range(self.size)), strict=True)
+        ids, labels, cases, groups = zip(*(samples[place] for place in range(self.size)), strict=True)
         by_name = {name: Case.parse(name, self.modalities) for name in set(cases)}
         natural = None if set(by_name) == {"complete"} else tuple(by_name[name] for name in cases)
         if places is not None:
             natural = schema_1.natural_cases(self._rows, self.modalities, self.size, logits.by_key)
-        truth = SplitTruth(ids, labels, self.modalities, logits.classes, self.dataset["task"], natural)
+        truth = SplitTruth(
+            ids,
+            labels,
+            self.modalities,
+            logits.classes,
+            self.dataset["task"],
+            natural,
+            groups=None if None in groups else groups,
+            names=tuple(self.dataset["classes"]),
+        )
         return self._predictions(truth, logits.by_key)
 
     def _predictions(self, truth: SplitTruth, logits: Logits) -> Predictions:
@@ -239,7 +248,8 @@ def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[
     for sample, label in zip(ids, labels, strict=True):
         if label and not 0 <= min(label) <= max(label) < classes:
             raise DataError(f"{shard.path}: sample '{sample}' has class {max(label)}, but there are {classes} classes")
-    return dict(zip(new, zip(ids, map(tuple, labels), natural, strict=True), strict=True))
+    groups = [None] * len(new) if shard.group is None else shard.group.take(rows).to_pylist()
+    return dict(zip(new, zip(ids, map(tuple, labels), natural, groups, strict=True), strict=True))
 
 
 def read_predictions(folder: Path, results: Results | None = None, say: Say = say_nothing) -> Iterator[Predictions]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmrobust.cases import Case
 from mmrobust.errors import DataError
-from mmrobust.scenarios.draws import CellTables, draw_tables
+from mmrobust.scenarios.draws import CellTables, Traits, draw_tables
 from mmrobust.scenarios.grid import Cell, Grid
 from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scoring import Bools
@@ -32,7 +32,7 @@ class SplitTruth:
     """What scoring needs to know about the samples of a split: everything but their media.
 
     Raises:
-        DataError: there is no sample, the number of labels or natural cases is not that of the samples, or a
+        DataError: there is no sample, the number of labels, natural cases or groups is not that of the samples, or a
             single-label sample does not have exactly one class.
     """
 
@@ -49,11 +49,15 @@ class SplitTruth:
     """The natural case of each sample, before any scenario; ``None`` where all are complete."""
     tables: tuple[GivenTable, ...] = ()
     """Missing tables from files, which no scenario can draw."""
+    groups: tuple[str, ...] | None = None
+    """The group of each sample; ``None``: each is its own."""
+    names: tuple[str, ...] = ()
+    """The names of the classes, where scenarios depend on them."""
 
     def __post_init__(self) -> None:
         if not self.ids:
             raise DataError("there is no sample to score")
-        for what, values in (("labels", self.labels), ("natural cases", self.natural)):
+        for what, values in (("labels", self.labels), ("natural cases", self.natural), ("groups", self.groups)):
             if values is not None and len(values) != len(self.ids):
                 raise DataError(f"{len(self.ids)} samples, but {len(values)} {what}")
         if self.task != "multi-label":
@@ -71,7 +75,8 @@ class SplitTruth:
 
         See :func:`mmrobust.scenarios.draws.draw_tables`.
         """
-        return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given))
+        traits = Traits(self.groups, self.labels, self.names)
+        return draw_tables(cells, self.ids, self.modalities, self.natural, (*self.tables, *given), traits)
 
     def draw_grid(self, grid: Grid) -> CellTables:
         """Draw the missing tables of every cell of ``grid``, sorted."""

@@ -20,6 +20,7 @@ from mmrobust.scoring.truth import Key, Plan, PredictedRows, SplitTruth
 from mmrobust.storage.files import files_in, move_aside
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
 from mmrobust.storage.shards import (
+    GROUPED_SCHEMA,
     PREDICTIONS_FOLDER,
     PREDICTIONS_SCHEMA,
     Shard,
@@ -157,6 +158,8 @@ class PredictionWriter(PredictionStore):
         logits = np.ascontiguousarray(np.concatenate([values for _, _, values in rows]), dtype=np.float32)
         natural, identity = self._truth.natural, self._identities[degraded]
         offsets = np.arange(0, logits.size + 1, self._truth.classes, dtype=np.int32)
+        groups = self._truth.groups
+        of_group = {} if groups is None else {"group": [groups[p] for p in positions]}
         table = pa.table(
             {
                 "id": self._ids.take(pa.array(positions)),
@@ -167,8 +170,9 @@ class PredictionWriter(PredictionStore):
                 "noise_seed": [identity.get("noise_seed")] * len(positions),
                 "label": [list(self._truth.labels[p]) for p in positions],
                 "logits": pa.ListArray.from_arrays(offsets, logits.ravel()),
+                **of_group,
             },
-            schema=PREDICTIONS_SCHEMA,
+            schema=GROUPED_SCHEMA if of_group else PREDICTIONS_SCHEMA,
         )
         metadata = {"name": self.name, "about": self.dataset, "described": self.described}
         write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})

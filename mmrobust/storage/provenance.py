@@ -124,6 +124,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "noise?": {"profile": str, "seed": int},
         "scoring?": {"threshold?": float, "f1_absent?": str, "resamples?": int, "bootstrap_seed?": int},
         "bad_samples?": _BAD_SAMPLES,
+        "affected_shares?": {str: {str: {str: float}}},
         "versions?": {str: str},
         "git?": {"commit?": str, "dirty?": bool},
         **_optional(str, "device", "dtype", "command", "started", "finished"),

@@ -19,7 +19,8 @@ from mmrobust.errors import DataError
 from mmrobust.storage.parquet import open_parquet, read_batches, reading, write_table
 from mmrobust.storage.provenance import read_provenance
 
-PREDICTIONS_VERSION = 2
+PREDICTIONS_VERSION = 3
+"""Version 3 added ``group``. Predictions without groups are still written as version 2."""
 PREDICTIONS_FOLDER = "predictions"
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -34,6 +35,8 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("logits", pa.list_(pa.float32())),  # [classes]
     ]
 )
+GROUPED_SCHEMA = PREDICTIONS_SCHEMA.append(pa.field("group", pa.string()))
+"""The columns where samples have groups: the group of the sample besides; since version 3."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Shard:
     """[n], index of the sample in the split; ``None`` in schema version 1."""
     natural: pa.Array | None
     """[n], case before any scenario; ``None`` in schema version 1."""
+    group: pa.Array | None = None
+    """[n], the group of the sample; ``None`` where samples have none."""
 
     def placed(self, place: Mapping[str, int]) -> Shard:
         """Return the shard with positions looked up in ``place`` (id → position); -1 for an unknown id."""
@@ -84,6 +89,7 @@ class Shard:
             logits=self.logits[inside],
             position=self.position[inside],
             natural=None if self.natural is None else self.natural.take(rows),
+            group=None if self.group is None else self.group.take(rows),
         )
 
     def by_case(self) -> Iterator[tuple[tuple[str, str], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
@@ -120,7 +126,7 @@ def read_shard(path: Path) -> Shard:
         absent = [n for n in PREDICTIONS_SCHEMA.names if n not in found.names]
         if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
             raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
-        schema = pa.schema([field for field in PREDICTIONS_SCHEMA if field.name not in absent])
+        schema = pa.schema([field for field in GROUPED_SCHEMA if field.name in found.names])
         small, logits, rows = list[pa.RecordBatch](), np.empty((0, 0), dtype=np.float32), 0
         for batch in read_batches(file, path, "predictions"):
             part = _checked(path, batch, schema)
@@ -143,6 +149,7 @@ def read_shard(path: Path) -> Shard:
         logits=logits,
         position=columns["position"].to_numpy() if "position" in schema.names else None,
         natural=columns["natural"].combine_chunks() if "natural" in schema.names else None,
+        group=columns["group"].combine_chunks() if "group" in schema.names else None,
     )
 
 
@@ -167,5 +174,6 @@ def _checked(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordB
 
 
 def write_shard(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-    """Write predictions (columns as ``PREDICTIONS_SCHEMA``) to ``path`` atomically, with checksums."""
-    write_table(path, table, {"kind": "predictions", "schema_version": PREDICTIONS_VERSION, **provenance})
+    """Write predictions (columns as in one of the schemas) to ``path`` atomically, with checksums."""
+    version = PREDICTIONS_VERSION if "group" in table.column_names else 2
+    write_table(path, table, {"kind": "predictions", "schema_version": version, **provenance})

@@ -129,7 +129,11 @@ def availability(scenario: str, rate: float, modalities: Sequence[str]) -> str:
     >>> availability("missing-both", 0.7, ("image", "text")), availability("missing-text", 0.7, ("image", "text"))
     ('65/65', '100/30')
     """
-    cases = Scenario.parse(scenario, modalities).cases
+    drawn = Scenario.parse(scenario, modalities)
+    if drawn.rates:
+        rates = dict(drawn.rates)
+        return "/".join(f"{100 * (1 - rates.get(modality, 0)):.3g}" for modality in modalities)
+    cases = drawn.cases
     lost = [sum(case.is_missing(modality) for case in cases) / len(cases) for modality in modalities]
     return "/".join(f"{100 * (1 - rate * share):.3g}" for share in lost)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmrobust.configuration import from_mapping, plain, read_yaml
+from mmrobust.data.format import INFO_FILE, DatasetInfo, choose_modalities
 from mmrobust.data.processor import check_fill
 from mmrobust.data.selection import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
@@ -21,12 +22,15 @@ from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.scenarios.grid import check_rate, check_seed
+from mmrobust.scenarios.scenario import usual_scenario
 from mmrobust.storage.files import read_text
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
 
 T = TypeVar("T")
 
+USUAL = "missing-both"
+"""Default scenario of most methods, for two modalities."""
 MISSING_RATE = 0.7
 """Default missing rate of every method but full fine-tuning, whose default is complete data."""
 
@@ -46,7 +50,7 @@ class TrainSettings:
     head: str
     recipe: Recipe
     modalities: tuple[str, ...] | None = None
-    scenario: str = "missing-both"
+    scenario: str = USUAL
     missing_rate: float = MISSING_RATE
     seed: int = 0
     fill: str = "ones"
@@ -149,7 +153,7 @@ class TrainOptions:
         method = method_class(str(self.method))
         values: dict[str, Any] = {
             "head": "linear",
-            "scenario": method.default_scenario,
+            "scenario": self._usual_scenario(data, method.default_scenario),
             "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
         }
         values |= {name: value for name, value in vars(self).items() if name != "where" and value is not None}
@@ -158,6 +162,13 @@ class TrainOptions:
         settings = TrainSettings(data, **values, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample)
         settings.method_config(), settings.head_config()
         return settings
+
+    def _usual_scenario(self, data: Path, of_method: str) -> str:
+        """The scenario of a training that names none: the method's, or for other than two modalities one of theirs."""
+        if of_method != USUAL or not (data / INFO_FILE).is_file():
+            return of_method
+        modalities = choose_modalities(DatasetInfo.read(data), self.modalities)
+        return usual_scenario(modalities) if len(modalities) > 2 else of_method
 
 
 def _named(new: Any, own: Any) -> Any:

@@ -17,7 +17,7 @@ from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.data.selection import BadSamples, screen
-from mmrobust.degradations import check_profile
+from mmrobust.degradations import check_noise, check_profile
 from mmrobust.errors import DataError, TrainingError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import is_tiny, load_backbone
@@ -63,7 +63,10 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
     dataset = Dataset(settings.data)
     modalities = choose_modalities(dataset.info, settings.modalities)
     scenario = Scenario.parse(settings.scenario, modalities)
-    check_profile((*training_cases(settings.scenario, modalities), *scenario.cases), settings.noise())
+    cases = (*training_cases(settings.scenario, modalities), *scenario.cases)
+    check_profile(cases, settings.noise(), dataset.info.kinds)
+    for case in cases:
+        check_noise(case, dataset.info.kinds)
     splits: dict[str, Split] = {}
     bad: dict[str, BadSamples] = {}
     for name in ("train", "validation"):

@@ -38,7 +38,7 @@ class TrainingSplit:
     def draw(cls, encoded: EncodedSplit, targets: Tensor, scenario: Scenario, rate: float, seed: int) -> TrainingSplit:
         """A split under the missing table of this scenario, missing rate and seed."""
         natural = encoded.split.natural_cases(encoded.modalities)
-        table = ScenarioDraw(encoded.split.ids, scenario, seed, natural).table(rate)
+        table = ScenarioDraw(encoded.split.ids, scenario, seed, natural, encoded.split.traits).table(rate)
         return cls(encoded, table, targets, scenario, rate)
 
     def redrawn(self, seed: int, scenario: Scenario | None = None, rate: float | None = None) -> TrainingSplit:

@@ -82,7 +82,7 @@ def test_a_table_goes_round_through_eval(
         (("--scenario", "missing-text", "--missing-rate", 0.5, "--modalities", "image,tex"), "did you mean 'text'"),
         (("--scenario", "missing-text", "--missing-rate", 0.5, "--out", "t.json"), "t.json: a missing table is a"),
         (("--scenario", "noisy-text:ocr@2", "--missing-rate", 0.5, "--out", "OUT.pt"), "write .parquet or .csv"),
-        (("--scenario", "missing-text"), "Missing option '--missing-rate'"),
+        (("--scenario", "missing-text"), "name a --missing-rate, as in --scenario missing-both --missing-rate 0.7"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -206,14 +206,18 @@ def test_the_first_schema_is_read_and_told_what_it_lacks(tmp_path: Path) -> None
         read_predictions(tmp_path)
 
 
-def test_the_present_schema_is_read_alone_and_beside_its_results(cli: Callable[..., object], tmp_path: Path) -> None:
-    file = HISTORIC / f"predictions-{PREDICTIONS_VERSION}.parquet"
+@pytest.mark.parametrize(("version", "groups"), [(2, None), (PREDICTIONS_VERSION, ("x", "x", "y"))])
+def test_the_present_schema_is_read_alone_and_beside_its_results(
+    cli: Callable[..., object], tmp_path: Path, version: int, groups: tuple[str, ...] | None
+) -> None:
+    file = HISTORIC / f"predictions-{version}.parquet"
     (tmp_path / "predictions").mkdir()
     shutil.copy(file, tmp_path / "predictions")
     (alone,) = read_predictions(tmp_path)
     assert (alone.name, alone.noise) == ("mmp", None)
     assert alone.truth.ids == ("a", "b", "c")
     assert alone.truth.labels == ((0,), (1,), (0,))
+    assert alone.truth.groups == groups
     assert [case.name for case in alone.truth.natural or ()] == ["complete", "complete", "missing-text"]
     logits = {key: np.nan_to_num(values, nan=9.0).tolist() for key, values in alone.logits.items()}
     assert logits == {

@@ -110,8 +110,15 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     [
         ({"task": "guess"}, "task 'guess' is none of single-label"),
         ({"headline_metric": "map"}, "metric 'map' does not fit single-label"),
-        ({"modalities": ["image", "smell"]}, "are not among image, text, audio"),
-        ({"modalities": []}, "are not among"),
+        ({"modalities": ["image", "smell"]}, "smell is of kind 'smell', none of image, text, audio, features"),
+        ({"modalities": []}, "has no modalities"),
+        ({"modalities": ["image", "both"]}, "modality 'both': the word has a meaning of its own"),
+        ({"modalities": ["image", "no-name"]}, "modality 'no-name': a name is a letter, then letters, digits and _"),
+        ({"kinds": {"text": "features"}}, "must have the facts of every modality of kind features, and no others"),
+        (
+            {"kinds": {"text": "features"}, "features": {"text": {"steps": False, "mean": [0], "std": [1, 1]}}},
+            "features need a mean and a standard deviation of each dimension",
+        ),
         ({"classes": ["only"]}, "two or more classes"),
         ({"classes": ["a", "a"]}, "two or more classes"),
         ({"format_version": 99}, "format 99 is newer"),

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from mmrobust.cases import Case
-from mmrobust.degradations import Noise, degradation_of
+from mmrobust.degradations import Noise, Standard, degradation_of
 from mmrobust.errors import DataError
 
-MODALITIES = ("image", "text", "audio")
+MODALITIES = ("image", "text", "audio", "features")
+STANDARD = Standard(np.arange(10) * 3.0 - 12, np.array([0.5, 1, 2, 4, 8] * 2))
 
 
 class MadeRecordings:
@@ -54,7 +55,8 @@ def sentence() -> str:
 
 @pytest.fixture(scope="session")
 def media(picture: Image.Image, recording: Any, sentence: str) -> dict[str, Any]:
-    return {"image": picture, "text": sentence, "audio": recording}
+    features = STANDARD.undo(((np.arange(20)[:, None] * 7 + np.arange(10) * 3) % 11 - 4.5) / 3)  # 20 time steps
+    return {"image": picture, "text": sentence, "audio": recording, "features": features}
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,8 @@ def corrupt(media: dict[str, Any]) -> Callable[..., Any]:
 
     def run(modality: str, name: str, severity: int, *, of: Any = None, sample: str = "s0", seed: int = 0) -> Any:
         case = Case.parse(f"noisy-{modality}:{name}@{severity}", MODALITIES)
-        degradation = degradation_of(case, modality, sample, Noise(seed=seed), recordings)
+        standard = STANDARD if modality == "features" else None
+        degradation = degradation_of(case, modality, sample, Noise(seed=seed), recordings, standard=standard)
         return degradation.on_medium(media[modality] if of is None else of)
 
     return run

@@ -43,7 +43,8 @@ def project(shell: Callable[..., Any], digits: Any, trained: Callable[..., Path]
 # Sixteen samples after one epoch show nothing, which the page's own test suite is warned of.
 @pytest.mark.filterwarnings("ignore::mmrobust.testing.RobustnessWarning")
 @pytest.mark.parametrize(
-    "name", ["own-model", "data", "train", "evaluate", "elsewhere", "report", "gate", "audit", "formats"]
+    "name",
+    ["own-model", "three-modalities", "data", "train", "evaluate", "elsewhere", "report", "gate", "audit", "formats"],
 )
 def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> None:
     perform_page(f"docs/{name}.md", project)

@@ -80,8 +80,10 @@ def test_predictions_add_classes_and_reliability(tmp_path, evaluate_into):
         evaluate_into(tmp_path / name, name=name, lost={"missing-text": lost}, grid=grid)
     read = read_distinct([tmp_path / "a", tmp_path / "b"])
     report = with_sections(build_report(read.values()), stored=read_behind(read))
-    assert kinds(report) == ["standings", "classes", "reliability"]
-    standing, classes, calibration = report.sections
+    assert kinds(report) == ["standings", "classes", "worth", "reliability"]
+    standing, classes, worth, calibration = report.sections
+    assert [row[1] for row in worth.rows] == ["image", "image", "text", "text"]
+    assert worth.rows[0][3:] == ("–",) * 6 and float(worth.rows[3][3]) > 0
     assert standing.columns == ("checkpoint", "mean rank", "wins", "interval", "clear wins", "clear losses")
     assert [row[0] for row in standing.rows] == ["a", "b"]
     assert re.fullmatch(r"\[\d+\.\d, \d+\.\d\]", standing.rows[0][3])
@@ -99,7 +101,8 @@ def test_details_are_of_the_prompting_that_is_shown(tmp_path, evaluate_into):
     read = read_distinct([tmp_path / "a", tmp_path / "b"])
     built = build_report(read.values(), promptings=["situation"])
     report = with_sections(built, stored=read_behind(read))
-    standing, classes, calibration = report.sections
+    standing, classes, worth, calibration = report.sections
+    assert {row[0] for row in worth.rows} == {"situation"}
     assert "interval" in standing.columns, standing.note
     assert {row[1] for section in (classes, calibration) for row in section.rows} == {"situation"}
 

@@ -186,7 +186,7 @@ WRONG = {
         PAIR,
         "nowhere.csv: no such file; make a missing table with: mmrobust data",
     ),
-    "kind": (lambda f: f / "t.json", PAIR, "t.json: a missing table is a .parquet, .csv or .pt file"),
+    "kind": (lambda f: f / "t.json", PAIR, "t.json: a missing table is a .parquet, .csv, .pt or .jsonl file"),
 }
 
 

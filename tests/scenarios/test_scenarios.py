@@ -102,7 +102,7 @@ def test_other_seeds_and_scenarios_affect_other_samples() -> None:
     assert 90 < len(one & two) < 160  # half of 250, as if drawn independently
 
 
-@given(st.data(), st.sampled_from(scenario_names(TRIPLE)), rates, seeds)
+@given(st.data(), st.sampled_from([f"missing-{m}" for m in TRIPLE]), rates, seeds)
 def test_natural_cases_of_three_modalities(data: st.DataObject, name: str, rate: float, seed: int) -> None:
     lost = st.sets(st.sampled_from(TRIPLE), max_size=2)
     natural = [Case.missing(TRIPLE, *n) for n in data.draw(st.lists(lost, min_size=1, max_size=40))]
@@ -134,7 +134,7 @@ def test_no_samples_make_an_empty_table() -> None:
 
 def test_scenarios_of_the_modalities() -> None:
     assert scenario_names(PAIR) == ("missing-image", "missing-text", "missing-both")
-    assert scenario_names(TRIPLE) == ("missing-image", "missing-text", "missing-audio")
+    assert scenario_names(TRIPLE) == ("missing-image", "missing-text", "missing-audio", "missing-any")
     with pytest.raises(
         UsageError, match=r"unknown scenario for image and text 'missing-txt': did you mean 'missing-text'\?"
     ):

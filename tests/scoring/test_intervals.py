@@ -144,3 +144,22 @@ def test_samples_that_lack_an_input_by_nature_are_one_group():
     ((found,),) = CellContributions(model, tables).of_keys([0], ["accuracy"])
     error, _ = sampling_error(found.deviations[None])
     assert error[0] == pytest.approx(np.sqrt(found.value * (1 - found.value) / 299))
+
+
+def test_metrics_may_be_asked_for_one_after_the_other_and_prompting_by_prompting():
+    random = np.random.default_rng(0)
+    ids, labels = tuple(f"s{i}" for i in range(40)), tuple((i % 2,) for i in range(40))
+    truth = SplitTruth(ids, labels, MODALITIES, 2, "binary")
+    grid = Grid(("missing-image",), (0.5,), (0,), ("situation", "concat"))
+    logits = {
+        (case, prompting): random.normal(size=(40, 2)).astype(np.float32)
+        for case in ("complete", "missing-image")
+        for prompting in grid.promptings
+    }
+    model, tables = Predictions(truth, logits, tuple(grid.cells()), grid.promptings), truth.draw_grid(grid)
+    shared = CellContributions(model, tables)
+    for key, metrics in ((0, ("accuracy", "auroc")), (1, ("auroc", "accuracy"))):
+        for metric in metrics:
+            ((found,),) = shared.of_keys([key], [metric])
+            ((expected,),) = CellContributions(model, tables).of_keys([key], [metric])
+            assert found.value == expected.value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.writing import SampleRow
@@ -28,6 +29,9 @@ class DryRun:
     samples: tuple[SampleRow, ...]
     """The first ones that can be used."""
 
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """The kind of each modality that is not called as its kind."""
+
     def lines(self) -> Iterator[str]:
         """What a user should see: the description, and each of the samples."""
         named = ", ".join(self.classes[:MAX_CLASSES]) + (", …" if len(self.classes) > MAX_CLASSES else "")
@@ -38,23 +42,22 @@ class DryRun:
             classes = ", ".join(f"{self.classes[label]}" for label in sample.label)
             yield f"    label: {classes or 'no class'}"
             for modality in self.modalities:
-                yield f"    {modality}: {_shown(sample, modality)}"
+                kind, path = self.kinds.get(modality, modality), sample.paths.get(modality)
+                yield f"    {modality}: {_shown(sample.media.get(modality), path, kind, sample.id)}"
 
 
-def _shown(sample: SampleRow, modality: str) -> str:
-    """A modality of a sample: a picture's size, a recording's length, the beginning of a text."""
-    if modality == "text":
-        words = None if sample.text is None else " ".join(sample.text.split())
-        if words is None:
-            return "missing"
-        return words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]}…"
-    content: bytes | None = getattr(sample, modality)
+def _shown(content: Any, path: str | None, kind: str, sample_id: str) -> str:
+    """A modality of a sample: a picture's size, a recording's length, a text's beginning, the shape of features."""
     if content is None:
         return "missing"
-    path = getattr(sample, f"{modality}_path")
+    if kind == "text":
+        words = " ".join(content.split())
+        return words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]}…"
     named = f"{path}, " if path else ""
-    if modality == "image":
-        picture = decode_image(content, sample.id)
+    if kind == "features":
+        return f"{named}{'×'.join(map(str, content.shape))} numbers"
+    if kind == "image":
+        picture = decode_image(content, sample_id)
         return f"{named}{picture.width}×{picture.height}"
-    waveform, rate = decode_audio(content, sample.id)
+    waveform, rate = decode_audio(content, sample_id)
     return f"{named}{len(waveform) / rate:.2f} s at {rate:,} Hz"

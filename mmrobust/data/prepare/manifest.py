@@ -6,11 +6,15 @@ delimits it (``storage/text_tables.py``), what its labels are (``label_forms.py`
 (``media_paths.py``). In Parquet, media may also be bytes, or structs of ``bytes`` and ``path``. An empty cell is a
 naturally missing modality.
 
-The modalities are those columns of image, text and audio that hold anything. The task is multi-label where any sample
-has several classes or, as ``[]``, none, and single-label elsewhere; ``binary`` has to be asked for (the positive class
-is then the second in sorted order). Classes are sorted, as numbers where all are whole numbers. Without a column of
-ids, ids are row numbers; without a column of splits, 80 / 10 / 10 % go to train, validation and test, in the order of a
-hash of the ids. Modalities, task and classes are those of the whole manifest, whatever the ``limit``.
+The modalities are those columns of image, text and audio that hold anything, and further ones that are named with their
+kind (:class:`ModalityColumn`). Features are lists of numbers in a cell, single numbers, or paths of ``.npy`` files. A
+column ``group`` says which samples scenarios treat alike. Columns that are not used are named.
+
+The task is multi-label where any sample has several classes or, as ``[]``, none, and single-label elsewhere; ``binary``
+has to be asked for (the positive class is then the second in sorted order). Classes are sorted, as numbers where all
+are whole numbers. Without a column of ids, ids are row numbers; without a column of splits, 80 / 10 / 10 % go to train,
+validation and test, in the order of a hash of the ids. Modalities, task and classes are those of the whole manifest,
+whatever the ``limit``.
 
 The table is read twice and never held in memory: once to check it and to find its classes (:func:`survey`), and once to
 write its samples.
@@ -22,23 +26,26 @@ import dataclasses
 import hashlib
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmrobust.cases import MODALITIES
+import numpy as np
+
+from mmrobust.cases import KINDS, MODALITIES, check_modality
+from mmrobust.data.dataset import Medium
 from mmrobust.data.format import SPLITS
 from mmrobust.data.prepare.label_forms import LabelCell, find_label_form, label_cell
 from mmrobust.data.prepare.media_paths import find_base, find_file
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
-from mmrobust.data.prepare.source_files import SPLIT_NAMES, check_media, read_media
+from mmrobust.data.prepare.source_files import SPLIT_NAMES, UnusableSample, check_media, read_features, read_media
 from mmrobust.data.writing import SampleRow
-from mmrobust.errors import DataError, UsageError, unknown_name
+from mmrobust.errors import DataError, UsageError, check_name, unknown_name
 from mmrobust.storage.text_tables import EMPTY_WORDS, Table, open_table, rounded_hint
 
-MEDIA = ("image", "audio")
-"""The modalities whose cells are paths, or bytes."""
 PATH_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "file_path", "image_path", "img", "wav", "url")
 """Columns in which other programs name the files of their samples."""
 PATHS_TRIED = 20
@@ -57,6 +64,29 @@ class ManifestColumns:
     text: str = "text"
     label: str = "label"
     split: str = "split"
+    group: str = "group"
+
+
+@dataclass(frozen=True)
+class ModalityColumn:
+    """A further modality of a manifest; raises a ``UsageError`` for a name or kind that there is not."""
+
+    name: str
+    kind: str
+    column: str
+
+    def __post_init__(self) -> None:
+        check_modality(self.name)
+        check_name(f"kind of modality ({self.name})", self.kind, KINDS)
+
+    @classmethod
+    def parse(cls, text: str) -> ModalityColumn:
+        """Read ``NAME=KIND:COLUMN``; a ``UsageError`` where it is not that."""
+        name, equals, rest = text.partition("=")
+        kind, colon, column = rest.partition(":")
+        if not (equals and colon and column):
+            raise UsageError(f"--modality {text}: give NAME=KIND:COLUMN, as in frame2=image:second_frame")
+        return cls(name.strip(), kind.strip(), column.strip())
 
 
 @dataclass(frozen=True)
@@ -79,9 +109,10 @@ class Entry:
     label: LabelCell
     split: str | None
     """``None``: the manifest has no column of splits."""
-    image: MediaCell | None
-    audio: MediaCell | None
-    text: str | None
+    media: Mapping[str, Any]
+    """Modality → its cell: a picture or recording (:class:`MediaCell`), a text, or features (numbers or a path);
+    ``None``: naturally missing."""
+    group: str | None = None
 
 
 @dataclass
@@ -95,6 +126,8 @@ class Survey:
     """Each distinct label cell → the place of its first row, for messages."""
     paths: dict[str, list[str]] = field(default_factory=dict)
     """The first paths of each modality, at most :data:`PATHS_TRIED`."""
+    features: dict[str, list[Entry]] = field(default_factory=dict)
+    """The first rows with each modality of kind features, as many."""
     empty_words: dict[str, str] = field(default_factory=dict)
     """Each text such as ``nan`` that stands for none elsewhere → the place of its first row."""
     ranks: tuple[int, int] | None = None
@@ -119,6 +152,7 @@ def prepare_manifest(
     intake: Intake,
     *,
     columns: ManifestColumns | None = None,
+    modalities: Sequence[str] = (),
     task: str | None = None,
     label_as_class: bool = False,
     label_separator: str | None = None,
@@ -126,13 +160,17 @@ def prepare_manifest(
 ) -> Listing:
     """List the samples of the manifest ``source``; without a ``task``, the labels decide it.
 
-    ``label_as_class`` and ``label_separator`` say how labels are read, where that is not clear; ``media_root`` says
-    where paths start, where it is not the manifest's folder.
+    ``modalities`` are further ones, each ``NAME=KIND:COLUMN``. ``label_as_class`` and ``label_separator`` say how
+    labels are read, where that is not clear; ``media_root`` says where paths start, where it is not the manifest's
+    folder.
     """
-    columns = columns or ManifestColumns()
+    columns, further = columns or ManifestColumns(), [ModalityColumn.parse(text) for text in modalities]
     table = open_table(source)
-    present = find_columns(source, table, columns)
-    found = survey(source, table, present, columns)
+    present, kinds = find_columns(source, table, columns, further)
+    if unused := [column for column in table.columns if column not in present.values()]:
+        example = f"--modality NAME=KIND:{unused[0]} makes a modality of one"
+        intake.say(f"{source}: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used; {example}")
+    found = survey(source, table, present, kinds)
     form = find_label_form(source, found.labels, task=task, as_class=label_as_class, separator=label_separator)
     task = task or ("multi-label" if form.several else "single-label")
     classes = form.classes(found.labels)
@@ -149,24 +187,30 @@ def prepare_manifest(
         division = f"split 80/10/10 into {', '.join(SPLITS)} by a hash of the ids"
         intake.note(f"{source}: no column '{columns.split}': {division}")
 
-    def media(modality: str, cell: MediaCell | None, where: str) -> bytes | None:
+    def medium(entry: Entry, modality: str) -> Medium | None:
+        cell, kind, where = entry.media[modality], kinds[modality], entry.where
         if cell is None:
             return None
+        if kind == "text":
+            return str(cell)
+        base = bases.get(modality, source.parent)
+        if kind == "features":
+            file = find_file(base, cell, modality, where) if isinstance(cell, str) else cell
+            return read_features(modality, file, where)
+        assert isinstance(cell, MediaCell)
         if cell.content is not None:
-            check_media(modality, cell.content, f"{where}: the {modality} in the table")
+            check_media(kind, cell.content, f"{where}: the {modality} in the table")
             return cell.content
-        return read_media(modality, find_file(bases[modality], cell.path, modality, where), where)
+        return read_media(kind, find_file(base, cell.path, modality, where), where)
 
     def read(split: str, entry: Entry) -> Iterator[SampleRow]:
         yield SampleRow(
             split=split,
             id=entry.id,
             label=tuple(sorted(index[name] for name in form.names(entry.label, entry.where))),
-            image=media("image", entry.image, entry.where),
-            image_path=entry.image.path if entry.image else "",
-            audio=media("audio", entry.audio, entry.where),
-            audio_path=entry.audio.path if entry.audio else "",
-            text=entry.text,
+            others={modality: medium(entry, modality) for modality in entry.media},
+            other_paths={m: cell.path for m, cell in entry.media.items() if isinstance(cell, MediaCell) and cell.path},
+            group=entry.group,
         )
 
     description = Description(
@@ -176,8 +220,11 @@ def prepare_manifest(
         licence="unknown",
         source=str(source),
         task=task,
+        kinds={modality: kinds[modality] for modality in found.modalities},
+        steps={m: _has_steps(rows, partial(medium, modality=m)) for m, rows in found.features.items()},
+        grouped="group" in present,
     )
-    samples = ((found.split(entry), entry) for entry in entries(table, present))
+    samples = ((found.split(entry), entry) for entry in entries(table, present, kinds))
     return Listing(description, read, samples, found.rows)
 
 
@@ -200,19 +247,40 @@ def _doubt(source: Path, found: Survey, classes: tuple[str, ...], intake: Intake
         intake.note(f"{where}: the text '{word}' is taken as it stands; if it stands for no text, leave the cell empty")
 
 
-def find_columns(source: Path, table: Table, columns: ManifestColumns) -> dict[str, str]:
-    """Map each role to the name of its column, for the columns that the manifest has."""
+def _has_steps(entries: Iterable[Entry], read: Callable[[Entry], Medium | None]) -> bool:
+    """Whether the first features that can be read are [T, D]; those that cannot are reported when they are stored."""
+    for entry in entries:
+        with suppress(UnusableSample):
+            values = read(entry)
+            return isinstance(values, np.ndarray) and values.ndim == 2
+    return False
+
+
+def find_columns(
+    source: Path, table: Table, columns: ManifestColumns, further: Sequence[ModalityColumn] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Map each role to the name of its column, for the columns that the manifest has; and each modality to its kind."""
     found, header = {}, table.columns
     for role in dataclasses.fields(columns):
         column = getattr(columns, role.name)
-        if column in header:
+        if column in header and role.name not in {one.name for one in further}:
             found[role.name] = column
         elif column != role.default or role.name == "label":
             unknown = unknown_name("column", column, header)
             raise DataError(f"{source} ({table.format}): {unknown}; name it with --{role.name}-column")
-    if found.keys().isdisjoint(MODALITIES):
+    kinds = {modality: modality for modality in MODALITIES if modality in found}
+    for one in further:
+        if one.column not in header:
+            raise DataError(f"{source}: {unknown_name('column', one.column, header)}, of modality '{one.name}'")
+        if one.name in found:
+            raise UsageError(f"--modality names '{one.name}' twice")
+        found[one.name], kinds[one.name] = one.column, one.kind
+        for modality in MODALITIES:  # a column that is named as a further modality is not the one of its own name
+            if modality != one.name and found.get(modality) == one.column:
+                del found[modality], kinds[modality]
+    if not kinds:
         likely = next((name for name in header if name.lower() in PATH_COLUMNS), None)
-        way = "name them with --image-column, --text-column, --audio-column"
+        way = "name them with --image-column, --text-column, --audio-column or --modality"
         if likely is not None:
             way = (
                 f"if '{likely}' has the pictures or recordings, say --image-column {likely} or --audio-column {likely}"
@@ -221,20 +289,21 @@ def find_columns(source: Path, table: Table, columns: ManifestColumns) -> dict[s
             f"{source}: none of the columns {columns.image}, {columns.text}, {columns.audio}; it has "
             f"{', '.join(header)}; {way}"
         )
-    return found
+    return found, kinds
 
 
-def entries(table: Table, present: Mapping[str, str]) -> Iterator[Entry]:
+def entries(table: Table, present: Mapping[str, str], kinds: Mapping[str, str]) -> Iterator[Entry]:
     """Read the rows of ``table`` from the start, with the columns ``present`` (role → name)."""
-    return (_entry(row, where, cells, present) for row, (where, cells) in enumerate(table.rows(), start=1))
+    return (_entry(row, where, cells, present, kinds) for row, (where, cells) in enumerate(table.rows(), start=1))
 
 
-def _entry(row: int, where: str, cells: Mapping[str, Any], present: Mapping[str, str]) -> Entry:
-    values = {
-        role: _cell(where, column, cells.get(column))
-        for role, column in present.items()
-        if role not in {"label", *MEDIA}
-    }
+def _entry(
+    row: int, where: str, cells: Mapping[str, Any], present: Mapping[str, str], kinds: Mapping[str, str]
+) -> Entry:
+    values: dict[str, Any] = {}
+    for role, column in present.items():
+        if role != "label":
+            values[role] = _value(kinds.get(role), where, column, cells.get(column))
     label, split = label_cell(where, present["label"], cells.get(present["label"])), values.get("split")
     if label is None:
         raise DataError(f"{where}: the label is empty; every sample needs one (in multi-label data, [] is none)")
@@ -243,16 +312,15 @@ def _entry(row: int, where: str, cells: Mapping[str, Any], present: Mapping[str,
     sample_id = values.get("id") if "id" in present else f"row-{row:06d}"
     if sample_id is None:
         raise DataError(f"{where}: the id is empty; fill it in, or leave out the column of ids")
-    media = {role: _media_cell(where, present[role], cells.get(present[role])) for role in MEDIA if role in present}
-    return Entry(
-        where=where,
-        id=sample_id,
-        label=label,
-        split=SPLIT_NAMES[split.lower()] if split else None,
-        image=media.get("image"),
-        audio=media.get("audio"),
-        text=values.get("text"),
-    )
+    media = {modality: values.get(modality) for modality in kinds}
+    return Entry(where, sample_id, label, SPLIT_NAMES[split.lower()] if split else None, media, values.get("group"))
+
+
+def _value(kind: str | None, where: str, column: str, value: Any) -> Any:
+    """What a cell holds: of a modality of this kind, or of a column that is none."""
+    if kind == "features":
+        return _features_cell(value)
+    return _media_cell(where, column, value) if kind in ("image", "audio") else _cell(where, column, value)
 
 
 def _media_cell(where: str, column: str, value: Any) -> MediaCell | None:
@@ -284,25 +352,42 @@ def _cell(where: str, column: str, value: Any) -> str | None:
     raise DataError(f"{where}: '{column}' holds a {type(value).__name__}, not text, a number or a path")
 
 
-def survey(source: Path, table: Table, present: Mapping[str, str], columns: ManifestColumns) -> Survey:
+def _features_cell(value: Any) -> Any:
+    """A cell of features: a list, a number as a list of one, or a path; ``None`` where it is empty."""
+    if isinstance(value, str):
+        value = value.strip()
+        try:
+            return [float(value)] if value else None
+        except ValueError:
+            return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return [value] if isinstance(value, (int, float)) else value
+
+
+def survey(source: Path, table: Table, present: Mapping[str, str], kinds: Mapping[str, str]) -> Survey:
     """Read all rows of ``table`` once."""
     found, first_row, hashes = Survey(), dict[str, int](), array("Q")
     seen, empty_row = set[str](), None
-    for entry in entries(table, present):
+    for entry in entries(table, present, kinds):
         found.rows += 1
         if entry.id in first_row:
             again = f"id '{entry.id}' is already that of row {first_row[entry.id]}{rounded_hint(entry.id)}"
             raise DataError(f"{entry.where}: {again}")
         first_row[entry.id] = found.rows
         found.labels.setdefault(entry.label, entry.where)
-        has = {modality for modality in MODALITIES if getattr(entry, modality) is not None}
-        if entry.text is not None and entry.text.lower() in EMPTY_WORDS:
-            found.empty_words.setdefault(entry.text, entry.where)
+        has = {modality for modality, cell in entry.media.items() if cell is not None}
+        for modality in has:
+            cell, kind = entry.media[modality], kinds[modality]
+            if kind == "text" and cell.lower() in EMPTY_WORDS:
+                found.empty_words.setdefault(cell, entry.where)
+            path = cell.path if isinstance(cell, MediaCell) else cell if kind == "features" else None
+            paths, features = found.paths.get(modality, []), found.features.get(modality, [])
+            if isinstance(path, str) and getattr(cell, "content", None) is None and len(paths) < PATHS_TRIED:
+                found.paths[modality] = [*paths, path]
+            if kind == "features" and len(features) < PATHS_TRIED:
+                found.features[modality] = [*features, entry]
         seen |= has
-        for modality in has.intersection(MEDIA):
-            cell, paths = getattr(entry, modality), found.paths.setdefault(modality, [])
-            if cell.content is None and len(paths) < PATHS_TRIED:
-                paths.append(cell.path)
         if not has and empty_row is None:
             empty_row = entry
         if entry.split is None:
@@ -311,9 +396,9 @@ def survey(source: Path, table: Table, present: Mapping[str, str], columns: Mani
         raise DataError(f"{source}: has no rows; give one row per sample")
     if not seen:
         raise DataError(
-            f"{source}: the columns {columns.image}, {columns.text} and {columns.audio} are empty throughout"
+            f"{source}: the columns {' and '.join(present[modality] for modality in kinds)} are empty throughout"
         )
-    found.modalities = order_modalities(seen)
+    found.modalities = (*order_modalities(seen & set(MODALITIES)), *(m for m in kinds if m in seen - set(MODALITIES)))
     if empty_row is not None:
         nothing = f"sample '{empty_row.id}' has no {' and no '.join(found.modalities)}"
         raise DataError(f"{empty_row.where}: {nothing}; leave the row out")

@@ -17,6 +17,7 @@ The source is the folder with ``split.json`` (or the one above it), in either la
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ DESCRIPTION = Description(
 PLOTS = ("all", "first", "each")
 """What becomes of a film with several plots. ``all``: one sample, whose text is all plots, joined. ``first``: one
 sample, whose text is the first plot (``--single-plot``). ``each``: one sample per plot, with the film's picture and
-labels, as MMP's loader makes of its arrow files (``--each-plot``)."""
+labels, as MMP's loader makes of its arrow files (``--each-plot``); scenarios treat the plots of one film alike."""
 
 
 @preparer(source="the folder with split.json, the posters and the labels")
@@ -65,10 +66,13 @@ def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listi
         label = tuple(label for label, genre in enumerate(CLASSES) if genre in annotation["genres"])
         image = read_media("image", images / f"{film}.jpeg")
         for sample_id, text in texts_of(film, annotation["plot"], plots):
-            yield SampleRow(split, sample_id, label, image=image, image_path=f"{film}.jpeg", text=text)
+            group = film if plots == "each" else None
+            yield SampleRow(split, sample_id, label, image=image, image_path=f"{film}.jpeg", text=text, group=group)
 
     samples = ((split, film) for split, films in splits.items() for film in films)
-    return Listing(DESCRIPTION, read, samples, sum(map(len, splits.values())))
+    return Listing(
+        dataclasses.replace(DESCRIPTION, grouped=plots == "each"), read, samples, sum(map(len, splits.values()))
+    )
 
 
 def texts_of(film: str, plots: Sequence[object], choice: str) -> Iterator[tuple[str, str | None]]:

@@ -57,6 +57,12 @@ class Description:
     """Samples in each split of the release; empty where it states none."""
     size: int | None = None
     """Samples in the release as a whole, where it has no splits."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Modality → its kind; one that is not there is called as its kind."""
+    steps: Mapping[str, bool] = field(default_factory=dict)
+    """Modality of kind features → whether a sample has [T, D] rather than [D]."""
+    grouped: bool = False
+    """Whether samples have a group."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,9 @@ class Preparer:
             licence=about.licence,
             source=about.source,
             record=intake.record,
+            kinds=about.kinds,
+            steps=about.steps,
+            grouped=about.grouped,
         )
 
     def dry_run(self, *source: Path, remark: Say = say_nothing, **settings: Any) -> DryRun:
@@ -256,7 +265,9 @@ class Preparer:
         intake.say_now()
         about = listing.description
         metric = choose_headline(about.task, about.headline_metric)
-        return DryRun(about.name, about.modalities, about.task, about.classes, metric, listing.total, tuple(rows))
+        return DryRun(
+            about.name, about.modalities, about.task, about.classes, metric, listing.total, tuple(rows), about.kinds
+        )
 
     def _listed(self, source: Sequence[Path], intake: Intake, settings: dict[str, Any]) -> Listing:
         """The samples of ``source``, described as the ``settings`` have it."""

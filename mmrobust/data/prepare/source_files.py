@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mmrobust.data.decoding import DECODERS
+import numpy as np
+import numpy.typing as npt
+
+from mmrobust.data.decoding import DECODERS, check_features
 from mmrobust.errors import DataError
 from mmrobust.storage.files import read_json
 
@@ -51,6 +56,34 @@ def read_media(modality: str, file: Path, where: str = "") -> bytes:
     Raises:
         UnusableSample: it is missing, or cannot be read or decoded.
     """
+    content = _read(modality, file, where)
+    check_media(modality, content, f"{where}: {file}" if where else str(file))
+    return content
+
+
+def read_features(modality: str, source: Path | Sequence[Any], where: str) -> npt.NDArray[np.float32]:
+    """Features [D] or [T, D]: the numbers of a ``.npy`` file, or those given.
+
+    Raises:
+        UnusableSample: the file is missing or no ``.npy``, or they are no finite numbers of that shape.
+    """
+    try:
+        if not isinstance(source, Path):
+            return check_features(source, f"{where}: {modality}")
+        content = _read(modality, source, where)
+        try:
+            values = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception as cause:  # on broken files numpy raises nearly anything
+            raise DataError(f"{where}: {modality} {source}: cannot be read as a .npy file") from cause
+        return check_features(values, f"{where}: {modality} {source}")
+    except UnusableSample:
+        raise
+    except DataError as cause:
+        raise UnusableSample(str(cause), f"{modality} unreadable") from cause
+
+
+def _read(modality: str, file: Path, where: str) -> bytes:
+    """The bytes of a regular file; raises ``UnusableSample``."""
     place = f"{where}: " if where else ""
     try:
         if file.exists() and not file.is_file() and not file.is_dir():  # reading a pipe or device would never end
@@ -62,7 +95,6 @@ def read_media(modality: str, file: Path, where: str = "") -> bytes:
     except (OSError, ValueError) as cause:  # ValueError: a path with a zero byte
         reason = getattr(cause, "strerror", None) or str(cause)
         raise UnusableSample(f"{place}{modality} {file} cannot be read ({reason})", f"{modality} not there") from cause
-    check_media(modality, content, f"{place}{file}")
     return content
 
 

@@ -50,9 +50,9 @@ class Model:
     predict: PredictFunction = field(repr=False)
     """``predict(samples, case)`` returns scores [n, classes]: a NumPy array, a tensor or a list.
 
-    ``samples`` are n dicts modality → ``PIL.Image`` (RGB) / ``str`` / (waveform float32 [n], rate in Hz), which it may
-    change; a missing modality is ``None``, or the fill. All samples are in one case. ``case`` is the name of the case
-    if the model is to be told, and ``None`` otherwise."""
+    ``samples`` are n dicts modality → ``PIL.Image`` (RGB) / ``str`` / (waveform float32 [n], rate in Hz) / features
+    float32 [D] or [T, D], by its kind, which it may change; a missing modality is ``None``, or the fill. All samples
+    are in one case. ``case`` is the name of the case if the model is to be told, and ``None`` otherwise."""
     knows_case: bool = False
     """Whether it uses ``case``. Then situation and concat prompting differ: it is told the case (``missing-text``;
     ``noisy-image``, whatever the corruption) under situation, and gets ``None`` under concat. Otherwise it always gets

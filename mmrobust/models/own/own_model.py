@@ -103,6 +103,8 @@ class OwnModel:
         """
         size = batch_size if isinstance(batch_size, int) else batch_size.now
         split = samples.split
+        for case, _ in plan:
+            check_on_media(Case.parse(case, self.modalities), split.info.kinds)
         decoded = DecodedSplit(split, self.modalities, self.model.fill, noise, workers)
         try:
             with (

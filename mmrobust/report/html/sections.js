@@ -2,7 +2,7 @@
 
 const HEADINGS = {
   standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
-  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability", costs: "What the trainings cost",
+  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability", dependence: "Missing by class", worth: "What each modality is worth", costs: "What the trainings cost",
 };
 
 /** Add an empty section for every kind that any data set has. */

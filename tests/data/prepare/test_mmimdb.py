@@ -83,6 +83,7 @@ def test_the_first_plot_or_a_sample_for_each(source: Path, tmp_path: Path) -> No
     each = list(Dataset(tmp_path / "each").split("test"))
     assert [(s.id, s.text) for s in each] == [("0000012", "One."), ("0000012-2", "Two."), ("0000012-3", "Three.")]
     assert len({s.image for s in each}) == 1
+    assert {s.group for s in each} == {"0000012"} and info.grouped
     # Films are compared with the release, but what is called samples is what the table below counts.
     assert "test has 3 samples, made from 1 of the 7,799 in the release of mmimdb" in info.notes
     with pytest.raises(UsageError, match="unknown choice of plots 'frist': did you mean 'first'"):
