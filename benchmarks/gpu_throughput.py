@@ -33,7 +33,7 @@ def models() -> dict[str, tuple[Classifier, dict[str, torch.Tensor]]]:
     ids = torch.randint(5, 1000, (1, 77))
     ids[0, -1] = clip.config.text_config.eos_token_id
     text = {"input_ids": torch.randint(5, 1000, (1, 40)), "attention_mask": torch.ones(1, 40, dtype=torch.long)}
-    image = {"pixel_values": torch.randn(1, 3, 384, 384), "pixel_mask": torch.ones(1, 384, 384, dtype=torch.long)}
+    image = {"pixel_values": torch.randn(1, 3, 384, 384)}
     return {
         "ViLT-B/32": (measuring.classifier_on(vilt, "mmp"), text | image),
         "CLIP ViT-B/16": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -132,6 +133,20 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
             raise UsageError(f"{flag} {pair}: give NAME=VALUE")
         settings[key.strip()] = read_yaml(text, f"{flag} {pair}: the value cannot be read")
     return settings
+
+
+def number_hint(text: str) -> str:
+    """What may be meant by ``text``, which is no number, beginning with a semicolon; empty where that is not known.
+
+    >>> number_hint("70%"), number_hint("0,7"), number_hint("x")
+    ('; is 0.7 meant?', '; is 0.7 meant? Decimals are written with a point', '')
+    """
+    percent = re.fullmatch(r"\s*([+-]?\d+(?:[.,]\d+)?)\s*%\s*", text)
+    if percent:
+        return f"; is {float(percent[1].replace(',', '.')) / 100:g} meant?"
+    if re.fullmatch(r"\s*[+-]?\d*,\d+\s*", text):
+        return f"; is {text.strip().replace(',', '.')} meant? Decimals are written with a point"
+    return ""
 
 
 def read_yaml(text: str, failure: str) -> Any:

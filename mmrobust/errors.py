@@ -6,6 +6,7 @@
     ├── DataError              a data set, a sample or a file of predictions that cannot be read
     │   ├── NewerFormatError   one that a newer mmrobust wrote
     │   └── NoPredictionsError results without the predictions that they were made from
+    ├── ReadError              a file that the system did not read (a failing disk, no permission, too little memory)
     ├── CheckpointError        a checkpoint or a backbone that cannot be read or does not fit the data
     ├── ModelError             a model of the user's own that cannot be imported, or whose predictions cannot be used
     ├── TrainingError          a training that cannot continue (divergence, an empty split)
@@ -48,6 +49,10 @@ class NewerFormatError(DataError):
 
 class NoPredictionsError(DataError):
     """There are no predictions behind results. Those that cannot be read are another error."""
+
+
+class ReadError(MmrobustError):
+    """A file that the system did not read, which tells nothing of what it holds: it must not be replaced."""
 
 
 class CheckpointError(MmrobustError):

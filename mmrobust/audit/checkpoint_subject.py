@@ -124,6 +124,6 @@ class CheckpointSubject(Subject):
             ids = larger["text"]
             longest = min(getattr(self.encoded.processor, "max_length", LONGEST), LONGEST)
             larger["text"] = ids.repeat(-(-longest // len(ids)))[:longest]
-        if "pixel_mask" in alone:  # images may have any size, so they are padded
+        if self.classifier.backbone.family == "vilt":  # whose images may have any size, so they are padded
             larger["image"] = larger["image"].repeat(1, 2, 2)
         return larger

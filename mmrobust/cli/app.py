@@ -28,7 +28,10 @@ from mmrobust.cli import (
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import flag
 from mmrobust.cli.settings import SettingsCommand
+from mmrobust.cli.wrong_values import describe
 from mmrobust.errors import MmrobustError
+from mmrobust.runtime.machine import lacks_memory
+from mmrobust.runtime.terminal import PIPE_CLOSED, close_output, prepare_streams
 from mmrobust.version import __version__
 
 LONGEST_LINE = 1200
@@ -68,21 +71,36 @@ def _root(version: Annotated[bool, flag("Print the version and exit.", "--versio
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted, 141 where the reader of the output has
+        gone and there is no verdict.
+    """
     console.settings.quiet = console.settings.debug = False
+    console.settings.verdict = None
+    streams = sys.stdout, sys.stderr
     try:
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
+    except SystemExit as end:
+        sys.stdout, sys.stderr = streams  # typer replaces them
+        # With 1, typer and rich end where nobody reads the output any more; no command of ours ends so.
+        return _unread() if end.code == 1 else end.code if isinstance(end.code, int) else 2
+    except BrokenPipeError:
+        return _unread()
     except MmrobustError as error:
         return _fail(error, error.exit_code)
     except typer.TyperException as error:  # wrong usage, as found by the parser
-        return _fail(error, 2)
+        return _fail(error, 2, describe(error, sys.argv[1:] if arguments is None else arguments))
     except OSError as error:  # a full disk, no permission
+        if lacks_memory(error):
+            return _fail(error, 2, "this machine has too little memory for this command")
         return _fail(error, 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else "")
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, 130)
-    except MemoryError as error:
-        return _fail(error, 2, "this machine has too little memory for this command")
     except Exception as error:  # our bug; a traceback's exit code 1 would tell a pipeline that a check failed
+        if lacks_memory(error):
+            return _fail(error, 2, "this machine has too little memory for this command")
         said = f"{type(error).__name__}: {error}"
         return _fail(error, 2, f"unexpected {said}; a bug in mmrobust: please report it with the output of --debug")
     return code if isinstance(code, int) else 0
@@ -94,14 +112,25 @@ def _fail(error: BaseException, code: int, message: str = "") -> int:
         console.err().print_exception()
     message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
     line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
-    # A hostile file may hold terminal escapes.
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
     if len(line) > LONGEST_LINE:  # it quotes a huge value
         line = f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
-    console.err().print(f"mmrobust: {line}", markup=False, style="red")
+    console.complain(f"mmrobust: {line}", style="red")
     return code
+
+
+def _unread() -> int:
+    """The exit code where nobody reads the output any more."""
+    return PIPE_CLOSED if console.settings.verdict is None else console.settings.verdict
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    prepare_streams()
+    code = run()
+    try:
+        close_output()
+    except BrokenPipeError:
+        code = _unread()
+    except OSError as error:
+        code = _fail(error, 2, f"standard output: {error.strerror}")
+    sys.exit(code)

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from mmrobust.cli import console
 from mmrobust.cli.options import AsJson, DataFolder, Device, flag, listed
+from mmrobust.runtime.printable import one_line
+from mmrobust.runtime.terminal import SafeConsole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,6 +60,7 @@ def audit(
     else:
         place = str(resolve_device(device))
         outcome = audit_checkpoint(model, dataset, **on, device=place, backbone=backbone, progress=console.progress_bar)
+    console.settings.verdict = int(not outcome.passed)
     if json:
         console.print_json(outcome.as_dict())
     else:
@@ -68,14 +71,14 @@ def audit(
 
 def _show(audit: Audit, terminal: Console) -> None:
     """Print a row per check and a summary. Without a terminal each row is one line of any width, for grep."""
-    title = f"{audit.checkpoint}: {audit.about}"
+    title = f"{one_line(audit.checkpoint)}: {audit.about}"
     title += f"; {audit.dataset} · {audit.split} · {audit.samples} samples · {audit.seconds:.0f} s"
     if terminal.is_terminal:
         terminal.print(title, markup=False)
         terminal.print(_table(audit))
     else:
         text = io.StringIO()
-        Console(file=text, width=10_000, color_system=None, emoji=False).print(_table(audit))
+        SafeConsole(file=text, width=10_000, color_system=None, emoji=False).print(_table(audit))
         terminal.file.write("\n".join([title, *(line.rstrip() for line in text.getvalue().splitlines())]) + "\n")
     for check, _ in audit.failures:
         terminal.print(f"{check.name}: {check.asks} {check.why}", markup=False)

@@ -29,7 +29,7 @@ def save(
 
     for note in save_baseline(results, path, allow_dirty=allow_dirty, replace=replace):
         console.remark(f"note: {note}")
-    console.out().print(str(path), markup=False)
+    console.print_line(str(path))
 
 
 app.command("save", epilog=EXAMPLE)(with_common_options(save))

@@ -14,6 +14,8 @@ import typer
 from mmrobust.cli import console
 from mmrobust.cli.options import AsJson, flag, listed, set_by_environment
 from mmrobust.errors import UsageError, unknown_name
+from mmrobust.runtime.printable import one_line
+from mmrobust.runtime.terminal import speaks_utf_8
 
 if TYPE_CHECKING:
     from mmrobust.gate.outcome import Verdict
@@ -94,19 +96,32 @@ def check(
     )
     told = (*set_by_environment(context), *["--informational: a failure exits with 0"] * informational)
     verdict = replace(verdict, warnings=(*told, *verdict.warnings))
+    console.settings.verdict = int(verdict.failed and not informational)
     for name, file in outputs:
         if name == "github":
             _write_step_summary(file, markdown, verdict)
         elif file:
             console.write(Path(file), VERDICT_FORMATS[name](verdict))
     if printed:
-        sys.stdout.write(VERDICT_FORMATS[printed[0]](verdict))
+        _print(printed[0], VERDICT_FORMATS[printed[0]](verdict))
     else:
         show(verdict, console.out())
     if annotated:
         sys.stdout.write(github(verdict))
-    if verdict.failed and not informational:
-        raise typer.Exit(1)
+    if console.settings.verdict:
+        raise typer.Exit(console.settings.verdict)
+
+
+def _print(form: str, text: str) -> None:
+    """Print a verdict in one of the formats."""
+    if form == "json":
+        console.print_json(text)
+    elif form == "junit":
+        text = "\n".join(map(one_line, text.split("\n")))
+        # It is declared as UTF-8, which ASCII is as well.
+        sys.stdout.write(text if speaks_utf_8() else text.encode("ascii", "xmlcharrefreplace").decode())
+    else:
+        sys.stdout.write(text)
 
 
 def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdict) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from mmrobust.cli.options import flag
+from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.progress import Advance
+from mmrobust.runtime.terminal import SafeConsole, speaks_utf_8
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -30,6 +33,8 @@ class Settings:
 
     quiet: bool = False
     debug: bool = False
+    verdict: int | None = None
+    """The exit code that a command has decided on before it prints: a reader that goes away does not change it."""
 
 
 settings = Settings()
@@ -60,18 +65,29 @@ def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def out() -> Console:
     """Return a console on standard output, for results."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
+    return SafeConsole(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def err() -> Console:
     """Return a console on standard error, for everything else."""
-    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+    return SafeConsole(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON on standard output, for another program to read; text, which is JSON, as it is."""
+    """Print ``value`` as JSON on standard output, for another program to read; text, which is JSON, as it is.
+
+    JSON is UTF-8, so where standard output is not, whatever is not ASCII is escaped.
+    """
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    text = re.sub(
+        r"[\ud800-\udfff]" if speaks_utf_8() else r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text
+    )
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def print_line(text: str) -> None:
+    """Print ``text``, which may hold names from anywhere, as one line on standard output."""
+    out().print(one_line(text), markup=False)
 
 
 def show_results(results: Results, folder: Path, as_json: bool) -> None:
@@ -91,7 +107,8 @@ def write(file: Path, text: str, *, silent: bool = False) -> None:
     from mmrobust.storage.files import atomic_file
 
     with atomic_file(file, through=True) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # Bytes of a path that are no text would end it here.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     if not silent:
         remark(f"wrote {file}")
 
@@ -99,7 +116,13 @@ def write(file: Path, text: str, *, silent: bool = False) -> None:
 def remark(message: str) -> None:
     """Print a line on standard error unless ``--quiet``."""
     if not settings.quiet:
-        err().print(message, markup=False)
+        complain(message)
+
+
+def complain(message: str, style: str = "") -> None:
+    """Print a line on standard error. If nobody reads it any more, work goes on."""
+    with suppress(OSError):
+        err().print(one_line(message), markup=False, style=style or None)
 
 
 def remark_left_aside(info: DatasetInfo, chosen: Sequence[str]) -> None:

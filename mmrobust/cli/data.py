@@ -12,6 +12,7 @@ from mmrobust.cli import console, prepare
 from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import AsJson, flag, listed
 from mmrobust.errors import UsageError
+from mmrobust.runtime.printable import one_line
 
 app = typer.Typer(help="Prepare data sets, and inspect them.", no_args_is_help=True)
 
@@ -69,7 +70,7 @@ def missing_table(
     else:
         write_missing_table(out, affected.table, affected.provenance)
         console.remark_left_aside(dataset.info, chosen)
-        console.out().print(f"{out}: {affected}", markup=False)
+        console.print_line(f"{out}: {affected}")
 
 
 @app.command(epilog="Try: mmrobust data preview data/digits --scenario noisy-image:blur@3 --out blur.html")
@@ -104,7 +105,7 @@ def preview(
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
     console.remark_left_aside(dataset.info, chosen)
     console.write(out, page, silent=True)
-    console.out().print(f"{out}: {affected}", markup=False)
+    console.print_line(f"{out}: {affected}")
 
 
 @app.command(epilog="Try: mmrobust data info data/digits")
@@ -129,12 +130,13 @@ def verify(folder: Folder, json: AsJson = False) -> None:
     from mmrobust.data.inspection import verify
 
     found = verify(Dataset(folder), console.progress_bar)
+    console.settings.verdict = int(bool(found.faults))
     if json:
         console.print_json(found.as_dict())
     else:
         for fault in found.faults:
-            console.out().print(str(fault), markup=False)
-        console.out().print(f"{found.samples:,} samples, {len(found.faults):,} faults   {folder}", markup=False)
+            console.print_line(str(fault))
+        console.print_line(f"{found.samples:,} samples, {len(found.faults):,} faults   {folder}")
     if found.faults:
         raise typer.Exit(1)
 
@@ -150,12 +152,12 @@ def _print_info(description: dict[str, Any]) -> None:
         if key == "modalities":
             kinds = description["kinds"]
             value = [name if kinds[name] == name else f"{name} ({kinds[name]})" for name in value]
-        facts.add_row(key.replace("_", " "), Text(", ".join(value) if isinstance(value, list) else value))
+        facts.add_row(key.replace("_", " "), Text(one_line(", ".join(value) if isinstance(value, list) else value)))
     facts.add_row("classes", str(len(description["classes"])))
     for reason, samples in description["left_out"].items():
-        facts.add_row("left out", Text(f"{samples:,}: {reason}"))
+        facts.add_row("left out", Text(one_line(f"{samples:,}: {reason}")))
     for note in description["notes"]:
-        facts.add_row("note", Text(note))
+        facts.add_row("note", Text(one_line(note)))
 
     table = Table("", *splits, title="Samples", title_justify="left")
     for column in table.columns[1:]:
@@ -171,7 +173,8 @@ def _print_info(description: dict[str, Any]) -> None:
     shown = sorted(totals, key=lambda c: -totals[c])[:CLASSES_SHOWN] if len(totals) > CLASSES_SHOWN else list(totals)
     for name in shown:
         balance = ((split["class_balance"][name], split["samples"]) for split in splits.values())
-        table.add_row(Text(f"class {name}"), *(f"{carried:,} ({carried / of:.1%})" for carried, of in balance))
+        counts = (f"{carried:,} ({carried / of:.1%})" for carried, of in balance)
+        table.add_row(Text(one_line(f"class {name}")), *counts)
     if len(shown) < len(totals):
         table.add_row(f"{len(totals) - len(shown)} rarer classes: --json", *("" for _ in splits))
 

@@ -26,4 +26,4 @@ def demo(
     show(outcome.verdict, console.out())
     console.out().print("\nwritten:", markup=False)
     for path in (out / "data", out / "checkpoints", out / "results", *outcome.files):
-        console.out().print(f"  {path}", markup=False)
+        console.print_line(f"  {path}")

@@ -20,6 +20,7 @@ def doctor(json: AsJson = False) -> None:
     from mmrobust.audit.doctor import ABSENT, BROKEN, WORKS, examine
 
     found = examine()
+    console.settings.verdict = int(not found["well"])
     if json:
         console.print_json(found)
     else:

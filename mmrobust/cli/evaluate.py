@@ -185,10 +185,11 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
         UsageError: a checkpoint is given twice.
     """
     from mmrobust.errors import UsageError
+    from mmrobust.runtime.printable import printable
 
     parts = {source: Path(source).resolve().parts if Path(source).exists() else (source,) for source in sources}
     for length in range(1, 1 + max(len(p) for p in parts.values())):
-        names = {"/".join(p[-length:]): source for source, p in parts.items()}
+        names = {printable("/".join(p[-length:])): source for source, p in parts.items()}
         if len(names) == len(sources):
             return names
     raise UsageError(f"checkpoints {', '.join(sources)}: one is given twice")

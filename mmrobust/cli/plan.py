@@ -78,4 +78,4 @@ def plan(
         return
     cases = ", ".join(f"{name} {pairs:,}" for name, pairs in about["cases"].items())
     files = f"; {about['files']:,} files of inputs" if inputs else ""
-    console.out().print(f"{about['pairs']:,} pairs: {cases}{files}   {out}", markup=False)
+    console.print_line(f"{about['pairs']:,} pairs: {cases}{files}   {out}")

@@ -21,7 +21,7 @@ _own = partial(flag, panel="Your own data (manifest, cav-mae-json, mmp-arrow, hf
 
 def prepare(
     data: Annotated[str, typer.Argument(help="Which data: one of the names above.", metavar="NAME")],
-    out: Annotated[Path, flag("The data set folder to make.")],
+    out: Annotated[Path | None, flag("The data set folder to make; needed without --dry-run.")] = None,
     source: Annotated[
         Path | None, flag("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
@@ -29,6 +29,9 @@ def prepare(
     allow_incomplete: Annotated[
         bool,
         flag("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),
+    ] = False,
+    dry_run: Annotated[
+        bool, flag("Write nothing: show what the source holds, and the first three samples.", "--dry-run")
     ] = False,
     single_plot: Annotated[bool, _release("mmimdb: use only the first plot of a film.", "--single-plot")] = False,
     each_plot: Annotated[
@@ -42,7 +45,13 @@ def prepare(
     metric: Annotated[str | None, _own("The headline metric. \\[default: by the task]")] = None,
     licence: Annotated[str | None, _own("The data's licence.")] = None,
     label_csv: Annotated[Path | None, _own("cav-mae-json: the classes. \\[default: the CSV beside the lists]")] = None,
-    media_root: Annotated[Path | None, _own("cav-mae-json: where paths start. \\[default: the lists' folder]")] = None,
+    media_root: Annotated[
+        Path | None, _own("manifest, cav-mae-json: where paths start. \\[default: the folder of the table or lists]")
+    ] = None,
+    label_as_class: Annotated[
+        bool, _own("manifest: make one class of each label, whatever it looks like.", "--label-as-class")
+    ] = False,
+    label_separator: Annotated[str | None, _own("manifest: what joins the classes of a sample, such as ';'.")] = None,
     subset: Annotated[str | None, _own("hf: the configuration of a repository.")] = None,
     id_column: Annotated[str | None, _own("Column of the ids. \\[default: id]")] = None,
     image_column: Annotated[str | None, _own("Column of the pictures. \\[default: image]")] = None,
@@ -97,6 +106,8 @@ def prepare(
         "licence": ("--licence", licence),
         "label_csv": ("--label-csv", label_csv),
         "media_root": ("--media-root", media_root),
+        "label_as_class": ("--label-as-class", label_as_class or None),
+        "label_separator": ("--label-separator", label_separator),
         "subset": ("--subset", subset),
         "columns": (f"--{next(iter(columns))}-column" if columns else "--label-column …", columns or None),
     }
@@ -114,9 +125,16 @@ def prepare(
             raise UsageError(f"{data} takes no {flags[parameter][0]}; it takes {known or 'only --out and --limit'}")
     if "columns" in given:
         given["columns"] = ManifestColumns(**given["columns"])
-    paths = [given.pop("source"), out] if "source" in given else [out]
-    info = preparer(*paths, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
+    paths = [given.pop("source")] if "source" in given else []
+    if dry_run:
+        given.pop("allow_incomplete", None)
+        for line in preparer.dry_run(*paths, remark=console.remark, **given).lines():
+            console.out().print(line, markup=False)
+        return
+    if out is None:
+        raise UsageError(f"{data} needs --out: the data set folder to make")
+    info = preparer(*paths, out, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
     for split, samples in info.splits.items():
-        console.out().print(f"{split:<10} {samples:>7,} samples   {out}", markup=False)
+        console.print_line(f"{split:<10} {samples:>7,} samples   {out}")
     for reason, samples in info.left_out.items():
-        console.out().print(f"left out   {samples:>7,} samples   {reason}", markup=False)
+        console.print_line(f"left out   {samples:>7,} samples   {reason}")

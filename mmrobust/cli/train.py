@@ -142,6 +142,7 @@ def train(
         workers=resolve_workers(workers, about.splits.get("train", 0), on_cpu=place.type == "cpu"),
         cache=parse_cache(cache, cache_memory),
         progress=view.progress,
+        remark=console.remark,
         on_epoch=view.on_epoch,
         on_step=view.on_step,
     )

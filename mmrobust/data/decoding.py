@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
-import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ import soundfile
 from PIL import Image, UnidentifiedImageError
 
 from mmrobust.cases import Case
+from mmrobust.data.contents import recognise, with_length, without_metadata
+from mmrobust.data.resampling import resample
 from mmrobust.degradations import Degradation, Noise, degradation_of
 from mmrobust.errors import DataError
 
@@ -34,6 +36,16 @@ RATES = (1_000, 1_000_000)
 """Lowest and highest sampling rate in Hz. Beyond them, resampling turns a small file into gigabytes."""
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "ICO", "DIB")
 """Formats that pictures may have, by Pillow's names. Pillow reads more, such as EPS, which it hands to Ghostscript."""
+
+FLOAT_SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+"""Black and white of pictures with floating-point pixels: the first into which the pixels fit is taken."""
+OVERSHOOT = 0.05
+"""Share of a scale by which pixels may lie beside it, as after a sharp resize; they are clipped."""
+LOUDEST = 8.0
+"""Floating-point samples may exceed ±1 (up to 18 dB), as after mixing. Beyond, they are on the scale of integers."""
+INTEGER_SCALES = (2.0**15, 2.0**23, 2.0**31)
+SILENT = 1e-3
+"""Channels cancel each other out where their mean has less than this share of their power (30 dB)."""
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation → what turns the stored picture upright
@@ -63,36 +75,60 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         # Pillow warns of odd EXIF data, palettes and sizes. All are handled here, or raised as an error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    size = f"{image.width}×{image.height}"
-                    raise DataError(f"{origin}: the picture has {size} pixels, more than {MAX_PIXELS:,}")
-                image.load()
-                turn = _UPRIGHT.get(_orientation(image))
-                return _rgb(image) if turn is None else _rgb(image).transpose(turn)
+            try:
+                return _decoded(data, origin)
+            except ValueError as cause:  # metadata that expand to over 1 MiB, which affect no pixel
+                if "MAX_TEXT" not in str(cause):
+                    raise
+                return _decoded(without_metadata(data), origin)
     except DataError:
         raise
     except UnidentifiedImageError as cause:
-        raise DataError(f"{origin}: is not a picture in a format that can be read") from cause
+        what = recognise(data)
+        said = f" (it is {what})" if what and "picture" not in what else ""  # a damaged picture is one all the same
+        raise DataError(f"{origin}: is not a picture in a format that can be read{said}") from cause
     except Exception as cause:  # on broken files Pillow's decoders raise nearly anything: SyntaxError, struct.error …
         raise DataError(f"{origin}: the picture cannot be read ({_reason(cause)})") from cause
+
+
+def _decoded(data: bytes, origin: str) -> Image.Image:
+    """The picture in ``data``, upright, in mode RGB; whatever Pillow raises."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}×{image.height}"
+            raise DataError(f"{origin}: the picture has {size} pixels, more than {MAX_PIXELS:,}")
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return _rgb(image) if turn is None else _rgb(image).transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """``image`` in mode RGB."""
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion clips 16 bit at 255: all white
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        levels = np.asarray(image).astype(np.int64)
+        eight = image.format == "TIFF" and image.mode == "I" and levels.max() <= 255  # 8 bit, stored as 32
+        grey = np.clip(levels, 0, 255) if eight else np.clip(levels, 0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it holds NaN or infinite pixels")
-        values = values * 255 if values.max() <= 1 else values
-        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_levels(np.asarray(image, dtype=np.float64))).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _levels(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Floating-point pixels as greys of 8 bit, by the scale that their range shows: see :data:`FLOAT_SCALES`."""
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite pixels")
+    low, high = float(values.min()), float(values.max())
+    for black, white in FLOAT_SCALES:
+        slack = OVERSHOOT * (white - black)
+        if low >= black - min(slack, 2 * OVERSHOOT * (high - black)) and high <= white + slack:
+            scaled = (values - black) * (255 / (white - black))
+            return np.clip(scaled, 0, 255).astype(np.uint8)
+    known = ", ".join(f"{black:g} to {white:g}".replace("-", "−") for black, white in FLOAT_SCALES)
+    raise ValueError(f"its pixels range from {low:g} to {high:g}, which is none of the scales {known}")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -106,12 +142,15 @@ def _orientation(image: Image.Image) -> int:
 def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int]:
     """Decode the recording in ``data`` to mono: the samples [n] in −1 … 1 (n ≥ 1), and its own rate in Hz.
 
-    It may have any format that libsndfile reads (WAV, FLAC, OGG, MP3 …). Channels are averaged. A file cut off in the
-    middle is read as far as it goes: headers of streamed recordings often promise more. Messages begin with ``origin``.
+    It may have any format that libsndfile reads (WAV, FLAC, OGG, MP3 …). Channels are averaged; where they cancel each
+    other out (a balanced line that was recorded as stereo), the loudest one is taken. Floating-point samples may exceed
+    ±1 as far as :data:`LOUDEST`; whole numbers beyond are taken for integers of 16, 24 or 32 bit, and scaled. A file
+    cut off in the middle is read as far as it goes: headers of streamed recordings often promise more. Messages begin
+    with ``origin``.
 
     Raises:
-        DataError: the bytes are not a recording, or it has no samples, samples that are not finite, a rate outside
-            :data:`RATES`, or a length of over an hour.
+        DataError: the bytes are not a recording, or it has no samples, samples that are not finite or on no known
+            scale, a rate outside :data:`RATES`, or a length of over an hour.
     """
     if not data:
         raise DataError(f"{origin}: the recording is empty (0 bytes)")
@@ -122,40 +161,52 @@ def decode_audio(data: bytes, origin: str) -> tuple[npt.NDArray[np.float32], int
             # Never trust the number of samples in the header.
             channels = sound.read(most + 1, dtype="float32", always_2d=True)  # [n, channels]
     except Exception as cause:  # mostly LibsndfileError, but wrong headers raise others
-        raise DataError(f"{origin}: the recording cannot be read ({_reason(cause)})") from cause
+        what = recognise(data)
+        said = f"it is {what}" if what and "recording" not in what else _reason(cause)
+        raise DataError(f"{origin}: the recording cannot be read ({said})") from cause
     if not channels.size:
+        if (whole := with_length(data)) is not None:  # written to a pipe
+            return decode_audio(whole, origin)
         raise DataError(f"{origin}: the recording is empty (0 samples)")
     if not RATES[0] <= rate <= RATES[1]:
         raise DataError(f"{origin}: the recording's rate is {rate:,} Hz, not from {RATES[0]:,} to {RATES[1]:,}")
     if len(channels) > most:
         raise DataError(f"{origin}: the recording is longer than an hour, or than {MAX_AUDIO_SAMPLES:,} samples")
-    waveform: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(waveform).all():
+    if not np.isfinite(channels).all():
         raise DataError(f"{origin}: the recording holds NaN or infinite samples")
-    return waveform, rate
+    return _mono(_scaled(channels, origin)), rate
 
 
-def resample(waveform: npt.NDArray[np.float32], rate: int, target_rate: int) -> npt.NDArray[np.float32]:
-    """Resample ``waveform`` [n] from ``rate`` to ``target_rate`` Hz [⌈n · target_rate / rate⌉], by a polyphase filter.
+def _scaled(channels: npt.NDArray[np.float32], origin: str) -> npt.NDArray[np.float32]:
+    """``channels`` [n, channels] in −1 … 1, where their samples are on the scale of integers."""
+    peak = float(np.abs(channels).max())
+    if peak <= LOUDEST:
+        return channels
+    scale = next((scale for scale in INTEGER_SCALES if peak <= scale), 0.0)
+    if scale and bool((channels == np.rint(channels)).all()):
+        return channels / np.float32(scale)
+    raise DataError(
+        f"{origin}: the recording's samples reach ±{peak:,.5g}, not ±1; write it again, divided by their scale (32,768 "
+        "for 16 bit)"
+    )
 
-    Raises:
-        ValueError: a rate is not positive.
-    """
-    if rate <= 0 or target_rate <= 0:
-        raise ValueError(f"rates of {rate} Hz and {target_rate} Hz: both must be positive")
-    if rate == target_rate:
-        return waveform
-    from scipy.signal import resample_poly
 
-    common = math.gcd(rate, target_rate)
-    resampled = resample_poly(waveform, target_rate // common, rate // common)
-    return np.asarray(resampled, dtype=np.float32)
+def _mono(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean [n] of ``channels`` [n, channels], or the loudest of them where they cancel each other out."""
+    mean: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
+    if channels.shape[1] == 1:
+        return mean
+    powers = np.mean(np.square(channels, dtype=np.float64), axis=0)
+    if np.mean(np.square(mean, dtype=np.float64)) >= SILENT * powers.max():
+        return mean
+    return np.ascontiguousarray(channels[:, int(powers.argmax())])
 
 
 def _reason(cause: Exception) -> str:
     """The message of a decoder, without the address of the buffer that it read from."""
-    message = str(cause).split("<_io.BytesIO")[0].strip(" :")
-    return message.removeprefix("Error opening").strip(" :") or type(cause).__name__
+    message = getattr(cause, "error_string", "") or re.sub(r"<_io\.BytesIO[^>]*>", "", str(cause))
+    message = message.replace("Error opening", "").strip(" :.'\"")
+    return " ".join(message.split()) or type(cause).__name__
 
 
 DECODERS: Mapping[str, Callable[[bytes, str], Any]] = {"image": decode_image, "audio": decode_audio}

@@ -13,6 +13,7 @@ from mmrobust.errors import UsageError
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scoring.join import ScoringSettings
 from mmrobust.scoring.store import IMPORTED, cells_of, shard_headers
+from mmrobust.storage.files import is_there
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.shards import ShardHeader
 
@@ -48,7 +49,7 @@ class EarlierImport:
         described: Mapping[str, Any] = {}
         cells: tuple[Cell, ...] = ()
         others, scoring = None, ScoringSettings()
-        if (out / RESULTS_FILE).is_file():
+        if is_there(out / RESULTS_FILE):
             results = read_results(out)
             of_name = results.frame["checkpoint"] == name
             cells = cells_of(results.frame[of_name])

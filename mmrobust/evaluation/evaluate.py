@@ -18,6 +18,7 @@ from mmrobust.data.selection import ERROR, select_samples
 from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import Unfinished, UsageError
 from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
+from mmrobust.evaluation.names import entry_of, told_apart
 from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import (
@@ -32,6 +33,7 @@ from mmrobust.evaluation.results_folder import (
 from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize
+from mmrobust.runtime.printable import printable
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import DEFAULT_RATES, DEFAULT_SEEDS, Grid, make_grid, mask_seeds
 from mmrobust.scenarios.missing_tables import keep_table
@@ -107,6 +109,7 @@ def evaluate(
                 "out: predictions of a bare classifier cannot be stored; give a checkpoint (load_checkpoint)"
             )
         drawn_seeds = mask_seeds(seeds) if isinstance(seeds, int) else tuple(seeds)
+        (name,) = told_apart({name: model}, Path(out))
         frame = evaluate_models(
             {name: model},
             dataset,
@@ -155,6 +158,7 @@ def evaluate_models(
     """Evaluate models over a grid into the folder ``out``, or extend the results there.
 
     Only new predictions are computed. Rows with the same key are replaced; all other rows of ``results.parquet`` stay.
+    A name that ``out`` holds for another model is extended (:func:`told_apart`).
     Each model, given under its name, is a checkpoint or whatever else implements the protocol (:func:`as_model` of a
     :class:`mmrobust.Model` does). It is evaluated on :meth:`Grid.of` its modalities; each file of ``missing_tables`` is
     an additional scenario. ``settings`` say how predictions are made (batch size, engine, share of the work, what is
@@ -189,13 +193,14 @@ def evaluate_models(
         say(note)
     noise_of_grids = used_noise(of_grids, noise, dataset.info.kinds)
     drawn = {modalities: DrawnGrid.draw(one, samples, modalities) for modalities, one in grids.items()}
-    plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
-    for name, model in models.items():
-        model.check(plans[name])
+    for model in models.values():
+        model.check(drawn[model.modalities].plan(model.promptings))
 
     if settings.overwrite == "never":
         refuse_results(out)
-    about, described = about_data(samples), {name: model.described() for name, model in models.items()}
+    models = told_apart(models, out, say)
+    plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
+    about, described = about_data(samples), {name: entry_of(model, out) for name, model in models.items()}
     with hold_folder(out, next(iter(models.values())).device, settings.share):
         earlier_results(out, about, noise_of_grids, scoring)
         for one in grids.values():
@@ -249,7 +254,7 @@ def _name_of(model: Any) -> str:
     """The name under which a model is stored, and that messages give it."""
     if hasattr(model, "name"):
         return str(model.name)
-    return model.folder.name if isinstance(model, Checkpoint) else "the classifier"
+    return printable(model.folder.name) if isinstance(model, Checkpoint) else "the classifier"
 
 
 def _grids(

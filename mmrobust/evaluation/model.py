@@ -74,7 +74,7 @@ class IdentifiedModel(PredictingModel, Protocol):
         """Its entry in the provenance of results.
 
         ``fingerprint``, ``method``, ``head``, ``backbone``, ``modalities``, ``depends_on_prompting``, ``device`` and
-        ``dtype``, and optionally more (fill, training …).
+        ``dtype``, and optionally more (fill, training …; ``folder`` if it lies in one, as an absolute path).
         """
 
     def loader(self) -> Callable[[str], IdentifiedModel]:

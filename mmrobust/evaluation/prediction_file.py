@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS, SITUATION, Case
+from mmrobust.configuration import number_hint
 from mmrobust.degradations import check_noise
 from mmrobust.errors import DataError, UsageError, check_name, unknown_name
 from mmrobust.scoring.scales import LOGITS, SCALES, SUM_SLACK, logits_of_probabilities
 from mmrobust.scoring.truth import Key
-from mmrobust.storage.text_tables import Cells, open_table
+from mmrobust.storage.text_tables import Cells, open_table, rounded_hint
 
-DELIMITERS = (",", ";", "\t")
 NAMED = 3
 """The most names that a message lists."""
 
@@ -84,7 +84,7 @@ def read_prediction_file(file: Path, form: FileFormat) -> FilePredictions:
             is no finite number or no probability, or two rows that contradict each other. The message names the first,
             and says how many there are.
     """
-    table = open_table(file, what="predictions", delimiters=DELIMITERS)
+    table = open_table(file, what="predictions")
     notes = _check_columns(file, table.columns, form)
     reader = _Reader(file, form, "prompting" in table.columns)
     for where, cells in table.rows():
@@ -181,7 +181,7 @@ class _Reader:
             if self._unknown:
                 raise DataError(
                     f"{self._file}: none of its {_count(len(self._unknown), 'sample')} ({_listed(self._unknown)}) is "
-                    f"in {self._form.where}; --split names another split"
+                    f"in {self._form.where}; --split names another split{_rounded(self._unknown)}"
                 )
             raise DataError(f"{self._file}: has no rows")
         if len(self._seeds) > 1:
@@ -196,7 +196,7 @@ class _Reader:
             are = "is" if len(self._unknown) == 1 else "are"
             notes.append(
                 f"{_count(len(self._unknown), 'sample')} ({_count(self._unknown.total(), 'row')}) {are} not in "
-                f"{self._form.where} and left out: {_listed(self._unknown)}"
+                f"{self._form.where} and left out: {_listed(self._unknown)}{_rounded(self._unknown)}"
             )
         notes += [*twice, *scale_notes]
         return FilePredictions(rows, self._tells, next(iter(self._seeds), None), tuple(notes))
@@ -283,7 +283,7 @@ def _number(value: Any) -> float:
                 return float(text)
             except ValueError:
                 pass
-        point = "; write decimals with a point" if "," in text else ""
+        point = "; write decimals with a point" if "," in text else number_hint(text)
         raise ValueError(f"'{text[:40]}' is not a number{point}")
     if value is None:
         raise ValueError("has no value")
@@ -305,6 +305,11 @@ def _seed(value: Any) -> int | None:
     if number < 0 or number != int(min(number, 2.0**62)):
         raise ValueError(f"'{str(value)[:40]}' is not a whole number of 0 or more")
     return int(number)
+
+
+def _rounded(ids: Iterable[str]) -> str:
+    """A remark on ids that a spreadsheet rounded, if one was."""
+    return next((hint for name in ids if (hint := rounded_hint(name))), "")
 
 
 def _count(number: int, what: str) -> str:

@@ -17,8 +17,9 @@ from mmrobust.evaluation.plan import WorkShare
 from mmrobust.runtime.devices import device_errors
 from mmrobust.scoring.dependence import merged_shares
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.storage.files import remove_partial, writing
+from mmrobust.storage.files import files_in, is_there, remove_partial, writing
 from mmrobust.storage.locks import hold_part, hold_whole
+from mmrobust.storage.partial import remove_abandoned
 from mmrobust.storage.results import RESULTS_FILE, RESULTS_KEYS, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 
@@ -42,8 +43,8 @@ def hold_folder(out: Path, device: str, share: WorkShare | None) -> Iterator[Non
             device_errors(device, "use a smaller --batch-size, or another --device", kept),
             hold_part(out, share.index, share.of) if share else hold_whole(out),
         ):
-            if not share:
-                remove_partial(out, out / PREDICTIONS_FOLDER)
+            for folder in (out, out / PREDICTIONS_FOLDER):  # other shares may be at work
+                remove_partial(folder) if share is None else remove_abandoned(folder)
             yield
     except KeyboardInterrupt:
         raise Interrupted(f"evaluation stopped; {kept}") from None
@@ -83,8 +84,8 @@ def prediction_identity(fingerprint: str, dtype: str, samples: SelectedSamples) 
 
 def refuse_results(out: Path) -> None:
     """Raise if ``out`` already holds results or predictions."""
-    for path in (out / RESULTS_FILE, *sorted((out / PREDICTIONS_FOLDER).glob("*.parquet"))[:1]):
-        if path.exists():
+    for path in (out / RESULTS_FILE, *files_in(out / PREDICTIONS_FOLDER, "*.parquet")[:1]):
+        if is_there(path):
             raise UsageError(f"{path} exists, and `--overwrite never` keeps it; name another --out")
 
 
@@ -96,7 +97,7 @@ def earlier_results(
     Raises:
         UsageError: they are of other data, under another noise, or scored with other settings.
     """
-    if not (out / RESULTS_FILE).is_file():
+    if not is_there(out / RESULTS_FILE):
         return None
     earlier = read_results(out)
     if earlier.provenance["dataset"] != about:

@@ -10,7 +10,7 @@ from mmrobust.errors import DataError, NoPredictionsError, UsageError
 from mmrobust.gate.evidence import refuse_contradiction
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
 from mmrobust.scoring.store import PredictionStore, predictions_behind, shard_headers
-from mmrobust.storage.files import atomic_folder
+from mmrobust.storage.files import atomic_folder, is_there
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 from mmrobust.storage.tasks import TASK_METRICS
@@ -51,17 +51,16 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     shards = {name: PredictionStore.behind(results, read, name, headers).paths for name in names}
     notes = [note for name in names for note in _hold_against_predictions(results, read, name)]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
-    notes += [
-        f"no missing table '{name}': the limits alone will decide" for name, of in tables.items() if not of.is_file()
-    ]
+    kept = {name: of for name, of in tables.items() if is_there(of)}
+    notes += [f"no missing table '{name}': the limits alone will decide" for name in tables if name not in kept]
     if not git:
         notes.append("the results do not record a git commit")
 
-    with atomic_folder(folder, "baseline", replace=replace and (folder / RESULTS_FILE).is_file()) as partial:
+    with atomic_folder(folder, "baseline", replace=replace and is_there(folder / RESULTS_FILE)) as partial:
         _copy(source, partial / RESULTS_FILE)
         for shard in sorted({shard for found in shards.values() for shard in found}):
             _copy(shard, partial / PREDICTIONS_FOLDER / shard.name)
-        for table in filter(Path.is_file, tables.values()):
+        for table in kept.values():
             _copy(table, partial / FOLDER / table.name)
     return tuple(notes)
 

@@ -18,6 +18,7 @@ from mmrobust.data.processor import Processor
 from mmrobust.errors import UsageError
 from mmrobust.models.layers import LayerView, Prompts, run_layer
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.storage.files import follow_umask
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 
 PromptSource = Callable[[str, int, TokenSequence], "Prompts | None"]
@@ -274,6 +275,7 @@ class Backbone(nn.Module, ABC):
         with without_progress_bars():
             self.model.save_pretrained(folder, state_dict=self.weights())
         self.processor.save(folder)
+        follow_umask(folder)
 
 
 def run_layers(
@@ -287,14 +289,16 @@ def run_layers(
 ) -> TokenSequence:
     """``sequence`` after ``layers[first:]``, with what a method adds to each; see :attr:`Backbone.checkpointing`."""
 
-    def step(index: int, sequence: TokenSequence) -> TokenSequence:
+    def step(index: int, sequence: TokenSequence, tokens_BLD: Tensor) -> TokenSequence:
+        sequence = sequence.with_tokens(tokens_BLD)
         return run_layer(layers[index], sequence, None if prompts is None else prompts(stream, index, sequence))
 
     for index in range(first, len(layers)):
         if checkpointing and torch.is_grad_enabled():
-            sequence = checkpoint(step, index, sequence, use_reentrant=False)
+            # The tokens by themselves: of them checkpoint() learns on which device it must restore the random numbers.
+            sequence = checkpoint(step, index, sequence, sequence.tokens_BLD, use_reentrant=False)
         else:
-            sequence = step(index, sequence)
+            sequence = step(index, sequence, sequence.tokens_BLD)
     return sequence
 
 

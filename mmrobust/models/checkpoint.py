@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 
 from mmrobust.cases import Case
 from mmrobust.configuration import check_json, from_mapping
@@ -29,11 +28,11 @@ from mmrobust.models.heads.base import HeadConfig
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
-from mmrobust.runtime.hub import go_offline_if_unreachable
+from mmrobust.runtime.hub import cache_only, go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.tasks import TASKS
-from mmrobust.storage.weights import TensorLimit, check_finite, read_weights
+from mmrobust.storage.weights import TensorLimit, check_finite, read_weights, write_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -152,7 +151,7 @@ def trained_tensors(classifier: Classifier) -> dict[str, torch.Tensor]:
 def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConfig) -> None:
     """Write the weights, the backbone if needed, and last the config, which makes ``folder`` a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained_tensors(classifier), folder / WEIGHTS_FILE)
+    write_weights(folder / WEIGHTS_FILE, trained_tensors(classifier))
     if config.backbone["stored"]:
         classifier.backbone.save(folder / BACKBONE_FOLDER)
     write_json(folder / CONFIG_FILE, dataclasses.asdict(config))
@@ -214,6 +213,7 @@ class Checkpoint(ClassifierModel):
             "depends_on_prompting": self.classifier.depends_on_prompting,
             "device": self.device,
             "dtype": self.dtype,
+            "folder": str(self.folder.resolve()),
         }
 
     def loader(self) -> Callable[[str], Checkpoint]:
@@ -247,8 +247,9 @@ def load_checkpoint(
     folder = _fetch(str(source))
     config = CheckpointConfig.read(folder)
     try:
-        loaded = load_backbone(backbone or _backbone_place(folder, config), config.modalities)
-        found, expected = loaded.fingerprint(), config.backbone["fingerprint"]
+        expected = config.backbone["fingerprint"]
+        loaded = _load_backbone(backbone or _backbone_place(folder, config), config.modalities, expected)
+        found = loaded.fingerprint()
         if same_backbone and found != expected:
             raise CheckpointError(
                 f"{folder}: its backbone {config.backbone['id']} has other weights now "
@@ -323,6 +324,24 @@ def _backbone_place(folder: Path, config: CheckpointConfig) -> str:
     if backbone.get("path") and not Path(backbone["id"]).is_dir():
         raise CheckpointError(f"{folder}: its backbone {backbone['id']} is gone; name its new place with --backbone")
     return str(backbone["id"])
+
+
+def _load_backbone(place: str, modalities: Sequence[str], fingerprint: str) -> Backbone:
+    """The backbone at ``place``: of a Hub id, what the cache holds if that has this ``fingerprint``.
+
+    A look at the Hub would take time, and fail on a machine without network, only to find what the cache holds.
+    """
+    if not Path(place).is_dir():
+        with cache_only() as online:
+            try:
+                loaded = load_backbone(place, modalities)
+            except CheckpointError:
+                if not online:
+                    raise
+            else:
+                if loaded.fingerprint() == fingerprint or not online:
+                    return loaded
+    return load_backbone(place, modalities)
 
 
 def _read_weights(file: Path, classifier: Classifier) -> Mapping[str, torch.Tensor]:

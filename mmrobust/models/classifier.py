@@ -73,8 +73,9 @@ class Classifier(nn.Module):
         """Logits [B, classes], float32.
 
         Args:
-            inputs: the backbone's own tensors (``input_ids``, ``attention_mask``, ``pixel_values``, ``pixel_mask``;
-                ``audio_values`` [B, frames, mel]), including the fill of a missing modality.
+            inputs: the backbone's own tensors, as its processor's ``collate`` makes them (``input_ids``,
+                ``attention_mask``, ``pixel_values``; ``audio_values`` [B, frames, mel]), including the fill of a
+                missing modality.
             case: the case of all samples of the batch; see :meth:`told`.
             prompting: ``situation``: the model is told the case; ``concat``: prompts of all cases are added together.
 

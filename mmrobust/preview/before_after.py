@@ -21,7 +21,8 @@ from PIL import Image
 from mmrobust.cases import Case
 from mmrobust.data.affected_split import AffectedSplit
 from mmrobust.data.dataset import Sample
-from mmrobust.data.decoding import SplitDegrader, decode, resample
+from mmrobust.data.decoding import SplitDegrader, decode
+from mmrobust.data.resampling import resample
 from mmrobust.degradations import Degradation, Noise
 from mmrobust.runtime.progress import Progress, no_progress
 

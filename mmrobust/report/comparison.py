@@ -12,6 +12,8 @@ from rich.table import Table
 
 from mmrobust.gate.compare import LOST, Comparison
 from mmrobust.report.numbers import interval, p_value, percent, points
+from mmrobust.runtime.printable import one_line
+from mmrobust.runtime.terminal import SafeConsole
 
 MOST_IDS = 8
 """How many flipped samples of a case the terminal names; JSON and HTML name all."""
@@ -26,21 +28,23 @@ def show(comparison: Comparison, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("scenario", "prompting") else "right", no_wrap=True)
     colours = {"better": "green", "worse": "red", "": "dim"}
     for row in comparison.cells.to_dict("records"):
-        scenario, prompting, rate, first, second, *rest = map(escape, _cell(row))
+        scenario, prompting, rate, first, second, *rest = (escape(one_line(text)) for text in _cell(row))
         style = colours[_change(row, comparison)]
         table.add_row(scenario, prompting, rate, first, second, *(f"[{style}]{text}[/]" for text in rest))
-    wide = console if console.is_terminal else Console(file=console.file, width=10_000, highlight=False, emoji=False)
+    wide = (
+        console if console.is_terminal else SafeConsole(file=console.file, width=10_000, highlight=False, emoji=False)
+    )
     wide.print(table)
     console.print()
-    console.print(escape(summary(comparison)), style="bold")
+    console.print(one_line(summary(comparison)), style="bold", markup=False)
     flips = comparison.flips.groupby(["case", "prompting", "change"], sort=False, observed=True)
     for (case, its_prompting, change), flipped in flips["id"]:
         ids = flipped.tolist()
         more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         named = ", ".join(ids[:MOST_IDS])
-        console.print(f"{case} {its_prompting}: {len(ids)} {change}: {named}{more}", markup=False)
+        console.print(one_line(f"{case} {its_prompting}: {len(ids)} {change}: {named}{more}"), markup=False)
     for warning in comparison.warnings:
-        console.print(f"Warning: {warning}.", style="yellow", markup=False)
+        console.print(one_line(f"Warning: {warning}."), style="yellow", markup=False)
     console.print(f"Note: {note(comparison)}", style="dim", markup=False)
 
 

@@ -35,6 +35,12 @@ class Point:
 
 _NOT_EVALUATED = Point(math.nan, math.nan, math.nan, math.nan)
 
+UNDEFINED = {
+    "auroc": "AUROC is not defined, as the samples are of one class",
+    "map": "mAP is not defined, as no sample has a class",
+}
+"""Metric → why it is not defined in any cell."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -145,7 +151,9 @@ class CurveTable:
             facts.append(f"95 % interval over samples {_typical(widths)}")
         if areas:
             facts.append(f"{'of' if widths else '95 % interval over samples of'} AUC-η {_typical(areas)}")
-        if smallest := [point.few for point in points if not math.isnan(point.few)]:
+        if points and all(math.isnan(point.value) for point in points):
+            facts.append(f"–: {UNDEFINED.get(self.metric, 'the metric is not defined on these samples')}")
+        elif smallest := [point.few for point in points if not math.isnan(point.few)]:
             facts.append(f"not reliable, as the smallest class has {min(smallest):.0f} samples")
         if spreads:
             facts.append(f"spread over seeds at most {percent(max(spreads))}")

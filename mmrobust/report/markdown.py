@@ -11,6 +11,7 @@ from mmrobust.report.numbers import UNKNOWN, interval, percent
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
+from mmrobust.runtime.printable import printable
 
 _MARKUP = re.compile(r"[\\|*`\[\]~]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for markup. An underscore within a word is none: ``macro_f1`` stays as it is."""
@@ -33,7 +34,7 @@ def escape_markdown(text: str) -> str:
     >>> escape_markdown("a|b<c> *d* macro_f1 _e_")
     'a\\|b&lt;c> \\*d\\* macro_f1 \\_e\\_'
     """
-    whole = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    whole = printable(re.sub(r"\s+", " ", text)).replace("&", "&amp;").replace("<", "&lt;")
     return _MARKUP.sub(r"\\\g<0>", whole)
 
 
@@ -43,7 +44,7 @@ def code_span(text: str, *, in_table: bool = False) -> str:
     >>> code_span("a`b")
     '``a`b``'
     """
-    line = re.sub(r"\s+", " ", text)
+    line = printable(re.sub(r"\s+", " ", text))
     line = line.replace("|", "\\|") if in_table else line  # in a table, a bar ends the cell even within a code span
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     gap = " " if line.startswith("`") or line.endswith("`") else ""

@@ -11,12 +11,17 @@ UNKNOWN = "–"
 
 def percent(share: float) -> str:
     """A share in percent: 0.9333 is ``93.3``; NaN is a dash."""
-    return UNKNOWN if math.isnan(share) else f"{100 * share:.1f}"
+    return UNKNOWN if math.isnan(share) else f"{_rounded(share):.1f}"
 
 
 def points(difference: float) -> str:
     """A difference of shares in percentage points, with its sign: -0.021 is ``-2.1``; NaN is a dash."""
-    return UNKNOWN if math.isnan(difference) else f"{100 * difference:+.1f}"
+    return UNKNOWN if math.isnan(difference) else f"{_rounded(difference):+.1f}"
+
+
+def _rounded(share: float) -> float:
+    """``share`` in percent with one decimal; what rounds to nothing has no sign, as in -0.0."""
+    return round(100 * share, 1) + 0.0
 
 
 def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:

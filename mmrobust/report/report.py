@@ -16,6 +16,7 @@ from mmrobust.report.curve_table import CurveTable, make_curve_table
 from mmrobust.report.numbers import UNKNOWN
 from mmrobust.report.published import Published, beside
 from mmrobust.report.section import Section
+from mmrobust.runtime.printable import printable
 from mmrobust.scoring.metrics import MetricSettings, metric_settings, refuse_other_settings
 from mmrobust.storage.results import Results, read_results
 
@@ -186,7 +187,7 @@ def _shortest_places(paths: Sequence[Path]) -> list[str]:
         while all(len(names) > 1 for names in folders) and len({names[end] for names in folders}) == 1:
             for names in folders:
                 names.pop(end)
-    return ["/".join(names) for names in folders]
+    return [printable("/".join(names)) for names in folders]
 
 
 def _renamed(results: Results, shared: Iterable[str], place: str) -> Results:

@@ -17,6 +17,7 @@ from mmrobust.report.numbers import even_subset, percent
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
+from mmrobust.runtime.printable import one_line
 
 _GAP = 2
 _SPACE = " " * _GAP
@@ -78,7 +79,8 @@ def _show_table(table: CurveTable, console: Console, width: int | None) -> None:
 
 def _show_section(section: Section, console: Console, width: int | None) -> None:
     """Print a further table; if it is too wide, leave out rates, evenly, or the last of its other columns."""
-    widest = [max(map(cell_len, column)) for column in zip(section.columns, *section.rows, strict=True)]
+    head, *rows = ([one_line(cell) for cell in cells] for cells in (section.columns, *section.rows))
+    widest = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
     widths = [min(size, _LONGEST_NAME) for size in widest[: section.labels]] + widest[section.labels :]
     numbers: Sequence[float] = range(section.labels, len(section.columns))
     if width is not None:
@@ -97,7 +99,7 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
         return _SPACE.join(aligned).rstrip()
 
     _print_line(console, section.title, "bold", width)
-    _print(console, [Text(line(section.columns), style="dim"), *(Text(line(row)) for row in section.rows)])
+    _print(console, [Text(line(head), style="dim"), *(Text(line(row)) for row in rows)])
     _print_line(console, section.note + some, "dim", width)
 
 
@@ -123,7 +125,7 @@ def _show_published(published: Published, console: Console, width: int | None) -
 
 def _print_line(console: Console, text: str, style: str, width: int | None) -> None:
     """Print ``text``, wrapped to the table where it is read on a screen; in one line where a program reads it."""
-    console.print(Text(text, style=style), soft_wrap=width is None, width=width)
+    console.print(Text(one_line(text), style=style), soft_wrap=width is None, width=width)
 
 
 def _print(console: Console, lines: Sequence[Text]) -> None:
@@ -175,7 +177,7 @@ def _fitted(text: str, width: int) -> str:
 
 def _labels(table: CurveTable) -> list[tuple[str, ...]]:
     """The labels of each row: the checkpoint, and the prompting if there are several."""
-    names = [f"  {row.checkpoint}" for row in table.rows]
+    names = [f"  {one_line(row.checkpoint)}" for row in table.rows]
     if len(table.promptings) == 1:
         return [(name,) for name in names]
     return [(name, row.prompting) for name, row in zip(names, table.rows, strict=True)]

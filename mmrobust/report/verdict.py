@@ -17,6 +17,8 @@ from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
 from mmrobust.gate.rules import FLOOR
 from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
 from mmrobust.report.numbers import UNKNOWN, p_value, percent, points
+from mmrobust.runtime.printable import one_line, printable
+from mmrobust.runtime.terminal import SafeConsole
 
 MOST_PASSED = 10
 """How many passed cells a table shows if nothing failed; JSON has all."""
@@ -39,17 +41,17 @@ def show(verdict: Verdict, console: Console) -> None:
         return
     console.print(_rows(verdict))
     console.print()
-    console.print(summary(verdict), style=f"bold {_COLOURS[verdict.value]}", markup=False)
+    console.print(one_line(summary(verdict)), style=f"bold {_COLOURS[verdict.value]}", markup=False)
     for line in _lines(verdict):
-        console.print(line, style="dim" if line.startswith("Note") else "yellow", markup=False)
+        console.print(one_line(line), style="dim" if line.startswith("Note") else "yellow", markup=False)
 
 
 def table(verdict: Verdict) -> str:
     """``verdict`` as plain text."""
     text = io.StringIO()
-    Console(file=text, width=10_000, color_system=None, emoji=False).print(_rows(verdict))
+    SafeConsole(file=text, width=10_000, color_system=None, emoji=False).print(_rows(verdict))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join([*lines, "", summary(verdict), *_lines(verdict)]) + "\n"
+    return "\n".join([*lines, "", *map(one_line, (summary(verdict), *_lines(verdict)))]) + "\n"
 
 
 def _lines(verdict: Verdict) -> list[str]:
@@ -65,9 +67,13 @@ def _rows(verdict: Verdict) -> Table:
         rows.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for outcome in _shown(verdict):
         style = _COLOURS[outcome.verdict]
-        labels = [f"[{style}]{outcome.verdict}[/]", *[escape(outcome.checkpoint)] * several, escape(cell_name(outcome))]
+        labels = [
+            f"[{style}]{outcome.verdict}[/]",
+            *[escape(one_line(outcome.checkpoint))] * several,
+            escape(one_line(cell_name(outcome))),
+        ]
         numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{points(outcome.difference)}[/]"]
-        rows.add_row(*labels, *numbers, *_statistics(outcome) * bool(statistics), escape(outcome.rule))
+        rows.add_row(*labels, *numbers, *_statistics(outcome) * bool(statistics), escape(one_line(outcome.rule)))
     return rows
 
 
@@ -135,7 +141,8 @@ def junit(verdict: Verdict) -> str:
             ElementTree.SubElement(case, "skipped", {"message": said})
     ElementTree.SubElement(suite, "system-out").text = _xml("\n".join([summary(verdict), *_lines(verdict)]))
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    # Declared by hand: the library would declare the locale's encoding, and files are written as UTF-8.
+    return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def github(verdict: Verdict) -> str:
@@ -244,6 +251,7 @@ def _xml(text: str) -> str:
 
 def _command(text: str, of_property: bool = False) -> str:
     """Escape ``text`` for a workflow command."""
+    text = printable(text, keep="\r\n").replace("##[", "##\\[")
     for character, coded in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
         text = text.replace(character, coded)
     return text.replace(":", "%3A").replace(",", "%2C") if of_property else text

@@ -18,6 +18,15 @@ LARGEST_BATCH = 512
 """The largest batch that ``auto`` grows to; larger ones gain nothing on any GPU we know of."""
 MEMORY_SHARE = 0.85
 """The share of a GPU's memory that ``auto`` may fill."""
+_NO_MEMORY = (
+    "can't allocate memory",  # PyTorch on a CPU
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Unable to find a valid cuDNN algorithm",  # none whose workspace fits
+)
+"""What PyTorch and CUDA's libraries say where memory is short; only PyTorch's own allocator has a type for it."""
 
 
 class BatchSize:
@@ -56,7 +65,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     """Whether ``error`` says that the device or the machine ran out of memory."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
 def _device_failed(error: RuntimeError) -> bool:
@@ -105,12 +114,18 @@ def resolve_device(name: str) -> torch.device:
 def resolve_dtype(name: str, device: torch.device) -> str:
     """Return ``float32`` or ``bfloat16``; ``auto`` means bfloat16 on a GPU and float32 on a CPU.
 
+    On a GPU, float32 then means float32: TF32, which PyTorch allows in convolutions, moves logits by up to 3e-4.
+
     Raises:
         UsageError: an unknown name.
     """
     check_name("dtype", name, ("auto", *DTYPES))
     if name == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    if device.type == "cuda" and name == "float32":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return name
 
 

@@ -5,9 +5,24 @@ from __future__ import annotations
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SECONDS = 5.0
 """Timeout for a connection to the Hub."""
+
+
+@contextmanager
+def cache_only() -> Iterator[bool]:
+    """Let Hugging Face's libraries use only their cache in the block; yields whether they would use the network."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield not offline
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def go_offline_if_unreachable() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from dataclasses import dataclass
@@ -19,6 +20,21 @@ def available_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max": no limit
         return cores
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that there is too little memory: for data, a library or a thread."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _NO_MEMORY in str(error):
+            return True
+        if isinstance(error, (ImportError, RuntimeError)) and any(sign in str(error) for sign in _SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_NO_MEMORY = os.strerror(errno.ENOMEM)
+_SIGNS = ("failed to map segment", "can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")
 
 
 def total_memory() -> int | None:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import product
 
 from mmrobust.cases import PROMPTINGS, Case
+from mmrobust.configuration import number_hint
 from mmrobust.errors import UsageError, check_name
 from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scenarios.scenario import EACH, Scenario, each_name, scenario_names
@@ -189,9 +190,22 @@ def parse_rates(texts: Iterable[str]) -> tuple[float, ...]:
     >>> parse_rates(["0:1:0.5", "0.7"])
     (0.0, 0.5, 0.7, 1.0)
     """
-    parts = (part.strip() for text in texts for part in text.split(","))
-    rates = {rate for part in parts for rate in _parse_rate_range(part)}
-    return tuple(sorted(check_rate(float(rate)) for rate in rates))
+    return tuple(sorted({float(rate) for text in texts for rate in _parse_rate_list(text)}))
+
+
+def _parse_rate_list(text: str) -> list[Decimal]:
+    """The rates of a comma-separated list."""
+    parts = text.split(",")
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise UsageError(f"missing rates '{text}': one of them is empty; commas separate rates, as in 0.3,0.7")
+    try:
+        rates = [rate for part in parts for rate in _parse_rate_range(part.strip())]
+        for rate in rates:
+            check_rate(float(rate))
+    except UsageError as cause:
+        within = f" (in '{text}'{number_hint(text)})" if len(parts) > 1 else ""
+        raise UsageError(f"{cause}{within}") from None
+    return rates
 
 
 def parse_grid(
@@ -289,4 +303,5 @@ def _parse_rate_range(text: str) -> list[Decimal]:
         if (stop - start) / step > 10_000:
             raise UsageError(f"missing rates '{text}' are more than 10,000: give a larger step")
         return [start + step * i for i in range(int((stop - start) / step) + 1)]
-    raise UsageError(f"missing rate '{text}' is neither a number nor start:stop:step; try 0.7 or 0:1:0.1")
+    hint = number_hint(text) or "; try 0.7 or 0:1:0.1"
+    raise UsageError(f"missing rate '{text}' is neither a number nor start:stop:step{hint}")

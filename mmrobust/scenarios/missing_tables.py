@@ -24,7 +24,7 @@ import numpy.typing as npt
 from mmrobust.cases import Case
 from mmrobust.degradations import check_noise
 from mmrobust.errors import DataError, UsageError
-from mmrobust.storage.files import atomic_file, check_file
+from mmrobust.storage.files import atomic_file, check_file, is_there, read_error, system_failure
 
 SUFFIXES = (".parquet", ".csv", ".pt")
 READ_SUFFIXES = (*SUFFIXES, ".jsonl")
@@ -79,7 +79,7 @@ def kept_table(
         DataError: there is no copy, or it is not of these samples.
     """
     file = kept_file(folder, name)
-    if not file.is_file():
+    if not is_there(file):
         raise DataError(
             f"{folder}: holds no missing table '{name}'; give its file to: mmrobust eval CHECKPOINT --data DIR "
             f"--missing-table FILE --out {folder}"
@@ -117,7 +117,7 @@ def read_missing_table(
         UsageError: the format is unknown, a case does not exist, or a ``.pt`` is not for image and text.
     """
     check_suffix(path, READ_SUFFIXES)
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"{path}: no such file; make a missing table with: mmrobust data missing-table --help")
     if path.suffix == ".pt":
         named = _read_codes(path, sample_ids, modalities, groups)
@@ -216,6 +216,8 @@ def _read_codes(
             warnings.simplefilter("ignore")  # torch warns of odd pickles before it refuses them
             codes = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:  # zip, pickle and torch raise different errors; a file that would run code ends here too
+        if why := system_failure(cause):
+            raise read_error(path, why) from cause
         raise DataError(f"{path}: cannot be read as a tensor; code in a file is never run") from cause
     if not isinstance(codes, torch.Tensor) or codes.ndim != 1 or codes.layout != torch.strided:
         what = f"a tensor of shape {tuple(codes.shape)}" if isinstance(codes, torch.Tensor) else type(codes).__name__

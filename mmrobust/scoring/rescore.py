@@ -31,6 +31,7 @@ from mmrobust.scoring.dependence import affected_shares, merged_shares
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import IMPORTED, import_command, read_predictions
+from mmrobust.storage.files import is_there
 from mmrobust.storage.locks import hold_whole
 from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
@@ -80,7 +81,7 @@ def rescore(
         MmrobustError: a prediction that a cell needs is missing, or a name is unknown.
     """
     started, target = now(), out or folder
-    earlier = read_results(folder) if (folder / RESULTS_FILE).is_file() else None
+    earlier = read_results(folder) if is_there(folder / RESULTS_FILE) else None
     frames, shares = [], []
     checkpoints: dict[str, dict[str, Any]] = {}
     dataset: dict[str, Any] = {}

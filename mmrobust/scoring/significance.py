@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, stdtr
+from scipy.special import bdtr, ndtr, stdtr  # scipy.stats has the same, and takes seconds to import
 
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.intervals import student
@@ -29,11 +29,11 @@ def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike, *, two_sided: bool = Tru
     at most 1. Mid-p counts the observed split half, which is less conservative and still keeps its level: Fagerland,
     Lydersen, Laake, The McNemar test for binary matched-pairs data, BMC Medical Research Methodology 13, 2013.
     """
-    from scipy.stats import binom
-
-    lost, gained = np.asarray(lost), np.asarray(gained)
+    lost, gained = (np.asarray(count, dtype=np.int64) for count in (lost, gained))
     fewer, both = np.minimum(lost, gained) if two_sided else gained, lost + gained
-    p = binom.cdf(fewer, both, 0.5) - (binom.pmf(fewer, both, 0.5) / 2 if mid_p else 0.0)
+    p = bdtr(fewer, both, 0.5)  # P(X ≤ fewer)
+    if mid_p:
+        p = (p + np.where(fewer > 0, bdtr(np.maximum(fewer - 1, 0), both, 0.5), 0.0)) / 2
     return np.asarray(np.minimum(2 * p, 1.0) if two_sided else p)
 
 
@@ -60,13 +60,17 @@ class Placements:
 
 def placements(scores: Floats, positive: Bools) -> Placements:
     """The placements of ``scores`` [N], by midranks: Sun & Xu, Fast Implementation of DeLong's Algorithm, 2014."""
-    from scipy.stats import rankdata
-
-    ranks, above = rankdata(scores), np.empty(len(scores))
+    ranks, above = midranks(scores), np.empty(len(scores))
     for of_class in (positive, ~positive):
-        above[of_class] = ranks[of_class] - rankdata(scores[of_class])
+        above[of_class] = ranks[of_class] - midranks(scores[of_class])
     p, q = int(positive.sum()), int((~positive).sum())
     return Placements(above[positive] / q, 1 - above[~positive] / p)
+
+
+def midranks(values: Floats) -> Floats:
+    """The ranks [N] of ``values`` [N], from 1; those of equal values are their mean."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((count.cumsum() - (count - 1) / 2)[place])
 
 
 def delong(first: Placements, second: Placements) -> tuple[float, float]:

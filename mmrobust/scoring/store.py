@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from mmrobust.scoring import schema_1
 from mmrobust.scoring.metrics import MetricSettings, metric_settings
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.truth import Logits, SplitTruth
+from mmrobust.storage.files import files_in
+from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
 
@@ -89,6 +92,12 @@ class PredictionStore:
                 )
             noise = noises[0] if noises else None
             stores.append(cls(folder, name, described, dataset, noise, int(dataset["n"]), shards, say=say))
+        number = Counter(store.name for store in stores)
+        for store in stores:  # one name for two models would make one table of both
+            if number[store.name] > 1:
+                of = store.shards[0].provenance
+                identity = fingerprint_settings({"model": _identity(of), "bad_samples": _bad_samples(of)})
+                store.name = f"{store.name}@{identity[:8]}"
         return stores
 
     @classmethod
@@ -305,11 +314,15 @@ def cells_of(rows: pd.DataFrame) -> tuple[Cell, ...]:
 
 def shard_headers(folder: Path, say: Say | None = None) -> list[ShardHeader]:
     """The headers of all shards in a results folder; ``say`` as for :func:`readable`."""
-    return list(readable((folder / PREDICTIONS_FOLDER).glob("*.parquet"), read_shard_header, say))
+    return list(readable(files_in(folder / PREDICTIONS_FOLDER, "*.parquet"), read_shard_header, say))
 
 
 def readable(paths: Iterable[Path], reader: Callable[[Path], _T], say: Say | None) -> Iterator[_T]:
-    """Read each file. One that cannot be read is left out with a message to ``say``, or raises without ``say``."""
+    """Read each file. A damaged one is left out with a message to ``say``, or raises without ``say``.
+
+    Raises:
+        ReadError: the system did not read one: without it, only some of the predictions would be scored.
+    """
     for path in sorted(paths):
         try:
             yield reader(path)

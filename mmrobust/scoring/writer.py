@@ -17,6 +17,7 @@ from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.store import PredictionStore
 from mmrobust.scoring.truth import Key, Plan, PredictedRows, SplitTruth
+from mmrobust.storage.files import files_in, move_aside
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
 from mmrobust.storage.shards import (
     GROUPED_SCHEMA,
@@ -28,6 +29,8 @@ from mmrobust.storage.shards import (
     write_shard,
 )
 
+DAMAGED = "damaged"
+"""Ending of the name of a shard that was found damaged, which nothing reads any more."""
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 2**15
 """Predictions are written after this much time, or this many rows: the first limits what a killed run loses, the
@@ -75,18 +78,21 @@ class PredictionWriter(PredictionStore):
     def refresh(self) -> None:
         """Read which predictions the folder holds: other processes may have added some.
 
+        A damaged shard is moved aside.
+
         Raises:
             NewerFormatError: a shard was written by a newer mmrobust.
+            ReadError: the system did not read one; it may be intact.
         """
         self._stored: dict[Key, npt.NDArray[np.bool_]] = {}
         for path, degraded in self._paths():
             try:
                 shard = self._read(path, degraded)
-            except NewerFormatError:  # not damaged: it must not be deleted
+            except NewerFormatError:  # not damaged: it must stay where it is
                 raise
             except DataError as cause:
-                self._report(f"{cause}; its predictions are made again")
-                path.unlink(missing_ok=True)
+                aside = move_aside(path, DAMAGED)
+                self._report(f"{cause}; it is kept as {aside.name}, and its predictions are made again")
                 continue
             rows = [(key, *of_key) for key, of_key in shard.by_case()]
             self._mark(rows)
@@ -136,7 +142,9 @@ class PredictionWriter(PredictionStore):
 
     def _paths(self) -> list[tuple[Path, bool]]:
         shards = self.folder / PREDICTIONS_FOLDER
-        return sorted((path, kind) for kind, name in self._names.items() for path in shards.glob(f"{name}-*.parquet"))
+        return sorted(
+            (path, kind) for kind, name in self._names.items() for path in files_in(shards, f"{name}-*.parquet")
+        )
 
     def _path(self, rows: Sequence[_Rows], degraded: bool) -> Path:
         digest, first = new_digest(), min(int(positions.min()) for _, positions, _ in rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError, MmrobustError
-from mmrobust.storage.files import atomic_file, check_file
+from mmrobust.storage.files import atomic_file, check_file, read_error, system_failure
 from mmrobust.storage.provenance import METADATA_KEY
 
 _ROWS_AT_ONCE = 1024
@@ -23,12 +24,17 @@ def reading(place: object, way_out: str = "", what: str = "Parquet") -> Iterator
     """Turn whatever Arrow raises on a damaged file into a :class:`DataError`.
 
     The message begins with the ``place``, says ``what`` it should be, and ends with the ``way_out``.
+
+    Raises:
+        ReadError: the system did not read it, so that nothing is known of the file.
     """
     try:
         yield
     except MmrobustError:
         raise
     except Exception as cause:  # mostly Arrow's own errors, but text that is not UTF-8 raises others
+        if why := system_failure(cause):
+            raise read_error(place, why) from cause
         end = f"; {way_out}" if way_out else ""
         raise DataError(f"{place}: cannot be read as {what} ({first_line(cause)}){end}") from cause
 
@@ -41,7 +47,8 @@ def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
     """
     check_file(file, what)
     with reading(file, way_out):
-        opened = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=2**18)
+        place = file if _is_text(file) else pa.OSFile(os.fsencode(file))
+        opened = pq.ParquetFile(place, page_checksum_verification=True, pre_buffer=False, buffer_size=2**18)
         _ = opened.schema_arrow.names  # raises where the schema itself is damaged
     return opened
 
@@ -94,5 +101,13 @@ def first_line(cause: BaseException) -> str:
 def write_table(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
     """Write ``table`` as Parquet to ``path`` atomically, with its provenance in the metadata."""
     metadata = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(provenance, sort_keys=True).encode()}
-    with atomic_file(path) as partial:
-        pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd", write_page_checksum=True)
+    with (
+        atomic_file(path) as partial,
+        nullcontext(partial) if _is_text(partial) else pa.OSFile(os.fsencode(partial), "wb") as place,
+    ):
+        pq.write_table(table.replace_schema_metadata(metadata), place, compression="zstd", write_page_checksum=True)
+
+
+def _is_text(file: Path) -> bool:
+    """Whether the name of a file is UTF-8: Arrow opens no others by name."""
+    return not any("\ud800" <= char <= "\udfff" for char in str(file))

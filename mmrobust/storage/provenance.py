@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrobust.configuration import check_json, plain
 from mmrobust.errors import DataError, NewerFormatError, UsageError
+from mmrobust.runtime.printable import printable
 from mmrobust.version import __version__
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def command_line() -> str:
-    """Return the command as it was typed."""
+    """Return the command as it was typed; bytes of it that are no text are escaped."""
     name = Path(sys.argv[0]).name
-    return " ".join(["mmrobust" if name == "__main__.py" else name, *sys.argv[1:]])
+    words = ["mmrobust" if name == "__main__.py" else name, *sys.argv[1:]]
+    return printable(" ".join(words), keep="\n\t")
 
 
 def now() -> str:
@@ -108,7 +110,7 @@ _EFFICIENCY = {
 }
 _TRAINING = {**_optional(float, "missing_rate", "validation"), "scenario?": str, "recipe?": dict}
 _CHECKPOINT = {
-    **_optional(str, "fingerprint", "backbone", "backbone_fingerprint", "fill", "device", "dtype"),
+    **_optional(str, "fingerprint", "backbone", "backbone_fingerprint", "fill", "device", "dtype", "folder"),
     **{"modalities?": [str], "cases?": [str]},
     "settings?": {"method?": {"name?": str}, "head?": {"name?": str}},
     "training?": {**_TRAINING, "efficiency?": _EFFICIENCY},

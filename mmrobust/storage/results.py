@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmrobust.errors import DataError
+from mmrobust.storage.files import is_there
 from mmrobust.storage.parquet import first_line, read_parquet, write_table
 from mmrobust.storage.provenance import read_provenance
 from mmrobust.storage.tasks import RANGES
@@ -125,7 +126,7 @@ def read_results(path: Path) -> Results:
         DataError: there is no such file, or it is empty, damaged, of a newer schema or not a results table.
     """
     file = path / RESULTS_FILE if path.is_dir() else path
-    if not file.is_file():
+    if not is_there(file):
         where = f"{path}: contains no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
         raise DataError(f"{where}; make results with: mmrobust eval CHECKPOINT --data DIR --out {path}")
     table = read_parquet(file, "results", "run mmrobust eval again")
@@ -143,7 +144,7 @@ def read_results(path: Path) -> Results:
     if not table.num_rows:
         raise DataError(f"{file}: contains no rows; run mmrobust eval again")
     _check_rows(table, file)
-    frame = table.to_pandas()
+    frame = table.to_pandas(use_threads=False)
     for name in frame["checkpoint"].unique():
         if name not in provenance["checkpoints"]:
             raise DataError(f"{file}: has results of '{name}', but its metadata does not describe that checkpoint")
@@ -168,7 +169,9 @@ def _check_rows(table: pa.Table, file: Path) -> None:
     for name in ("value", *INTERVALS):
         if pc.any(pc.is_inf(table[name])).as_py():
             raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
-    measured = table.group_by("metric").aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
+    # Without threads: where none can be started for lack of memory, Arrow would wait for them for ever.
+    by_metric = table.group_by("metric", use_threads=False)
+    measured = by_metric.aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
     for of_metric in measured:
         least, most = RANGES.get(of_metric["metric"], (-math.inf, math.inf))
         for name in _IN_RANGE:

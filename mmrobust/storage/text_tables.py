@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,12 @@ CHARACTERS_AT_ONCE = 2**20
 BATCH_ROWS = 256
 """Rows of a Parquet table that are read at a time."""
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What may delimit the cells of a CSV or TSV file, and what it is called."""
+
+EMPTY_WORDS = ("nan", "none", "null", "<na>", "nat", "n/a", "#n/a", "#ref!", "#name?", "#value!", "#div/0!")
+"""What pandas, databases and spreadsheets write in place of a value that is not there, in lower case."""
+
 Cells = dict[str, Any]
 Rows = Iterator[tuple[str, Cells]]
 """For each row its place, for messages, and its cells by column."""
@@ -32,18 +40,21 @@ class Table:
     columns: list[str]
     rows: Callable[[], Rows]
     """Reads the rows from the start. An invalid row raises a ``DataError`` when it is reached."""
+    format: str
+    """Its format, for messages: ``CSV delimited by semicolons``."""
 
 
-def open_table(
-    source: Path, needed: Sequence[str] = (), what: str = "manifest", *, delimiters: Sequence[str] = (",",)
-) -> Table:
+def open_table(source: Path, needed: Sequence[str] = (), what: str = "manifest") -> Table:
     """Open a table, in the format that its name ends in.
+
+    The cells of a CSV or TSV file are delimited by commas, semicolons or tabs: by what its first line has most of, or
+    what a line ``sep=;`` before it says. Columns without a name, and rows, that are empty throughout are left out, as
+    spreadsheets add both.
 
     Args:
         source: the file.
         needed: columns that it must have.
         what: what it is, for messages.
-        delimiters: of a CSV file: the one that its first line has most of counts.
 
     Raises:
         DataError: the file is missing or cannot be read (the message names the line), its ending is unknown, or it
@@ -56,21 +67,25 @@ def open_table(
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise DataError(f"{source}: its format is unknown; the name must end in {', '.join(_READERS)}")
-    if source.suffix.lower() == ".csv" and len(delimiters) > 1:
-        table = _open_delimited(source, what, _commonest(delimiters, source))
-    else:
-        table = reader(source, what)
+    table = reader(source, what)
     for column in needed:
         if column not in table.columns:
             raise DataError(f"{source}: no column '{column}'; it has {', '.join(table.columns)}")
     return table
 
 
+def rounded_hint(name: str) -> str:
+    """A remark on an id such as 9.91214E+15, beginning with a semicolon; empty for others."""
+    if not re.fullmatch(r"\d([.,]\d+)?[eE]\+\d+", name):
+        return ""
+    return f"; '{name}' was rounded by a spreadsheet: export the ids as text"
+
+
 def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield each row of a CSV file that is not blank: the number of its last line, and its fields.
 
     Raises:
-        DataError: the file is not UTF-8 or not CSV; the message names the line.
+        DataError: the file is not Unicode text or not CSV; the message names the line.
     """
     reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
     while True:
@@ -79,7 +94,7 @@ def delimited_lines(source: Path, delimiter: str = ",") -> Iterator[tuple[int, l
         try:
             fields = next(reader, None)
         except UnicodeDecodeError as cause:
-            raise _no_utf8(source, cause) from None
+            raise _no_unicode(source, cause) from None
         except csv.Error as cause:
             kind = source.suffix[1:].upper()
             raise DataError(f"{source}, line {reader.line_num}: cannot be read as {kind} ({cause})") from cause
@@ -95,7 +110,7 @@ def json_lines(source: Path) -> Rows:
     """Yield the place of each line of a JSONL file, for messages, and the object in it.
 
     Raises:
-        DataError: the file is not UTF-8, or a line is not a JSON object; the message names it.
+        DataError: the file is not Unicode text, or a line is not a JSON object; the message names it.
     """
     row = 0
     try:
@@ -112,15 +127,16 @@ def json_lines(source: Path) -> Rows:
                 raise DataError(f"{where}: is not a JSON object; each line must be one, with a key per column")
             yield where, cells
     except UnicodeDecodeError as cause:
-        raise _no_utf8(source, cause) from None
+        raise _no_unicode(source, cause) from None
 
 
 def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
     """Yield the lines of a file, which is open only while lines are read: a reader may stop halfway."""
     number = place = 0
+    encoding = _encoding(source)
     while True:
         some, size = [], 0
-        with source.open(encoding="utf-8-sig", newline=newline) as file:
+        with source.open(encoding=encoding, newline=newline) as file:
             file.seek(place)
             while size < CHARACTERS_AT_ONCE and (line := file.readline(MAX_CELL_CHARACTERS + 1)):
                 some.append(line)
@@ -135,45 +151,67 @@ def _lines(source: Path, newline: str | None = None) -> Iterator[str]:
             yield line
 
 
-def _commonest(delimiters: Sequence[str], source: Path) -> str:
-    """The delimiter that the first line has most of, outside quotes; of equals, the first."""
+def _encoding(source: Path) -> str:
+    """UTF-8, or the UTF-16 that a byte order mark says: spreadsheets call it Unicode text."""
+    with source.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+
+
+def _no_unicode(source: Path, cause: UnicodeDecodeError) -> DataError:
+    way = "save it as UTF-8 (in a spreadsheet: as CSV UTF-8)" if source.suffix.lower() == ".csv" else "save it as UTF-8"
+    return DataError(f"{source}: is not UTF-8 text ({cause.reason} at byte {cause.start}); {way}")
+
+
+def _delimiter(source: Path, usual: str) -> tuple[str, int]:
+    """What delimits the cells of ``source``, and the number of lines before its header.
+
+    It is what a line ``sep=;`` says, or what the first line has most of, outside quotes; of equals, the ``usual``.
+    """
     try:
-        line = re.sub(r'"[^"]*"', "", next(_lines(source), ""))
+        line = next(_lines(source), "")
     except UnicodeDecodeError as cause:
-        raise _no_utf8(source, cause) from None
-    return max(delimiters, key=line.count)
+        raise _no_unicode(source, cause) from None
+    said = re.fullmatch(r'"?sep=(.)"?\s*', line)
+    if said and said[1] in DELIMITERS:
+        return said[1], 1
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max((usual, *DELIMITERS), key=bare.count), 0
 
 
-def _no_utf8(source: Path, cause: UnicodeDecodeError) -> DataError:
-    return DataError(f"{source}: is not UTF-8 text ({cause.reason} at byte {cause.start}); save it as UTF-8")
+def _open_delimited(source: Path, what: str, usual: str) -> Table:
+    delimiter, before = _delimiter(source, usual)
 
+    def read() -> Iterator[tuple[int, list[str]]]:
+        return itertools.islice(delimited_lines(source, delimiter), before, None)
 
-def _open_delimited(source: Path, what: str, delimiter: str) -> Table:
-    first = next(delimited_lines(source, delimiter), None)
+    first = next(read(), None)
     if first is None:
         raise DataError(f"{source}: is empty; the first line must name the columns")
     header = [column.strip() for column in first[1]]
+    width = max((at for at, column in enumerate(header, start=1) if column), default=1)
+    header = header[:width]  # what is to the right of it has no name, and must be empty
     twice = [column for i, column in enumerate(header) if column in header[:i]]
     if twice:
         raise DataError(f"{source}: column '{twice[0]}' appears twice")
 
     def rows() -> Rows:
-        lines = delimited_lines(source, delimiter)
-        next(lines)
-        for row, (line, fields) in enumerate(lines, start=1):
+        for row, (line, fields) in enumerate(itertools.islice(read(), 1, None), start=1):
+            if len(fields) > 1 and not any(field.strip() for field in fields):
+                continue
             where = f"{source}, row {row} (line {line})"
-            if len(fields) != len(header):
-                raise DataError(f"{where}: has {len(fields)} fields, the header names {len(header)}")
-            yield where, dict(zip(header, fields, strict=True))
+            if len(fields) < width or any(field.strip() for field in fields[width:]):
+                raise DataError(f"{where}: has {len(fields)} fields, the header names {width}")
+            yield where, dict(zip(header, fields[:width], strict=True))
 
-    return Table(header, rows)
+    return Table(header, rows, f"{source.suffix[1:].upper()} delimited by {DELIMITERS[delimiter]}")
 
 
 def _open_jsonl(source: Path, what: str) -> Table:
     columns = dict.fromkeys(column for _, cells in json_lines(source) for column in cells)
     if not columns:
         raise DataError(f"{source}: is empty; each line must be a JSON object")
-    return Table(list(columns), functools.partial(json_lines, source))
+    return Table(list(columns), functools.partial(json_lines, source), "JSONL")
 
 
 def _open_parquet(source: Path, what: str) -> Table:
@@ -189,12 +227,12 @@ def _open_parquet(source: Path, what: str) -> Table:
                     row += 1
                     yield f"{source}, row {row}", cells
 
-    return Table(file.schema_arrow.names, rows)
+    return Table(file.schema_arrow.names, rows, "Parquet")
 
 
 _READERS: dict[str, Callable[[Path, str], Table]] = {
-    ".csv": functools.partial(_open_delimited, delimiter=","),
-    ".tsv": functools.partial(_open_delimited, delimiter="\t"),
+    ".csv": functools.partial(_open_delimited, usual=","),
+    ".tsv": functools.partial(_open_delimited, usual="\t"),
     ".jsonl": _open_jsonl,
     ".parquet": _open_parquet,
 }

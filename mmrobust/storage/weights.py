@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mmrobust.errors import CheckpointError, MmrobustError
-from mmrobust.storage.files import check_file, read_json
+from mmrobust.storage.files import atomic_file, check_file, files_in, read_error, read_json, system_failure
 
 SLACK = 2**24
 """Numbers that a model may have beyond the size of its files: tables that are computed and not stored."""
@@ -37,13 +37,22 @@ def read_weights(file: Path, what: str, hint: str = "") -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU; ``what`` names them in messages, ``hint`` says what to do.
 
     Raises:
-        CheckpointError: no such file, not a regular one, or it cannot be read.
+        CheckpointError: no such file, not a regular one, or it is damaged.
+        ReadError: the system did not read it.
     """
     check_file(file, what, CheckpointError)
     try:
         return dict(load_file(file))
-    except (OSError, SafetensorError) as cause:
+    except (OSError, MemoryError, SafetensorError) as cause:
+        if why := system_failure(cause):
+            raise read_error(file, why) from cause
         raise CheckpointError(f"{file}: cannot be read ({one_line(cause)}){hint}") from cause
+
+
+def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically, for everyone whom the umask lets read."""
+    with atomic_file(file) as partial:
+        save_file(dict(tensors), partial)
 
 
 def one_line(cause: BaseException) -> str:
@@ -64,12 +73,12 @@ def folder_size(folder: Path) -> int:
     Raises:
         CheckpointError: one is not a regular file, or an index names one outside the folder.
     """
-    for index in folder.glob("*.index.json"):
+    for index in files_in(folder, "*.index.json"):
         names = read_json(index, "index of weights", CheckpointError).get("weight_map", {})
         for name in names.values() if isinstance(names, Mapping) else [names]:
             if not isinstance(name, str) or Path(name).name != name:
                 raise CheckpointError(f"{index}: names a file outside its folder: {name!r}")
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    files = [*files_in(folder, "*.safetensors"), *files_in(folder, "*.bin")]
     for file in files:
         check_file(file, "weights", CheckpointError)
     return sum(file.stat().st_size for file in files)
@@ -84,6 +93,8 @@ def check_archive(file: Path, error: type[MmrobustError] = CheckpointError) -> N
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as cause:
+        if why := system_failure(cause):
+            raise read_error(file, why) from cause
         raise error(f"{file}: was not written by PyTorch or is truncated ({one_line(cause)})") from cause
     if unpacked > file.stat().st_size:
         raise error(f"{file}: refused: it unpacks to {unpacked:,} bytes, more than its own size")

@@ -21,7 +21,7 @@ from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.runtime.ray_cluster import connected, reason
 from mmrobust.scoring.join import ScoringSettings
-from mmrobust.storage.files import read_json, write_json
+from mmrobust.storage.files import is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
@@ -66,7 +66,7 @@ def run_study(
         raise unknown_name("engine", engine, ENGINES)
     claim_folder(study, jobs, out)
     ends = (DONE_FILE, RESULTS_FILE)
-    todo = [job for job in jobs if not all((results_of(out, job) / file).is_file() for file in ends)]
+    todo = [job for job in jobs if not all(is_there(results_of(out, job) / file) for file in ends)]
     work = partial(run_job, study=study, out=out, device=device, dtype=dtype)
     with progress("jobs", len(jobs)) as advance:
         advance(len(jobs) - len(todo))
@@ -87,7 +87,7 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     file = out / STUDY_FILE
     fingerprints = {job.name: fingerprint_settings(plain(job.settings)) for job in jobs}
     grid = plain(study.evaluate)
-    if file.is_file():
+    if is_there(file):
         held = read_json(file, "study of this folder", UsageError)
         if (version := held.get("format_version", 1)) != FORMAT_VERSION:
             raise UsageError(f"{file}: study format {version}, and this mmrobust reads {FORMAT_VERSION}; upgrade it")

@@ -50,7 +50,7 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
         One row per (data set, the other axis, training, scenario, prompting, rate): ``difference`` (mean), ``low``,
         ``high`` (NaN for one seed) and ``seeds``.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     keys = [key for key in (*VARIANT, "train_seed", *CELL, "missing_rate") if key != contrast.axis]
     sides = [table[table[contrast.axis] == name].set_index(keys)["value"] for name in (contrast.of, contrast.against)]
@@ -60,7 +60,7 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     ]
     rows = groups.agg(["mean", "std", "count"]).reset_index().rename(columns={"mean": "difference", "count": "seeds"})
     count: npt.NDArray[np.int64] = rows["seeds"].to_numpy()
-    half = t.ppf(0.975, np.maximum(count - 1, 1)) * rows["std"] / np.sqrt(count)
+    half = stdtrit(np.maximum(count - 1, 1), 0.975) * rows["std"] / np.sqrt(count)
     return rows.assign(low=rows["difference"] - half, high=rows["difference"] + half).drop(columns="std")
 
 

@@ -130,7 +130,8 @@ def _energy(device: torch.device) -> float | None:
             return None
         try:
             nvml.nvmlInit()
-            handle = nvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+            # NVML's numbers do not follow CUDA_VISIBLE_DEVICES.
+            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
             return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
         except nvml.NVMLError:  # an old driver, no such counter
             return None

@@ -43,12 +43,15 @@ class ProcessGroup:
         known = [parameter.grad is not None for parameter in parameters]
         somewhere = torch.tensor(known, dtype=torch.uint8, device=parameters[0].device)
         distributed.all_reduce(somewhere, distributed.ReduceOp.MAX)
-        for parameter, found in zip(parameters, somewhere.tolist(), strict=True):
-            if not found:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
+        summed = [parameter for parameter, found in zip(parameters, somewhere.tolist(), strict=True) if found]
+        if not summed:
+            return
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in summed]
+        together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of hundreds
+        distributed.all_reduce(together)
+        parts = torch.split(together, [gradient.numel() for gradient in gradients])
+        for parameter, part in zip(summed, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def sum(self, value: float, device: torch.device) -> float:
         """The sum of a number over all processes."""
@@ -72,6 +75,8 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # for what names no device: a barrier would run on the first GPU
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup(distributed.get_rank(), size)

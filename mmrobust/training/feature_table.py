@@ -202,7 +202,7 @@ def _values(array: npt.NDArray[np.float32] | _File, width: int) -> npt.NDArray[n
         return array
     try:
         return np.asarray(np.memmap(array.path, np.float32, "r", shape=(array.tokens, width)))
-    except (OSError, ValueError) as cause:
+    except (FileNotFoundError, ValueError) as cause:
         raise DataError(
             f"{array.path}: cached features were changed or removed ({cause}); remove the file and start again"
         ) from cause

@@ -15,8 +15,8 @@ from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.card import write_card
 from mmrobust.models.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
 from mmrobust.runtime.devices import device_errors, resolve_device, resolve_dtype
-from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.storage.files import atomic_file, refuse_to_overwrite, writing
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
+from mmrobust.storage.files import atomic_file, is_there, refuse_to_overwrite, remove_partial, writing
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.locks import hold
 from mmrobust.training.cost import TrainingCost
@@ -32,6 +32,12 @@ from mmrobust.training.validation import check_trainable
 
 SMALLER = "take a smaller --batch-size, --recipe-set accumulate=2 or checkpointing=true, or another --device"
 
+PREDICTS_NOTHING = (
+    "no score passes 0.5 on the validation split: the classifier predicts no class of any sample, and every F1 is 0; "
+    "train longer (--epochs) or with a larger --lr, weigh positives more (--recipe-set balance=1), or prepare the data "
+    "with --metric map, which needs no threshold"
+)
+
 
 def train(
     settings: TrainSettings,
@@ -43,6 +49,7 @@ def train(
     workers: int = 0,
     cache: Cache | None = None,
     progress: Progress = no_progress,
+    remark: Say = say_nothing,
     on_epoch: OnEpoch = lambda record, best: None,
     on_step: OnStep = lambda record: None,
 ) -> CheckpointConfig:
@@ -60,6 +67,8 @@ def train(
         workers: processes that decode samples; the result does not depend on them.
         cache: whether and where frozen outputs are cached; it changes numbers by no more than float rounding.
         progress: shows how far it is.
+        remark: called with a line about classes that are in no training sample, and about a classifier that predicts
+            nothing.
         on_epoch: called after each epoch.
         on_step: called after each step.
 
@@ -68,7 +77,7 @@ def train(
             or infinite.
         Interrupted: Ctrl-C; finished epochs are kept.
     """
-    if resume and (out / CONFIG_FILE).is_file():
+    if resume and is_there(out / CONFIG_FILE):
         config = CheckpointConfig.read(out)
         remove_state(out)  # left by a training that was killed between its last two steps
         return config
@@ -85,11 +94,13 @@ def train(
 
     setup = set_up(settings, out, workers=workers, progress=progress)
     check_trainable(setup, settings.recipe, settings.seed)
+    if setup.untrained:
+        remark(setup.untrained)
     setup.classifier.to(place)
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
 
-    store = StateStore(out, _identity(setup, settings, dtype, cache))
+    store = StateStore(out, _identity(setup, settings, dtype, cache), dtype)
     kept = "finished epochs are kept; run the same command with --resume to continue"
     with (
         writing(out, kept),
@@ -99,6 +110,8 @@ def train(
     ):
         trainer = Trainer(setup, settings, store, cache, processes, progress, on_epoch, on_step)
         state = trainer.fit()
+        if setup.classifier.task == "multi-label" and trainer.validate().predicts_nothing:
+            remark(PREDICTS_NOTHING)
         config = _final_config(setup, state, trainer.cost(state))
         if processes.is_main:
             curves = pd.DataFrame([dataclasses.asdict(record) for record in state.records])
@@ -128,6 +141,7 @@ def _locked(store: StateStore, processes: ProcessGroup) -> Iterator[None]:
         yield
         return
     with hold(store.folder):
+        remove_partial(store.folder)
         try:
             yield
         finally:

@@ -13,6 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 from mmrobust.models.classifier import Classifier
 from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
+RAREST = 1000.0
+"""Negatives for one positive beyond which the weight of positives no longer grows."""
+
 
 def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
     """Multi-hot labels [N, classes]."""
@@ -22,20 +25,45 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
     return targets
 
 
-def loss(logits: Tensor, targets: Tensor, task: str, label_smoothing: float, kind: str = TASK) -> Tensor:
+def positive_weights(targets: Tensor, balance: float) -> Tensor:
+    """Weights [classes] of the positives of each class in the multi-hot ``targets`` [N, classes].
+
+    (negatives / positives)^``balance``: with 0 all are 1, with 1 the positives and negatives of a class weigh the same.
+    Positives never weigh less than negatives.
+    """
+    share = targets.mean(0).clamp(min=1 / RAREST)
+    return ((1 - share) / share).clamp(min=1.0) ** balance
+
+
+def log_odds(targets: Tensor) -> Tensor:
+    """Log-odds [classes] of each class in the ``targets`` [N, classes], with half a sample more on either side."""
+    positives = targets.sum(0) + 0.5
+    return (positives / (len(targets) + 1 - positives)).log()
+
+
+def loss(
+    logits: Tensor,
+    targets: Tensor,
+    task: str,
+    label_smoothing: float,
+    kind: str = TASK,
+    positive_weight: Tensor | None = None,
+) -> Tensor:
     """Cross entropy, summed over the batch (multi-label: binary cross entropy, mean over classes).
 
     ``logits`` and the multi-hot ``targets`` are [B, classes]; ``label_smoothing`` is the share s of the target that is
     spread over all classes (multi-label: moved towards 1/2). The recipe's ``loss`` is the ``kind``: ``bce`` is
     CAV-MAE's, whatever the task: binary cross entropy against soft labels, 1 − s for a true class and s / classes for
-    the others, mean over classes.
+    the others, mean over classes. ``positive_weight`` [classes] is that of the positives of each class in a multi-label
+    task; ``None``: 1.
     """
     if kind == BCE:
         soft = torch.where(targets > 0, 1 - label_smoothing, label_smoothing / targets.shape[1])
         return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1).sum()
     if task == "multi-label":
         smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1).sum()
+        bce = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=positive_weight)
+        return bce.mean(1).sum()
     return F.cross_entropy(logits, targets.argmax(1), label_smoothing=label_smoothing, reduction="sum")
 
 

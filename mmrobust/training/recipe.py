@@ -44,6 +44,11 @@ class Recipe:
     """``task``: cross entropy, or binary cross entropy for multi-label data; ``bce``: binary cross entropy whatever the
     task; ``head``: whichever of the two the head of the fine-tuned checkpoint was trained with."""
     label_smoothing: float = 0.0
+    balance: float = 0.75
+    """Multi-label data: positives of a class weigh (negatives / positives)^``balance``. 0: as much as negatives, as in
+    the papers' code; 1: all positives of a class together as much as all negatives."""
+    prior: bool = True
+    """Multi-label data: the biases of a linear or mlp head start at the log-odds of each class, not at random."""
     batching: str = MIXED
     """``mixed``: a batch's samples are in the cases of the missing table; ``case-wise``: each batch runs in every case,
     one step per case, and validation is the mean over the cases."""
@@ -83,6 +88,7 @@ class Recipe:
             "weight_decay": self.weight_decay >= 0,
             "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "warmup": 0 <= self.warmup < 1,
+            "balance": 0 <= self.balance <= 1,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "share": 0 < self.share <= 1,
             "draws": self.draws >= 0,

@@ -84,6 +84,10 @@ class TrainSettings:
         return from_mapping(head_class(self.head).config_class, self.head_settings, f"{self.head} head")
 
 
+REPLACES = {"layers": "depth"}
+"""Setting of a method → the one that says the same in another way, and so takes its place in what it overrides."""
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """The settings of a training that were asked for; ``None`` or an empty mapping stands for the default."""
@@ -107,8 +111,9 @@ class TrainOptions:
     def overridden_by(self, other: TrainOptions) -> TrainOptions:
         """These options, replaced by those of ``other`` where it has any; mappings are merged key by key.
 
-        Where ``other`` names another method or head, the settings of this one's are left out. The result has what
-        ``where`` has for its scenario and missing rate, below the options of ``other``.
+        Where ``other`` names another method or head, the settings of this one's are left out, and where it names a
+        setting of :data:`REPLACES`, the one that this replaces. The result has what ``where`` has for its scenario and
+        missing rate, below the options of ``other``.
         """
         base = self._settled(other.scenario or self.scenario, _named(other.missing_rate, self.missing_rate))
         named = {kind: (getattr(base, kind), getattr(other, kind)) for kind in ("method", "head")}
@@ -117,6 +122,8 @@ class TrainOptions:
         for name, own in vars(base).items():
             new = getattr(other, name)
             kept = {} if name in left_out else own
+            if isinstance(own, dict):
+                kept = {key: value for key, value in kept.items() if REPLACES.get(key) not in new}
             values[name] = {**kept, **new} if isinstance(own, dict) else _named(new, own)
         return TrainOptions(**values)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ from typing import Any
 import torch
 
 from mmrobust.configuration import plain
+from mmrobust.data.class_balance import untrained
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.data.selection import BadSamples, screen
 from mmrobust.degradations import check_noise, check_profile
-from mmrobust.errors import TrainingError
+from mmrobust.errors import DataError, TrainingError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import is_tiny, load_backbone
 from mmrobust.models.backbones.tiny import make_tiny
@@ -26,7 +29,7 @@ from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions
-from mmrobust.training.objective import multi_hot
+from mmrobust.training.objective import log_odds, multi_hot
 from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.settings import TrainSettings
@@ -43,6 +46,8 @@ class Setup:
     validation: TrainingSplit
     head_taken: bool
     """Whether the head comes from a fine-tuned checkpoint, so that it needs no initialisation."""
+    untrained: str = ""
+    """A line about the classes that are in no training sample, but in others; empty where there is none."""
 
 
 def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:
@@ -97,8 +102,19 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         return TrainingSplit.draw(encoded, targets, scenario, settings.missing_rate, settings.seed)
 
     train = draw("train")
+    if config.task == "multi-label" and settings.recipe.prior and not head_taken:
+        classifier.head.start_at(log_odds(train.targets))
     classifier.head.train_under(classifier.cases if settings.recipe.batching == CASE_WISE else possible_cases(train))
-    return Setup(classifier, config, train, draw("validation"), head_taken)
+    return Setup(classifier, config, train, draw("validation"), head_taken, _untrained(dataset))
+
+
+def _untrained(dataset: Dataset) -> str:
+    """A line about the classes that are in no training sample; of a split that cannot be read, nothing is said."""
+    samples: dict[str, Counter[int]] = {}
+    for name in dataset.splits:
+        with suppress(DataError):
+            samples[name] = Counter(label for labels in dataset.split(name).labels for label in labels)
+    return untrained(dataset.info.classes, samples)
 
 
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.storage.files import atomic_folder, read_json, write_json
-from mmrobust.storage.weights import read_weights
+from mmrobust.storage.files import atomic_folder, files_in, is_there, read_json, write_json
+from mmrobust.storage.weights import read_weights, write_weights
 
 STATE_FOLDER = ".training"
 
@@ -32,6 +31,8 @@ class EpochRecord:
     train_loss: float
     validation: float
     """Headline metric on the validation split under the training scenario."""
+    validation_loss: float
+    """The loss of the same predictions: of epochs with the same metric, the one of the lowest loss is the best."""
     lr: float
     """Learning rate at the end of the epoch."""
     seconds: float
@@ -55,6 +56,22 @@ class TrainingState:
         """Number of finished epochs."""
         return len(self.records)
 
+    @property
+    def since_improvement(self) -> int:
+        """Epochs since the validation metric last rose."""
+        metrics = [record.validation for record in self.records]
+        return len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
+
+    def add(self, record: EpochRecord) -> bool:
+        """Add the next epoch; whether it is the best so far, by its metric and then by its loss."""
+        self.records.append(record)
+        if self.best_epoch:
+            best = self.records[self.best_epoch - 1]
+            if (record.validation, -record.validation_loss) <= (best.validation, -best.validation_loss):
+                return False
+        self.best_epoch = record.epoch
+        return True
+
 
 class StateStore:
     """Saves and loads the state of one training, in ``.training`` under its checkpoint folder.
@@ -62,10 +79,11 @@ class StateStore:
     Args:
         out: the checkpoint folder.
         identity: fingerprint of everything that decides the result; the state of another training is refused.
+        dtype: the number format, which is part of it, and which ``auto`` takes from the device.
     """
 
-    def __init__(self, out: Path, identity: str) -> None:
-        self.folder, self._identity = out / STATE_FOLDER, identity
+    def __init__(self, out: Path, identity: str, dtype: str = "float32") -> None:
+        self.folder, self._identity, self._dtype = out / STATE_FOLDER, identity, dtype
         self.scratch = self.folder / "scratch"
         """A folder for files that are deleted when the training ends."""
 
@@ -80,11 +98,16 @@ class StateStore:
         with atomic_folder(current, "state of a training") as partial:
             for file, tensors in {"weights": weights, "moments": moments, "best": state.best_weights}.items():
                 held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-                save_file(held, partial / f"{file}.safetensors")
+                write_weights(partial / f"{file}.safetensors", held)
             records = [dataclasses.asdict(record) for record in state.records]
-            facts = {"identity": self._identity, "best_epoch": state.best_epoch, "records": records}
+            facts = {
+                "identity": self._identity,
+                "dtype": self._dtype,
+                "best_epoch": state.best_epoch,
+                "records": records,
+            }
             write_json(partial / "state.json", facts)
-        for older in self.folder.glob("epoch-*"):
+        for older in files_in(self.folder, "epoch-*"):
             if older != current:
                 shutil.rmtree(older, ignore_errors=True)
 
@@ -93,12 +116,18 @@ class StateStore:
 
         Raises:
             UsageError: the state belongs to a training with other settings.
-            CheckpointError: it cannot be read.
+            CheckpointError: it is damaged.
+            ReadError: the system did not read it.
         """
-        folder = max(self.folder.glob("epoch-*"), default=None)
+        folder = max(files_in(self.folder, "epoch-*"), default=None)
         if folder is None:
             return TrainingState()
         facts = read_json(folder / "state.json", "state of a training", CheckpointError)
+        if (before := facts.get("dtype", self._dtype)) != self._dtype:
+            raise UsageError(
+                f"{self.folder.parent}: was started in {before}, and this is {self._dtype}; "
+                f"continue with --dtype {before}"
+            )
         if facts.get("identity") != self._identity:
             raise UsageError(
                 f"{self.folder.parent}: was started with other settings or data; repeat its command with --resume, "
@@ -120,9 +149,9 @@ class StateStore:
 
     def remove_empty(self) -> None:
         """Remove the folder if no epoch was finished: there is nothing to resume from."""
-        if self.folder.is_dir() and not any(self.folder.glob("epoch-*")):
+        if self.folder.is_dir() and not files_in(self.folder, "epoch-*"):
             shutil.rmtree(self.folder, ignore_errors=True)
-            if not any(self.folder.parent.iterdir()):
+            if not files_in(self.folder.parent, "*"):
                 self.folder.parent.rmdir()
 
 
@@ -133,4 +162,4 @@ def remove_state(out: Path) -> None:
 
 def is_unfinished(out: Path) -> bool:
     """Whether ``out`` holds a training that was started and not finished."""
-    return (out / STATE_FOLDER).is_dir()
+    return is_there(out / STATE_FOLDER)

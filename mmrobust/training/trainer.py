@@ -16,13 +16,13 @@ from mmrobust.runtime.progress import Advance, Progress
 from mmrobust.training.cost import ResourceMeter, Stopwatch, TrainingCost, release_memory
 from mmrobust.training.distributed import ProcessGroup
 from mmrobust.training.feature_cache import Cache, make_source
-from mmrobust.training.objective import learning_rate, loss, make_optimizer
+from mmrobust.training.objective import learning_rate, loss, make_optimizer, positive_weights
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup
 from mmrobust.training.sources import FeatureRequest, LiveSource, starting_features
 from mmrobust.training.splits import PositionsByCase, TrainingSplit, count, epoch_batches, training_share, union
 from mmrobust.training.state import EpochRecord, StateStore, TrainingState
-from mmrobust.training.validation import validate, validation_groups
+from mmrobust.training.validation import Validation, validate, validation_groups
 
 OnEpoch = Callable[[EpochRecord, int], None]
 """Called after each epoch with its record and the best epoch so far."""
@@ -71,6 +71,10 @@ class Trainer:
         self.cases = [self._case(name).under(affected) for name in self.classifier.cases]
         self.chosen = training_share(setup.train.encoded.split.ids, self.recipe.share, settings.seed)
         self.groups = validation_groups(setup.validation, self.recipe, self.cases, settings.seed)
+        self.positive_weight: torch.Tensor | None = None
+        if self.classifier.task == "multi-label" and self.recipe.balance:
+            weights = positive_weights(setup.train.targets[torch.from_numpy(self.chosen)], self.recipe.balance)
+            self.positive_weight = weights.to(self.device)
         self._warm_up()
         self.meter = ResourceMeter(self.device)
         self.cache_seconds = 0.0
@@ -108,13 +112,10 @@ class Trainer:
             size = sum(map(count, epoch_batches(self.train_split, self.chosen, recipe, self.cases)))
             with self.progress(f"train {self.settings.method} + {self.settings.head}", recipe.epochs * size) as advance:
                 advance(state.epoch * size)
-                while state.epoch < recipe.epochs and not 0 < recipe.patience <= state.epoch - state.best_epoch:
+                while state.epoch < recipe.epochs and not 0 < recipe.patience <= state.since_improvement:
                     record = self._epoch(optimizer, state.epoch, advance)
                     release_memory()  # otherwise the heap fragments, and the peak grows from epoch to epoch
-                    best = max((earlier.validation for earlier in state.records), default=-np.inf)
-                    state.records.append(record)
-                    if record.validation > best:
-                        state.best_epoch = record.epoch
+                    if state.add(record):
                         state.best_weights = {name: p.detach().cpu().clone() for name, p in weights.items()}
                     if self.processes.is_main:
                         self.store.save(state, weights, optimizer)
@@ -211,12 +212,27 @@ class Trainer:
         if not all(bool(parameter.isfinite().all()) for parameter in self.classifier.trained().values()):
             raise self._diverged("weights", epoch, len(batches) - 1)
         clock = Stopwatch(self.device)
-        metric = validate(self.validation_source, self.validation_split, self.config.headline_metric, self.groups)
-        metric = float(self.processes.broadcast(torch.tensor(metric, dtype=torch.float64, device=self.device)))
+        found = self.validate()
+        both = torch.tensor([found.metric, found.loss], dtype=torch.float64, device=self.device)
+        metric, validation_loss = self.processes.broadcast(both).tolist()
         if not np.isfinite(metric):
             raise self._diverged(f"validation {self.config.headline_metric}", epoch, len(batches) - 1)
         peak = self.meter.peak_memory() or 0
-        return EpochRecord(epoch + 1, total / seen, metric, rate, seconds, seen / seconds, clock.seconds(), peak)
+        return EpochRecord(
+            epoch=epoch + 1,
+            train_loss=total / seen,
+            validation=metric,
+            validation_loss=validation_loss,
+            lr=rate,
+            seconds=seconds,
+            samples_per_second=seen / seconds,
+            validation_seconds=clock.seconds(),
+            peak_memory=peak,
+        )
+
+    def validate(self) -> Validation:
+        """Validate the classifier as it is."""
+        return validate(self.validation_source, self.validation_split, self.config.headline_metric, self.groups)
 
     def _step(
         self, split: TrainingSplit, batch: PositionsByCase, samples: int, optimizer: torch.optim.Optimizer, noise: Noise
@@ -235,7 +251,8 @@ class Trainer:
                 features = self.train_source.features(positions, self._case(name), noise)
                 targets = split.targets[positions].to(self.device)
                 logits, own = classifier.learn(features, name, targets)
-                part = loss(logits, targets, classifier.task, recipe.label_smoothing, recipe.loss) + own
+                weight, smoothing = self.positive_weight, recipe.label_smoothing
+                part = loss(logits, targets, classifier.task, smoothing, recipe.loss, weight) + own
                 (part / samples).backward()  # type: ignore[no-untyped-call]  # torch's stub
                 value += float(part.detach()) / samples
         parameters = list(classifier.trained().values())

@@ -6,6 +6,7 @@ And, before a training, whether its data have samples for everything that is lea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError, UsageError
 from mmrobust.scenarios.scenario import Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
+from mmrobust.training.objective import loss
 from mmrobust.training.recipe import CASE_WISE, GRID, Recipe
 from mmrobust.training.setup import Setup
 from mmrobust.training.sources import LiveSource
@@ -45,8 +47,22 @@ def validation_groups(split: TrainingSplit, recipe: Recipe, cases: Sequence[Case
     return [split.by_case(everyone)]
 
 
-def validate(source: LiveSource, split: TrainingSplit, metric: str, groups: Sequence[PositionsByCase] = ()) -> float:
-    """The mean of a metric over ``groups`` of samples; every (sample, case) pair is predicted once.
+@dataclass(frozen=True)
+class Validation:
+    """What a classifier achieves on the validation split."""
+
+    metric: float
+    """The headline metric, the mean over the groups."""
+    loss: float
+    """The task's loss, the mean over the samples of all groups."""
+    predicts_nothing: bool
+    """Multi-label: no score of any sample passes the threshold."""
+
+
+def validate(
+    source: LiveSource, split: TrainingSplit, metric: str, groups: Sequence[PositionsByCase] = ()
+) -> Validation:
+    """A metric's mean over ``groups`` of samples, and the loss; every (sample, case) pair is predicted once.
 
     ``source`` gives the split's features; its classifier is in evaluation mode. Without groups, all samples in the
     cases of the missing table are one.
@@ -54,12 +70,15 @@ def validate(source: LiveSource, split: TrainingSplit, metric: str, groups: Sequ
     groups = groups or [split.by_case(np.arange(len(split.table)))]
     task = source.classifier.task
     logits = {case: predict_case(source, positions, case) for case, positions in union(groups).items()}
-    values = []
+    values, total, highest = [], 0.0, -np.inf
     for group in groups:
         positions = np.concatenate(list(group.values()))
         predicted = np.concatenate([logits[case][some] for case, some in group.items()])
         values.append(metric_over(split, positions, predicted, task, metric))
-    return sum(values) / len(values)
+        total += float(loss(torch.from_numpy(predicted).double(), split.targets[positions].double(), task, 0.0))
+        highest = max(highest, float(predicted.max()))
+    samples = sum(map(count, groups))
+    return Validation(sum(values) / len(values), total / samples, task == "multi-label" and highest <= 0)
 
 
 def metric_over(

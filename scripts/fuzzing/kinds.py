@@ -446,16 +446,40 @@ def manifests(draw: Draw, sound: Path, folder: Path) -> Case:
 
     take(sound, folder, "raw")
     name, note = damaged_manifest(draw, folder / "raw")
-    more = draw(st.sampled_from(((), ("--allow-incomplete",), ("--task", "multi-label"), ("--limit", "2"))))
+    more = draw(
+        st.sampled_from(
+            (
+                *((), ("--allow-incomplete",), ("--task", "multi-label"), ("--limit", "2"), ("--dry-run",)),
+                *(("--label-as-class",), ("--label-separator", ";"), ("--task", "binary"), ("--task", "single-label")),
+                *(("--allow-incomplete", "--media-root", "raw"), ("--label-separator", ""), ("--media-root", "gone")),
+            )
+        )
+    )
     if draw(st.integers(0, 19)) == 0:
         note = special(draw, folder / "raw" / name)
     return Case(("data", "prepare", "manifest", "--source", f"raw/{name}", "--out", "out", *more), f"{name}: {note}")
+
+
+def predictions(draw: Draw, sound: Path, folder: Path) -> Case:
+    """Write and damage predictions of another program."""
+    from fuzzing.predictions import damaged_predictions
+    from mmrobust.data.dataset import Dataset
+
+    take(sound, folder, "digits")
+    split = Dataset(sound / "digits").split("test")
+    name, note = damaged_predictions(draw, folder, list(split.ids), split.info.classes)
+    if draw(st.integers(0, 19)) == 0:
+        note = special(draw, folder / name)
+    more = draw(st.sampled_from(((), ("--scale", "probabilities"), ("--split", "train"), ("--modalities", "image"))))
+    about = ("--data", "digits", "--name", "m", "--modalities", "image,text", "--missing-rate", "0,1", "--seeds", "1")
+    return Case(("import", "predictions", name, *about, "--out", "out", *more), f"{name}: {note}")
 
 
 KINDS: dict[str, Kind] = {
     "commands": commands,
     "settings": settings,
     "manifests": manifests,
+    "predictions": predictions,
     "tables": tables,
     "descriptions": descriptions,
     "media": media,

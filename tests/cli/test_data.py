@@ -140,6 +140,42 @@ def test_wrong_usage_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_shows_the_first_samples_and_writes_nothing(cli: Cli, tmp_path: Path, emoji: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, printed, said = cli("data", "prepare", "manifest", "--source", emoji, "--dry-run", "--name", "faces")
+    assert code == 0
+    assert said == f"{emoji}: CSV delimited by commas; labels are names: single-label, 2 classes\n"
+    lines = printed.splitlines()
+    assert lines[0] == "faces: 20 samples of image + text"
+    assert lines[1] == "single-label, 2 classes (People & Body, Smileys & Emotion), accuracy"
+    assert len([line for line in lines if line.startswith("sample ")]) == 3
+    assert lines[2] == "sample '1f600', train"
+    assert lines[3] == "    label: People & Body"
+    assert lines[4] == "    image: png/emoji_u1f600.png, 128×128"
+    assert lines[5].startswith("    text: grinning face")
+    assert sorted(tmp_path.rglob("*")) == before
+
+    table = emoji.parent / "labels.csv"
+    table.write_text("text;label\nten;[]\nmore;a|b\nthan;b\nthree;a\n", encoding="utf-8")
+    code, printed, said = cli("data", "prepare", "manifest", "--source", table, "--dry-run")
+    assert "labels: 4 samples of text" in printed and "label: no class" in printed and "label: a, b" in printed
+    assert "CSV delimited by semicolons; labels are names joined by '|': multi-label, 2 classes" in said
+    assert cli("data", "prepare", "digits", "--dry-run")[1].count("sample '") == 3
+
+
+def test_a_dry_run_names_what_cannot_be_used(cli: Cli, emoji: Path) -> None:
+    picture = emoji.parent / "png" / "emoji_u1f600.png"
+    picture.write_bytes(b"<!DOCTYPE html><html>404</html>")
+    code, printed, said = cli("data", "prepare", "manifest", "--source", emoji, "--dry-run")
+    assert (code, printed.count("sample '")) == (0, 3)
+    assert "cannot be used: " in said and "(it is an HTML page: the download failed, or wanted a login)" in said
+    for file in picture.parent.iterdir():
+        file.write_bytes(b"")
+    code, printed, said = cli("data", "prepare", "manifest", "--source", emoji, "--dry-run")
+    assert (code, printed, len(said.splitlines())) == (2, "", 1)
+    assert "3 samples cannot be used: " in said and "the picture is empty (0 bytes)" in said
+
+
 def test_a_folder_that_is_taken(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     code, _, said = cli("data", "prepare", "digits", "--out", tmp_path)

@@ -49,7 +49,10 @@ BAD = [
     (["--lr", "-1"], "recipe setting lr = -1.0 is out of range"),
     (["--cache", "on"], "unknown cache 'on': Known: auto, off, FOLDER/"),
     (["--cache-memory", "-1"], "--cache-memory -1: give gigabytes, 0 or more"),
-    (["--epochs", "many"], "Invalid value for '--epochs'"),
+    (["--epochs", "many"], "Invalid value for '--epochs': 'many' must be a whole number"),
+    (["--missing-rate", "70%"], "Invalid value for '--missing-rate': '70%' must be a number; is 0.7 meant?"),
+    (["--missing-rate", "0,7"], "'0,7' must be a number; is 0.7 meant? Decimals are written with a point"),
+    (["--recipe", "mmp-mmimdb"], "prompt layers [0, 1, 2, 3, 4, 5]: vilt has 4 layers; name others with --method-set"),
     (["--metod", "full"], "No such option: --metod"),
 ]
 
@@ -59,6 +62,8 @@ def test_train_refuses(
     cli: Callable[..., object], digits: Dataset, tmp_path: Path, change: list[str], message: str
 ) -> None:
     command = {"--data": str(digits.folder), "--backbone": "tiny", "--method": "none", "--out": str(tmp_path / "out")}
+    if change[0] == "--recipe":
+        command |= {"--method": "mmp", "--modalities": "image,text"}
     command.update({change[0]: change[1]})
     code, out, err = cli("train", *(word for pair in command.items() for word in pair))
     assert (code, out) == (2, "")

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmrobust.data.decoding import MAX_PIXELS, decode_audio, decode_image, resample
+from mmrobust.data.decoding import MAX_PIXELS, decode_audio, decode_image
 from mmrobust.errors import DataError
 
 ROWS = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -63,6 +63,11 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     for kind in ("PNG", "TIFF"):
         assert pixels_of(encoded(Image.fromarray(levels), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_eight_bits_in_a_tiff_of_32_are_not_black() -> None:
+    levels = (np.arange(64).reshape(8, 8) * 4).astype(np.int32)
+    assert (pixels_of(encoded(Image.fromarray(levels), "TIFF"))[:, :, 0] == levels).all()
 
 
 def test_floating_point_pictures() -> None:
@@ -220,24 +225,103 @@ def test_of_a_cut_recording_the_beginning_is_read() -> None:
     assert np.abs(waveform - TONE[: len(waveform)]).max() < 1e-4
 
 
-@pytest.mark.parametrize(("rate", "target"), [(8000, 16_000), (44_100, 16_000), (96_000, 16_000), (11_025, 16_000)])
-def test_resampling_keeps_the_tone(rate: int, target: int) -> None:
-    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
-    resampled = resample(tone, rate, target)
-    assert resampled.dtype == np.float32
-    assert len(resampled) == target
-    expected = np.sin(2 * np.pi * 440 * np.arange(target) / target)
-    inner = slice(target // 10, -target // 10)  # the filter rings at the ends
-    assert np.abs(resampled[inner] - expected[inner]).max() < 2e-3
+@pytest.mark.parametrize(
+    ("black", "white"), [(0, 1), (-1, 1), (0, 255), (0, 65_535)], ids=["unit", "signed", "8 bit", "16 bit"]
+)
+def test_the_scale_of_floating_point_pixels(black: float, white: float) -> None:
+    """−1 … 1 was clipped at 0, and 16 bit at 255."""
+    levels = np.linspace(black, white, 256, dtype=np.float32)[None]
+    assert np.abs(pixels_of(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0] - np.arange(256.0)).max() <= 1
+    sharpened = levels + np.float32(0.04 * (white - black)) * np.where(np.arange(256) % 2, 1, -1).astype(np.float32)
+    assert np.ptp(pixels_of(encoded(Image.fromarray(sharpened), "TIFF"))) == 255
 
 
-def test_resampling_removes_what_the_target_cannot_hold() -> None:
-    tone = np.sin(2 * np.pi * 7000 * np.arange(48_000) / 48_000).astype(np.float32)
-    assert np.abs(resample(tone, 48_000, 8000)[500:-500]).max() < 0.02
+def test_floating_point_pixels_on_no_known_scale_are_refused() -> None:
+    standardised = np.array([[-2.1, 0.3, 2.6]], dtype=np.float32)
+    message = (
+        r"x: the picture cannot be read \(its pixels range from -2\.1 to 2\.6, which is none of the scales 0 to 1, −1"
+    )
+    with pytest.raises(DataError, match=message):
+        decode_image(encoded(Image.fromarray(standardised), "TIFF"), "x")
 
 
-def test_resampling_to_the_same_rate_and_to_none() -> None:
-    tone = TONE.astype(np.float32)
-    assert resample(tone, 8000, 8000) is tone
-    with pytest.raises(ValueError, match="must be positive"):
-        resample(tone, 8000, 0)
+@pytest.mark.parametrize("scale", [2**15, 2**23, 2**31])
+def test_floats_on_the_scale_of_integers_are_scaled(scale: int) -> None:
+    """They came out as they were: up to ±16,383 for 16 bit."""
+    whole = np.rint(TONE * scale)
+    waveform, _ = decode_audio(recording(whole, subtype="DOUBLE"), "x")
+    assert np.abs(waveform - TONE).max() < 2e-5 + 1 / scale
+
+
+def test_floats_on_no_known_scale_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"x: the recording's samples reach ±16,38\d.*, not ±1; write it again, divided by their"
+    ):
+        decode_audio(recording(TONE * 32_768 * 0.9999 + 0.3, subtype="FLOAT"), "x")
+    hot, _ = decode_audio(recording(TONE * 4, subtype="FLOAT"), "x")
+    assert np.abs(hot - TONE * 4).max() < 1e-6  # a mix may exceed ±1
+
+
+def test_channels_that_cancel_each_other_out_are_not_silence() -> None:
+    """A balanced line recorded as stereo: its mean is silence."""
+    for first, taken in ((-1.0, -TONE), (-0.98, TONE)):  # of equals, the first
+        waveform, _ = decode_audio(recording(np.stack([TONE * first, TONE], axis=1), subtype="FLOAT"), "x")
+        assert np.abs(waveform - taken).max() < 1e-6
+    apart, _ = decode_audio(recording(np.stack([TONE, np.roll(TONE, 3)], axis=1), subtype="FLOAT"), "x")
+    assert np.abs(apart - (TONE + np.roll(TONE, 3)) / 2).max() < 1e-6
+    silent, _ = decode_audio(recording(np.zeros((100, 2)), subtype="FLOAT"), "x")
+    assert not silent.any()
+
+
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+MP4 = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (PAGE, "an HTML page: the download failed, or wanted a login"),
+        (POINTER, "a Git LFS pointer, not the file itself: fetch it with git lfs pull"),
+        (b"../.git/annex/objects/x", "a git-annex pointer, not the file itself"),
+        (b'{"error": "not found"}', "JSON: the download may have failed"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document: the download may have"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing; convert it to PNG"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"PK\x03\x04" + bytes(30), "a ZIP archive; unpack it"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(16), "HEIC; convert it to JPEG or PNG"),
+        (bytes(4096), "nothing but zero bytes: the file was not written to its end"),
+    ],
+)
+def test_what_lies_in_the_place_of_media_is_named(data: bytes, what: str) -> None:
+    with pytest.raises(DataError) as raised:
+        decode_image(data, "a.png")
+    assert f"a.png: is not a picture in a format that can be read (it is {what}" in str(raised.value)
+    with pytest.raises(DataError) as raised:
+        decode_audio(data, "a.wav")
+    assert f"a.wav: the recording cannot be read (it is {what}" in str(raised.value)
+
+
+def test_media_in_each_others_place_and_sound_that_libsndfile_cannot_read() -> None:
+    with pytest.raises(DataError, match=r"\(it is a WAV recording\)"):
+        decode_image(recording(TONE), "a.png")
+    with pytest.raises(DataError, match=r"\(it is a PNG picture\)"):
+        decode_audio(encoded(colour()), "a.wav")
+    for data in (MP4, MP4.replace(b"ftypmp42", b"ftypM4A "), b"\xff\xf1\x50\x80" + bytes(40)):
+        with pytest.raises(DataError, match=r"convert its sound to WAV or FLAC, as with ffmpeg -i FILE out\.wav"):
+            decode_audio(data, "a.m4a")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"not a recording at all", "Format not recognised"),
+        (recording(TONE)[:20], "Error in WAV/W64/RF64 file. Malformed 'fmt ' chunk"),
+        (recording(TONE, kind="FLAC")[:60], r"[^)]{10,}"),
+    ],
+)
+def test_the_reason_that_libsndfile_gives_is_said(data: bytes, reason: str) -> None:
+    """The reason was cut off: (LibsndfileError)."""
+    with pytest.raises(DataError, match=f"a.wav: the recording cannot be read \\({reason}") as raised:
+        decode_audio(data, "a.wav")
+    assert "LibsndfileError" not in str(raised.value)

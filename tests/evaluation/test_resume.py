@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
-from mmrobust.errors import DataError, Unfinished, UsageError
+from mmrobust.errors import DataError, ReadError, Unfinished, UsageError
 from mmrobust.evaluation import plan
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.evaluation.plan import PredictionSettings, WorkShare
@@ -24,6 +25,8 @@ from mmrobust.models.prediction import predictor as run_module
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring import writer
+from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.rescore import CellChoice, rescore
 from mmrobust.storage.results import Results, read_results
 
 GRID = Grid(("missing-text", "missing-both"), (0.0, 0.5, 1.0), (0, 1))
@@ -72,6 +75,8 @@ from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.evaluation import plan
 from mmrobust.models.prediction import predictor as run
 from mmrobust.scoring import writer
+from mmrobust.scoring.join import ScoringSettings
+from mmrobust.scoring.rescore import CellChoice, rescore
 from mmrobust.scenarios.grid import Grid
 import mmrobust.scoring.join, pandas
 
@@ -144,10 +149,37 @@ def test_a_shard_that_cannot_be_used_is_named_and_made_again(
     again = run(trained("mmp", "linear"), digits, tmp_path, said)
     (line,) = said
     assert line.startswith(str(first)) and line.endswith("its predictions are made again")
+    aside = first.with_name(f"{first.name}.damaged")
+    assert f"it is kept as {aside.name}" in line and aside.is_file()
     pd.testing.assert_frame_equal(again.frame, whole, check_exact=True)
     assert {path: path.stat().st_mtime_ns for path in shards_of(tmp_path)}.items() - before.items() == {
         (first, first.stat().st_mtime_ns)
     }
+
+
+def test_a_shard_that_the_system_does_not_read_is_left_as_it_is(
+    trained: Callable[..., Path], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(trained("mmp", "linear"), digits, tmp_path)
+    before = {path: path.read_bytes() for path in shards_of(tmp_path)}
+    opened, unread = pq.ParquetFile, list(before)[2]
+    failures = (OSError(errno.EIO, os.strerror(errno.EIO)), None), (pa.ArrowMemoryError("malloc"), WorkShare(1, 2))
+    for failure, share in failures:
+
+        def fails(path: Path, *, failure: Exception = failure, **how: object) -> pq.ParquetFile:
+            if path == unread:
+                raise failure
+            return opened(path, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pq, "ParquetFile", fails)
+            with pytest.raises(ReadError, match="the system could not read it") as raised:
+                run(trained("mmp", "linear"), digits, tmp_path, share=share)
+            assert str(raised.value).startswith(str(unread))
+            with pytest.raises(ReadError):
+                rescore(tmp_path, CellChoice(), ScoringSettings())
+    assert {path: path.read_bytes() for path in shards_of(tmp_path)} == before
+    assert not list(tmp_path.rglob("*.damaged"))
 
 
 @pytest.fixture

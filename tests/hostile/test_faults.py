@@ -48,6 +48,9 @@ GRID = (
 )
 
 
+TABLE = ("--scenario", "missing-text", "--missing-rate", 0.5, "--seed", 0)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five stretches of the sixty samples, each a shard of its own."""
@@ -476,3 +479,25 @@ def test_no_network_with_a_hub_id(digits: Dataset, tmp_path: Path) -> None:
     assert "dandelin/vilt-b32-mlm: is no folder here and no model in reach on the Hub" in line and "hf download" in line
     assert time.monotonic() - began < 120  # most of it imports
     assert not (tmp_path / "mine").exists()
+
+
+def test_every_file_follows_the_umask(cli: Cli, digits: Dataset, trained: Callable[..., Path], tmp_path: Path) -> None:
+    folder, teacher = tmp_path / "work", trained("full", "linear")
+    data = ("--data", digits.folder)
+    before = os.umask(0o027)
+    try:
+        commands: tuple[tuple[object, ...], ...] = (
+            ("data", "prepare", "digits", "--limit", 8, "--out", folder / "data"),
+            ("train", *data, "--backbone", "tiny", "--method", "full", "--epochs", 1, "--out", folder / "full"),
+            ("eval", teacher, *data, *GRID, "--out", folder / "grid"),
+            ("report", folder / "grid", "--html", folder / "page.html", "--csv", folder / "rows.csv"),
+            ("baseline", "save", folder / "grid", folder / "baseline", "--allow-dirty"),
+            ("data", "missing-table", digits.folder, *TABLE, "--out", folder / "table.pt"),
+        )
+        for command in commands:
+            assert cli(*command).code == 0
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert modes == {name: 0o750 if (folder / name).is_dir() else 0o640 for name in modes}
+    assert {"full/model.safetensors", "full/backbone/model.safetensors", "grid/.run.lock"} <= modes.keys()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mmrobust.report import terminal
 from mmrobust.report.analyses import with_sections
-from mmrobust.report.numbers import even_subset
+from mmrobust.report.numbers import even_subset, percent, points
 from mmrobust.report.report import build_report
 from mmrobust.storage.results import Results
 
@@ -101,6 +101,24 @@ def test_what_is_not_known_is_a_dash(make_results):
     text = shown(build_report([Results(frame.assign(value=undefined), provenance)]), 140)
     row = next(line for line in text.splitlines() if line.startswith("  mmp"))
     assert row.split()[3:6] == ["–", "–", "–"]
+
+
+def test_a_metric_that_is_defined_nowhere_has_its_reason(make_results):
+    """The AUROC of one class was a dash without a reason."""
+    frame, provenance = make_results(rates=(0.5, 1.0), seeds=(0,))
+    for metric, reason in (
+        ("auroc", "–: AUROC is not defined, as the samples are of one class."),
+        ("map", "–: mAP is not defined, as no sample has a class."),
+    ):
+        undefined = frame.assign(value=np.nan, ci_low=np.nan, ci_high=np.nan, metric=metric, few=0.0)
+        text = shown(build_report([Results(undefined, provenance)]), 140)
+        assert reason in " ".join(text.split()) and "not reliable" not in text
+
+
+def test_nothing_has_no_sign():
+    """A drop of nothing was -0.0."""
+    assert [percent(x) for x in (-0.0, -0.0004, 0.0004, -0.0006)] == ["0.0", "0.0", "0.0", "-0.1"]
+    assert [points(x) for x in (-0.0, -0.0004, 0.0004, -0.0006)] == ["+0.0", "+0.0", "+0.0", "-0.1"]
 
 
 def test_naturally_missing_samples_are_mentioned(make_results):

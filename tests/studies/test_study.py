@@ -145,7 +145,7 @@ def tones(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_built_in_studies_are_whole(digits: Dataset, tones: Path, tmp_path: Path) -> None:
     tables = {"dpl-table", "mmp-table"}  # their backbones come from the Hub, which naming the jobs does not ask
-    assert set(builtin_studies()) == {"dpl-vs-linear", "dpl-tuned", "ptm-table", "mmp-rates", "ptm-ablation"} | tables
+    assert set(builtin_studies()) == {"dpl-vs-linear", "ptm-table", "mmp-rates", "ptm-ablation"} | tables
     for name in builtin_studies():
         data = tones if name.startswith("ptm") else digits.folder
         assert jobs_of(read_study(name), [data], tmp_path) and read_study(name).about

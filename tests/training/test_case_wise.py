@@ -85,8 +85,8 @@ def test_validation_is_the_mean_over_the_cases(settings: TrainSettings, tmp_path
     setup = set_up(settings, tmp_path)
     groups = validation_groups(setup.validation, RECIPE, CASES, 0)
     source = LiveSource(setup.classifier, setup.validation.encoded)
-    alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
-    assert validate(source, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
+    alone = [validate(source, setup.validation, "accuracy", [group]).metric for group in groups]
+    assert validate(source, setup.validation, "accuracy", groups).metric == pytest.approx(np.mean(alone))
     assert len(set(alone)) > 1
 
 

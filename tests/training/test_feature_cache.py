@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from mmrobust.cases import Case
 from mmrobust.data import Dataset
@@ -251,3 +252,21 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(
     assert kept[1] < 0.3 * kept[0] and gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_activation_checkpointing_knows_the_device_of_its_random_numbers(
+    classifier: Callable[..., Classifier], samples: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout is drawn anew in the backward pass unless the device's random numbers are restored, and the device is
+    that of the tensors among the arguments: a PyTorch on a CPU looks there as well, but restores the CPU's anyway."""
+    devices = []
+
+    def looked(*arguments: Any, **options: Any) -> Any:
+        devices.append({each.device.type for each in arguments if isinstance(each, torch.Tensor)})
+        return checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("mmrobust.models.backbone.checkpoint", looked)
+    built = classifier("tiny-vilt", "mmp")
+    built.backbone.checkpointing = True
+    _pooled(built, built.backbone.processor.collate(samples("tiny-vilt", 4)))
+    assert len(devices) == 4 and all(found == {"cpu"} for found in devices)

@@ -21,7 +21,7 @@ from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup, set_up
-from mmrobust.training.state import EpochRecord
+from mmrobust.training.state import EpochRecord, TrainingState
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=5e-3)
 
@@ -90,6 +90,8 @@ def test_a_stopped_training_resumes_to_the_bit(
         train(settings, tmp_path / "stopped")
     with pytest.raises(UsageError, match="started with other settings"):
         train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
+    with pytest.raises(UsageError, match="started in float32, and this is bfloat16; continue with --dtype float32"):
+        train(settings, tmp_path / "stopped", resume=True, dtype="bfloat16")
     train(settings, tmp_path / "stopped", resume=True)
     assert same(tmp_path / "whole", tmp_path / "stopped")
     assert not (tmp_path / "stopped" / ".training").exists()
@@ -147,8 +149,7 @@ def test_the_best_epoch_is_kept(settings: TrainSettings, tmp_path: Path) -> None
 def test_patience(settings: TrainSettings, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=30, patience=2, lr=1e-9)
     config = train(dataclasses.replace(settings, recipe=recipe), tmp_path / "a")
-    assert config.training["epochs"] == 3
-    assert config.training["best_epoch"] == 1
+    assert config.training["epochs"] == 3  # the metric never rose after the first, though the loss may have fallen
 
 
 def test_learning_lowers_the_loss(settings: TrainSettings, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
         if classifier.head.starts_from_features:
             features = starting_features(source, setup.train, missing_cases(classifier.modalities))
             classifier.head.start_from(features)
-        return validate(source, setup.train, "accuracy")
+        return validate(source, setup.train, "accuracy").metric
 
     random = set_up(dataclasses.replace(settings, head_settings={"init": "random"}), tmp_path)
     means = set_up(dataclasses.replace(settings, head_settings={"init": "means"}), tmp_path)
@@ -238,3 +239,24 @@ def test_a_device_or_a_dtype_that_there_is_not(
     with pytest.raises(UsageError, match=message):
         train(settings, tmp_path / "out", **where)  # type: ignore[arg-type]  # a table of either
     assert not (tmp_path / "out").exists()
+
+
+def record(epoch: int, metric: float, loss: float) -> EpochRecord:
+    return EpochRecord(epoch, 0.5, metric, loss, 1e-3, 1.0, 10.0)
+
+
+def test_a_lower_loss_breaks_ties_of_the_metric() -> None:
+    """1.0 in all four epochs kept the first, with a loss of 1.09 against 0.19."""
+    state = TrainingState()
+    kept = [state.add(record(n, 1.0, loss)) for n, loss in enumerate((1.09, 0.6, 0.19, 0.2), start=1)]
+    assert (kept, state.best_epoch, state.since_improvement) == ([True, True, True, False], 3, 3)
+    assert state.add(record(5, 1.5, 9.0)) and state.best_epoch == 5  # a better metric counts, whatever its loss
+    assert not state.add(record(6, 0.9, 0.0)) and state.since_improvement == 1
+
+
+def test_the_best_epoch_of_a_training_with_ties(settings: TrainSettings, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=4, lr=1e-6)  # nothing changes but the loss
+    config = train(dataclasses.replace(settings, recipe=recipe), tmp_path / "a")
+    curves = pd.read_parquet(tmp_path / "a" / "training.parquet")
+    assert curves.validation.nunique() == 1
+    assert config.training["best_epoch"] == curves.validation_loss.idxmin() + 1

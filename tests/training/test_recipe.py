@@ -85,6 +85,19 @@ def test_flags_lie_over_a_recipe_setting_by_setting(tmp_path: Path) -> None:
     assert settings.recipe_name == "mmp-mmimdb"
 
 
+def test_prompt_depth_takes_the_place_of_a_recipes_layers(tmp_path: Path) -> None:
+    """--prompt-depth had no effect beside layers, and left no way out on a backbone of fewer layers."""
+    recipe = read_recipe("mmp-mmimdb")
+    for asked, layers, depth in (
+        ({"depth": 4}, (), 4),
+        ({"length": 4}, (0, 1, 2, 3, 4, 5), 6),
+        ({"depth": 4, "layers": [1]}, (1,), 4),
+    ):
+        flags = TrainOptions(backbone="tiny", method_settings=asked)
+        config = recipe.overridden_by(flags).resolve(tmp_path).method_config()
+        assert (config.layers, config.depth) == (layers, depth)
+
+
 @pytest.mark.parametrize("name", BUILTIN)
 def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(name)

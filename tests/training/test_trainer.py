@@ -81,8 +81,8 @@ def test_validation_on_a_grid_is_the_mean_over_its_cells(settings: TrainSettings
     complete: PositionsByCase = {"complete": np.arange(60)}
     assert [len(g) for g in groups[::3]] == [1, 1, 1] and np.array_equal(groups[0]["complete"], complete["complete"])
     source = LiveSource(setup.classifier, setup.validation.encoded)
-    alone = [validate(source, setup.validation, "accuracy", [group]) for group in groups]
-    assert validate(source, setup.validation, "accuracy", groups) == pytest.approx(np.mean(alone))
+    alone = [validate(source, setup.validation, "accuracy", [group]).metric for group in groups]
+    assert validate(source, setup.validation, "accuracy", groups).metric == pytest.approx(np.mean(alone))
     train(dataclasses.replace(settings, recipe=RECIPE.changed(validate_on=GRID)), tmp_path / "grid")
 
 

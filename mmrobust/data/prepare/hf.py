@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrobust.cases import MODALITIES
-from mmrobust.data.prepare.manifest import ManifestColumns, order_modalities, sort_classes
+from mmrobust.data.prepare.label_forms import sort_classes
+from mmrobust.data.prepare.manifest import ManifestColumns, order_modalities
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
 from mmrobust.data.prepare.source_files import SPLIT_NAMES, SkipSample, check_media, read_media
 from mmrobust.data.writing import SampleRow

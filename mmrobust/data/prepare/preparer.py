@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmrobust.data.class_balance import untrained
 from mmrobust.data.format import SPLITS, DatasetInfo, choose_headline
+from mmrobust.data.prepare.dry_run import SHOWN, DryRun
 from mmrobust.data.prepare.source_files import SkipSample, UnusableSample
 from mmrobust.data.writing import Record, SampleRow, write_dataset
 from mmrobust.errors import DataError
@@ -89,6 +93,7 @@ class Intake:
         self._limit, self._allow_incomplete = limit, allow_incomplete
         self._progress, self._remark = progress, remark
         self.record = Record()
+        self._said: list[str] = []
 
     def note(self, line: str) -> None:
         """Report ``line`` now, and keep it in ``dataset.json``."""
@@ -96,8 +101,14 @@ class Intake:
         self._remark(line)
 
     def say(self, line: str) -> None:
-        """Report ``line`` now."""
-        self._remark(line)
+        """Report ``line`` once all samples are read, so that nothing stands before an error; it is kept nowhere."""
+        self._said.append(line)
+
+    def say_now(self) -> None:
+        """Report what was to be said."""
+        for line in self._said:
+            self._remark(line)
+        self._said.clear()
 
     def record_hash(self, file: Path) -> None:
         """Keep the SHA-256 of an annotation file in ``dataset.json``."""
@@ -109,7 +120,8 @@ class Intake:
         Raises:
             DataError: samples are unusable; at the end, or as soon as there are :data:`MAX_UNUSABLE` of them.
         """
-        counts = dict.fromkeys(SPLITS, 0)
+        counts, written = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        seen: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         unusable: list[UnusableSample] = []
         with self._progress(listing.description.name, listing.total) as advance:
             for sample in listing.samples:
@@ -119,7 +131,10 @@ class Intake:
                     continue
                 counts[split] += 1
                 try:
-                    yield from listing.read(*sample)
+                    for row in listing.read(*sample):
+                        seen[row.split].update(row.label)
+                        written[row.split] += 1
+                        yield row
                 except SkipSample as skipped:
                     self._leave_out(str(skipped))
                 except UnusableSample as found:
@@ -132,15 +147,24 @@ class Intake:
                         break
         if unusable:
             raise _incomplete(unusable)
+        self.say_now()
         if self._limit is None:
-            self._compare_sizes(listing.description, counts)
+            self._compare_sizes(listing.description, counts, written)
+            if line := untrained(listing.description.classes, seen):
+                self.note(line)
 
     def _leave_out(self, reason: str) -> None:
         self.record.left_out[reason] = self.record.left_out.get(reason, 0) + 1
 
-    def _compare_sizes(self, expected: Description, counts: Mapping[str, int]) -> None:
+    def _compare_sizes(self, expected: Description, counts: Mapping[str, int], written: Mapping[str, int]) -> None:
+        """Compare ``counts``, of what the source lists, with the release; what it lists may become several samples."""
         for split, size in expected.sizes.items():
-            if counts[split] != size:
+            if counts[split] == size:
+                continue
+            if written[split] > counts[split]:
+                made = f"made from {counts[split]:,} of the {size:,} in the release of {expected.name}"
+                self.note(f"{split} has {written[split]:,} samples, {made}")
+            else:
                 self.note(f"{split} has {counts[split]:,} samples, the release of {expected.name} {size:,}")
         total = sum(counts.values())
         if expected.size is not None and total != expected.size:
@@ -196,12 +220,8 @@ class Preparer:
         """
         *source, out = paths
         refuse_to_overwrite(out, "data set")
-        if settings.get("task") is not None:  # refuse an unknown one before anything is read
-            choose_headline(settings["task"], settings.get("headline_metric"))
         intake = Intake(limit, allow_incomplete, progress, remark)
-        overrides = {name: settings.pop(name, None) for name in self._overrides}
-        listing = self.list_samples(*source, intake, **settings)
-        listing = listing.described(**{name: value for name, value in overrides.items() if value})
+        listing = self._listed(source, intake, settings)
         about = listing.description
         return write_dataset(
             out,
@@ -218,6 +238,44 @@ class Preparer:
             steps=about.steps,
             grouped=about.grouped,
         )
+
+    def dry_run(self, *source: Path, remark: Say = say_nothing, **settings: Any) -> DryRun:
+        """Write nothing, and return what would be written, with the first samples. Arguments: those of a call.
+
+        Raises:
+            UsageError: a setting is invalid.
+            DataError: the source does not have the expected form, or its first :data:`MAX_NAMED` samples are unusable.
+        """
+        intake = Intake(None, False, no_progress, remark)
+        listing = self._listed(source, intake, settings)
+        rows: list[SampleRow] = []
+        unusable: list[UnusableSample] = []
+        for sample in listing.samples:
+            try:
+                rows += itertools.islice(listing.read(*sample), SHOWN - len(rows))
+            except SkipSample:
+                continue
+            except UnusableSample as found:
+                intake.say(f"cannot be used: {found}")
+                unusable.append(found)
+            if len(rows) == SHOWN or len(unusable) == MAX_NAMED:
+                break
+        if unusable and not rows:
+            raise _incomplete(unusable)
+        intake.say_now()
+        about = listing.description
+        metric = choose_headline(about.task, about.headline_metric)
+        return DryRun(
+            about.name, about.modalities, about.task, about.classes, metric, listing.total, tuple(rows), about.kinds
+        )
+
+    def _listed(self, source: Sequence[Path], intake: Intake, settings: dict[str, Any]) -> Listing:
+        """The samples of ``source``, described as the ``settings`` have it."""
+        if settings.get("task") is not None:  # refuse an unknown one before anything is read
+            choose_headline(settings["task"], settings.get("headline_metric"))
+        overrides = {name: settings.pop(name, None) for name in self._overrides}
+        listing = self.list_samples(*source, intake, **settings)
+        return listing.described(**{name: value for name, value in overrides.items() if value})
 
 
 def preparer(source: str | None, overrides: Sequence[str] = ()) -> Callable[[Callable[..., Listing]], Preparer]:

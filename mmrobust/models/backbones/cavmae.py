@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.data.processor import Processor
+from mmrobust.data.resampling import RESAMPLING
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
 from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource, run_layers
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
@@ -124,7 +125,8 @@ class CavMaeProcessor(Processor):
 
     def described(self) -> dict[str, Any]:
         """See :meth:`Processor.described`."""
-        return {"audio": dataclasses.asdict(self.audio), "image": describe_images(self.image_processor)}
+        audio = dataclasses.asdict(self.audio) | {"resampling": RESAMPLING}
+        return {"audio": audio, "image": describe_images(self.image_processor)}
 
 
 class CavMaePooling(Pooling):

@@ -49,6 +49,8 @@ class ViltProcessor(TextImageProcessor):
     """Text by the backbone's tokenizer, images by its image processor, which keeps their aspect ratio."""
 
     image_processor_class = "ViltImageProcessorPil"
+    patch = 32
+    """Pixels of a patch's side; the backbone sets its own."""
 
     @property
     def fill_size(self) -> tuple[int, int]:
@@ -57,19 +59,15 @@ class ViltProcessor(TextImageProcessor):
         return side, side
 
     def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        """pixel_values [B, 3, H, W], pixel_mask [B, H, W]."""
+        """pixel_values [B, 3, H, W] and, where images are padded, what :func:`place_patches` says of them."""
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-        padding = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
-        masks = [torch.ones(image.shape[1:], dtype=torch.long) for image in images]
-        return {
-            name: torch.stack([F.pad(tensor, pad) for tensor, pad in zip(tensors, padding, strict=True)])
-            for name, tensors in (("pixel_values", images), ("pixel_mask", masks))
-        }
+        padded = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
+        grids = [(image.shape[1] // self.patch, image.shape[2] // self.patch) for image in images]
+        return {"pixel_values": torch.stack(padded)} | place_patches(grids, (height // self.patch, width // self.patch))
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Patches and their rows and columns, so that images of one size are batched together, and text tokens."""
-        patch = int(self.image_processor.size_divisor)
-        rows, columns = (side // patch for side in sample["image"].shape[1:])
+        rows, columns = (side // self.patch for side in sample["image"].shape[1:])
         return rows * columns, rows, len(sample["text"])
 
 
@@ -110,6 +108,8 @@ class ViltBackbone(Backbone):
             layer.layernorm_before.eps = layer.layernorm_after.eps = BLOCK_EPS
         model.layernorm.eps = BLOCK_EPS
         super().__init__(model, processor, source)
+        if processor is not None:
+            processor.patch = model.config.patch_size
 
     @classmethod
     def load(cls, place: str, source: str) -> ViltBackbone:
@@ -132,12 +132,17 @@ class ViltBackbone(Backbone):
         return [_view(layer) for layer in self.model.encoder.layer]
 
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
-        """Text tokens, or the image [CLS] and the valid patches; both with position and modality type embeddings."""
+        """Text tokens, or the image [CLS] and the valid patches; both with position and modality type embeddings.
+
+        An image batch of transformers' own processor, with its ``pixel_mask`` [B, H, W], is understood as well.
+        """
         modality_type = self.model.embeddings.token_type_embeddings.weight
         if modality == "text":
             text = self._embed_text(inputs["input_ids"]) + modality_type[0]
             return TokenSequence(text, inputs["attention_mask"].bool(), (("text", text.shape[1]),))
-        image, mask = self._embed_image(inputs["pixel_values"], inputs["pixel_mask"])
+        if "pixel_mask" in inputs:
+            inputs = {**inputs, **self._placed(inputs["pixel_mask"])}
+        image, mask = self._embed_image(inputs["pixel_values"], *map(inputs.get, PLACED))
         return TokenSequence(image + modality_type[1], mask, (("image", image.shape[1]),))
 
     def fuse(
@@ -170,39 +175,64 @@ class ViltBackbone(Backbone):
         long: Tensor = embeddings.dropout(embeddings.LayerNorm(tokens))
         return long
 
-    def _embed_image(self, pixels: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K].
+    def _placed(self, pixel_mask: Tensor) -> dict[str, Tensor]:
+        """What :func:`place_patches` says of images whose valid pixels the mask [B, H, W] names."""
+        rows, columns = (side // self.model.config.patch_size for side in pixel_mask.shape[1:])
+        mask = F.interpolate(pixel_mask[:, None].float(), size=(rows, columns))[:, 0].bool()
+        grids = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+        placed = place_patches(grids, (rows, columns))
+        return {name: tensor.to(pixel_mask.device) for name, tensor in placed.items()}
+
+    def _embed_image(
+        self, pixels: Tensor, order: Tensor | None, mask: Tensor | None, place: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """[CLS] and patches [B, 1 + K, D] with positions, and their mask [B, 1 + K] if any image is padded.
 
         K is the largest number of valid patches of an image. Valid patches come first, in reading order; padding is
-        masked.
+        masked. Nothing here depends on a value on the device, for which a GPU would have to be waited for.
         """
         embeddings = self.model.embeddings
         patches = embeddings.patch_embeddings(pixels)
-        grid = patches.shape[2:]
-        mask = F.interpolate(pixel_mask[:, None].float(), size=grid)[:, 0].bool()
-        tokens = (patches + self._positions(mask)).flatten(2).transpose(1, 2)
-        mask = mask.flatten(1)
-        if not mask.all():
-            order = torch.argsort(~mask, dim=1, stable=True)[:, : int(mask.sum(1).max())]
-            tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
-            mask = mask.gather(1, order)
+        side = self.model.config.image_size // self.model.config.patch_size
+        table = embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        if order is None or place is None:
+            tokens = (patches + _stretch(table, *patches.shape[2:])).flatten(2).transpose(1, 2)
+        else:
+            positions = F.grid_sample(table, place[None], align_corners=True)[0].permute(1, 2, 0)
+            tokens = patches.flatten(2).transpose(1, 2)
+            tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])) + positions
         cls = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(tokens), -1, -1)
         tokens = embeddings.dropout(torch.cat([cls, tokens], dim=1))
-        return tokens, F.pad(mask, (1, 0), value=True)
+        return tokens, None if mask is None else F.pad(mask, (1, 0), value=True)
 
-    def _positions(self, mask: Tensor) -> Tensor:
-        """The position map [1 or B, D, rows, columns], stretched to each image's rows × columns of valid patches."""
-        side = self.model.config.image_size // self.model.config.patch_size
-        table = self.model.embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        rows, columns = mask.shape[1:]
-        if mask.all():
-            return _stretch(table, rows, columns)
-        maps = {}
-        sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
-        for height, width in set(sizes):
-            stretched = _stretch(table, height, width)
-            maps[height, width] = F.pad(stretched, (0, columns - width, 0, rows - height))
-        return torch.cat([maps[size] for size in sizes])
+
+PLACED = ("patch_order", "patch_mask", "patch_place")
+"""What :func:`place_patches` returns, in the order in which the backbone takes it."""
+
+
+def place_patches(grids: Sequence[tuple[int, int]], padded: tuple[int, int]) -> dict[str, Tensor]:
+    """Where the valid patches of images are in a batch whose images are padded.
+
+    Args:
+        grids: rows and columns of valid patches of each image, at the top left of the padded grid.
+        padded: rows and columns of the padded grid.
+
+    Returns:
+        ``patch_order`` [B, K]: the places of the valid patches in the flattened grid, in reading order; ``patch_mask``
+        [B, K]: which of these are valid and which fill up; ``patch_place`` [B, K, 2]: the column and the row of each in
+        its own image, from −1 to 1. Nothing at all if no image is padded.
+    """
+    if set(grids) == {padded}:
+        return {}
+    most = max(rows * own for rows, own in grids)
+    order, mask = torch.zeros(len(grids), most, dtype=torch.long), torch.zeros(len(grids), most, dtype=torch.bool)
+    place = torch.zeros(len(grids), most, 2)
+    for image, (rows, own) in enumerate(grids):
+        row, column = torch.arange(rows).repeat_interleave(own), torch.arange(own).repeat(rows)
+        order[image, : rows * own], mask[image, : rows * own] = row * padded[1] + column, True
+        place[image, : rows * own, 0] = 2 * column / max(own - 1, 1) - 1
+        place[image, : rows * own, 1] = 2 * row / max(rows - 1, 1) - 1
+    return dict(zip(PLACED, (order, mask, place), strict=True))
 
 
 def stretch_text_positions(table: Tensor, length: int) -> Tensor:

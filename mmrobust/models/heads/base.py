@@ -79,6 +79,12 @@ class Head(nn.Module, ABC):
         logits = self(features, cases)
         return logits, logits.new_zeros(())
 
+    def start_at(self, logits: Tensor) -> None:
+        """Set the biases so that, before the first step, every sample has about the ``logits`` [classes].
+
+        By default nothing is set: the head has no biases.
+        """
+
     @property
     def starts_from_features(self) -> bool:
         """Whether :meth:`start_from` must be called, for which the features of the whole training split are computed.

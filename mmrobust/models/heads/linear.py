@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmrobust.cases import Case
@@ -21,6 +22,11 @@ class LinearHead(Head):
         super().__init__(config, sizes, classes, cases)
         self.norm = nn.LayerNorm(sizes.pooled) if sizes.normed else nn.Identity()
         self.dense = nn.Linear(sizes.pooled, classes)
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """See :meth:`Head.start_at`."""
+        self.dense.bias.copy_(logits)
 
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""
@@ -39,6 +45,13 @@ class MlpHead(Head):
         self.layers = nn.Sequential(
             nn.Linear(size, 2 * size), nn.LayerNorm(2 * size), nn.GELU(), nn.Linear(2 * size, classes)
         )
+
+    @torch.no_grad()
+    def start_at(self, logits: Tensor) -> None:
+        """See :meth:`Head.start_at`."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(logits)
 
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""

@@ -89,7 +89,10 @@ class MissingAwarePrompts(Method):
             )
         deepest = max(backbone.layers_before(s) + len(backbone.layers(s)) for s in backbone.streams)
         if max(config.layers, default=0) >= deepest:
-            raise UsageError(f"prompt layers {list(config.layers)}: {backbone.family} has {deepest} layers")
+            raise UsageError(
+                f"prompt layers {list(config.layers)}: {backbone.family} has {deepest} layers; name others with "
+                f"--method-set layers=[0,1], or the first ones with --prompt-depth {deepest}"
+            )
 
     def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:
         """See :meth:`Method.prompts`: the rows of the cases, side by side."""

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import Pipeline, PreTrainedModel
 
 from mmrobust.data.decoded_split import Media
-from mmrobust.data.decoding import resample
+from mmrobust.data.resampling import resample
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scoring.scales import LOGITS, PROBABILITIES
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors

@@ -122,8 +122,9 @@ def test_without_ids_and_splits(media: Path, tmp_path: Path) -> None:
     remarks: list[str] = []
     info = prepare_manifest(write_csv(media, made), tmp_path / "out", remark=remarks.append)
     assert info.splits == {"train": 80, "validation": 10, "test": 10}
-    assert len(remarks) == 1
+    assert len(remarks) == 2
     assert "no column 'split': split 80/10/10 into train, validation, test" in remarks[0]
+    assert remarks[1].endswith("manifest.csv: CSV delimited by commas; labels are indexes: single-label, 2 classes")
     ids = [i for split in info.splits for i in Dataset(tmp_path / "out").split(split).ids]
     assert sorted(ids) == [f"row-{i:06d}" for i in range(1, 101)]
     assert prepare_manifest(write_jsonl(media, made), tmp_path / "again").fingerprint == info.fingerprint
@@ -257,6 +258,61 @@ def test_files_that_are_no_manifest(media: Path, tmp_path: Path) -> None:
         fails(media / name, tmp_path, message)
 
 
+def test_tables_as_spreadsheets_write_them(media: Path, tmp_path: Path) -> None:
+    """Other delimiters, empty columns and rows, Unicode text, a line that names the delimiter."""
+    plain = prepare_manifest(write_csv(media, rows()), tmp_path / "plain")
+    header = "id;image;text;label;split"
+    lines = [";".join(row.values()) for row in rows()]
+    for name, text, coding in (
+        ("semicolons.csv", "\n".join([header, *lines]), "utf-8-sig"),
+        ("named.csv", "\r\n".join(["sep=;", header, *lines]), "utf-8"),
+        ("tabs.csv", "\n".join([header, *lines]).replace(";", "\t"), "utf-8"),
+        ("commas.tsv", "\n".join([header, *lines]).replace(";", ","), "utf-8"),
+        ("unicode.csv", "\r\n".join([header, *lines]).replace(";", "\t"), "utf-16"),
+        ("empty.csv", "\n".join(line + ";;" for line in [header, *lines, ";;;;", ";;;;"]), "utf-8"),
+    ):
+        (media / name).write_text(text, encoding=coding, newline="")
+        assert prepare_manifest(media / name, tmp_path / name).fingerprint == plain.fingerprint, name
+    (media / "value.csv").write_text("text;label;\na;b;\na;c;d\n")
+    fails(media / "value.csv", tmp_path, r"row 2 \(line 3\): has 3 fields, the header names 2")
+    (media / "wrong.csv").write_text("text;class\na;b\n")
+    fails(
+        media / "wrong.csv", tmp_path, r"\(CSV delimited by semicolons\): unknown column 'label'.* Known: text, class;"
+    )
+
+
+def test_media_in_parquet(media: Path, tmp_path: Path) -> None:
+    """Bytes, and the structs of bytes and path that Hugging Face's datasets writes, were refused."""
+    plain = prepare_manifest(write_csv(media, rows()), tmp_path / "plain")
+    content = {name: (media / name).read_bytes() for name in ("0.png", "1.png")}
+    structs = [row | {"image": {"bytes": content[row["image"]], "path": row["image"]}} for row in rows()]
+    some = [row | {"image": {"bytes": None, "path": row["image"]}} for row in rows()]
+    raw = [row | {"image": content[row["image"]]} for row in rows()]
+    for name, made in (("structs", structs), ("paths", some), ("bytes", raw)):
+        assert prepare_manifest(write_parquet(media, made), tmp_path / name).fingerprint == plain.fingerprint, name
+    none = [row | {"image": {"bytes": None, "path": None}} for row in rows()]
+    assert prepare_manifest(write_parquet(media, none), tmp_path / "none").modalities == ("text",)
+    broken = rows(image="0.png")
+    torn = [row | {"image": {"bytes": content["0.png"][:40], "path": "0.png"}} for row in broken]
+    fails(write_parquet(media, torn), tmp_path, "row 1: the image in the table: the picture cannot be read")
+    decoded = [row | {"image": {"array": [0.1], "sampling_rate": 8000}} for row in rows()]
+    fails(write_parquet(media, decoded), tmp_path, "row 1: 'image' holds a struct of array, sampling_rate; it takes a")
+
+
+def test_paths_may_start_elsewhere(media: Path, tmp_path: Path) -> None:
+    tables = media / "tables"
+    tables.mkdir()
+    info, _, said = prepared(write_csv(tables, rows()), tmp_path / "above")
+    assert f"; paths of image start in {media.resolve()}" in said[0]
+    assert info.fingerprint == prepare_manifest(write_csv(media, rows()), tmp_path / "plain").fingerprint
+    _, _, said = prepared(write_csv(tmp_path, rows(), "m.csv"), tmp_path / "beside")
+    assert f"; paths of image start in {media}" in said[0]
+    elsewhere = tmp_path / "a" / "b" / "c" / "d"
+    elsewhere.mkdir(parents=True)
+    fails(write_csv(elsewhere, rows()), tmp_path, r"d/0\.png cannot be read \(No such file")
+    prepare_manifest(elsewhere / "manifest.csv", tmp_path / "given", media_root=media)
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(media: Path, tmp_path: Path) -> None:
     (media / "bom.csv").write_bytes(b"\xef\xbb\xbflabel,text\r\na,x\r\nb,y\r\n")
     assert prepare_manifest(media / "bom.csv", tmp_path / "out").classes == ("a", "b")
@@ -270,3 +326,138 @@ def test_settings_that_do_not_fit(media: Path, tmp_path: Path) -> None:
     fails(three, tmp_path, "has 3 classes; --task binary needs two", UsageError, task="binary")
     columns = ManifestColumns(text="txet")
     fails(source, tmp_path, r"unknown column 'txet': did you mean 'text'\?.*--text-column", columns=columns)
+
+
+def prepared(source: Path, out: Path, **settings: Any) -> tuple[Any, list[tuple[str, ...]], list[str]]:
+    """The description, the names of each training sample's classes, and what was said."""
+    said: list[str] = []
+    info = prepare_manifest(source, out, remark=said.append, **settings)
+    return info, [tuple(info.classes[i] for i in label) for label in Dataset(out).split("train").labels], said
+
+
+def labelled(*labels: Any) -> Rows:
+    return [{"text": f"text {i}", "label": label, "split": "train"} for i, label in enumerate(labels)]
+
+
+def test_multi_hot_lists(media: Path, tmp_path: Path) -> None:
+    """They were read as the classes 0 and 1."""
+    vectors = ([1, 0, 1], [0, 0, 0], [0, 1, 1])
+    wanted = [("0", "2"), (), ("1", "2")]
+    sources = {
+        "jsonl": write_jsonl(media, labelled(*vectors)),
+        "parquet": write_parquet(media, labelled(*([float(bit) for bit in v] for v in vectors))),
+        "csv": write_csv(media, labelled(*map(str, vectors)), "json.csv"),
+        "numpy": write_csv(media, labelled(*map(np.array, vectors)), "numpy.csv"),
+    }
+    for name, source in sources.items():
+        info, labels, said = prepared(source, tmp_path / name)
+        assert (info.task, info.classes, labels) == ("multi-label", ("0", "1", "2"), wanted)
+        assert said[0].endswith("labels are multi-hot vectors of 3: multi-label, 3 classes")
+    one_hot, labels, said = prepared(write_jsonl(media, labelled([0, 1], [1, 0])), tmp_path / "one")
+    assert (one_hot.task, labels) == ("single-label", [("1",), ("0",)])
+    assert "one-hot vectors of 2" in said[0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("['a', 'b']", "['c']", "[]"),
+        ('["a", "b"]', '["c"]', "[]"),
+        ("['a' 'b']", "['c']", "[]"),  # an array of NumPy, as pandas writes it
+        ("{'a', 'b'}", "('c',)", "[]"),
+        ('{"choices": ["a", "b"]}', "c", "[]"),  # several choices and one, as Label Studio writes them
+        ("a|b", "c", "[]"),
+    ],
+)
+def test_lists_of_classes_as_text(media: Path, tmp_path: Path, cells: tuple[str, ...]) -> None:
+    """Each distinct list was a class."""
+    info, labels, _ = prepared(write_csv(media, labelled(*cells)), tmp_path / "out")
+    assert (info.task, info.classes) == ("multi-label", ("a", "b", "c"))
+    assert labels == [("a", "b"), ("c",), ()]
+
+
+def test_semicolons_join_classes_that_recur(media: Path, tmp_path: Path) -> None:
+    info, labels, said = prepared(write_csv(media, labelled("a;b", "a", "b; c")), tmp_path / "out")
+    assert (info.task, labels) == ("multi-label", [("a", "b"), ("a",), ("b", "c")])
+    assert "labels are names joined by ';'" in said[0]
+
+
+def test_labels_with_two_readings_are_refused_with_what_to_type(media: Path, tmp_path: Path) -> None:
+    unclear = write_csv(media, labelled("a;b", "c"))
+    fails(unclear, tmp_path, r"label 'a;b' is one class or several: give --label-separator ';' .*, or --label-as-class")
+    commas = write_csv(media, labelled("drum", "snare, drum", "flute"), "commas.csv")
+    fails(commas, tmp_path, r"label 'snare, drum' is one class or several: give --label-separator ','")
+    one, labels, _ = prepared(commas, tmp_path / "one", label_as_class=True)
+    assert (one.task, labels) == ("single-label", [("drum",), ("snare, drum",), ("flute",)])
+    several, labels, _ = prepared(commas, tmp_path / "several", label_separator=",")
+    assert (several.task, labels) == ("multi-label", [("drum",), ("drum", "snare"), ("flute",)])
+    assert prepared(commas, tmp_path / "task", task="multi-label")[0].fingerprint == several.fingerprint
+    assert prepared(commas, tmp_path / "single", task="single-label")[0].fingerprint == one.fingerprint
+    fails(commas, tmp_path, "no label contains the --label-separator '/'", label_separator="/")
+    fails(commas, tmp_path, "--label-separator is blank", UsageError, label_separator=" ")
+    both = {"label_as_class": True, "label_separator": ","}
+    fails(commas, tmp_path, "excludes --label-separator", UsageError, **both)
+
+
+def test_names_with_commas_are_names(media: Path, tmp_path: Path) -> None:
+    info, _, _ = prepared(
+        write_csv(media, labelled("tench, Tinca tinca", "goldfish, Carassius auratus")), tmp_path / "o"
+    )
+    assert (info.task, info.classes) == ("single-label", ("goldfish, Carassius auratus", "tench, Tinca tinca"))
+
+
+def test_a_bar_in_an_element_of_a_list_is_part_of_its_name(media: Path, tmp_path: Path) -> None:
+    """It was three classes."""
+    info, labels, _ = prepared(write_jsonl(media, labelled(["a|b", "c"], ["d"])), tmp_path / "out")
+    assert (info.classes, labels) == (("a|b", "c", "d"), [("a|b", "c"), ("d",)])
+
+
+def test_decimals_are_no_classes_unless_that_is_said(media: Path, tmp_path: Path) -> None:
+    """Forty distinct ones were forty classes."""
+    forty = [f"{i / 7:.3f}" for i in range(1, 41)]
+    points, commas = labelled(*forty), labelled(*(number.replace(".", ",") for number in forty))
+    message = r"the labels are decimal numbers: 0\.143, 0\.286, 0\.429 …, 40 different ones; .*give --label-as-class if"
+    fails(write_csv(media, points), tmp_path, message)
+    fails(write_jsonl(media, labelled(*map(float, forty))), tmp_path, "the labels are decimal numbers: 0.143")
+    message = r"decimal numbers \(with decimal commas\): 0,143.*or --label-separator ',' for several indexes"
+    fails(write_csv(media, commas, "commas.csv", ";"), tmp_path, message)
+    for said in ({"label_as_class": True}, {"task": "single-label"}):
+        info, _, _ = prepared(write_csv(media, points), tmp_path / next(iter(said)), **said)
+        assert len(info.classes) == 40
+    whole, _, _ = prepared(write_csv(media, labelled("1.0", "0.0", "2")), tmp_path / "whole")
+    assert whole.classes == ("0", "1", "2")
+    fails(write_jsonl(media, labelled([0.1, 0.9], [0.5, 0.5])), tmp_path, "the list holds 0.1, but labels are classes")
+
+
+def test_lists_that_are_no_labels(media: Path, tmp_path: Path) -> None:
+    fails(write_jsonl(media, labelled(["a", None], ["b"])), tmp_path, "the list in 'label' holds None")
+    fails(write_jsonl(media, labelled([["a"]], ["b"])), tmp_path, r"the list in 'label' holds \['a'\]")
+    fails(write_jsonl(media, labelled({"a": 1}, "b")), tmp_path, "'label' holds a dict")
+    fails(write_jsonl(media, labelled([0, 0], [0, 0])), tmp_path, "every label is a list of zeros")
+    fails(write_csv(media, labelled("['a', 'b']", "c;d")), tmp_path, "label 'c;d' is no list, but others are")
+    fails(write_jsonl(media, labelled(["a", "b"], ["c"])), tmp_path, "has 2 classes, but --task binary", task="binary")
+    fails(write_csv(media, labelled("a", "b", "[]")), tmp_path, "has no class, but --task binary", task="binary")
+
+
+def test_a_sample_without_a_class_in_multi_label_data(media: Path, tmp_path: Path) -> None:
+    """It was called empty."""
+    info, labels, _ = prepared(write_jsonl(media, labelled(["a", "b"], [], ["b"])), tmp_path / "list")
+    assert (info.task, labels) == ("multi-label", [("a", "b"), (), ("b",)])
+    fails(
+        write_csv(media, labelled("a|b", "")), tmp_path, r"the label is empty; .*\(in multi-label data, \[\] is none\)"
+    )
+
+
+def test_a_class_in_the_test_split_alone_is_said(media: Path, tmp_path: Path) -> None:
+    made = [*labelled("a", "b", "a"), {"text": "t", "label": "c", "split": "test"}]
+    info, _, said = prepared(write_csv(media, made), tmp_path / "out")
+    line = "class 'c' is in 1 test sample, but in no training sample: nothing can learn it"
+    assert line in said
+    assert line in info.notes
+
+
+def test_labels_that_are_hardly_classes_are_asked_about(media: Path, tmp_path: Path) -> None:
+    _, _, said = prepared(write_csv(media, labelled(*(f"caption {i}" for i in range(60)))), tmp_path / "many")
+    assert "60 different labels in 60 rows: are they classes?" in said[0]
+    _, _, said = prepared(write_csv(media, labelled("-1", "0", "1")), tmp_path / "withheld")
+    assert "label '-1' is a class like others; if it stands for no label" in said[0]
