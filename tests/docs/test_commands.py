@@ -27,6 +27,7 @@ from mmrobust.data.processor import FILLS
 from mmrobust.errors import MmrobustError, UsageError, unknown_name
 from mmrobust.evaluation.plan import ENGINES, OVERWRITE
 from mmrobust.gate.compare import INTERVALS
+from mmrobust.gate.figures import FIGURES
 from mmrobust.gate.rules import parse_rule, read_rules
 from mmrobust.models.backbones import is_tiny
 from mmrobust.models.backbones.cavmae import MISSING_PATHS
@@ -36,7 +37,7 @@ from mmrobust.models.importing import KINDS
 from mmrobust.models.methods import METHODS
 from mmrobust.report.published import PUBLISHED
 from mmrobust.report.verdict import VERDICT_FORMATS
-from mmrobust.scenarios.grid import parse_rates
+from mmrobust.scenarios.grid import parse_grid
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import ABSENT, METRICS
 from mmrobust.scoring.significance import CORRECTIONS
@@ -45,7 +46,7 @@ from mmrobust.training.recipes import BUILTIN
 from mmrobust.training.settings import parse_recipe
 
 CLI = typer.main.get_command(app)
-PAIRS = (("image", "text"), ("audio", "image"))
+PAIRS = (("image", "text"), ("audio", "image"), ("image", "text", "audio"))
 """What a scenario of the documentation may be of."""
 
 
@@ -85,7 +86,7 @@ def check_study(value: str) -> None:
 
 def check_rule(value: str) -> None:
     rule = parse_rule(value)
-    one_of(*(name for names in METRICS.values() for name in names))(rule.metric)
+    one_of(*(name for names in METRICS.values() for name in names), *FIGURES)(rule.metric.partition(".")[0])
     if rule.scenario is not None:
         check_scenario(rule.scenario)
 
@@ -99,7 +100,7 @@ VALUES: dict[str, Callable[[str], object]] = {
     "head": one_of(*HEADS),
     "backbone": check_backbone,
     "scenario": check_scenario,
-    "missing_rate": lambda value: parse_rates([value]),
+    "missing_rate": lambda value: parse_grid(None, [value]),
     "prompting": one_of(*PROMPTINGS),
     "split": one_of(*SPLITS),
     "dtype": one_of("auto", "float32", "bfloat16"),
@@ -127,7 +128,7 @@ VALUES: dict[str, Callable[[str], object]] = {
 """Parameter → what raises where its value is none. Others are free text, numbers or paths."""
 MADE_UP = "--org"
 """The report format that CONTRIBUTING.md adds."""
-LISTS = ("scenario", "missing_rate", "prompting", "fail", "format")
+LISTS = ("scenario", "prompting", "fail", "format")
 """Those that take a comma-separated list."""
 
 

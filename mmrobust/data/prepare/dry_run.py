@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+import numpy as np
 
 from mmrobust.data.decoding import decode_audio, decode_image
 from mmrobust.data.writing import SampleRow
@@ -28,6 +29,8 @@ class DryRun:
     """Samples that the source lists."""
     samples: tuple[SampleRow, ...]
     """The first ones that can be used."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Modality → its kind; one that is not there is called as its kind."""
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """The kind of each modality that is not called as its kind."""
@@ -42,22 +45,24 @@ class DryRun:
             classes = ", ".join(f"{self.classes[label]}" for label in sample.label)
             yield f"    label: {classes or 'no class'}"
             for modality in self.modalities:
-                kind, path = self.kinds.get(modality, modality), sample.paths.get(modality)
-                yield f"    {modality}: {_shown(sample.media.get(modality), path, kind, sample.id)}"
+                yield f"    {modality}: {_shown(sample, modality, self.kinds.get(modality, modality))}"
 
 
-def _shown(content: Any, path: str | None, kind: str, sample_id: str) -> str:
-    """A modality of a sample: a picture's size, a recording's length, a text's beginning, the shape of features."""
-    if content is None:
+def _shown(sample: SampleRow, modality: str, kind: str) -> str:
+    """A modality of a sample: a picture's size, a recording's length, the beginning of a text, features' shape."""
+    medium = sample.media.get(modality)
+    if medium is None:
         return "missing"
-    if kind == "text":
-        words = " ".join(content.split())
+    if isinstance(medium, np.ndarray):
+        shape = " × ".join(f"{size:,}" for size in medium.shape)
+        return f"{shape} numbers" if medium.ndim == 1 else f"{shape} (time × numbers)"
+    if isinstance(medium, str):
+        words = " ".join(medium.split())
         return words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]}…"
+    path = sample.paths.get(modality)
     named = f"{path}, " if path else ""
-    if kind == "features":
-        return f"{named}{'×'.join(map(str, content.shape))} numbers"
     if kind == "image":
-        picture = decode_image(content, sample_id)
+        picture = decode_image(medium, sample.id)
         return f"{named}{picture.width}×{picture.height}"
-    waveform, rate = decode_audio(content, sample_id)
+    waveform, rate = decode_audio(medium, sample.id)
     return f"{named}{len(waveform) / rate:.2f} s at {rate:,} Hz"

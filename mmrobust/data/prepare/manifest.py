@@ -26,7 +26,7 @@ import dataclasses
 import hashlib
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +46,8 @@ from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, check_name, unknown_name
 from mmrobust.storage.text_tables import EMPTY_WORDS, Table, open_table, rounded_hint
 
+MEDIA = ("image", "audio")
+"""The kinds of modalities whose cells are paths, or bytes."""
 PATH_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "file_path", "image_path", "img", "wav", "url")
 """Columns in which other programs name the files of their samples."""
 PATHS_TRIED = 20
@@ -110,8 +112,7 @@ class Entry:
     split: str | None
     """``None``: the manifest has no column of splits."""
     media: Mapping[str, Any]
-    """Modality → its cell: a picture or recording (:class:`MediaCell`), a text, or features (numbers or a path);
-    ``None``: naturally missing."""
+    """Modality → its cell: a :class:`MediaCell`, a text, or numbers; ``None``: naturally missing."""
     group: str | None = None
 
 
@@ -130,6 +131,8 @@ class Survey:
     """The first rows with each modality of kind features, as many."""
     empty_words: dict[str, str] = field(default_factory=dict)
     """Each text such as ``nan`` that stands for none elsewhere → the place of its first row."""
+    steps: dict[str, bool] = field(default_factory=dict)
+    """Modality of kind features → whether its first array is [T, D]."""
     ranks: tuple[int, int] | None = None
     """Ids whose hash is below the first go to test, below the second to validation; ``None``: there is a split
     column."""
@@ -160,16 +163,13 @@ def prepare_manifest(
 ) -> Listing:
     """List the samples of the manifest ``source``; without a ``task``, the labels decide it.
 
-    ``modalities`` are further ones, each ``NAME=KIND:COLUMN``. ``label_as_class`` and ``label_separator`` say how
-    labels are read, where that is not clear; ``media_root`` says where paths start, where it is not the manifest's
-    folder.
+    ``label_as_class`` and ``label_separator`` say how labels are read, where that is not clear; ``media_root`` says
+    where paths start, where it is not the manifest's folder. ``modalities`` are further ones, each
+    ``NAME=KIND:COLUMN``.
     """
     columns, further = columns or ManifestColumns(), [ModalityColumn.parse(text) for text in modalities]
     table = open_table(source)
     present, kinds = find_columns(source, table, columns, further)
-    if unused := [column for column in table.columns if column not in present.values()]:
-        example = f"--modality NAME=KIND:{unused[0]} makes a modality of one"
-        intake.say(f"{source}: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used; {example}")
     found = survey(source, table, present, kinds)
     form = find_label_form(source, found.labels, task=task, as_class=label_as_class, separator=label_separator)
     task = task or ("multi-label" if form.several else "single-label")
@@ -182,34 +182,33 @@ def prepare_manifest(
         raise UsageError(f"{source}: has {len(classes)} classes; --task binary needs two, use single-label")
     bases = {modality: media_root or find_base(source.parent, paths) for modality, paths in found.paths.items()}
     intake.say(f"{source}: {table.format}; labels are {form}: {task}, {len(classes)} classes{_started(source, bases)}")
+    if unused := [column for column in table.columns if column not in present.values()]:
+        example = f"--modality NAME=KIND:{unused[0]} makes a modality of one"
+        intake.say(f"{source}: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used; {example}")
     _doubt(source, found, classes, intake)
     if "split" not in present:
         division = f"split 80/10/10 into {', '.join(SPLITS)} by a hash of the ids"
         intake.note(f"{source}: no column '{columns.split}': {division}")
 
-    def medium(entry: Entry, modality: str) -> Medium | None:
-        cell, kind, where = entry.media[modality], kinds[modality], entry.where
-        if cell is None:
-            return None
-        if kind == "text":
-            return str(cell)
-        base = bases.get(modality, source.parent)
+    def medium(modality: str, cell: Any, where: str) -> Medium | None:
+        kind = kinds[modality]
         if kind == "features":
-            file = find_file(base, cell, modality, where) if isinstance(cell, str) else cell
-            return read_features(modality, file, where)
-        assert isinstance(cell, MediaCell)
+            return _features(modality, cell, bases.get(modality, source.parent), where)
+        if not isinstance(cell, MediaCell):
+            return None if cell is None else str(cell)
         if cell.content is not None:
             check_media(kind, cell.content, f"{where}: the {modality} in the table")
             return cell.content
-        return read_media(kind, find_file(base, cell.path, modality, where), where)
+        return read_media(kind, find_file(bases[modality], cell.path, modality, where), where)
 
     def read(split: str, entry: Entry) -> Iterator[SampleRow]:
+        media = {modality: medium(modality, cell, entry.where) for modality, cell in entry.media.items()}
         yield SampleRow(
             split=split,
             id=entry.id,
             label=tuple(sorted(index[name] for name in form.names(entry.label, entry.where))),
-            others={modality: medium(entry, modality) for modality in entry.media},
-            other_paths={m: cell.path for m, cell in entry.media.items() if isinstance(cell, MediaCell) and cell.path},
+            others=media,
+            other_paths={m: cell.path for m, cell in entry.media.items() if isinstance(cell, MediaCell)},
             group=entry.group,
         )
 
@@ -245,15 +244,6 @@ def _doubt(source: Path, found: Survey, classes: tuple[str, ...], intake: Intake
             )
     for word, where in found.empty_words.items():
         intake.note(f"{where}: the text '{word}' is taken as it stands; if it stands for no text, leave the cell empty")
-
-
-def _has_steps(entries: Iterable[Entry], read: Callable[[Entry], Medium | None]) -> bool:
-    """Whether the first features that can be read are [T, D]; those that cannot are reported when they are stored."""
-    for entry in entries:
-        with suppress(UnusableSample):
-            values = read(entry)
-            return isinstance(values, np.ndarray) and values.ndim == 2
-    return False
 
 
 def find_columns(
@@ -302,8 +292,11 @@ def _entry(
 ) -> Entry:
     values: dict[str, Any] = {}
     for role, column in present.items():
-        if role != "label":
-            values[role] = _value(kinds.get(role), where, column, cells.get(column))
+        value, kind = cells.get(column), kinds.get(role)
+        if kind == "features":
+            values[role] = _numbers(value)
+        elif role != "label":
+            values[role] = _media_cell(where, column, value) if kind in MEDIA else _cell(where, column, value)
     label, split = label_cell(where, present["label"], cells.get(present["label"])), values.get("split")
     if label is None:
         raise DataError(f"{where}: the label is empty; every sample needs one (in multi-label data, [] is none)")
@@ -312,15 +305,14 @@ def _entry(
     sample_id = values.get("id") if "id" in present else f"row-{row:06d}"
     if sample_id is None:
         raise DataError(f"{where}: the id is empty; fill it in, or leave out the column of ids")
-    media = {modality: values.get(modality) for modality in kinds}
-    return Entry(where, sample_id, label, SPLIT_NAMES[split.lower()] if split else None, media, values.get("group"))
-
-
-def _value(kind: str | None, where: str, column: str, value: Any) -> Any:
-    """What a cell holds: of a modality of this kind, or of a column that is none."""
-    if kind == "features":
-        return _features_cell(value)
-    return _media_cell(where, column, value) if kind in ("image", "audio") else _cell(where, column, value)
+    return Entry(
+        where=where,
+        id=sample_id,
+        label=label,
+        split=SPLIT_NAMES[split.lower()] if split else None,
+        media={modality: values[modality] for modality in kinds},
+        group=values.get("group"),
+    )
 
 
 def _media_cell(where: str, column: str, value: Any) -> MediaCell | None:
@@ -365,6 +357,13 @@ def _features_cell(value: Any) -> Any:
     return [value] if isinstance(value, (int, float)) else value
 
 
+def _features(modality: str, cell: Any, base: Path, where: str) -> Medium | None:
+    """The features of a cell, from their file or as they stand; raises ``UnusableSample``."""
+    if cell is None:
+        return None
+    return read_features(modality, find_file(base, cell, modality, where) if isinstance(cell, str) else cell, where)
+
+
 def survey(source: Path, table: Table, present: Mapping[str, str], kinds: Mapping[str, str]) -> Survey:
     """Read all rows of ``table`` once."""
     found, first_row, hashes = Survey(), dict[str, int](), array("Q")
@@ -377,17 +376,9 @@ def survey(source: Path, table: Table, present: Mapping[str, str], kinds: Mappin
         first_row[entry.id] = found.rows
         found.labels.setdefault(entry.label, entry.where)
         has = {modality for modality, cell in entry.media.items() if cell is not None}
-        for modality in has:
-            cell, kind = entry.media[modality], kinds[modality]
-            if kind == "text" and cell.lower() in EMPTY_WORDS:
-                found.empty_words.setdefault(cell, entry.where)
-            path = cell.path if isinstance(cell, MediaCell) else cell if kind == "features" else None
-            paths, features = found.paths.get(modality, []), found.features.get(modality, [])
-            if isinstance(path, str) and getattr(cell, "content", None) is None and len(paths) < PATHS_TRIED:
-                found.paths[modality] = [*paths, path]
-            if kind == "features" and len(features) < PATHS_TRIED:
-                found.features[modality] = [*features, entry]
         seen |= has
+        for modality in has:
+            _note_cell(found, modality, kinds[modality], entry, source.parent)
         if not has and empty_row is None:
             empty_row = entry
         if entry.split is None:
@@ -395,9 +386,8 @@ def survey(source: Path, table: Table, present: Mapping[str, str], kinds: Mappin
     if not found.rows:
         raise DataError(f"{source}: has no rows; give one row per sample")
     if not seen:
-        raise DataError(
-            f"{source}: the columns {' and '.join(present[modality] for modality in kinds)} are empty throughout"
-        )
+        empty = " and ".join(present[modality] for modality in kinds)
+        raise DataError(f"{source}: the columns {empty} are empty throughout")
     found.modalities = (*order_modalities(seen & set(MODALITIES)), *(m for m in kinds if m in seen - set(MODALITIES)))
     if empty_row is not None:
         nothing = f"sample '{empty_row.id}' has no {' and no '.join(found.modalities)}"
@@ -406,6 +396,23 @@ def survey(source: Path, table: Table, present: Mapping[str, str], kinds: Mappin
         ranked, tenth = sorted(hashes), found.rows // 10
         found.ranks = (ranked[tenth], ranked[2 * tenth])
     return found
+
+
+def _note_cell(found: Survey, modality: str, kind: str, entry: Entry, folder: Path) -> None:
+    """Keep what a survey wants to know of a cell."""
+    cell = entry.media[modality]
+    if kind == "text" and cell.lower() in EMPTY_WORDS:
+        found.empty_words.setdefault(cell, entry.where)
+    path = cell.path if isinstance(cell, MediaCell) and cell.content is None else cell if kind == "features" else None
+    if kind in MEDIA or isinstance(path, str):
+        paths = found.paths.setdefault(modality, [])
+        if isinstance(path, str) and len(paths) < PATHS_TRIED:
+            paths.append(path)
+    if kind == "features" and modality not in found.steps:
+        with suppress(UnusableSample):  # reported when it is read
+            base = find_base(folder, found.paths.get(modality, []))
+            values = _features(modality, cell, base, entry.where)
+            found.steps[modality] = isinstance(values, np.ndarray) and values.ndim == 2
 
 
 def order_modalities(found: set[str]) -> tuple[str, ...]:
