@@ -24,7 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that it also works from another folder
 
-KINDS = ("commands", "settings", "manifests", "predictions", "tables", "descriptions", "media", "checkpoints")
+KINDS = (
+    *("commands", "settings", "manifests", "predictions", "tables", "descriptions", "media", "checkpoints", "own"),
+    "plans",
+)
 BLOCK = 200
 """Cases after which the engine restarts with another seed, because its memory of them grows."""
 SILENCE = 90.0

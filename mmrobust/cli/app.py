@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ from mmrobust.cli.console import with_common_options
 from mmrobust.cli.options import flag
 from mmrobust.cli.settings import SettingsCommand
 from mmrobust.cli.wrong_values import describe
-from mmrobust.errors import MmrobustError
+from mmrobust.errors import MmrobustError, UsageError
 from mmrobust.runtime.machine import lacks_memory
 from mmrobust.runtime.terminal import PIPE_CLOSED, close_output, prepare_streams
 from mmrobust.version import __version__
@@ -81,6 +82,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     console.settings.verdict = None
     streams = sys.stdout, sys.stderr
     try:
+        _check_place()
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
     except SystemExit as end:
         sys.stdout, sys.stderr = streams  # typer replaces them
@@ -104,6 +106,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         said = f"{type(error).__name__}: {error}"
         return _fail(error, 2, f"unexpected {said}; a bug in mmrobust: please report it with the output of --debug")
     return code if isinstance(code, int) else 0
+
+
+def _check_place() -> None:
+    """Raise if the current folder was removed: relative paths mean nothing there, and libraries abort the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder was removed; change to another one, and start again") from None
 
 
 def _fail(error: BaseException, code: int, message: str = "") -> int:

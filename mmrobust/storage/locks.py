@@ -6,6 +6,7 @@ note beside it names the holder, for the error that another run gets; a note tha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from mmrobust.storage.provenance import command_line, now
 
 RUN = "run"
 """Name of the lock on a folder as a whole."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 PATIENCE = 1.0
 """Seconds before a lock counts as held: other runs take it for a moment to see whether it is."""
 
@@ -76,6 +78,11 @@ def _locked(folder: Path, name: str, timeout: float = PATIENCE) -> AbstractConte
         except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its note yet
             holder = "another run"
         raise UsageError(f"{folder}: {holder} is using this folder; wait for it, or name another --out") from None
+    except OSError as cause:  # of network drives without a lock server, or mounted with nolock
+        if cause.errno not in _NO_LOCKS:
+            raise
+        why = f"its disk has no file locks ({os.strerror(cause.errno or 0)})"
+        raise UsageError(f"{folder}: {why}; name an --out on another disk, or mount this one with locks") from cause
 
 
 def _note(folder: Path, name: str) -> Path:

@@ -475,6 +475,93 @@ def predictions(draw: Draw, sound: Path, folder: Path) -> Case:
     return Case(("import", "predictions", name, *about, "--out", "out", *more), f"{name}: {note}")
 
 
+ANSWERS = (
+    *("None", "[]", "[[]]", "np.zeros((n, 10))", "np.zeros((n, 9))", "np.zeros((n + 1, 10))", "np.zeros(n)", "1 / 0"),
+    *("np.full((n, 10), np.nan)", "np.full((n, 10), np.inf)", "np.full((n, 10), 1e300)", "np.zeros(())", "samples"),
+    *("np.zeros((n, 10), dtype=object)", "np.zeros((n, 10), dtype='U3')", "np.zeros((n, 10), dtype=complex)", "case"),
+    *("np.zeros((n, 10), dtype='M8[s]')", "np.zeros((n, 10), dtype='f2')", "np.zeros((n, 10), dtype='V4')", "'x' * n"),
+    *("iter([[0] * 10] * n)", "[[0] * 10] * (n - 1) + [[0] * 9]", "[[10**400] * 10] * n", "[[True] * 10] * n", "n"),
+    *("torch.zeros(n, 10, requires_grad=True)", "torch.zeros(n, 10).to_sparse()", "torch.zeros(n, 10, device='meta')"),
+    *("torch.zeros(n, 10, dtype=torch.bfloat16)", "{'logits': np.zeros((n, 10))}", "(np.zeros((n, 10)),)", "print"),
+    *(
+        "np.ma.masked_all((n, 10))",
+        "np.broadcast_to(0.0, (n, 10))",
+        "np.zeros((n, 10))[:, ::-1]",
+        "exec('raise SystemExit(3)')",
+    ),
+    *(
+        "[].pop()",
+        "exec('raise SystemExit(3)')",
+        "exec('raise MemoryError')",
+        "exec('raise BrokenPipeError')",
+        "2**10000",
+    ),
+    *("[[None] * 10] * n", "{}"),
+)
+"""What the function of an own model may answer for n samples of ten classes."""
+
+
+def own(draw: Draw, sound: Path, folder: Path) -> Case:
+    """A model of the user's own whose function answers anything, or whose fields are anything."""
+    take(sound, folder, "digits")
+    fields = {
+        "name": "'it'",
+        "version": "'1'",
+        "modalities": "['image', 'text']",
+        "classes": "[str(c) for c in range(10)]",
+        "task": "'single-label'",
+        "knows_case": "True",
+        "scale": "'logits'",
+    }
+    answer = draw(st.sampled_from(ANSWERS))
+    if draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(fields)))
+        texts = st.sampled_from(NASTY_TEXTS)
+        fields[key] = repr(draw(st.one_of(scalars, texts, st.lists(texts, max_size=3), values)))
+    made = ", ".join(f"{key}={value}" for key, value in fields.items())
+    code = f"""import numpy as np, torch, mmrobust
+def predict(samples, case):
+    n = len(samples)
+    return {answer}
+model = mmrobust.Model({made}, predict=predict)
+"""
+    put(folder / "my_model.py", code.encode("utf-8", "surrogatepass"))
+    grid = tuple(word for word in EVAL if word not in ("--device", "cpu"))  # which is for checkpoints
+    return Case(("eval", "my_model.py:model", *grid), f"{answer}; {made:.200}")
+
+
+def plans(draw: Draw, sound: Path, folder: Path) -> Case:
+    """A plan under any scenario, rate or missing table."""
+    take(sound, folder, "digits", "table.csv")
+    file, note = folder / "table.csv", ""
+    arguments = ["plan", "--data", "digits", "--out", "out", "--modalities", "image,text"]
+    scenario = draw(st.one_of(st.sampled_from(NASTY_TEXTS), st.sampled_from(SCENARIOS))).replace("\0", "")
+    rate = draw(st.sampled_from((*NUMBERS, "0:1:0.1", "0:1:1e-9", "1:0:0.1", "image=0.3,text=0.7", "0:1", ":", "0,,1")))
+    for flag, value in (
+        ("--scenario", scenario),
+        ("--missing-rate", rate),
+        ("--seeds", draw(st.sampled_from(NUMBERS))),
+    ):
+        if draw(st.booleans()):
+            arguments += [f"{flag}={value}"]
+    if draw(st.booleans()):
+        note = damaged_table(draw, file) if draw(st.integers(0, 9)) else special(draw, file)
+        arguments += ["--missing-table", file.name]
+    arguments += ["--inputs"] * draw(st.booleans())
+    return Case(tuple(arguments), note)
+
+
+SCENARIOS = (
+    "missing-both",
+    "missing-text+noisy-image:blur@3",
+    "missing-any",
+    "missing-both:0.3",
+    "noisy-both@9",
+    "+",
+    ":",
+    "@",
+)
+
 KINDS: dict[str, Kind] = {
     "commands": commands,
     "settings": settings,
@@ -484,6 +571,8 @@ KINDS: dict[str, Kind] = {
     "descriptions": descriptions,
     "media": media,
     "checkpoints": checkpoints,
+    "own": own,
+    "plans": plans,
 }
 
 __all__ = ["KINDS", "Case", "values"]

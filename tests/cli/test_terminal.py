@@ -173,6 +173,30 @@ def test_what_libraries_say_of_too_little_memory_is_understood() -> None:
     assert not lacks_memory(RuntimeError("shapes differ")) and not lacks_memory(None)
 
 
+def test_a_current_folder_that_was_removed(grids: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd {gone} && rmdir {gone} && {sys.executable} -m mmrobust report {grids / 'good'}"
+    done = subprocess.run(command, shell=True, check=False, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr == b"mmrobust: the current folder was removed; change to another one, and start again\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+@pytest.mark.parametrize(("variable", "escape"), [("TERM=dumb", b"\x1b"), ("NO_COLOR=1", b"\x1b[3")])
+def test_a_terminal_that_shows_no_colours(grids: Path, variable: str, escape: bytes) -> None:
+    master, slave = os.openpty()
+    name, _, value = variable.partition("=")
+    environment = {key: text for key, text in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    done = start(
+        "report", grids / "good", stdout=slave, stderr=slave, env={**environment, "TERM": "xterm", name: value}
+    )
+    os.close(slave)
+    printed = os.read(master, 2**16)
+    os.close(master)
+    assert done.returncode == 0 and b"missing-text" in printed and escape not in printed
+
+
 # --- hostile names ----------------------------------------------------------------------------------------------------
 
 

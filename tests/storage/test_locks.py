@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -50,3 +51,13 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     with hold(tmp_path):
         assert json.loads(note.read_text())["pid"] == os.getpid()
     assert not note.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.FileLock, "acquire", no_locks)
+    with pytest.raises(UsageError, match=r"its disk has no file locks .*name an --out on another disk"), hold(tmp_path):
+        pass

@@ -32,9 +32,6 @@ class DryRun:
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Modality → its kind; one that is not there is called as its kind."""
 
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    """The kind of each modality that is not called as its kind."""
-
     def lines(self) -> Iterator[str]:
         """What a user should see: the description, and each of the samples."""
         named = ", ".join(self.classes[:MAX_CLASSES]) + (", …" if len(self.classes) > MAX_CLASSES else "")

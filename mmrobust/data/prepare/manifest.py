@@ -29,7 +29,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,6 @@ class Survey:
     """Each distinct label cell → the place of its first row, for messages."""
     paths: dict[str, list[str]] = field(default_factory=dict)
     """The first paths of each modality, at most :data:`PATHS_TRIED`."""
-    features: dict[str, list[Entry]] = field(default_factory=dict)
-    """The first rows with each modality of kind features, as many."""
     empty_words: dict[str, str] = field(default_factory=dict)
     """Each text such as ``nan`` that stands for none elsewhere → the place of its first row."""
     steps: dict[str, bool] = field(default_factory=dict)
@@ -220,7 +217,7 @@ def prepare_manifest(
         source=str(source),
         task=task,
         kinds={modality: kinds[modality] for modality in found.modalities},
-        steps={m: _has_steps(rows, partial(medium, modality=m)) for m, rows in found.features.items()},
+        steps=found.steps,
         grouped="group" in present,
     )
     samples = ((found.split(entry), entry) for entry in entries(table, present, kinds))
@@ -344,7 +341,7 @@ def _cell(where: str, column: str, value: Any) -> str | None:
     raise DataError(f"{where}: '{column}' holds a {type(value).__name__}, not text, a number or a path")
 
 
-def _features_cell(value: Any) -> Any:
+def _numbers(value: Any) -> Any:
     """A cell of features: a list, a number as a list of one, or a path; ``None`` where it is empty."""
     if isinstance(value, str):
         value = value.strip()
