@@ -496,7 +496,7 @@ ANSWERS = (
         "exec('raise BrokenPipeError')",
         "2**10000",
     ),
-    *("[[None] * 10] * n", "{}"),
+    *("exec('raise BrokenPipeError')", "[[None] * 10] * n", "{}"),
 )
 """What the function of an own model may answer for n samples of ten classes."""
 
