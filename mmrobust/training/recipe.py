@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbones import is_tiny
+from mmrobust.models.backbones import TINY, is_built
 from mmrobust.models.methods import method_class
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -102,6 +103,10 @@ class Recipe:
 DEFAULT = Recipe()
 
 
-def default_recipe(method: str, backbone: str) -> Recipe:
-    """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`)."""
-    return Recipe(**method_class(method).default_recipe(random_weights=is_tiny(backbone)))
+def default_recipe(method: str, backbone: str, encoders: Collection[str] = ()) -> Recipe:
+    """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`).
+
+    Samples are augmented only where none of the ``encoders`` is pretrained: what a frozen one gives is computed once.
+    """
+    recipe = Recipe(**method_class(method).default_recipe(random_weights=is_built(backbone)))
+    return recipe.changed(augment=recipe.augment and all(encoder == TINY for encoder in encoders))
