@@ -18,7 +18,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "msp": ("msp", {"length": 2}),
     "ptm-attention": ("ptm", {"length": 2}),
     "ptm-both": ("ptm", {"length": 2, "level": "both"}),
-    "lora": ("lora", {"rank": 2}),
+    "lora": ("lora", {"rank": 2, "alpha": 2.0}),  # larger, the weights drawn here would saturate the attention
     "adapter": ("adapter", {"bottleneck": 4}),
 }
 BACKBONES: dict[str, tuple[str, dict[str, Any], str]] = {  # name → (tiny backbone, its settings, a case)
