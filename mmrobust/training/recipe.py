@@ -103,10 +103,18 @@ class Recipe:
 DEFAULT = Recipe()
 
 
+JOINT_LR = 3e-4
+"""Peak learning rate of a joint stream over encoders that stay frozen and features."""
+
+
 def default_recipe(method: str, backbone: str, encoders: Collection[str] = ()) -> Recipe:
     """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`).
 
-    Samples are augmented only where none of the ``encoders`` is pretrained: what a frozen one gives is computed once.
+    ``encoders`` are those of a new ``towers``. Where none is a small one of our own, which learns from the training
+    split alone, steps are smaller; where one is not, samples are not augmented: what is frozen is computed once.
     """
     recipe = Recipe(**method_class(method).default_recipe(random_weights=is_built(backbone)))
-    return recipe.changed(augment=recipe.augment and all(encoder == TINY for encoder in encoders))
+    if not encoders or not method_class(method).trains_backbone:
+        return recipe
+    own = [encoder == TINY for encoder in encoders]
+    return recipe.changed(augment=recipe.augment and all(own), lr=None if any(own) else JOINT_LR)

@@ -19,7 +19,7 @@ from mmrobust.data.selection import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.degradations import Noise
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
-from mmrobust.models.backbones import CONFIG, MODEL_TYPE, TINY_TOWERS, TOWERS, is_built, locate
+from mmrobust.models.backbones import CONFIG, LINEAR, MODEL_TYPE, TINY, TINY_TOWERS, TOWERS, is_built, locate
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.scenarios.grid import check_rate, check_seed
@@ -154,12 +154,20 @@ class TrainOptions:
             "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
         }
         values |= {name: value for name, value in vars(self).items() if name != "where" and value is not None}
-        recipe = plain(default_recipe(method.name, str(self.backbone), self.encoders.values())) | self.recipe
         values["modalities"] = self.modalities or usual_modalities(str(self.backbone), data)
+        recipe = plain(default_recipe(method.name, str(self.backbone), self._encoders(data).values())) | self.recipe
         values["recipe"] = from_mapping(Recipe, recipe, "recipe")
         settings = TrainSettings(data, **values, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample)
         settings.method_config(), settings.head_config()
         return settings
+
+    def _encoders(self, data: Path) -> dict[str, str]:
+        """Modality → the encoder of a new ``towers``; empty for other backbones."""
+        if self.backbone not in (TOWERS, TINY_TOWERS) or not is_built(str(self.backbone)):
+            return {}
+        kinds = DatasetInfo.read(data).kinds
+        usual = {m: LINEAR if kinds.get(m) == "features" else TINY for m in self.modalities or kinds}
+        return {**usual, **self.encoders}
 
     def _usual_scenario(self, data: Path, of_method: str) -> str:
         """The scenario of a training that names none: the method's, or for other than two modalities one of theirs.

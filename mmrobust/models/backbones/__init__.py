@@ -32,8 +32,10 @@ def is_tiny(name: str) -> bool:
     return (name == "tiny" or name.startswith("tiny-")) and "/" not in name and not Path(name).is_dir()
 
 
-TOWERS, TINY_TOWERS, TINY = "towers", "tiny-towers", "tiny"
-"""Backbones of any modalities, built around the encoders that are named (``tiny``: small ones of our own)."""
+TOWERS, TINY_TOWERS = "towers", "tiny-towers"
+"""Backbones of any modalities, built around the encoders that are named."""
+TINY, LINEAR = "tiny", "linear"
+"""Encoders that are no pretrained ones: a small one of our own, and that of features, which have none."""
 MODEL_TYPE, CONFIG = "mmrobust-towers", "config.json"
 """What the config of ``towers`` says it is, and the file that says it."""
 

@@ -19,8 +19,8 @@ from mmrobust.data.dataset import Split
 from mmrobust.data.decoding import decode
 from mmrobust.errors import UsageError, check_name, unknown_name
 from mmrobust.models.backbone import Backbone, check_modalities
+from mmrobust.models.backbones import LINEAR, TINY_TOWERS, TOWERS
 from mmrobust.models.backbones import TINY as TINY_ENCODER
-from mmrobust.models.backbones import TINY_TOWERS, TOWERS
 from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
@@ -29,7 +29,7 @@ from mmrobust.models.backbones.pretrained_encoder import load_encoder
 from mmrobust.models.backbones.processors import square_images
 from mmrobust.models.backbones.tower_inputs import FeaturesInput, FilterbankInput, SquareImages, TextInput
 from mmrobust.models.backbones.towers import TowersBackbone, tiny_grid
-from mmrobust.models.backbones.towers_model import LINEAR, Encoder, JointSizes, Linear, TinyText
+from mmrobust.models.backbones.towers_model import Encoder, JointSizes, Linear, TinyText
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 
 IMAGE_SIZE = 64

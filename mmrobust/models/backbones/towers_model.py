@@ -16,15 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrobust.models.backbones import TINY
+from mmrobust.models.backbones import LINEAR, TINY
 from mmrobust.models.backbones.cavmae_model import Attention, CavMaeConfig, Mlp, sincos_positions
 from mmrobust.models.backbones.tower_inputs import TowerInput
 from mmrobust.models.layers import LayerView, run_layer
 from mmrobust.models.sequence import TokenSequence
 
 NORM_EPS = 1e-5
-LINEAR = "linear"
-"""Stands for the encoder of features, which have none."""
 TINY_WIDTH, TINY_LAYERS, TINY_HEADS, TINY_DROPOUT, STEM = 128, 2, 4, 0.1, 32
 
 

@@ -41,7 +41,7 @@ from mmrobust.models.classifier import Classifier
 from mmrobust.scenarios.grid import Grid
 from mmrobust.training.feature_cache import Cache, frozen_depths
 from mmrobust.training.loop import train
-from mmrobust.training.recipe import Recipe, default_recipe
+from mmrobust.training.recipe import Recipe
 from mmrobust.training.settings import TrainOptions, TrainSettings, parse_encoders
 
 DIGITS = ("image", "text", "audio")
@@ -315,7 +315,20 @@ def test_towers_take_every_modality_of_the_data_and_then_their_own(digits: Datas
     )
     on_it = TrainOptions(method="none", backbone=str(tmp_path / "it")).resolve(digits.folder)
     assert (on_it.modalities, on_it.scenario) == (("text",), "noisy-text")
-    assert not default_recipe("full", "towers", ["tiny", "some/bert"]).augment
+
+
+def test_the_default_recipe_depends_on_what_trains(digits: Dataset, people: Dataset) -> None:
+    def recipe(data: Dataset, method: str = "full", **asked: Any) -> tuple[float, bool]:
+        found = TrainOptions(method=method, backbone="towers", **asked).resolve(data.folder).recipe
+        return found.lr, found.augment
+
+    bert = {"text": "some/bert"}
+    assert recipe(digits) == (1e-3, True)
+    assert recipe(digits, encoders=bert) == (1e-3, False)  # small encoders beside a frozen one
+    assert recipe(digits, encoders=bert, modalities=("text",)) == (3e-4, False)
+    assert recipe(people, modalities=("imu", "age")) == (3e-4, False)
+    assert recipe(people, "none", modalities=("imu", "age")) == (1e-2, False)  # only the head trains
+    assert recipe(people, modalities=("imu", "age"), recipe={"lr": 1e-2}) == (1e-2, False)
 
 
 def test_nothing_but_encoders_is_kept_while_everything_else_trains(classifier: Callable[..., Classifier]) -> None:
