@@ -28,6 +28,7 @@ from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.backbone import Backbone
+from mmrobust.models.backbones import TINY_TOWERS
 from mmrobust.models.backbones.tiny import TINY, make_tiny
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
@@ -95,8 +96,14 @@ def tiny(digits: Dataset) -> Callable[[str], Backbone]:
     """A fresh tiny backbone of that name with random weights."""
 
     def build(name: str) -> Backbone:
-        family, _ = TINY[name]
-        return make_tiny(name, family.modalities, digits.split("train"), seed=0)
+        modalities = TINY[name][0].modalities if name in TINY else digits.info.modalities
+        built = make_tiny(name, modalities, digits.split("train"), seed=0)
+        if name == TINY_TOWERS:  # its joint layers begin as the identity, which would hide what they do
+            draws = torch.Generator().manual_seed(0)
+            for parameter in built.model.joint.parameters():
+                with torch.no_grad():
+                    parameter.add_(torch.randn(parameter.shape, generator=draws) * 0.05)
+        return built
 
     return build
 
@@ -153,10 +160,14 @@ def samples() -> Callable[[str, int], list[dict[str, torch.Tensor]]]:
                 }
                 for i in range(count)
             ]
-        return [
+        several = [
             {"audio": torch.randn(96, 64, generator=draws), "image": torch.randn(3, 64, 64, generator=draws)}
             for _ in range(count)
         ]
+        if backbone == "tiny-towers":
+            for i, sample in enumerate(several):
+                sample["text"] = torch.randint(4, 60, (3 + 5 * i,), generator=draws)
+        return several
 
     return make
 

@@ -61,11 +61,13 @@ def _families(backbone: str | None) -> Sequence[type[Backbone]]:
     """The family of a backbone; all families for ``tiny``, which depends on the data, and if none is named."""
     from mmrobust.configuration import look_up
     from mmrobust.errors import unknown_name
-    from mmrobust.models.backbones import FAMILIES, family_of, is_tiny
+    from mmrobust.models.backbones import FAMILIES, MODEL_TYPE, TINY_TOWERS, TOWERS, family_of, is_built, is_tiny
     from mmrobust.models.backbones.tiny import TINY
 
     if backbone in (None, "tiny"):
         return [look_up(FAMILIES, name, "family") for name in FAMILIES]
+    if backbone in (TOWERS, TINY_TOWERS) and is_built(str(backbone)):
+        return [look_up(FAMILIES, MODEL_TYPE, "family")]
     if not is_tiny(str(backbone)):
         return [family_of(str(backbone))]
     if backbone not in TINY:

@@ -12,6 +12,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.options import DataFolder, Device, DType, OnBadSample, Workers, flag, listed
+from mmrobust.models.backbones import TINY
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
 from mmrobust.runtime.progress import Advance
@@ -30,10 +31,21 @@ EXAMPLE = "Example: mmrobust train --data data/digits --backbone tiny --method f
 def train(
     data: DataFolder,
     out: Annotated[Path, flag("Folder for the checkpoint.")],
-    backbone: Annotated[str | None, flag("tiny, a folder of weights, a checkpoint made by full, or a Hub id.")] = None,
+    backbone: Annotated[
+        str | None, flag("tiny, towers, a folder of weights, a checkpoint made by full, or a Hub id.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        flag(
+            "towers: the encoder of a modality: a Hub id or folder of a model of transformers, or tiny, the default; "
+            "may be repeated.",
+            metavar="NAME=ID",
+        ),
+    ] = None,
+    train_encoders: Annotated[bool, flag("towers: full trains pretrained encoders too.", "--train-encoders")] = False,
     method: Annotated[str | None, flag(f"How the backbone is adapted: {', '.join(METHODS)}.")] = None,
     head: Annotated[str | None, flag(f"Features to scores: {', '.join(HEADS)}. Default: linear.")] = None,
-    modalities: Annotated[list[str] | None, flag("Which of the data set's, e.g. image,text.")] = None,
+    modalities: Annotated[list[str] | None, flag("Which of the data set's, e.g. image,text. towers: all.")] = None,
     prompt_level: Annotated[str | None, _prompts("Where prompts are added: input, attention; ptm: both.")] = None,
     prompt_length: Annotated[int | None, _prompts("Tokens per case and layer.")] = None,
     train_head: Annotated[bool, _prompts("ptm: train the head too.", "--train-head")] = False,
@@ -98,12 +110,13 @@ def train(
     from mmrobust.training.distributed import is_main_process
     from mmrobust.training.feature_cache import parse_cache
     from mmrobust.training.loop import train as run
-    from mmrobust.training.settings import TrainOptions, read_recipe
+    from mmrobust.training.settings import TrainOptions, parse_encoders, read_recipe, usual_modalities
 
     prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
     size = None if batch_size == "auto" else resolve_batch_size(batch_size)
     recipe_flags = _given(epochs=epochs, batch_size=size, lr=lr, patience=patience, validate_on=validate_on)
-    preset, wanted = read_recipe(recipe), listed(modalities, "--modalities")
+    preset = read_recipe(recipe)
+    wanted = listed(modalities, "--modalities") or usual_modalities(backbone or preset.backbone or "", data)
     of_data = choose_modalities(Dataset(data).info, wanted) if decides_rate(scenario, missing_rate) else ()
     chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, of_data)
     flags = TrainOptions(
@@ -122,7 +135,9 @@ def train(
             missing_path=("--missing-path", missing_path),
             max_text_length=("--max-text-length", max_text_length),
         )
+        | _given(train_encoders=train_encoders or None)
         | parse_settings(backbone_set or (), "--backbone-set"),
+        encoders=parse_encoders(encoder or ()),
         recipe=parse_settings(recipe_set or (), "--recipe-set") | recipe_flags,
     )
     options = preset.overridden_by(flags)
@@ -172,13 +187,24 @@ def _summary(out: Path, config: CheckpointConfig) -> str:
     under = (
         f"over {', '.join(config.cases)}" if case_wise else f"at {training['scenario']} {training['missing_rate']:g}"
     )
-    frozen = "" if config.method["name"] == "full" else f", unchanged ({backbone['fingerprint'][:12]})"
+    full = config.method["name"] == "full"
+    frozen = _encoders(config) if full else f", unchanged ({backbone['fingerprint'][:12]})"
     return (
         f"{out}: {config.method['name']} + {config.head['name']} on {backbone['family']}{frozen}; "
         f"{training['trained_parameters']:,} of {training['all_parameters']:,} parameters trained; "
         f"best epoch {training['best_epoch']} of {training['epochs']}; "
         f"validation {config.headline_metric} {training['validation']:.4f} {under}"
     )
+
+
+def _encoders(config: CheckpointConfig) -> str:
+    """What full fine-tuning did to the encoders of ``towers``; empty for other families."""
+    encoders = {m: t["encoder"] for m, t in config.backbone.get("towers", {}).items() if t["kind"] != "features"}
+    own = [modality for modality, encoder in encoders.items() if encoder == TINY]
+    parts = [f"{', '.join(own)} by small encoders, trained with it"] if own else []
+    trained = "trained" if config.backbone["settings"].get("train_encoders") else "frozen"
+    parts += [f"{modality} by {encoder}, {trained}" for modality, encoder in encoders.items() if encoder != TINY]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 class TrainingView:

@@ -102,8 +102,9 @@ class Backbone(nn.Module, ABC):
     family: ClassVar[str]
     settings_class: ClassVar[type[BackboneSettings]] = BackboneSettings
     pooling_class: ClassVar[type[Pooling]]
-    modalities: ClassVar[tuple[str, ...]]
-    streams: ClassVar[tuple[str, ...]]
+    modalities: tuple[str, ...]
+    """The modalities that it takes; a family that takes any has none before it is built."""
+    streams: tuple[str, ...]
     """Names of the streams, in the order in which they run. A stream named after a modality sees that modality alone; a
     later stream starts from the output of earlier ones."""
     late_fusion: ClassVar[bool] = False
@@ -114,8 +115,10 @@ class Backbone(nn.Module, ABC):
 
     config_keys: ClassVar[tuple[str, ...]] = ("num_attention_heads", "hidden_act", "layer_norm_eps")
     """Keys of the model's config (and of its towers' configs) that affect the output but do not show in the weights."""
-    lora_targets: ClassVar[tuple[str, ...]] = ()
+    lora_targets: tuple[str, ...] = ()
     """Dense layers of the model that LoRA adapts, given by the ends of their names."""
+    limited: ClassVar[bool] = True
+    """Whether all its weights lie in its folder, so that it can be no larger than the files there."""
     model: Any
     checkpointing: bool = False
     """Whether activations within a layer are recomputed in the backward pass instead of being stored."""
@@ -169,6 +172,19 @@ class Backbone(nn.Module, ABC):
     def modalities_to_run(self, missing: Collection[str] = ()) -> tuple[str, ...]:
         """The modalities that must be run when those in ``missing`` are known to be missing."""
         return tuple(modality for modality in self.modalities if not (self.knows_case and modality in missing))
+
+    @property
+    def encoded_once(self) -> tuple[str, ...]:
+        """The modalities whose embedding is the output of a frozen encoder, whatever else trains."""
+        return ()
+
+    def lr_scale(self, parameter: str) -> float:
+        """The learning rate of one of its parameters, by name, as a multiple of the recipe's."""
+        return 1.0
+
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint's config records of it beside its source, weights and settings."""
+        return {}
 
     def input_modalities(self, stream: str) -> tuple[str, ...]:
         """The modalities whose embedded tokens ``stream`` starts from; empty if it starts from other streams."""
@@ -316,7 +332,7 @@ def without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_modalities(backbone: type[Backbone], wanted: Sequence[str], source: str) -> None:
+def check_modalities(backbone: Backbone | type[Backbone], wanted: Sequence[str], source: str) -> None:
     """Raise a ``UsageError`` unless the backbone takes exactly the ``wanted`` modalities."""
     if set(backbone.modalities) != set(wanted):
         raise UsageError(

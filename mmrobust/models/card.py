@@ -68,13 +68,15 @@ Cases: {cases}.
 {remarks}""",
 }
 
-_RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)"}
+_RAW = {"image": "PIL image", "text": "str", "audio": "(waveform, rate)", "features": "array"}
+"""Kind → what a sample has of it."""
 
 
 def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequence[str] = ()) -> None:
     """Write the card of a checkpoint called ``title``; the ``remarks``, one sentence each, are for an imported one."""
     training, origin = config.training, config.training.get("imported")
     tags = ["multimodal", "missing-modality", config.method["name"], config.head["name"], *["imported"] * bool(origin)]
+    kinds = {modality: tower["kind"] for modality, tower in config.backbone.get("towers", {}).items()}
     front = {"library_name": "mmrobust", "tags": tags, "metrics": [config.headline_metric]}
     values = {
         **training,
@@ -91,7 +93,7 @@ def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequ
         "task": config.task,
         "classes": len(config.classes),
         "modalities": " + ".join(config.modalities),
-        "sample": ", ".join(f'"{m}": {_RAW[m]}' for m in config.modalities),
+        "sample": ", ".join(f'"{m}": {_RAW[kinds.get(m, m)]}' for m in config.modalities),
         "cases": ", ".join(f"`{case}`" for case in config.cases),
         "fill": FILLS[config.fill],
         "metric": config.headline_metric,

@@ -81,6 +81,14 @@ class TokenSequence:
             start += length
         raise KeyError(name)
 
+    def mean(self, name: str, tokens_BLD: Tensor | None = None) -> Tensor:
+        """The mean [B, D] over the tokens of the segment ``name`` that are not masked; of the sequence, or others."""
+        part_BLD = (self if tokens_BLD is None else self.with_tokens(tokens_BLD)).segment(name)
+        if self.mask_BL is None:
+            return part_BLD.mean(1)
+        there_BL1 = self.with_tokens(self.mask_BL[..., None].to(part_BLD.dtype)).segment(name)
+        return (part_BLD * there_BL1).sum(1) / there_BL1.sum(1)
+
     def marked(self, name: str) -> Tensor:
         """The token [B, D] of the segment ``name`` that represents each sample: the marked one, or else the first."""
         tokens_BLD = self.segment(name)

@@ -21,9 +21,12 @@ MASK = 0.15
 WORD_DROP = 0.1
 
 
-def augment(sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Augment an encoded sample: modality → tensor of the same kind."""
-    return {modality: _AUGMENTS[modality](tensor) for modality, tensor in sample.items()}
+def augment(sample: Mapping[str, Tensor], kinds: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Augment an encoded sample: modality → tensor of the same kind. Features and waveforms [n] stay as they are.
+
+    ``kinds`` are by modality; one that is not there is called as its kind.
+    """
+    return {modality: _AUGMENTS[(kinds or {}).get(modality, modality)](tensor) for modality, tensor in sample.items()}
 
 
 def _image(image: Tensor) -> Tensor:
@@ -43,6 +46,8 @@ def _image(image: Tensor) -> Tensor:
 
 def _audio(bank: Tensor) -> Tensor:
     """A filter bank [frames, mel], shifted in time, louder or softer, with a stretch of time and of mel masked."""
+    if bank.ndim != 2:
+        return bank
     frames, mel = bank.shape
     moved = bank.roll(round(_uniform(SHIFT) * frames), dims=0) + _uniform(0.3)
     mean = moved.mean()
@@ -65,4 +70,14 @@ def _uniform(largest: float) -> float:
     return float((torch.rand(()) * 2 - 1) * largest)
 
 
-_AUGMENTS: dict[str, Callable[[Tensor], Tensor]] = {"image": _image, "audio": _audio, "text": _text}
+def _features(values: Tensor) -> Tensor:
+    """Features [T, D] as they are."""
+    return values
+
+
+_AUGMENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "image": _image,
+    "audio": _audio,
+    "text": _text,
+    "features": _features,
+}

@@ -292,16 +292,18 @@ def make_source(
 
 
 def frozen_depths(classifier: Classifier) -> dict[str, int]:
-    """Stream that begins with inputs → how many of its first layers are frozen in every step, where any are."""
+    """Stream that begins with inputs → how many of its first layers are frozen in every step, where any are.
+
+    0 where only what a frozen encoder gives, before the first layer, is the same in every step.
+    """
     backbone, method = classifier.backbone, classifier.method
-    if method.trains_backbone or backbone.settings.dropout:
-        return {}
+    once, changes = backbone.encoded_once, method.trains_backbone or backbone.settings.dropout
     depths = {}
     for stream in backbone.streams:
         layers, changed = len(backbone.layers(stream)), method.first_changed(stream)
         if backbone.input_modalities(stream):
-            depths[stream] = layers if changed is None else min(changed, layers)
-    return {stream: depth for stream, depth in depths.items() if depth}
+            depths[stream] = 0 if changes else layers if changed is None else min(changed, layers)
+    return {stream: depth for stream, depth in depths.items() if depth or stream in once}
 
 
 def only_head_trains(classifier: Classifier) -> bool:

@@ -71,12 +71,14 @@ def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimi
     """The recipe's optimiser over all trained parameters.
 
     Weight decay applies to matrices and prompts, not to vectors (biases, norms, scales). The head has its own learning
-    rate: a group's ``lr_scale`` multiplies the schedule's.
+    rate, and parts of the backbone may have (:meth:`Backbone.lr_scale`): ``lr_scale`` multiplies the schedule's.
     """
     groups: list[dict[str, Any]] = []
-    for in_head in (False, True):
-        own = [p for name, p in classifier.trained().items() if name.startswith("head.") is in_head]
-        scale = recipe.head_lr if in_head else 1.0
+    trained, backbone = classifier.trained(), classifier.backbone
+    parts = {name: (name.startswith("head."), backbone.lr_scale(name.removeprefix("backbone."))) for name in trained}
+    for part in dict.fromkeys(((False, 1.0), (True, 1.0), *parts.values())):
+        own = [parameter for name, parameter in trained.items() if parts[name] == part]
+        scale = recipe.head_lr if part[0] else part[1]
         groups += [
             {"params": [p for p in own if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr_scale": scale},
             {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "lr_scale": scale},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbones import is_tiny
+from mmrobust.models.backbones import TINY, is_built
 from mmrobust.models.methods import method_class
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -108,6 +109,18 @@ class Recipe:
 DEFAULT = Recipe()
 
 
-def default_recipe(method: str, backbone: str) -> Recipe:
-    """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`)."""
-    return Recipe(**method_class(method).default_recipe(random_weights=is_tiny(backbone)))
+JOINT_LR = 3e-4
+"""Peak learning rate of a joint stream over encoders that stay frozen and features."""
+
+
+def default_recipe(method: str, backbone: str, encoders: Collection[str] = ()) -> Recipe:
+    """The recipe of a training that names none: the method's own (:meth:`Method.default_recipe`).
+
+    ``encoders`` are those of a new ``towers``. Where none is a small one of our own, which learns from the training
+    split alone, steps are smaller; where one is not, samples are not augmented: what is frozen is computed once.
+    """
+    recipe = Recipe(**method_class(method).default_recipe(random_weights=is_built(backbone)))
+    if not encoders or not method_class(method).trains_backbone:
+        return recipe
+    own = [encoder == TINY for encoder in encoders]
+    return recipe.changed(augment=recipe.augment and all(own), lr=None if any(own) else JOINT_LR)

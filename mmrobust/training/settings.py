@@ -18,12 +18,13 @@ from mmrobust.data.processor import check_fill
 from mmrobust.data.selection import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.degradations import Noise
-from mmrobust.errors import UsageError, unknown_name
+from mmrobust.errors import CheckpointError, UsageError, unknown_name
+from mmrobust.models.backbones import CONFIG, LINEAR, MODEL_TYPE, TINY, TINY_TOWERS, TOWERS, is_built, locate
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.scenarios.grid import check_rate, check_seed
 from mmrobust.scenarios.scenario import usual_scenario
-from mmrobust.storage.files import read_text
+from mmrobust.storage.files import read_json, read_text
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
 
@@ -58,6 +59,8 @@ class TrainSettings:
     head_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the backbone; the others are those of the fine-tuned checkpoint or, without one, the defaults."""
+    encoders: dict[str, str] = field(default_factory=dict)
+    """Modality → its encoder in a new ``towers``: a Hub id, a folder, or ``tiny``, the default."""
     noise_profile: str = DEFAULT_NOISE
     """How noisy inputs are degraded: a pure function of the sample and the seed (see ``Recipe.draws``)."""
     on_bad_sample: str = ERROR
@@ -103,6 +106,7 @@ class TrainOptions:
     method_settings: dict[str, Any] = field(default_factory=dict)
     head_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`Recipe`. A recipe file has them at its top level, beside the others."""
     where: list[TrainOptions] = field(default_factory=list)
@@ -157,18 +161,66 @@ class TrainOptions:
             "missing_rate": 0.0 if method.trains_backbone else MISSING_RATE,
         }
         values |= {name: value for name, value in vars(self).items() if name != "where" and value is not None}
-        recipe = plain(default_recipe(method.name, str(self.backbone))) | self.recipe
+        values["modalities"] = self.modalities or usual_modalities(str(self.backbone), data)
+        recipe = plain(default_recipe(method.name, str(self.backbone), self._encoders(data).values())) | self.recipe
         values["recipe"] = from_mapping(Recipe, recipe, "recipe")
         settings = TrainSettings(data, **values, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample)
         settings.method_config(), settings.head_config()
         return settings
 
+    def _encoders(self, data: Path) -> dict[str, str]:
+        """Modality → the encoder of a new ``towers``; empty for other backbones."""
+        if self.backbone not in (TOWERS, TINY_TOWERS) or not is_built(str(self.backbone)):
+            return {}
+        kinds = DatasetInfo.read(data).kinds
+        usual = {m: LINEAR if kinds.get(m) == "features" else TINY for m in self.modalities or kinds}
+        return {**usual, **self.encoders}
+
     def _usual_scenario(self, data: Path, of_method: str) -> str:
-        """The scenario of a training that names none: the method's, or for other than two modalities one of theirs."""
+        """The scenario of a training that names none: the method's, or for other than two modalities one of theirs.
+
+        A single modality cannot be missing: it can be noisy.
+        """
         if of_method != USUAL or not (data / INFO_FILE).is_file():
             return of_method
-        modalities = choose_modalities(DatasetInfo.read(data), self.modalities)
+        wanted = self.modalities or usual_modalities(str(self.backbone), data)
+        modalities = choose_modalities(DatasetInfo.read(data), wanted)
+        if len(modalities) == 1:
+            return f"noisy-{modalities[0]}"
         return usual_scenario(modalities) if len(modalities) > 2 else of_method
+
+
+def usual_modalities(backbone: str, data: Path) -> tuple[str, ...] | None:
+    """The modalities of a training that names none, where the backbone decides them: its own, or for ``towers`` all.
+
+    Raises:
+        MmrobustError: the data set or the backbone cannot be read.
+    """
+    if is_built(backbone) or not backbone:
+        return DatasetInfo.read(data).modalities if backbone in (TOWERS, TINY_TOWERS) else None
+    config = Path(locate(backbone)) / CONFIG
+    if not config.is_file():
+        return None
+    values = read_json(config, "config of a model", CheckpointError)
+    towers = values.get("towers") if values.get("model_type") == MODEL_TYPE else None
+    return tuple(towers) if isinstance(towers, Mapping) else None
+
+
+def parse_encoders(pairs: Sequence[str]) -> dict[str, str]:
+    """The encoders of ``--encoder NAME=ID``.
+
+    Raises:
+        UsageError: a pair without a name or an encoder, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        modality, _, encoder = pair.partition("=")
+        if not modality or not encoder:
+            raise UsageError(f"--encoder {pair}: give NAME=ID, NAME=FOLDER or NAME=tiny")
+        if modality in found:
+            raise UsageError(f"--encoder {pair}: {modality} has {found[modality]} already")
+        found[modality] = encoder
+    return found
 
 
 def _named(new: Any, own: Any) -> Any:

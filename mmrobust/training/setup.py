@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from mmrobust.configuration import plain
+from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.class_balance import untrained
 from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.data.selection import BadSamples, screen
 from mmrobust.degradations import check_noise, check_profile
-from mmrobust.errors import DataError, TrainingError
+from mmrobust.errors import DataError, TrainingError, UsageError
 from mmrobust.models.backbone import Backbone
-from mmrobust.models.backbones import is_tiny, load_backbone
-from mmrobust.models.backbones.tiny import make_tiny
+from mmrobust.models.backbones import TINY_TOWERS, TOWERS, is_built, is_tiny, load_backbone
+from mmrobust.models.backbones.tiny import fitting_tiny, make_tiny, make_towers
+from mmrobust.models.backbones.towers import TowersSettings
 from mmrobust.models.checkpoint import CheckpointConfig, build_classifier, config_beside_backbone, relative_place
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.methods import method_class
@@ -34,6 +35,9 @@ from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.splits import TrainingSplit, possible_cases
+
+OF_ONE_TRAINING = ("dropout", "train_encoders")
+"""Settings of a fine-tuned backbone that were for its own training."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,8 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         split = dataset.split(name)
         splits[name], bad[name] = screen(split, modalities, settings.on_bad_sample, workers=workers, progress=progress)
 
-    if is_tiny(settings.backbone):
-        backbone = make_tiny(settings.backbone, modalities, splits["train"], settings.seed)
-    else:
-        backbone = load_backbone(settings.backbone, modalities)
     backbone_settings = _backbone_settings(settings)
+    backbone = _backbone(settings, backbone_settings, modalities, splits["train"])
     backbone.configure(backbone_settings)
 
     config = _config(settings, backbone, backbone_settings, dataset.info, bad, out)
@@ -117,11 +118,28 @@ def _untrained(dataset: Dataset) -> str:
     return untrained(dataset.info.classes, samples)
 
 
+def _backbone(
+    settings: TrainSettings, backbone_settings: dict[str, Any], modalities: tuple[str, ...], train: Split
+) -> Backbone:
+    """The backbone that is named, built or loaded."""
+    name = settings.backbone
+    if name == "tiny":
+        name = fitting_tiny(modalities, train.info.kinds)
+    if is_built(name) and name in (TOWERS, TINY_TOWERS):
+        sizes = from_mapping(TowersSettings, backbone_settings, f"{TOWERS} backbone").sizes()
+        return make_towers(modalities, train, settings.seed, settings.encoders, sizes, name)
+    if settings.encoders:
+        raise UsageError(f"--encoder: backbone {settings.backbone} has its own encoders; it is for --backbone {TOWERS}")
+    if is_tiny(name):
+        return make_tiny(name, modalities, train, settings.seed)
+    return load_backbone(name, modalities)
+
+
 def _backbone_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings asked for, over those of the fine-tuned checkpoint, whose dropout was for its own training."""
+    """The settings asked for, over those of the fine-tuned checkpoint but for those :data:`OF_ONE_TRAINING`."""
     holder = config_beside_backbone(settings.backbone)
     theirs = holder.backbone.get("settings", {}) if holder else {}
-    return {name: value for name, value in theirs.items() if name != "dropout"} | settings.backbone_settings
+    return {name: value for name, value in theirs.items() if name not in OF_ONE_TRAINING} | settings.backbone_settings
 
 
 def _config(
@@ -133,7 +151,7 @@ def _config(
     out: Path,
 ) -> CheckpointConfig:
     """The checkpoint's config, as far as it is known before training."""
-    stored = method_class(settings.method).trains_backbone or is_tiny(settings.backbone)
+    stored = method_class(settings.method).trains_backbone or is_built(settings.backbone)
     return CheckpointConfig(
         method={"name": settings.method, **plain(settings.method_config())},
         head={"name": settings.head, **plain(settings.head_config())},
@@ -144,6 +162,7 @@ def _config(
             "stored": stored,
             "fingerprint": backbone.fingerprint(),
             "settings": backbone_settings,
+            **backbone.described(),
         },
         modalities=list(backbone.modalities),
         classes=list(info.classes),

@@ -76,7 +76,7 @@ class LiveSource:
         """The backbone's inputs, on the classifier's device."""
         samples = self.encoded.samples(positions, case, noise)
         if self._augmented:
-            samples = [augment(sample) for sample in samples]
+            samples = [augment(sample, self.encoded.split.info.kinds) for sample in samples]
         return {name: tensor.to(self._device) for name, tensor in self.encoded.processor.collate(samples).items()}
 
     @property

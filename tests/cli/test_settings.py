@@ -54,7 +54,7 @@ def test_where_nothing_is_named_all_are_listed(cli: Any) -> None:
     printed = lines(cli, "--method-set", "--head-set", "--backbone-set")
     for title in ("method full has no settings", "method dcp: --method-set NAME=VALUE", "head linear has no settings"):
         assert title in printed
-    families = ["vilt", "clip", "cavmae"]
+    families = ["vilt", "clip", "cavmae", "towers"]
     assert [line for line in printed if "--backbone-set" in line] == [
         f"backbone {family}: --backbone-set NAME=VALUE" for family in families
     ]

@@ -29,7 +29,7 @@ from mmrobust.evaluation.plan import ENGINES, OVERWRITE
 from mmrobust.gate.compare import INTERVALS
 from mmrobust.gate.figures import FIGURES
 from mmrobust.gate.rules import parse_rule, read_rules
-from mmrobust.models.backbones import is_tiny
+from mmrobust.models.backbones import TINY_TOWERS, is_tiny
 from mmrobust.models.backbones.cavmae import MISSING_PATHS
 from mmrobust.models.backbones.tiny import TINY
 from mmrobust.models.heads import HEADS
@@ -71,7 +71,7 @@ def check_scenario(value: str) -> None:
 
 def check_backbone(value: str) -> None:
     if is_tiny(value) and value != "tiny":
-        one_of(*TINY)(value)
+        one_of(*TINY, TINY_TOWERS)(value)
 
 
 def check_recipe(value: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +70,15 @@ class AudioSettings:
         check_range(dataclasses.asdict(self), (*ranges, ("mean", -1e6, 1e6)), "audio settings")
 
 
+def encode_filterbank(raw: tuple[npt.NDArray[np.float32], int], settings: AudioSettings) -> Tensor:
+    """The filter bank [frames, mel] of a recording, cut or padded with zeros, then normalised."""
+    waveform, rate = raw
+    bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
+    padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
+    padded[: len(bank)] = bank
+    return torch.from_numpy((padded - settings.mean) / settings.std)
+
+
 class CavMaeProcessor(Processor):
     """Audio as a normalised log mel filter bank of fixed length, images by the reference's transform.
 
@@ -95,11 +105,7 @@ class CavMaeProcessor(Processor):
         """See :meth:`Processor.encode`: audio [frames, mel] is cut or padded with zeros, then normalised."""
         if modality == "image":
             return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
-        (waveform, rate), settings = raw, self.audio
-        bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
-        padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
-        padded[: len(bank)] = bank
-        return torch.from_numpy((padded - settings.mean) / settings.std)
+        return encode_filterbank(raw, self.audio)
 
     def fill(self, modality: str, fill: str) -> Tensor:
         """See :meth:`Processor.fill`: a zero filter bank, or an image of the model's size."""

@@ -105,16 +105,7 @@ class TextImageProcessor(Processor):
 
     def described(self) -> dict[str, Any]:
         """See :meth:`Processor.described`; a tokenizer by what it does, as its files differ between versions."""
-        return {"tokenizer": self._tokenizer_described(), "image": describe_images(self.image_processor)}
-
-    def _tokenizer_described(self) -> str | None:
-        """Fingerprint of the vocabulary and of the tokens of the probe and of words from the whole vocabulary."""
-        if isinstance(self.tokenizer, Unavailable):
-            return None
-        words = sorted(vocabulary := self.tokenizer.get_vocab())
-        texts = [PROBE, " ".join(words[:: max(1, len(words) // PROBE_WORDS)])]
-        ids = [self.tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
-        return fingerprint_settings({"vocabulary": vocabulary, "ids": ids})
+        return {"tokenizer": describe_tokenizer(self.tokenizer), "image": describe_images(self.image_processor)}
 
 
 class Unavailable:
@@ -148,6 +139,16 @@ def _load_if_stored(load: Callable[[str], Any], source: str, what: str) -> Any:
     if folder.is_dir() and not any((folder / file).is_file() for file in FILES[what]):
         return Unavailable(what, source)
     return load(source)
+
+
+def describe_tokenizer(tokenizer: Any) -> str | None:
+    """Fingerprint of a tokenizer's vocabulary, and of the ids of the probe and of words from the whole vocabulary."""
+    if isinstance(tokenizer, Unavailable):
+        return None
+    words = sorted(vocabulary := tokenizer.get_vocab())
+    texts = [PROBE, " ".join(words[:: max(1, len(words) // PROBE_WORDS)])]
+    ids = [tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
+    return fingerprint_settings({"vocabulary": vocabulary, "ids": ids})
 
 
 def describe_images(processor: Any) -> dict[str, Any]:

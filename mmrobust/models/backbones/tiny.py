@@ -1,4 +1,4 @@
-"""``--backbone tiny``: small backbones built from a config, for machines and tests without pretrained weights.
+"""``--backbone tiny`` and ``towers``: backbones built for a training, the tiny ones without pretrained weights.
 
 Their weights are random (seeded) until ``--method full`` has trained them. The tokenizer and the mean and standard
 deviation of the filter bank are computed from the training split.
@@ -6,7 +6,7 @@ deviation of the filter bank are computed from the training split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -16,14 +16,20 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViltConfig, ViltImageProcessorPil, ViltModel
 
 from mmrobust.data.dataset import Split
-from mmrobust.data.decoding import decode_audio
-from mmrobust.errors import UsageError, unknown_name
+from mmrobust.data.decoding import decode
+from mmrobust.errors import UsageError, check_name, unknown_name
 from mmrobust.models.backbone import Backbone, check_modalities
+from mmrobust.models.backbones import LINEAR, TINY_TOWERS, TOWERS
+from mmrobust.models.backbones import TINY as TINY_ENCODER
 from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
 from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.pretrained_encoder import load_encoder
 from mmrobust.models.backbones.processors import square_images
+from mmrobust.models.backbones.tower_inputs import FeaturesInput, FilterbankInput, SquareImages, TextInput
+from mmrobust.models.backbones.towers import TowersBackbone, tiny_grid
+from mmrobust.models.backbones.towers_model import Encoder, JointSizes, Linear, TinyText
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 
 IMAGE_SIZE = 64
@@ -52,22 +58,83 @@ CLIP_ENDS = ("<|startoftext|>", "<|endoftext|>")
 def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> Backbone:
     """The tiny backbone ``name`` (one of :data:`TINY`, or ``tiny``: the family that fits), with random weights.
 
+    Where no family of two modalities fits, it is ``tiny-towers``.
+
     Raises:
-        UsageError: no such name, or no tiny backbone for these modalities.
+        UsageError: no such name, or the family takes other modalities.
     """
     if name == "tiny":
-        fitting = [tiny for tiny, (family, _) in TINY.items() if set(family.modalities) == set(modalities)]
-        if not fitting:
-            pairs = ", ".join(" + ".join(family.modalities) for family, _ in TINY.values())
-            raise UsageError(f"there is no tiny backbone for {' + '.join(modalities)}; there is one for {pairs}")
-        name = fitting[0]
+        name = fitting_tiny(modalities, train.info.kinds)
+    if name == TINY_TOWERS:
+        return make_towers(modalities, train, seed, source=TINY_TOWERS)
     if name not in TINY:
-        raise unknown_name("tiny backbone", name, TINY)
+        raise unknown_name("tiny backbone", name, (*TINY, TINY_TOWERS))
     family, build = TINY[name]
     check_modalities(family, modalities, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(train)
+
+
+def fitting_tiny(modalities: Sequence[str], kinds: Mapping[str, str]) -> str:
+    """The tiny backbone that ``tiny`` means for these modalities, whose ``kinds`` are by name."""
+    usual = all(kinds.get(modality, modality) == modality for modality in modalities)
+    fitting = (tiny for tiny, (family, _) in TINY.items() if usual and set(family.modalities) == set(modalities))
+    return next(fitting, TINY_TOWERS)
+
+
+def make_towers(
+    modalities: Sequence[str],
+    train: Split,
+    seed: int,
+    encoders: Mapping[str, str] | None = None,
+    sizes: JointSizes | None = None,
+    source: str = TOWERS,
+) -> TowersBackbone:
+    """``towers`` for these modalities of a data set, with a random joint stream.
+
+    Args:
+        modalities: in order.
+        train: the split from which small encoders take their tokenizer and the statistics of recordings.
+        seed: of the random weights.
+        encoders: modality → Hub id or folder of a model of ``transformers``, or ``tiny``, which is the default: a small
+            encoder of our own. Features have none: they are standardised, and mapped linearly.
+        sizes: of the joint stream.
+        source: what the backbone is called.
+
+    Raises:
+        UsageError: an encoder for a modality that is not there, or for features.
+        CheckpointError: an encoder cannot be loaded.
+    """
+    encoders, kinds = encoders or {}, {modality: train.info.kinds[modality] for modality in modalities}
+    for modality, encoder in encoders.items():
+        check_name("modality in --encoder", modality, kinds)
+        if kinds[modality] == "features" and encoder != LINEAR:
+            raise UsageError(f"--encoder {modality}={encoder}: features need no encoder; they are mapped linearly")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built: dict[str, Encoder] = {}
+        for modality, kind in kinds.items():
+            encoder = encoders.get(modality, TINY_ENCODER)
+            if kind != "features" and encoder != TINY_ENCODER:
+                built[modality] = load_encoder(kind, encoder, encoder, modality)
+            else:
+                built[modality] = _tiny_encoder(modality, kind, train)
+        return TowersBackbone(kinds, built, sizes or JointSizes(), source)
+
+
+def _tiny_encoder(modality: str, kind: str, train: Split) -> Encoder:
+    """A small encoder of our own for a modality of a data set, with random weights; features have none."""
+    if kind == "features":
+        facts = train.info.features[modality]
+        return Linear(FeaturesInput(facts.mean, facts.std, facts.steps))
+    if kind == "text":
+        tokenizer = train_tokenizer(_texts(train, modality), BERT_ENDS)
+        return TinyText(TextInput(tokenizer, TEXT_LENGTH), len(tokenizer))
+    if kind == "image":
+        return tiny_grid(kind, SquareImages(IMAGE_SIZE))
+    mean, std = _filterbank_statistics(train, modality)
+    return tiny_grid(kind, FilterbankInput(AudioSettings(**AUDIO, mean=mean, std=std)))
 
 
 def _tiny_vilt(train: Split) -> Backbone:
@@ -122,14 +189,14 @@ def _tiny_clip(train: Split) -> Backbone:
     return ClipBackbone(CLIPModel(config), processor, "tiny-clip")
 
 
-def _texts(train: Split) -> Iterable[str]:
-    return (sample.text for sample in train if sample.text is not None)
+def _texts(train: Split, modality: str = "text") -> Iterable[str]:
+    return (text for sample in train if isinstance(text := sample.media.get(modality), str))
 
 
-def _filterbank_statistics(train: Split) -> tuple[float, float]:
+def _filterbank_statistics(train: Split, modality: str = "audio") -> tuple[float, float]:
     """Mean and standard deviation over the frames of the first recordings of the training split."""
-    sounds = islice((sample for sample in train if sample.audio is not None), STATISTICS_SAMPLES)
-    decoded = (decode_audio(s.audio, f"sample '{s.id}' in {s.origin}") for s in sounds if s.audio is not None)
+    sounds = islice((sample for sample in train if sample.media.get(modality) is not None), STATISTICS_SAMPLES)
+    decoded = (decode(sample, modality) for sample in sounds)
     banks = [log_mel_filterbank(wave, rate, AUDIO["sampling_rate"], AUDIO["mel_bins"]) for wave, rate in decoded]
     frames = np.concatenate(banks) if banks else np.zeros((0, 1))
     return (float(frames.mean()), float(frames.std())) if frames.size else (0.0, 1.0)

@@ -58,7 +58,8 @@ class Adapters(Method):
 
     def __init__(self, config: AdapterConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        self.injections = {stream: Injection(range(len(backbone.layers(stream)))) for stream in backbone.streams}
+        layers = {stream: range(len(backbone.layers(stream))) for stream in backbone.streams}
+        self.injections = {stream: Injection(some) for stream, some in layers.items() if some}
         self.bottlenecks: Any = nn.ModuleDict()  # stream → layer → (after the attention, after the feed-forward half)
         for stream, injection in self.injections.items():
             sizes = (backbone.width[stream], config.bottleneck)

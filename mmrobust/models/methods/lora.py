@@ -50,7 +50,8 @@ class Lora(Method):
 
     def __init__(self, config: LoraConfig, backbone: Backbone, cases: Sequence[str]) -> None:
         super().__init__(config, backbone, cases)
-        self.injections = {stream: Injection(range(len(backbone.layers(stream)))) for stream in backbone.streams}
+        layers = {stream: range(len(backbone.layers(stream))) for stream in backbone.streams}
+        self.injections = {stream: Injection(some) for stream, some in layers.items() if some}
         try:
             peft: Any = importlib.import_module("peft")
         except ImportError as cause:

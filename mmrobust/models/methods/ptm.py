@@ -86,6 +86,11 @@ class PromptTheMissing(Method):
                 f"method ptm needs a stream for each modality, as CAV-MAE has; {backbone.family} has only "
                 f"{', '.join(backbone.streams)}"
             )
+        if config.level != ATTENTION and not all(backbone.layers(modality) for modality in backbone.modalities):
+            raise UsageError(
+                f"method ptm at the {config.level} level puts tokens in front of layers of each modality's own, and "
+                f"{backbone.family} has none: use --prompt-level {ATTENTION}"
+            )
         if config.level != INPUT and not backbone.fusion_points:
             raise UsageError(
                 f"method ptm at the {config.level} level needs layers that fuse the modalities, as CAV-MAE has; "

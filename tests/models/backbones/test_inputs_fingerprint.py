@@ -15,7 +15,7 @@ import pytest
 from mmrobust.data import Dataset
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.backbone import Backbone
-from mmrobust.models.backbones import load_backbone
+from mmrobust.models.backbones import TINY_TOWERS, load_backbone
 from mmrobust.models.backbones.tiny import TINY
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.models.classifier import Classifier
@@ -40,7 +40,7 @@ def find_images(folder: Path) -> Path:
     return next(file for name in (IMAGES, "processor_config.json") if (file := folder / name).is_file())
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [*TINY, TINY_TOWERS])
 def test_it_is_the_same_when_fresh_saved_loaded_used_and_saved_again(
     tiny: Callable[[str], Backbone], tmp_path: Path, name: str
 ) -> None:

@@ -24,6 +24,10 @@ DECLARED: dict[str, tuple[str, dict[str, Any], bool, dict[str, list[int]]]] = {
     "ptm": ("tiny-cavmae", {}, True, {"joint": [0]}),
     "ptm both": ("tiny-cavmae", {"level": "both"}, True, {"audio": [0], "image": [0], "joint": [0]}),
     "ptm fusion": ("tiny-cavmae-fusion", {}, True, {"fusion-audio": [0], "fusion-image": [0]}),
+    "mmp towers": ("tiny-towers", {}, True, {"joint": [0, 1]}),
+    "ptm towers": ("tiny-towers", {}, True, {"joint": [0, 1]}),
+    "lora towers": ("tiny-towers", {"rank": 2}, False, {"joint": [0, 1]}),
+    "adapter towers": ("tiny-towers", {}, False, {"joint": [0, 1]}),
     "lora": ("tiny-vilt", {"rank": 2}, False, {"joint": [0, 1, 2, 3]}),
     "adapter": ("tiny-vilt", {}, False, {"joint": [0, 1, 2, 3]}),
 }
@@ -65,7 +69,7 @@ def test_something_is_added_exactly_where_it_is_declared(built: tuple[str, Class
             added.add((stream, layer))
         return prompts
 
-    encoded = samples("tiny-vilt" if "text" in model.modalities else backbone, 1)
+    encoded = samples("tiny-vilt" if backbone == "tiny-clip" else backbone, 1)
     model.backbone(model.backbone.processor.collate(encoded), spied)
     inside_the_model = name.startswith("lora")
     assert added == (set() if inside_the_model else {(s, layer) for s, found in layers.items() for layer in found})
