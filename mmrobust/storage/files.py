@@ -278,7 +278,8 @@ def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, mo
         cause = failure.__cause__ if isinstance(failure, ReadError) else failure
         if isinstance(cause, OSError) and cause.errno not in _NO_NAME:
             raise
-        raise error(f"{path}: cannot be opened ({cause}); expected the {what}") from cause
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be opened ({reason}); expected the {what}") from cause
     if not regular:
         raise error(f"{path}: {'is not a regular file' if exists else 'no such file'}; expected the {what}")
     if most_bytes is not None and (size := path.stat().st_size) > most_bytes:

@@ -158,7 +158,7 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("of 32 MB", content(CONFIG, b'{"classes": ["' + b"x" * 2**25 + b'"]}'), "config.json: is 33,554,449 bytes"),
     ("a pipe", instead(CONFIG, os.mkfifo), "config.json: is not a regular file"),
     ("a device", instead(CONFIG, lambda p: p.symlink_to("/dev/zero")), "config.json: is not a regular file"),
-    ("a loop", instead(CONFIG, lambda p: p.symlink_to(p.name)), "config.json: no such file"),
+    ("a loop", instead(CONFIG, lambda p: p.symlink_to(p.name)), "config.json: cannot be opened (Too many"),
     ("a folder", instead(CONFIG, Path.mkdir), "config.json: is not a regular file"),
     ("method a word", settings(CONFIG, method="mmp"), "config.json: method = 'mmp': must be a mapping"),
     ("method without name", settings(CONFIG, method={}), "config.json: method/name is missing"),
