@@ -52,7 +52,7 @@ def test_neither_the_package_nor_the_class_imports_torch() -> None:
         ({"version": 3}, r"a model needs a version: a text, not 3"),
         ({"modalities": "image"}, r"model mine: modalities must be different names in a list, not 'image'"),
         ({"modalities": []}, r"model mine: modalities must be different names"),
-        ({"modalities": ["image", "tekst"]}, r"unknown modality 'tekst': did you mean 'text'"),
+        ({"modalities": ["image", "te xt"]}, r"modality 'te xt': a name is a letter, then letters, digits and _"),
         ({"classes": ["a", "a"]}, r"model mine: classes must be different names in a list"),
         ({"classes": [0, 1]}, r"model mine: classes must be different names in a list"),
         ({"classes": ["a"]}, r"model mine: a single-label task has two or more classes, not 1"),
