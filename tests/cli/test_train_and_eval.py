@@ -50,8 +50,8 @@ BAD = [
     (["--cache", "on"], "unknown cache 'on': Known: auto, off, FOLDER/"),
     (["--cache-memory", "-1"], "--cache-memory -1: give gigabytes, 0 or more"),
     (["--epochs", "many"], "Invalid value for '--epochs': 'many' must be a whole number"),
-    (["--missing-rate", "70%"], "Invalid value for '--missing-rate': '70%' must be a number; is 0.7 meant?"),
-    (["--missing-rate", "0,7"], "'0,7' must be a number; is 0.7 meant? Decimals are written with a point"),
+    (["--missing-rate", "70%"], "missing rate '70%' is neither a number nor start:stop:step; is 0.7 meant?"),
+    (["--missing-rate", "0,7"], "(in '0,7'; is 0.7 meant? Decimals are written with a point)"),
     (["--recipe", "mmp-mmimdb"], "prompt layers [0, 1, 2, 3, 4, 5]: vilt has 4 layers; name others with --method-set"),
     (["--metod", "full"], "No such option: --metod"),
 ]
