@@ -198,13 +198,14 @@ def test_groups_are_ranked_whatever_the_samples_are_called(folder: Path) -> None
     assert sum(case != "complete" for case in cases) == 40
 
 
-def test_three_modalities_of_a_checkpoint_need_a_family_that_takes_them(
+def test_three_modalities_are_trained_on_towers_and_under_any_that_may_miss(
     digits: Dataset, tmp_path: Path, cli: Cli
 ) -> None:
-    modalities = ("--modalities", "image,text,audio")
+    modalities = ("--modalities", "image,text,audio", "--epochs", 1)
     command = ("train", "--data", digits.folder, "--backbone", "tiny", "--method", "none", "--out", tmp_path / "run")
     outcome = cli(*command, *modalities)
-    assert outcome.code == 2 and "there is no tiny backbone for image + text + audio" in outcome.err
+    assert outcome.code == 0 and "none + linear on towers" in outcome.out
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["scenario"] == "missing-any"
 
 
 def test_a_training_with_rates_for_each_modality(digits: Dataset, tmp_path: Path, cli: Cli) -> None:

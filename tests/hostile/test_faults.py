@@ -276,7 +276,7 @@ def test_clock_jumps(cli: Cli, digits: Dataset, trained: Callable[..., Path], tm
     assert cli(*command).code == 0
     note = {"pid": 1, "host": "elsewhere", "since": "2096-10-02T07:06:40+00:00", "command": "mmrobust eval"}
     (out / ".run.holder.json").write_text(json.dumps(note))
-    (out / "predictions" / ".torn.1.partial").write_bytes(b"PAR1")
+    (out / "predictions" / ".torn.1a2b3c4d.partial").write_bytes(b"PAR1")
     for path in out.rglob("*"):
         os.utime(path, (moment, moment))
     assert cli(*command).code == 0
@@ -315,9 +315,9 @@ def test_what_a_newer_version_wrote_is_refused_and_left_alone(
     (studied / "study.json").write_text('{"study": {}, "evaluate": {}, "jobs": {}}')
     (shard,) = shards_of(out)
     for file, change, command, message in (
-        (data / "dataset.json", in_json, evaluate, "data set format 99 is newer than this mmrobust reads (2)"),
+        (data / "dataset.json", in_json, evaluate, "data set format 99 is newer than this mmrobust reads (3)"),
         (mine / "config.json", in_json, evaluate, "checkpoint format 99 is newer than this mmrobust reads (1)"),
-        (shard, in_parquet, evaluate, "predictions of schema 99, newer than this mmrobust reads (2)"),
+        (shard, in_parquet, evaluate, "predictions of schema 99, newer than this mmrobust reads (3)"),
         (
             out / "results.parquet",
             in_parquet,
