@@ -34,8 +34,9 @@ def embedded(page, name):
 
 
 def shown(whole):
-    """What the page prints of a share: JavaScript's toFixed rounds the exact value of a number, halves upwards."""
-    return str(Decimal(100 * whole / UNIT).quantize(Decimal("0.1"), ROUND_HALF_UP))
+    """What the page prints: JavaScript's toFixed rounds the exact value of a number, halves upwards; 0 has no sign."""
+    rounded = Decimal(100 * whole / UNIT).quantize(Decimal("0.1"), ROUND_HALF_UP)
+    return str(rounded if rounded else abs(rounded))
 
 
 @given(st.floats(0, 1) | st.integers(0, 2000).map(lambda count: count / 2000))

@@ -8,7 +8,7 @@ const MANY = 12; // with more checkpoints than this, only the best are shown at 
 const COLOURS = REPORT.colours, DASHES = REPORT.dashes;
 
 const $ = (id) => document.getElementById(id);
-const percent = (whole, decimals = 1) => (whole == null ? UNKNOWN : ((100 * whole) / UNIT).toFixed(decimals));
+const percent = (whole, decimals = 1) => (whole == null ? UNKNOWN : ((100 * whole) / UNIT).toFixed(decimals).replace(/^-(0(?:\.0+)?)$/, "$1"));
 const share = (whole) => (whole == null ? null : (100 * whole) / UNIT);
 const mean = (values) => {
   const known = values.filter((v) => v != null);
