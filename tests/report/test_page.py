@@ -6,6 +6,7 @@ import pytest
 
 from mmrobust.cli import app
 from mmrobust.report import FORMATS
+from mmrobust.report.numbers import percent
 from mmrobust.report.report import build_report
 from mmrobust.storage.results import Results, read_results
 
@@ -89,7 +90,7 @@ def test_figures_show_their_intervals(opened, grid):
         number, half = cell.inner_text().split()
         assert float(number) == float(f"{value:.1f}")
         assert float(half.removeprefix("±")) == pytest.approx((high - low) / 2, abs=0.06)
-        assert cell.get_attribute("title") == f"95 % interval {low:.1f} to {high:.1f}"
+        assert cell.get_attribute("title") == f"95 % interval {percent(low / 100)} to {percent(high / 100)}"
     within = f"{100 * own.worst_value_low:.1f} to {100 * own.worst_value_high:.1f}"
     assert worst.inner_text().split("\n") == [f"{100 * own.worst_value:.1f}", within]
     assert worst.evaluate("cell => cell.querySelector('small').offsetHeight < cell.offsetHeight / 2")
