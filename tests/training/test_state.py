@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> StateStore:
     """The state after one epoch of a training of one weight."""
     made = StateStore(tmp_path / "out", "it")
     weights, optimizer = trained()
-    record = EpochRecord(1, 0.5, 0.5, 1e-3, 1.0, 1.0)
+    record = EpochRecord(1, 0.5, 0.5, 0.7, 1e-3, 1.0, 1.0)
     made.save(TrainingState([record], 1, {"w": weights["w"].detach()}), weights, optimizer)
     return made
 
