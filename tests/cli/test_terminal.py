@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from mmrobust.data import Dataset
 from mmrobust.runtime.machine import lacks_memory
 from mmrobust.runtime.printable import one_line, printable, spreadsheet_cell
 from mmrobust.storage.results import read_results, write_results
@@ -143,16 +144,27 @@ def test_a_path_that_is_no_text(grids: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and b"caf\\xe9-gone: no such file" in done.stderr
 
 
+GREEDY = """
+import resource
+import mmrobust, numpy
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, resource.RLIM_INFINITY))
+model = mmrobust.Model(
+    name="greedy", version="1", modalities=["image", "text"], classes=[str(c) for c in range(10)], task="single-label",
+    knows_case=False, scale="logits", predict=lambda samples, case: numpy.ones((2**31, 10))[: len(samples)],
+)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
-def test_too_little_memory_is_one_line(grids: Path) -> None:
+def test_too_little_memory_is_one_line(digits: Dataset, grids: Path, tmp_path: Path) -> None:
+    """Of what fails cleanly: with less room than their own, libraries crash, or wait for ever, before we can speak."""
     import resource
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (300 * 2**20, resource.RLIM_INFINITY))
-
-    done = start("check", "good", "--baseline", "good", cwd=grids, preexec_fn=limited)
-    if done.returncode != 0:  # how much is enough depends on the libraries
-        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1) and b"memory" in done.stderr
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    command = ("eval", "greedy.py:model", "--data", str(digits.folder), "--limit", "2", "--out", "out")
+    done = start(*command, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"Unable to allocate" in done.stderr
 
     def starved() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (20 * 2**20, resource.RLIM_INFINITY))
