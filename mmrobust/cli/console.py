@@ -125,11 +125,11 @@ def complain(message: str, style: str = "") -> None:
         err().print(one_line(message), markup=False, style=style or None)
 
 
-def remark_left_aside(info: DatasetInfo, chosen: Sequence[str]) -> None:
-    """Print a line that names the modalities of a data set that are not ``chosen``, if there are any."""
+def remark_left_aside(info: DatasetInfo, chosen: Sequence[str], asked: object) -> None:
+    """Print a line on the modalities of a data set that are not ``chosen``, unless the user ``asked`` for these."""
     from mmrobust.data.format import left_aside
 
-    if line := left_aside(info, chosen):
+    if asked is None and (line := left_aside(info, chosen)):
         remark(line)
 
 

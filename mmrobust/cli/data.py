@@ -64,12 +64,12 @@ def missing_table(
         raise UsageError(f"name a {lacking}, as in --scenario missing-both --missing-rate 0.7")
     affected = apply_scenario(dataset, split, name, rate, seed, chosen)
     if out is None:
-        console.remark_left_aside(dataset.info, chosen)
+        console.remark_left_aside(dataset.info, chosen, modalities)
         write_csv(sys.stdout, affected.table)
         console.remark(str(affected))
     else:
         write_missing_table(out, affected.table, affected.provenance)
-        console.remark_left_aside(dataset.info, chosen)
+        console.remark_left_aside(dataset.info, chosen, modalities)
         console.print_line(f"{out}: {affected}")
 
 
@@ -103,7 +103,7 @@ def preview(
         raise UsageError("name a --scenario, as in --scenario noisy-image:blur@3")
     affected = apply_scenario(dataset, split, name, 1.0 if rate is None else rate, seed, chosen)
     page = render_page(affected, noise, preview_samples(affected, noise, samples, console.progress_bar))
-    console.remark_left_aside(dataset.info, chosen)
+    console.remark_left_aside(dataset.info, chosen, modalities)
     console.write(out, page, silent=True)
     console.print_line(f"{out}: {affected}")
 

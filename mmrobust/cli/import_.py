@@ -89,7 +89,7 @@ def predictions(
         progress=console.progress_bar,
         say=console.remark,
     )
-    console.remark_left_aside(dataset.info, chosen)
+    console.remark_left_aside(dataset.info, chosen, modalities)
     if json:
         console.print_json(done.counts())
         return

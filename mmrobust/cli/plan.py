@@ -70,7 +70,7 @@ def plan(
         inputs=inputs,
         progress=console.progress_bar,
     )
-    console.remark_left_aside(dataset.info, chosen)
+    console.remark_left_aside(dataset.info, chosen, modalities)
     if bad := about["bad_samples"]["summary"]:
         console.remark(bad)
     if json:

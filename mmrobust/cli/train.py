@@ -147,7 +147,8 @@ def train(
 
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
-    view = TrainingView(settings.recipe.epochs, left_aside(about, choose_modalities(about, settings.modalities)))
+    unasked = left_aside(about, choose_modalities(about, settings.modalities)) if modalities is None else ""
+    view = TrainingView(settings.recipe.epochs, unasked)
     config = run(
         settings,
         out,

@@ -102,7 +102,7 @@ class Grid:
         return tuple(dict.fromkeys((*drawn, *given)))
 
 
-_PERCENT = r"(100|[1-9]?[0-9](\.[0-9]{1,2})?)"
+_PERCENT = r"([0-9]{1,3}(\.[0-9]{1,2})?)"
 _AVAILABILITY = re.compile(rf"{_PERCENT}/{_PERCENT}")
 
 
@@ -126,6 +126,8 @@ def availability_of(name: str, modalities: Sequence[str]) -> tuple[str, float]:
         raise UsageError(f"scenario '{name}': availabilities are of two modalities, not {', '.join(modalities)}")
     lost = [100 - Fraction(part) for part in name.split("/")]
     rate = sum(lost) / 100
+    if min(lost) < 0:
+        raise UsageError(f"scenario '{name}': more than 100 % of a modality cannot be available")
     if rate > 1:
         raise UsageError(f"scenario '{name}': {float(sum(lost)):g} % of the samples would lose one of two; 100 is most")
     if not rate:

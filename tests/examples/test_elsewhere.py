@@ -77,9 +77,7 @@ def test_a_model_in_awk(cli: Callable[..., Any], digits: Dataset, tmp_path: Path
         subprocess.run(command, stdout=file, check=True)
     command = ("import", "predictions", tmp_path / "it.csv", *about, "--name", "awk", "--out", tmp_path / "out")
     code, _, err = cli(*command)
-    assert code == 0 and err.splitlines() == [
-        "digits has image, text, audio: only image and text used, audio left aside; --modalities chooses"
-    ]
+    assert (code, err) == (0, "")
 
     # How often it is right can be told from the texts: without a text, or with none of its words, it says 0.
     split = digits.split("test")
