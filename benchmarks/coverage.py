@@ -41,6 +41,7 @@ from mmrobust.scoring.paired import PairedCurve
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.significance import p_values
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.tasks import REGRESSION, sign_of
 
 Floats = npt.NDArray[np.floating]
 MODALITIES = ("image", "text")
@@ -63,14 +64,17 @@ class Population:
 
     task: str
     shares: Floats
-    """[C]: of the samples that belong to each class."""
+    """[C]: of the samples that belong to each class. Of numbers one: whether they and their errors are skewed."""
     strengths: tuple[float, float]
-    """With all inputs, and without the image."""
+    """With all inputs, and without the image. Of numbers, the deviation of the errors."""
 
     def truth(self, random: np.random.Generator, samples: int) -> SplitTruth:
         """Samples with their labels."""
         classes = len(self.shares)
-        if self.task == "multi-label":
+        if self.task == REGRESSION:
+            numbers = random.exponential(size=samples) if self.shares[0] else random.normal(size=samples)
+            labels = tuple((number,) for number in numbers.tolist())
+        elif self.task == "multi-label":
             belongs = random.random((samples, classes)) < self.shares
             labels = tuple(tuple(np.flatnonzero(row).tolist()) for row in belongs)
         else:
@@ -86,7 +90,10 @@ class Population:
             logits = {}
             for case, strength in zip(CASES, self.strengths, strict=True):
                 noise = 0.8 * own + 0.6 * random.normal(size=shape)
-                logits[case, "situation"] = (strength * truth.targets + noise).astype(np.float32)
+                made = strength * truth.targets + noise
+                if self.task == REGRESSION:
+                    made = truth.targets + strength * noise * (truth.targets if self.shares[0] else 1)
+                logits[case, "situation"] = made.astype(np.float32)
             yield Predictions(truth, logits, tuple(sorted(GRID.cells())), ("situation",))
 
 
@@ -98,17 +105,19 @@ def skewed(classes: int) -> Floats:
 _TEN = {"balanced": np.full(10, 0.1), "skewed": skewed(10), "near 1": np.full(10, 0.1)}
 _TWO = {"balanced": np.full(2, 0.5), "skewed": np.asarray([0.9, 0.1]), "near 1": np.full(2, 0.5)}
 _EIGHT = {"balanced": np.full(8, 0.25), "skewed": 0.4 * 0.6 ** np.arange(8), "near 1": np.full(8, 0.25)}
+_NUMBERS = {"balanced": np.zeros(1), "skewed": np.ones(1), "near 1": np.zeros(1)}
 # metric → (task, shares of the classes, strengths, strengths near 1)
 METRICS = {
     "accuracy": ("single-label", _TEN, (2.7, 1.7), (4.6, 4.3)),
     "macro_f1": ("single-label", _TEN, (2.7, 1.7), (4.6, 4.3)),
     "auroc": ("binary", _TWO, (1.0, 0.6), (2.45, 2.25)),
     "map": ("multi-label", _EIGHT, (2.0, 1.4), (3.8, 3.5)),
+    **dict.fromkeys(("mae", "rmse", "pearson"), (REGRESSION, _NUMBERS, (0.5, 0.9), (0.05, 0.07))),
 }
 
 
 def population(metric: str, kind: str) -> Population:
-    """The population of a metric: ``balanced``, ``skewed``, or with values ``near 1``."""
+    """The population of a metric: ``balanced``, ``skewed``, or with values ``near 1`` (of numbers, small errors)."""
     task, shares, strengths, near = METRICS[metric]
     return Population(task, shares[kind], near if kind == "near 1" else strengths)
 
@@ -133,19 +142,19 @@ def true_values(metric: str, kind: str) -> dict[str, float]:
     truth = people.truth(random, TRUTH_SAMPLES // (4 if people.task == "multi-label" else 1))
     (model,) = people.models(random, truth, 1)
     cells = cells_of(model, tables_of(len(truth.ids), 1), metric)
-    return figures_of(cells.rates, cells.mean(cells.sampled[0][0, :, 0]))
+    return figures_of(cells.rates, cells.mean(cells.sampled[0][0, :, 0]), sign_of(metric))
 
 
-def figures_of(rates: Floats, values: Floats) -> dict[str, float]:
-    """The figures of a curve."""
+def figures_of(rates: Floats, values: Floats, sign: int) -> dict[str, float]:
+    """The figures of a curve; ``sign`` −1: less is better."""
     area = float(np.trapezoid(values, rates))
     return {
         "value": float(values[rates == HALF][0]),
         "mean": float(values[rates == HALF][0]),
         "auc_eta": area,
-        "relative_robustness": area / float(values[0]),
-        "worst_value": float(values.min()),
-        "drop_per_10_points": float(-0.1 * np.polyfit(rates, values, 1)[0]),
+        "relative_robustness": (area / float(values[0])) ** sign,
+        "worst_value": float(sign * (sign * values).min()),
+        "drop_per_10_points": float(sign * -0.1 * np.polyfit(rates, values, 1)[0]),
     }
 
 

@@ -1,4 +1,4 @@
-"""`--engine ray` with one and two workers, against the local engine, for the same work.
+"""`--engine ray` with one, two and four workers, against the local engine, for the same work.
 
     python benchmarks/ray_scaling.py CHECKPOINT --data DIR [--split test] [--json ray_scaling.json]
 
@@ -23,6 +23,7 @@ ENGINES = {
     "local": ["--engine", "local"],
     "ray, 1 worker": ["--engine", "ray", "--ray-workers", "1"],
     "ray, 2 workers": ["--engine", "ray", "--ray-workers", "2"],
+    "ray, 4 workers": ["--engine", "ray", "--ray-workers", "4"],
 }
 
 

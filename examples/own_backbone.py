@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 from mmrobust.data import Split
-from mmrobust.models.backbone import Backbone, Pooling
+from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import FAMILIES
 from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.backbones.tiny import BERT_ENDS, TINY, train_tokenizer
 from mmrobust.models.layers import LayerView
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 
 

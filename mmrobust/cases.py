@@ -16,6 +16,8 @@ MODALITIES = ("image", "text", "audio")
 other names (:func:`check_modality`); a data set says of which kind each is."""
 RESERVED = ("both", "any", "each", "id", "label", "split", "group", "case", "complete")
 """Words that are no names of modalities: they are those of scenarios, cases and columns."""
+CAUSES = ("rain", "wind", "crowd", "low-bandwidth", "impact")
+"""Corruptions of pictures and sounds by one cause: ``noisy-both:rain@3`` is the same rain in both."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -102,9 +104,11 @@ class Case:
             if found is None or found["what"] not in known or (found["prefix"] == "missing" and found["noise"]):
                 raise unknown_name("case", name, known)
             both = found["modality"] == "both"
-            if both and found["noise"].startswith(":"):
+            if both and found["noise"].startswith(":") and not _of_cause(found["noise"]):
                 each = "+".join(f"noisy-{m}:NAME@SEVERITY" for m in states)
-                raise UsageError(f"'{name}': name the corruption of each modality, {each}")
+                raise UsageError(
+                    f"'{name}': name the corruption of each modality, {each}, or a cause of both: {', '.join(CAUSES)}"
+                )
             for modality in states if both else (found["modality"],):
                 if states[modality] is not State.PRESENT:
                     raise UsageError(f"case '{name}' names {modality} twice")
@@ -118,7 +122,7 @@ class Case:
         noise = dict(self.noise)
         if len(self.states) == 2 == len(self.degraded):
             same = {noise.get(m, "") for m in self.degraded}
-            if len(same) == 1 and not (suffix := same.pop()).startswith(":"):
+            if len(same) == 1 and (not (suffix := same.pop()).startswith(":") or _of_cause(suffix)):
                 return f"noisy-both{suffix}"
         parts = [
             f"{_PREFIX[state]}-{modality}{noise.get(modality, '')}"
@@ -174,6 +178,11 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _of_cause(noise: str) -> bool:
+    """Whether what a case names, ``:NAME@SEVERITY``, is a cause."""
+    return noise.removeprefix(":").partition("@")[0] in CAUSES
 
 
 def noisy_cases(modalities: Iterable[str]) -> tuple[Case, ...]:

@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from mmrobust.errors import UsageError, unknown_name
 
 T = TypeVar("T")
@@ -27,6 +25,8 @@ _KINDS: dict[type, str] = {
     **{dict: "a mapping, like {key: value}", list: "a list, like [0, 2]"},
 }
 
+MOST_SIZE = 2**16
+"""The largest size of something that is learned: a number of prompts, a rank."""
 MOST_VALUES = 100_000
 """The most values a YAML document may hold: a few lines of aliases can expand to more than any memory holds."""
 LARGEST_NUMBER = 2**63
@@ -135,6 +135,14 @@ def parse_settings(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     return settings
 
 
+def check_size(called: str, size: int) -> None:
+    """Raise a ``UsageError`` unless ``size`` is from 1 to :data:`MOST_SIZE`; it is ``called`` so in the message."""
+    if size < 1:
+        raise UsageError(f"{called} {size}: must be 1 or more")
+    if size > MOST_SIZE:
+        raise UsageError(f"{called} {size}: must be {MOST_SIZE:,} or less")
+
+
 def number_hint(text: str) -> str:
     """What may be meant by ``text``, which is no number, beginning with a semicolon; empty where that is not known.
 
@@ -155,6 +163,8 @@ def read_yaml(text: str, failure: str) -> Any:
     Raises:
         UsageError: it is not YAML, or holds anything else; the message begins with ``failure``.
     """
+    import yaml
+
     try:
         value = yaml.safe_load(text)
     except Exception as cause:  # PyYAML raises its own errors, and whatever its parsers of dates and numbers raise

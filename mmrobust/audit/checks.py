@@ -146,8 +146,8 @@ def dtype_drift(subject: Subject) -> Finding:
     worst = max(drifts, key=lambda case: drifts[case])
     here = scores[worst]
     said = (
-        f"probabilities move by {drifts[worst]:.4f} on average in case {worst}; {changed[worst]:.1%} of the decisions "
-        f"change; {subject.headline} {here['float32']:.3f} becomes {here['bfloat16']:.3f}"
+        f"{subject.moved[0]} by {drifts[worst]:.4f} on average in case {worst}; {changed[worst]:.1%} "
+        f"{subject.moved[1]}; {subject.headline} {here['float32']:.3f} becomes {here['bfloat16']:.3f}"
     )
     return judged(drifts[worst], MOST_DRIFT, said, {"drift": drifts, "decisions_changed": changed, "scores": scores})
 
@@ -179,8 +179,7 @@ def case_sensitivity(subject: Subject) -> Finding:
             scores[case][f"told {wrong}"] = subject.score(logits.nan_to_num())
     most = max(changes, key=lambda pair: changes[pair])
     said = (
-        f"probabilities move by up to {changes[most]:.4f} on average ({most}); "
-        f"{decisions[most]:.1%} of the decisions change"
+        f"{subject.moved[0]} by up to {changes[most]:.4f} on average ({most}); {decisions[most]:.1%} {subject.moved[1]}"
     )
     details = {"change": changes, "decisions_changed": decisions, "scores": scores}
     if not subject.tells_cases_apart:
@@ -197,6 +196,8 @@ def case_sensitivity(subject: Subject) -> Finding:
 )
 def calibration(subject: Subject) -> Finding:
     """The expected calibration error in each case."""
+    if subject.numbers:
+        return Finding(NOT_APPLICABLE, "numbers have no confidence")
     if not all(subject.logits(case).isfinite().all() for case in subject.cases):
         return Finding(INFORMATIONAL, "not defined: some logits are NaN or infinite")
     errors, says, right = {}, {}, {}

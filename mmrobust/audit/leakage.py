@@ -46,7 +46,12 @@ def fill_leakage(subject: Subject) -> Finding:
         return Finding(NOT_APPLICABLE, f"there is only one modality, {modalities[0]}, and it is never missing")
     natural = split.natural_cases(modalities)
     positions = np.sort(np.random.default_rng(subject.seed).permutation(len(split))[:PROBED])
-    targets = target_matrix([split.labels[position] for position in positions], len(split.info.classes))
+    labels = [split.labels[position] for position in positions]
+    if subject.numbers:  # whether a number is above the median is a class of its own
+        values = np.asarray(labels, dtype=np.float64)
+        targets = values > np.median(values)
+    else:
+        targets = target_matrix(labels, len(split.info.classes))
     draws = np.random.default_rng(subject.seed)
     orders = [draws.permutation(len(targets)) for _ in range(SHUFFLES)]
     found, limits = {}, {}
@@ -58,7 +63,8 @@ def fill_leakage(subject: Subject) -> Finding:
         by_chance = [probe(seen, targets[order], subject.seed) for order in orders]
         limits[scenario.name] = CHANCE + max(MARGIN, SPREADS * float(np.std(by_chance)))
     worst = max(found, key=lambda name: found[name] - limits[name])
-    said = f"a probe of fill and case tells the classes apart with an AUROC of {found[worst]:.3f} under {worst}"
+    what = "the labels above the median from the others" if subject.numbers else "the classes apart"
+    said = f"a probe of fill and case tells {what} with an AUROC of {found[worst]:.3f} under {worst}"
     details = {"auroc": found, "limits": limits, "samples": len(positions)}
     return judged(found[worst], limits[worst], f"{said} (chance {CHANCE})", details)
 

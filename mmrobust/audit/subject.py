@@ -18,7 +18,9 @@ from mmrobust.errors import DataError, UsageError
 from mmrobust.evaluation.evaluate import check_fits
 from mmrobust.evaluation.model import IdentifiedModel
 from mmrobust.scenarios.grid import check_seed
+from mmrobust.scoring import Targets
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of, target_matrix
+from mmrobust.storage.tasks import REGRESSION
 
 PASSED, FAILED, INFORMATIONAL, NOT_APPLICABLE = "passed", "failed", "informational", "not applicable"
 FEW = 16
@@ -63,6 +65,12 @@ class Subject(ABC):
         self.few = self.positions[:: max(1, len(self.positions) // FEW)][:FEW]
         self.labels = tuple(self.split.labels[position] for position in self.positions)
         self.headline, self.multi_label = self.split.info.headline_metric, self.task == "multi-label"
+        self.numbers = self.task == REGRESSION
+        self.targets: Targets = (
+            np.asarray(self.labels, dtype=np.float64)
+            if self.numbers
+            else target_matrix(self.labels, len(self.split.info.classes))
+        )
         self._logits: dict[tuple[str, str, str], Tensor] = {}
 
     # What differs between a checkpoint and a model of the user's own.
@@ -146,19 +154,30 @@ class Subject(ABC):
         """How much predictions changed between two sets of logits [n, classes].
 
         Returns:
-            The mean over samples of the largest change of a probability, and the share of decisions that changed.
+            The mean over samples of the largest change of a probability, and the share of decisions that changed. In a
+            regression task, the mean change of the number in standard deviations of the labels, and the share of
+            samples whose number changes by more than a tenth of one.
         """
+        if self.numbers:
+            moves = (before - after) / max(float(self.targets.std()), 1e-12)
+            return float(moves.abs().mean()), float((moves.abs() > 0.1).float().mean())
         if self.multi_label:  # whether each class is predicted is a decision of its own
             moves, decided = before.sigmoid() - after.sigmoid(), (before >= 0) != (after >= 0)
         else:
             moves, decided = before.softmax(-1) - after.softmax(-1), before.argmax(-1) != after.argmax(-1)
         return float(moves.abs().amax(-1).mean()), float(decided.float().mean())
 
+    @property
+    def moved(self) -> tuple[str, str]:
+        """What :meth:`change` measures, in words: what moves, and what is counted."""
+        if self.numbers:
+            return "predictions move, in deviations of the labels,", "of them by more than a tenth"
+        return "probabilities move", "of the decisions change"
+
     def score(self, logits: Tensor) -> float:
         """The headline metric of logits [n, classes] of all samples."""
         metric = metrics_of(self.task, [self.headline])[self.headline]
-        targets = target_matrix(self.labels, len(self.split.info.classes))
-        truth = WeightedTruth(targets, np.ones((1, len(self.positions)), dtype=np.float32))
+        truth = WeightedTruth(self.targets, np.ones((1, len(self.positions)), dtype=np.float32))
         return float(metric(Outcomes(logits.numpy(), truth, self.multi_label))[0])
 
 

@@ -35,9 +35,6 @@ from mmrobust.runtime.machine import lacks_memory
 from mmrobust.runtime.terminal import PIPE_CLOSED, close_output, prepare_streams
 from mmrobust.version import __version__
 
-LONGEST_LINE = 1200
-"""The most characters of an error that are printed."""
-
 app = typer.Typer(
     name="mmrobust",
     help="How robust is a multimodal classifier when an input is missing or degraded?\n\n"
@@ -122,8 +119,6 @@ def _fail(error: BaseException, code: int, message: str = "") -> int:
         console.err().print_exception()
     message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
     line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
-    if len(line) > LONGEST_LINE:  # it quotes a huge value
-        line = f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
     console.complain(f"mmrobust: {line}", style="red")
     return code
 

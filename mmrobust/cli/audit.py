@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, DataFolder, Device, flag, listed
+from mmrobust.cli.options import AsJson, CacheFolder, DataFolder, Device, flag, listed
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import SafeConsole
 
@@ -35,6 +35,7 @@ def audit(
     seed: Annotated[int, flag("Seed of the choice of samples.")] = 0,
     only: Annotated[list[str] | None, flag("Checks to run. Default: all.", metavar="CHECK")] = None,
     device: Device = "auto",
+    cache: CacheFolder = None,
     backbone: Annotated[str | None, flag("Where the frozen backbone is now, if it was moved.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -51,10 +52,10 @@ def audit(
     from mmrobust.models.own.source import Source
     from mmrobust.runtime.devices import resolve_device
 
-    dataset = Dataset(data)
+    dataset = Dataset(data, cache)
     on: dict[str, Any] = {"split": split, "limit": limit, "seed": seed, "only": listed(only, "--only")}
     if Source.parse(model):
-        (own,) = load_models([model], device=device, backbone=backbone).values()
+        (own,) = load_models([model], device=device, backbone=backbone, cache=cache).values()
         assert isinstance(own, OwnModel)
         outcome = audit_own_model(own, dataset, **on, progress=console.progress_bar)
     else:

@@ -58,8 +58,8 @@ def check(
 
     The most specific rule decides. Without any rule, the headline metric may lose 0.01 (one point) in a cell. A rule
     may also name a figure: auc (AUC-η), relative_robustness, worst_cell, effective_robustness (of the headline metric,
-    or of another: auc.macro_f1), worth, shapley (worth@missing-text>=0.1), worst_class, ece, flip_rate. Of the last two
-    less is better: ece:+0.01 or ece<=0.1.
+    or of another: auc.macro_f1), worth, shapley (worth@missing-text>=0.1), equity, worst_class, ece, flip_rate. Of
+    the last two less is better: ece:+0.01 or ece<=0.1.
 
     Means over mask seeds are compared. A cell fails if it lies below its limit and, by the predictions of both sides,
     is significantly worse than the baseline: the upper end of the interval of the paired difference lies below zero.
@@ -93,6 +93,7 @@ def check(
         alpha=alpha,
         correction=correction,
         inconclusive=inconclusive,
+        progress=console.progress_bar,
     )
     told = (*set_by_environment(context), *["--informational: a failure exits with 0"] * informational)
     verdict = replace(verdict, warnings=(*told, *verdict.warnings))

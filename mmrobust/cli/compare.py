@@ -40,6 +40,7 @@ def compare(
         alpha=alpha,
         interval=interval,
         correction=correction,
+        progress=console.progress_bar,
     )
     if html is not None:
         console.write(html, comparison.as_html(found))

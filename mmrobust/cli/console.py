@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from mmrobust.data.format import DatasetInfo
     from mmrobust.storage.results import Results
+
+
+LONGEST_LINE = 1200
+"""The most characters of a line on standard error."""
 
 
 @dataclass
@@ -121,8 +126,11 @@ def remark(message: str) -> None:
 
 def complain(message: str, style: str = "") -> None:
     """Print a line on standard error. If nobody reads it any more, work goes on."""
+    line = one_line(message)
+    if len(line) > LONGEST_LINE:  # it quotes a huge value
+        line = f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
     with suppress(OSError):
-        err().print(one_line(message), markup=False, style=style or None)
+        err().print(line, markup=False, style=style or None)
 
 
 def remark_left_aside(info: DatasetInfo, chosen: Sequence[str], asked: object) -> None:
@@ -135,18 +143,22 @@ def remark_left_aside(info: DatasetInfo, chosen: Sequence[str], asked: object) -
 
 @contextmanager
 def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar with rate and remaining time on standard error, if it is a terminal and not ``--quiet``.
+    """Show on standard error, unless ``--quiet``, what is done, how much of it, how fast, and how long it still takes.
 
-    This is the :data:`mmrobust.runtime.progress.Progress` of the command line.
+    On a terminal that is a bar, which is gone afterwards. Elsewhere, as in CI, it is a plain line now and then, and
+    none for work that is soon done. This is the :data:`mmrobust.runtime.progress.Progress` of the command line.
     """
+    if not sys.stderr.isatty():
+        yield PlainProgress(description, total).advance
+        return
     from rich import progress
     from rich.text import Text
 
     class RateColumn(progress.ProgressColumn):
-        """Units per second."""
+        """Units per second, or seconds for each."""
 
         def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s", style="progress.data.speed")
+            return Text(rate(task.speed) if task.speed else "–/s", style="progress.data.speed")
 
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -154,6 +166,7 @@ def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
         progress.MofNCompleteColumn(),
         RateColumn(),
         progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
     )
     with bar_of(*columns) as bar:
@@ -167,3 +180,49 @@ def bar_of(*columns: ProgressColumn) -> Progress:
 
     hidden = settings.quiet or not sys.stderr.isatty()
     return Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True)
+
+
+class PlainProgress:
+    """Progress as plain lines: ``predict: 1,200 of 3,000, 40/s, 45 s left``."""
+
+    FIRST, EVERY = 10.0, 30.0
+    """Seconds before the first line, and between two."""
+
+    def __init__(self, description: str, total: int | None) -> None:
+        self._what, self._total, self._done = description, total, 0
+        self._begin = time.monotonic()
+        self._next = self._begin + self.FIRST
+
+    def advance(self, units: int) -> None:
+        """Count units that were finished; print a line if it is time for one."""
+        self._done += units
+        now = time.monotonic()
+        if now < self._next or not self._done or self._done == self._total:
+            return
+        self._next = now + self.EVERY
+        speed = self._done / (now - self._begin)
+        of = "" if self._total is None else f" of {self._total:,}"
+        left = "" if self._total is None else f", {duration((self._total - self._done) / speed)} left"
+        remark(f"{self._what}: {self._done:,}{of}, {rate(speed)}{left}")
+
+
+def rate(speed: float) -> str:
+    """Units per second, or, of what takes longer than a second, the time for each.
+
+    >>> rate(1234.5), rate(0.05)
+    ('1,234/s', '20 s each')
+    """
+    return f"{speed:,.0f}/s" if speed >= 1 else f"{duration(1 / speed)} each"
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest of its units.
+
+    >>> duration(45), duration(3725)
+    ('45 s', '1 h 02 m')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} m"
+    return f"{minutes} m {seconds:02} s" if minutes else f"{seconds} s"

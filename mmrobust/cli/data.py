@@ -58,7 +58,7 @@ def missing_table(
         check_suffix(out)
     dataset = Dataset(folder)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen, console.remark)
     if name is None or rate is None:
         lacking = "--scenario" if name is None else "--missing-rate"
         raise UsageError(f"name a {lacking}, as in --scenario missing-both --missing-rate 0.7")
@@ -98,7 +98,7 @@ def preview(
     noise = Noise(noise_profile, noise_seed)
     dataset = Dataset(folder)
     chosen = choose_modalities(dataset.info, listed(modalities, "--modalities"))
-    name, rate = scenario_and_rate(scenario, missing_rate, chosen)
+    name, rate = scenario_and_rate(scenario, missing_rate, chosen, console.remark)
     if name is None:
         raise UsageError("name a --scenario, as in --scenario noisy-image:blur@3")
     affected = apply_scenario(dataset, split, name, 1.0 if rate is None else rate, seed, chosen)
@@ -145,6 +145,9 @@ def _print_info(description: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mmrobust.data.inspection import NUMBERS
+    from mmrobust.storage.tasks import REGRESSION
+
     splits = description["splits"]
     facts = Table.grid(padding=(0, 2))
     for key in ("name", "modalities", "task", "headline_metric", "licence", "source", "fingerprint"):
@@ -153,7 +156,10 @@ def _print_info(description: dict[str, Any]) -> None:
             kinds = description["kinds"]
             value = [name if kinds[name] == name else f"{name} ({kinds[name]})" for name in value]
         facts.add_row(key.replace("_", " "), Text(one_line(", ".join(value) if isinstance(value, list) else value)))
-    facts.add_row("classes", str(len(description["classes"])))
+    if description["task"] == REGRESSION:
+        facts.add_row("number", Text(one_line(description["classes"][0])))
+    else:
+        facts.add_row("classes", str(len(description["classes"])))
     for reason, samples in description["left_out"].items():
         facts.add_row("left out", Text(one_line(f"{samples:,}: {reason}")))
     for note in description["notes"]:
@@ -169,7 +175,13 @@ def _print_info(description: dict[str, Any]) -> None:
         shares = (f"{m['samples']:,} ({m['share']:.1%})" if m["samples"] else "–" for m in missing)
         table.add_row(f"naturally missing {modality}", *shares)
     table.rows[-1].end_section = True
-    totals = {c: sum(split["class_balance"][c] for split in splits.values()) for c in description["classes"]}
+    named = description["classes"]
+    if description["task"] == REGRESSION:
+        for figure in NUMBERS:
+            values = (f"{split['label'][figure]:.4g}" for split in splits.values())
+            table.add_row(Text(one_line(f"{figure} of {named[0]}")), *values)
+        named = ()
+    totals = {c: sum(split["class_balance"][c] for split in splits.values()) for c in named}
     shown = sorted(totals, key=lambda c: -totals[c])[:CLASSES_SHOWN] if len(totals) > CLASSES_SHOWN else list(totals)
     for name in shown:
         balance = ((split["class_balance"][name], split["samples"]) for split in splits.values())

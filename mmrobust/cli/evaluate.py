@@ -16,6 +16,7 @@ from mmrobust.cli.options import (
     TABLES,
     AsJson,
     BatchSize,
+    CacheFolder,
     DataFolder,
     Device,
     DType,
@@ -71,6 +72,7 @@ def evaluate(
     dtype: DType = "auto",
     compile: Annotated[bool, flag("Compile the model: slower to start, then faster.", "--compile")] = False,
     workers: Workers = "auto",
+    cache: CacheFolder = None,
     on_bad_sample: OnBadSample = "error",
     engine: Annotated[str, _scale("local, or ray (extra `ray`): one copy of the model per GPU or CPU core.")] = "local",
     ray_address: Annotated[str | None, _scale("Address of a running Ray cluster. Default: this machine.")] = None,
@@ -99,7 +101,7 @@ def evaluate(
 
     scenarios, rates = parse_grid(listed(scenario, "--scenario"), missing_rate)
     grid = Grid(scenarios, rates or DEFAULT_RATES, mask_seeds(seeds), listed(prompting, "--prompting") or PROMPTINGS)
-    place, dataset = resolve_device(device), Dataset(data)
+    place, dataset = resolve_device(device), Dataset(data, cache)
     samples = min(limit or sys.maxsize, dataset.info.splits.get(split, 0))
     settings = PredictionSettings(
         batch_size=evaluation_batch_size(batch_size, place),
@@ -110,7 +112,7 @@ def evaluate(
         overwrite=overwrite,
         workers=resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
     )
-    loaded = load_models(models, device=device, dtype=dtype, backbone=backbone, compile=compile)
+    loaded = load_models(models, device=device, dtype=dtype, backbone=backbone, compile=compile, cache=cache)
     try:
         results = evaluate_models(
             loaded,
@@ -136,7 +138,13 @@ def evaluate(
 
 
 def load_models(
-    sources: Sequence[str], *, device: str, dtype: str = "auto", backbone: str | None = None, compile: bool = False
+    sources: Sequence[str],
+    *,
+    device: str,
+    dtype: str = "auto",
+    backbone: str | None = None,
+    compile: bool = False,
+    cache: Path | None = None,
 ) -> dict[str, Checkpoint | OwnModel]:
     """Name → model, of checkpoints and of models of the user's own.
 
@@ -155,7 +163,10 @@ def load_models(
     own = [source for _, source in parsed if source is not None]
     checkpoints = [text for text, source in parsed if source is None]
     if not checkpoints:
-        for flag, given in (("--dtype", dtype != "auto"), ("--compile", compile), ("--backbone", backbone is not None)):
+        for flag, given in (
+            *(("--dtype", dtype != "auto"), ("--compile", compile)),
+            *(("--backbone", backbone is not None), ("--cache", cache is not None)),
+        ):
             if given:
                 raise UsageError(f"{flag} is for checkpoints; {own[0]} decides this itself")
         if device != "auto" and not any(source.takes_device for source in own):

@@ -120,7 +120,7 @@ def _checkpoint(
     from mmrobust.models.backbone import without_progress_bars
     from mmrobust.models.importing.convert import import_checkpoint
 
-    with without_progress_bars():
+    with without_progress_bars(), console.progress_bar(f"import {file.name}", None):
         outcome = import_checkpoint(kind, file, out, head_from=head_from, config=config, processor=processor)
     for remark in outcome.remarks:
         console.remark(f"{file.name}: {remark}")

@@ -25,6 +25,10 @@ Device = Annotated[str, flag("auto, cpu, cuda or cuda:N. auto: the GPU if there 
 DType = Annotated[str, flag("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
 BatchSize = Annotated[str, flag("Samples per batch, or auto.")]
 Workers = Annotated[str, flag("Processes that decode samples, or auto. auto: none for little data.")]
+CacheFolder = Annotated[
+    Path | None,
+    flag("Folder that keeps encoded inputs for later commands: they change nothing.", "--cache", metavar="FOLDER"),
+]
 OnBadSample = Annotated[
     str, flag("If a sample cannot be read: error, missing (treat it as missing) or skip (leave it out).")
 ]

@@ -69,6 +69,7 @@ def plan(
         on_bad_sample=on_bad_sample,
         inputs=inputs,
         progress=console.progress_bar,
+        say=console.remark,
     )
     console.remark_left_aside(dataset.info, chosen, modalities)
     if bad := about["bad_samples"]["summary"]:

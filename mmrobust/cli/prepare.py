@@ -41,7 +41,9 @@ def prepare(
         str | None, _release("hateful-memes: the file of the test split. \\[default: test_seen.jsonl]")
     ] = None,
     name: Annotated[str | None, _own("What the data set is called.")] = None,
-    task: Annotated[str | None, _own("single-label, multi-label or binary. \\[default: by the labels]")] = None,
+    task: Annotated[
+        str | None, _own("single-label, multi-label, binary or regression. \\[default: by the labels]")
+    ] = None,
     metric: Annotated[str | None, _own("The headline metric. \\[default: by the task]")] = None,
     licence: Annotated[str | None, _own("The data's licence.")] = None,
     label_csv: Annotated[Path | None, _own("cav-mae-json: the classes. \\[default: the CSV beside the lists]")] = None,
@@ -135,6 +137,6 @@ def prepare(
         raise UsageError(f"{data} needs --out: the data set folder to make")
     info = preparer(*paths, out, limit=limit, progress=console.progress_bar, remark=console.remark, **given)
     for split, samples in info.splits.items():
-        console.print_line(f"{split:<10} {samples:>7,} samples   {out}")
+        console.print_line(f"{split:<10} {samples:>7,} {'sample' if samples == 1 else 'samples':<7}   {out}")
     for reason, samples in info.left_out.items():
-        console.print_line(f"left out   {samples:>7,} samples   {reason}")
+        console.print_line(f"left out   {samples:>7,} {'sample' if samples == 1 else 'samples':<7}   {reason}")

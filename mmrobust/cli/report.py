@@ -47,7 +47,7 @@ def _with_formats(function: Callable[..., None]) -> Callable[..., None]:
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS...", help="results.parquet, or its folder; several are shown side by side."),
+        typer.Argument(metavar="RESULTS...", help="results.parquet, its folder, or a folder of several, as a study's."),
     ],
     files: dict[str, Path],
     figures: Annotated[Path | None, flag("Draw the charts as PNG, SVG and PDF (extra: report).", metavar="DIR")] = None,

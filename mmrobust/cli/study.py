@@ -9,7 +9,7 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.console import with_common_options
-from mmrobust.cli.options import AsJson, Device, DType, flag, listed_paths
+from mmrobust.cli.options import AsJson, CacheFolder, Device, DType, flag, listed_paths
 
 EXAMPLE = "Example: mmrobust study run dpl-vs-linear --data data/digits --out studies/dpl --dry-run"
 
@@ -19,43 +19,61 @@ app = typer.Typer(help="Whole tables with one command: train, evaluate, report."
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
     out: Annotated[Path, flag("Folder for the study; finished jobs in it are not repeated.")],
+    backbone: Annotated[str | None, flag("A folder, a checkpoint or a Hub id, in place of the study's.")] = None,
     data: Annotated[list[str] | None, flag("Data set folders, in addition to the study's own.", metavar="PATH")] = None,
     engine: Annotated[str, flag("local, or ray: as many jobs at once as there is room for.")] = "local",
     ray_address: Annotated[str | None, flag("Address of the Ray cluster. Default: start one here.")] = None,
     dry_run: Annotated[bool, flag("Only list the jobs, with their time and disk.", "--dry-run")] = False,
+    rehearse: Annotated[
+        bool,
+        flag(
+            "Everything in little: a tiny backbone, one epoch, one seed, one scenario. The numbers mean nothing.",
+            "--rehearse",
+        ),
+    ] = False,
     device: Device = "auto",
     dtype: DType = "auto",
+    cache: CacheFolder = None,
     json: AsJson = False,
 ) -> None:
     """Train, evaluate and report every combination of a study; run it again to continue after an interruption."""
+    import dataclasses
+
     from mmrobust.runtime.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
-    from mmrobust.studies.study import read_study
+    from mmrobust.studies.study import read_study, rehearsal
 
     asked = read_study(study)
+    if backbone is not None:
+        asked = dataclasses.replace(asked, backbone=backbone)
+    if rehearse:
+        asked = rehearsal(asked)
     jobs = jobs_of(asked, [*listed_paths(data, "--data"), *(Path(folder) for folder in asked.data)], out)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if dry_run:
-        import dataclasses
         from json import dumps
         from tempfile import TemporaryDirectory
 
         from mmrobust.studies.estimate import estimate
 
         with TemporaryDirectory() as scratch:
-            found = estimate(asked, jobs, Path(scratch), str(place), kind)
+            found = estimate(asked, jobs, Path(scratch), str(place), kind, console.progress_bar)
         if json:
             console.print_json(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
             return
         for name, one in found.items():
-            console.out().print(f"{name:60} {_time(one.seconds):>9} {one.disk / 2**20:8.1f} MiB", markup=False)
+            console.out().print(
+                f"{name:60} {console.duration(one.seconds):>9} {one.disk / 2**20:8.1f} MiB", markup=False
+            )
         total = sum(one.seconds for one in found.values())
         disk = sum(one.disk for one in found.values()) / 2**20
-        console.out().print(f"{len(jobs)} jobs: about {_time(total)}, one after the other, and {disk:.0f} MiB")
+        console.out().print(
+            f"{len(jobs)} jobs: about {console.duration(total)}, one after the other, and {disk:.0f} MiB"
+        )
         return
     from mmrobust.studies.runner import run_study
-    from mmrobust.studies.summary import REPORT_FILE, TABLE_FILE
+    from mmrobust.studies.summary import LATEX_FILE, REPORT_FILE, TABLE_FILE
 
     report = run_study(
         asked,
@@ -66,6 +84,7 @@ def run(
         address=ray_address,
         device=str(place),
         dtype=kind,
+        cache=cache,
         progress=console.progress_bar,
         say=console.remark,
     )
@@ -75,7 +94,7 @@ def run(
         console.print_json(pd.read_parquet(out / TABLE_FILE).to_json(orient="records"))
         return
     console.out().print(report, markup=False)
-    console.remark(f"table: {out / TABLE_FILE}, report: {out / REPORT_FILE}")
+    console.remark(f"report: {out / REPORT_FILE}, for a paper: {out / LATEX_FILE}, rows: {out / TABLE_FILE}")
 
 
 def list_(json: AsJson = False) -> None:
@@ -90,12 +109,6 @@ def list_(json: AsJson = False) -> None:
         return
     for name, about in studies.items():
         console.out().print(f"{name:16} {about}", markup=False)
-
-
-def _time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
 
 
 app.command("run", epilog=EXAMPLE)(with_common_options(run))

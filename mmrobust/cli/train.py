@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -92,7 +93,8 @@ def train(
     workers: Workers = "auto",
     on_bad_sample: OnBadSample = "error",
     cache: Annotated[
-        str, flag("Cache of frozen features: auto, off, or a folder/ that later trainings use as well.")
+        str,
+        flag("Cache of frozen features: auto, off, or a folder/ that keeps them and encoded inputs for later."),
     ] = "auto",
     cache_memory: Annotated[
         float | None,
@@ -118,7 +120,7 @@ def train(
     preset = read_recipe(recipe)
     wanted = listed(modalities, "--modalities") or usual_modalities(backbone or preset.backbone or "", data)
     of_data = choose_modalities(Dataset(data).info, wanted) if decides_rate(scenario, missing_rate) else ()
-    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, of_data)
+    chosen_scenario, rate = scenario_and_rate(scenario, missing_rate, of_data, console.remark)
     flags = TrainOptions(
         method=method,
         head=head,
@@ -227,6 +229,9 @@ class TrainingView:
         if self._first:
             console.remark(self._first)
             self._first = ""
+        if not sys.stderr.isatty():
+            yield console.PlainProgress(description, total).advance
+            return
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

@@ -1,15 +1,16 @@
 """The canonical data set: a folder of ``{split}-*.parquet`` and a ``dataset.json``.
 
 Columns: ``id`` (string, unique), one per modality (of kind image or audio: struct{bytes, path}; text: string; features:
-list<float32>, or list<list<float32>> along time), ``label`` (int, or list<int> for multi-label) and, where samples have
-one, ``group`` (string). A null modality is naturally missing. ``datasets.load_dataset`` opens the same folder, since
-the Parquet schema carries Hugging Face's feature metadata.
+list<float32>, or list<list<float32>> along time), ``label`` (int, list<int> for multi-label, or double
+for regression) and, where samples have one, ``group`` (string). A null modality is naturally missing.
+``datasets.load_dataset`` opens the same folder, since the Parquet schema carries Hugging Face's feature metadata.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from mmrobust.data.format import GROUP, INFO_FILE, DatasetInfo, parquet_schema
 from mmrobust.errors import DataError, check_name
 from mmrobust.scenarios.draws import Traits
 from mmrobust.storage.parquet import checked, open_parquet, reading
+from mmrobust.storage.tasks import REGRESSION, Label
 
 Positions = npt.NDArray[np.int64]
 """Positions of samples in a split, counted from 0."""
@@ -43,8 +45,8 @@ class Sample:
     """One row of a split: media still encoded, ``None`` where a modality is naturally missing."""
 
     id: str
-    label: tuple[int, ...]
-    """The class, or the classes of a multi-label sample."""
+    label: Label
+    """The class, the classes of a multi-label sample, or the number."""
     media: Mapping[str, Medium | None] = field(default_factory=dict, repr=False)
     """Modality → what is stored of it."""
     origin: str = ""
@@ -75,10 +77,14 @@ class Sample:
 
 
 class Dataset:
-    """A canonical data set on disk; a ``DataError`` where the folder is none."""
+    """A canonical data set on disk; a ``DataError`` where the folder is none.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    In the folder ``cache``, if one is given, encoded inputs are kept for later commands: see
+    :mod:`mmrobust.data.input_store`.
+    """
+
+    def __init__(self, folder: str | Path, cache: str | Path | None = None) -> None:
+        self.folder, self.cache = Path(folder), None if cache is None else Path(cache)
         self.info = DatasetInfo.read(self.folder)
 
     def split(self, name: str) -> Split:
@@ -122,6 +128,16 @@ class Split:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def rows(self) -> Positions:
+        """The row [N] of each sample in the split's files, of which there are :attr:`file_rows`."""
+        return self._rows
+
+    @property
+    def file_rows(self) -> int:
+        """Number of rows in the split's files, of which samples may have been left out."""
+        return int(self._starts[-1])
+
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """The sample ids, in the split's order."""
@@ -134,15 +150,17 @@ class Split:
         return tuple(ids[row] for row in self._rows.tolist())
 
     @functools.cached_property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The class, or the classes, of each sample."""
+    def labels(self) -> tuple[Label, ...]:
+        """The class, the classes, or the number of each sample."""
         labels = [_members(label) for label in self._column("label")["label"].to_pylist()]
         classes = range(len(self.info.classes))
+        numbers = self.info.task == REGRESSION
         for row, label in enumerate(labels):
-            if any(one not in classes for one in label):
+            if not (is_number(label[0]) if numbers else all(one in classes for one in label)):
+                wanted = "a label is a finite number" if numbers else f"classes count from 0 to {len(classes) - 1}"
                 raise DataError(
-                    f"{self.dataset.folder} ({self.name}, row {row}): label {list(label)}; classes count from 0 to "
-                    f"{len(classes) - 1}; prepare the data set again"
+                    f"{self.dataset.folder} ({self.name}, row {row}): label {list(label)}; {wanted}; prepare the data "
+                    "set again"
                 )
         return tuple(labels[row] for row in self._rows.tolist())
 
@@ -157,7 +175,8 @@ class Split:
     @property
     def traits(self) -> Traits:
         """What missing tables may depend on besides the ids."""
-        return Traits(self.groups, self.labels, self.info.classes)
+        numbers = self.info.task == REGRESSION
+        return Traits(self.groups, None if numbers else self.labels, self.info.classes)
 
     @functools.cached_property
     def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -327,6 +346,11 @@ def _medium(cell: pa.Scalar, kind: str) -> Medium | None:
     return stored
 
 
-def _members(label: Any) -> tuple[Any, ...]:
-    """The class, or the classes, in a cell of the column ``label``."""
+def is_number(label: Any) -> bool:
+    """Whether a label of a regression task is there and finite."""
+    return label is not None and math.isfinite(label)
+
+
+def _members(label: Any) -> Label:
+    """The class, the classes, or the number in a cell of the column ``label``."""
     return tuple(label) if isinstance(label, list) else (label,)

@@ -51,7 +51,7 @@ class DecodedSplit:
         Args:
             position: of the sample in the split.
             media: the sample as :meth:`load` gives it; at least what is present in the case.
-            case: its case, for which :func:`mmrobust.degradations.check_on_media` does not raise.
+            case: its case, for which :func:`mmrobust.degradations.check_recordings` does not raise.
         """
         return {modality: self._one(position, modality, media, case) for modality in self.modalities}
 

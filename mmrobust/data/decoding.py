@@ -91,6 +91,18 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         raise DataError(f"{origin}: the picture cannot be read ({_reason(cause)})") from cause
 
 
+def is_transparent(data: bytes) -> bool:
+    """Whether :func:`decode_image` lays parts of a picture, which it can decode, on white."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            alpha = image.convert("RGBA").getchannel("A").getextrema() if image.has_transparency_data else None
+        except Exception:  # metadata that expand too far, as in decode_image: no reason to stop, for a remark
+            return False
+    return alpha is not None and alpha != (255, 255)
+
+
 def _decoded(data: bytes, origin: str) -> Image.Image:
     """The picture in ``data``, upright, in mode RGB; whatever Pillow raises."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -11,8 +11,9 @@ import numpy as np
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions, Split
 from mmrobust.data.decoding import SplitDegrader, decode
+from mmrobust.data.input_store import InputStore
 from mmrobust.data.loading import Encoded, Loader, Request
-from mmrobust.degradations import Noise
+from mmrobust.degradations import Noise, check_recordings
 from mmrobust.runtime.machine import MemoryBudget
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class EncodedSplit:
         self.noise = Noise() if noise is None else noise
         self._degrader = SplitDegrader(split)
         self._loader = Loader(split, processor, workers)
+        place = split.dataset.cache
+        self._store = None if place is None else InputStore(place, split, processor, self.modalities)
         self._memory = MemoryBudget(CACHE_BYTES) if memory is None else memory
         self._cache: Encoded = {}
         self._prefetched: Encoded = {}
@@ -105,7 +108,7 @@ class EncodedSplit:
                 yield self._uncached(request)
 
         try:
-            for encoded in self._loader.load(requests()):
+            for encoded in self._load(requests(), self._loader):
                 self._prefetched = encoded
                 for key, tensor in encoded.items() if cache else ():
                     self._add_to_cache(key, tensor)
@@ -120,6 +123,9 @@ class EncodedSplit:
         self._cache.clear()
         self._loader.close()
         self.split.release()
+
+    def _load(self, requests: Iterable[Request], loader: Loader) -> Iterator[Encoded]:
+        return loader.load(requests) if self._store is None else self._store.load(requests, loader)
 
     def _windows(self, steps: Iterable[T], cases_of: Callable[[T], Cases]) -> Iterator[tuple[list[T], Request]]:
         """Group consecutive steps that are loaded together, and say what they need."""
@@ -159,6 +165,7 @@ class EncodedSplit:
         # Only the clean input is cached: the cache would hold a noisy one once for each case and seed.
         degradation = self._degrader.degradation(case, modality, self.split.ids[position], noise)
         if degradation.encoded:
+            check_recordings(case, self.processor.recordings, "the encoder")
             return degradation.on_tensor(self._encoded(position, modality))
         medium = decode(self.split.read([position])[0], modality)
         return self.processor.encode(modality, degradation.on_medium(medium))
@@ -168,7 +175,7 @@ class EncodedSplit:
         for place in (self._prefetched, self._cache):
             if key in place:
                 return place[key]
-        (encoded,) = Loader(self.split, self.processor).load([{position: (modality,)}])
+        (encoded,) = self._load([{position: (modality,)}], Loader(self.split, self.processor))
         self._add_to_cache(key, encoded[key])
         return encoded[key]
 

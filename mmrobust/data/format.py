@@ -16,11 +16,12 @@ from mmrobust.configuration import from_mapping
 from mmrobust.degradations import Standard
 from mmrobust.errors import DataError, NewerFormatError, UsageError, check_name
 from mmrobust.storage.files import read_json
-from mmrobust.storage.tasks import TASK_METRICS, TASKS
+from mmrobust.storage.tasks import REGRESSION, TASK_METRICS, TASKS
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Format 2 added ``left_out``, ``notes`` and ``files`` to ``dataset.json``; format 3 modalities of any name, with their
-``kinds`` and ``features``, and groups. Folders of formats 1 and 2 are still read."""
+``kinds`` and ``features``, and groups; format 4 labels that are numbers. Folders of formats 1 to 3 are still read, and
+data sets of classes are still written as format 3."""
 INFO_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
 
@@ -54,6 +55,7 @@ class DatasetInfo:
     name: str
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
+    """Of a regression task, the name of the number alone."""
     task: str
     headline_metric: str
     splits: dict[str, int]
@@ -74,7 +76,7 @@ class DatasetInfo:
     """Modality of kind ``features`` → its :class:`FeatureFacts`, which may be given as a mapping."""
     grouped: bool = False
     """Whether the samples have a ``group``."""
-    format_version: int = FORMAT_VERSION
+    format_version: int = 3
 
     def __post_init__(self) -> None:
         for name in ("modalities", "classes", "notes"):
@@ -109,7 +111,10 @@ class DatasetInfo:
         if self.headline_metric not in TASK_METRICS[self.task]:
             known = ", ".join(TASK_METRICS[self.task])
             raise DataError(f"data set {self.name}: metric '{self.headline_metric}' does not fit {self.task}: {known}")
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+        if self.task == REGRESSION:
+            if len(self.classes) != 1:
+                raise DataError(f"data set {self.name}: classes of a regression task are the name of its number alone")
+        elif len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise DataError(f"data set {self.name}: needs two or more classes, each named once")
         if self.task == "binary" and len(self.classes) != 2:
             raise DataError(f"data set {self.name}: a binary task has two classes, not {len(self.classes)}")
@@ -145,7 +150,7 @@ def parquet_schema(
 
     Args:
         modalities: in order.
-        classes: of the labels.
+        classes: of the labels; of a regression task, the name of the number.
         task: of the data set.
         kinds: modality → its kind; one that is not there is called as its kind.
         steps: modality of kind ``features`` → whether it is [T, D] rather than [D].
@@ -176,6 +181,8 @@ def parquet_schema(
     multi = task == "multi-label"
     features["label"] = {"feature": label, "_type": "Sequence"} if multi else label
     columns["label"] = pa.list_(pa.int64()) if multi else pa.int64()
+    if task == REGRESSION:
+        features["label"], columns["label"] = {"dtype": "float64", "_type": "Value"}, pa.float64()
     return pa.schema(
         [pa.field(name, column, nullable=name != "id") for name, column in columns.items()],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},

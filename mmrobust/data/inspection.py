@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from mmrobust.configuration import plain
-from mmrobust.data.dataset import Dataset, Sample, Split
+from mmrobust.data.dataset import Dataset, Sample, Split, is_number
 from mmrobust.data.decoding import decode
 from mmrobust.data.format import INFO_FILE
 from mmrobust.data.writing import Fingerprint
 from mmrobust.errors import DataError
 from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.tasks import REGRESSION
 
 DESCRIBED = (
     *(
@@ -33,13 +34,16 @@ DESCRIBED = (
     *("format_version", "left_out", "notes", "files", "splits"),
 )
 """The keys of a description, in order."""
+NUMBERS = ("mean", "std", "min", "median", "max")
+"""What is said of labels that are numbers."""
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Describe ``dataset`` in values that JSON can hold. Reads ids, labels and presence, no media.
 
     They are what ``dataset.json`` says, the ``folder``, and for each of the ``splits`` its number of ``samples``, the
-    ``class_balance`` (class → samples that have it, for every class), ``naturally_missing`` (modality → ``samples``
+    ``class_balance`` (class → samples that have it, for every class; of a regression task ``label``, with the ``mean``,
+    ``std``, ``min``, ``median`` and ``max`` of the numbers), ``naturally_missing`` (modality → ``samples``
     without it and their ``share``, 0 to 1) and ``complete`` (samples that have every modality). Raises as
     :meth:`Dataset.split`.
     """
@@ -52,11 +56,17 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def _describe_split(split: Split) -> dict[str, Any]:
-    counts = Counter(label for labels in split.labels for label in labels)
+    if split.info.task == REGRESSION:
+        values = np.asarray(split.labels, dtype=np.float64)
+        facts: dict[str, Any] = {name: float(getattr(np, name)(values)) for name in NUMBERS}
+        labels = {"label": facts}
+    else:
+        counts = Counter(label for labels in split.labels for label in labels)
+        labels = {"class_balance": {name: counts[label] for label, name in enumerate(split.info.classes)}}
     missing = {modality: int((~present).sum()) for modality, present in split.presence.items()}
     return {
         "samples": len(split),
-        "class_balance": {name: counts[label] for label, name in enumerate(split.info.classes)},
+        **labels,
         "naturally_missing": {m: {"samples": n, "share": n / len(split)} for m, n in missing.items()},
         "complete": int(np.stack(list(split.presence.values())).all(axis=0).sum()),
     }
@@ -95,10 +105,10 @@ class Verification:
 def verify(dataset: Dataset, progress: Progress = no_progress) -> Verification:
     """Read and decode every sample of ``dataset``, a row group at a time.
 
-    Besides media that cannot be decoded, these are faults: an id that appears twice, a label that is not a class, a
-    sample without any modality, a part of a file that cannot be read, and a fingerprint other than that in
-    ``dataset.json`` (the files are then not those that were prepared). Missing modalities and empty texts are not
-    faults.
+    Besides media that cannot be decoded, these are faults: an id that appears twice, a label that is not a class (or
+    not a finite number), a sample without any modality, a part of a file that cannot be read, and a fingerprint other
+    than that in ``dataset.json`` (the files are then not those that were prepared). Missing modalities and empty texts
+    are not faults.
     """
     faults: list[Fault] = []
     fingerprint, ids = Fingerprint(dataset.info.modalities), set[str]()
@@ -137,8 +147,10 @@ def _faults(split: Split, position: int, sample: Sample, ids: set[str]) -> list[
     elif sample.id in ids:
         found.append(("id", f"{origin}: another sample has the same id"))
     classes = len(split.info.classes)
-    wrong = [label for label in sample.label if label is None or not 0 <= label < classes]
-    if wrong:
+    if split.info.task == REGRESSION:
+        if not is_number(sample.label[0]):
+            found.append(("label", f"{origin}: label {sample.label[0]} is not a finite number"))
+    elif wrong := [label for label in sample.label if label is None or not 0 <= label < classes]:
         found.append(("label", f"{origin}: label {wrong[0]} is not one of the {classes} classes"))
     if all(medium is None for medium in sample.media.values()):
         found.append(("modalities", f"{origin}: has no {' and no '.join(split.info.modalities)}"))

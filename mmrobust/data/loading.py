@@ -41,6 +41,10 @@ CHUNKS_AHEAD = 2
 """Chunks that are ready or in progress for each worker."""
 WINDOW_BYTES = 16 * 2**20
 """Bytes of samples, as stored in the file, that are read at a time. Within a window each row group is read once."""
+WINDOW_SAMPLES = 2**14
+"""The most samples that are read at a time: small ones take more memory as objects than in the file."""
+DECODED_BYTES = 4 * 2**20
+"""Bytes of decoded media that a processor is given at a time, or one medium, where it is larger."""
 FEW_SAMPLES = 2048
 """A smaller split is decoded before worker processes would have started."""
 MAX_WORKERS = 8
@@ -110,7 +114,8 @@ class Loader:
 
     def _tasks(self, chunks: Iterable[_Chunk]) -> Iterator[tuple[_Chunk, _Task]]:
         """Read the samples of the chunks, a window at a time."""
-        most, window, size = max(1, int(WINDOW_BYTES / self.split.sample_bytes)), list[_Chunk](), 0
+        most = min(WINDOW_SAMPLES, max(1, int(WINDOW_BYTES / self.split.sample_bytes)))
+        window, size = list[_Chunk](), 0
         for chunk in chunks:
             if window and size + len(chunk.request) > most:
                 yield from self._read_window(window)
@@ -176,20 +181,70 @@ def _chunks(requests: Iterable[Request]) -> Iterator[_Chunk]:
 
 def _encode(processor: Processor | None, keep: bool, task: _Task) -> list[_Result]:
     """Encode the modalities of the samples in order; without a processor, decode them, and ``keep`` them or not."""
-    return [_encode_one(processor, keep, sample, modality) for sample, modalities in task for modality in modalities]
+    wanted = [(sample, modality) for sample, modalities in task for modality in modalities]
+    if processor is None:
+        found = (_decoded(*one) for one in wanted)
+        return [media if keep or isinstance(media, MmrobustError) else None for media in found]
+    results: list[_Result] = [None] * len(wanted)
+    for modality in dict.fromkeys(modality for _, modality in wanted):
+        places = [place for place, (_, its) in enumerate(wanted) if its == modality]
+        for together in _few_at_once(places, wanted, results):
+            samples, media = [wanted[place][0] for place in together], [results[place] for place in together]
+            for place, result in zip(together, _encoded(processor, modality, samples, media), strict=True):
+                results[place] = result
+    return results
 
 
-def _encode_one(processor: Processor | None, keep: bool, sample: Sample, modality: str) -> _Result:
+def _few_at_once(
+    places: Sequence[int], wanted: Sequence[tuple[Sample, str]], results: list[_Result]
+) -> Iterator[list[int]]:
+    """Decode what is ``wanted`` into ``results``; yield the places of as much as may lie in memory at a time."""
+    together, size = list[int](), 0
+    for place in places:
+        media = results[place] = _decoded(*wanted[place])
+        if isinstance(media, MmrobustError):
+            continue
+        together.append(place)
+        size += _decoded_bytes(media)
+        if size >= DECODED_BYTES:
+            yield together
+            together, size = [], 0
+    if together:
+        yield together
+
+
+def _decoded(sample: Sample, modality: str) -> _Result:
     try:
-        raw = decode(sample, modality)
-        if processor is None:
-            return raw if keep else None
-        return np.asarray(processor.encode(modality, raw).numpy())
+        return decode(sample, modality)
     except MmrobustError as error:
         return error
+    except Exception as cause:
+        return _cannot(sample, modality, cause)
+
+
+def _encoded(processor: Processor, modality: str, samples: Sequence[Sample], media: Sequence[Any]) -> list[_Result]:
+    """The arrays of decoded media, or the error of each that cannot be encoded."""
+    try:
+        return [np.asarray(tensor.numpy()) for tensor in processor.encode_all(modality, media)]
     except Exception as cause:  # the library's processor did not expect an input of this shape
-        reason = " ".join(str(cause).split())[:160] or type(cause).__name__
-        return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
+        if len(media) == 1:
+            return [cause if isinstance(cause, MmrobustError) else _cannot(samples[0], modality, cause)]
+        alone = (_encoded(processor, modality, [sample], [one]) for sample, one in zip(samples, media, strict=True))
+        return [result for results in alone for result in results]
+
+
+def _cannot(sample: Sample, modality: str, cause: Exception) -> DataError:
+    reason = " ".join(str(cause).split())[:160] or type(cause).__name__
+    return DataError(f"sample '{sample.id}' of {sample.origin}: its {modality} cannot be processed ({reason})")
+
+
+def _decoded_bytes(media: Any) -> int:
+    """About how much memory a decoded medium takes: a picture (RGB), a recording (waveform, rate), a text, an array."""
+    if isinstance(media, tuple):
+        return int(media[0].nbytes)
+    if isinstance(media, str):
+        return len(media)
+    return int(media.nbytes) if isinstance(media, np.ndarray) else 3 * int(np.prod(media.size))
 
 
 def _use_one_thread(torch_runs: bool) -> None:

@@ -22,9 +22,16 @@ class Processor(ABC):
     A raw image is a ``PIL.Image`` (RGB), a raw text a ``str``, a raw audio a pair (waveform float32 [n], rate in Hz).
     """
 
+    recordings: Sequence[str] = ()
+    """The modalities of kind audio whose tensors are no filter banks; noise profiles have no noise for these."""
+
     @abstractmethod
     def encode(self, modality: str, raw: Any) -> Tensor:
         """One modality of one sample: image [3, H, W], text ids [L], audio [frames, mel]."""
+
+    def encode_all(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """One modality of several samples: the tensors of :meth:`encode`, to the last bit."""
+        return [self.encode(modality, raw) for raw in raws]
 
     @abstractmethod
     def fill(self, modality: str, fill: str) -> Tensor:

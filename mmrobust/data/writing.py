@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.data.dataset import Medium, Sample
-from mmrobust.data.format import GROUP, INFO_FILE, SPLITS, DatasetInfo, FeatureFacts, parquet_schema
+from mmrobust.data.format import FORMAT_VERSION, GROUP, INFO_FILE, SPLITS, DatasetInfo, FeatureFacts, parquet_schema
 from mmrobust.errors import DataError
 from mmrobust.storage.files import atomic_folder, write_json, writing
 from mmrobust.storage.fingerprints import new_digest
+from mmrobust.storage.parquet import parquet_sink
+from mmrobust.storage.tasks import REGRESSION, Label
 
 ROW_GROUP_ROWS = 256
 ROW_GROUP_BYTES = 8 * 2**20
@@ -30,7 +33,7 @@ class SampleRow:
 
     split: str
     id: str
-    label: tuple[int, ...]
+    label: Label
     image: bytes | None = None
     image_path: str = ""
     """Where the picture was found; for people, since only the bytes are read."""
@@ -140,6 +143,7 @@ class DatasetWriter:
         self._widths: dict[str, int] = {}
         self._schema = parquet_schema(modalities, classes, task, kinds, steps, grouped)
         self._files: dict[str, pq.ParquetWriter] = {}
+        self._open = ExitStack()
         self._pending: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self._pending_bytes = dict.fromkeys(SPLITS, 0)
         self.fingerprint = Fingerprint(modalities)
@@ -149,8 +153,8 @@ class DatasetWriter:
         """Append ``row`` to its split.
 
         Raises:
-            DataError: its id is empty or used already, its split is unknown, its label is not a class, or a text cannot
-                be encoded as UTF-8.
+            DataError: its id is empty or used already, its split is unknown, its label is not a class (of a regression
+                task, a finite number), or a text cannot be encoded as UTF-8.
         """
         check_characters(row.id, "a sample's id")
         if row.split not in SPLITS:
@@ -158,7 +162,10 @@ class DatasetWriter:
         if not row.id or row.id in self._ids:
             raise DataError(f"sample id '{row.id}' is {'used twice' if row.id else 'empty'}; ids must be unique")
         labels, multi = list(row.label), self._task == "multi-label"
-        if any(not 0 <= label < self._classes for label in labels) or not (multi or len(labels) == 1):
+        if self._task == REGRESSION:
+            if len(labels) != 1 or not np.isfinite(labels[0]):
+                raise DataError(f"sample '{row.id}': label {labels} is not one finite number")
+        elif any(not 0 <= label < self._classes for label in labels) or not (multi or len(labels) == 1):
             raise DataError(f"sample '{row.id}': label {labels} does not fit {self._classes} classes, {self._task}")
         cells: dict[str, Any] = {"id": row.id, "label": labels if multi else labels[0]}
         if self._grouped:
@@ -208,7 +215,9 @@ class DatasetWriter:
             return
         if split not in self._files:
             path = self._folder / f"{split}-00000-of-00001.parquet"
-            self._files[split] = pq.ParquetWriter(path, self._schema, compression="zstd")
+            place = self._open.enter_context(parquet_sink(path))
+            self._files[split] = pq.ParquetWriter(place, self._schema, compression="zstd")
+            self._open.callback(self._files[split].close)
         self._files[split].write_table(pa.Table.from_pylist(self._pending[split], schema=self._schema))
         self._pending[split], self._pending_bytes[split] = [], 0
 
@@ -216,8 +225,7 @@ class DatasetWriter:
         """Finish the files."""
         for split in SPLITS:
             self._flush(split)
-        for file in self._files.values():
-            file.close()
+        self._open.close()
 
 
 def _size(medium: Medium | None) -> int:
@@ -231,6 +239,13 @@ def _read_from(source: str, rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
         yield from rows
     except OSError as cause:
         raise DataError(f"{cause.filename or source}: cannot be read ({cause.strerror or cause})") from cause
+
+
+def _readable(path: str) -> str:
+    r"""``path`` with the bytes that are not UTF-8 as ``\xe9``."""
+    with suppress(UnicodeEncodeError):  # it does not come from a path
+        return os.fsencode(path).decode(errors="backslashreplace")
+    return path
 
 
 def check_characters(value: str, what: str) -> None:
@@ -268,6 +283,7 @@ def write_dataset(
         UsageError: ``folder`` holds files already.
         DataError: a row is invalid (see :meth:`DatasetWriter.add`), or there are no rows.
     """
+    name, source = _readable(name), _readable(source)
     for value in (name, source, licence, *classes):
         check_characters(value, "a name, a class or the source")
     with writing(folder, "nothing of it is kept"), atomic_folder(folder, "data set") as partial:
@@ -290,6 +306,7 @@ def write_dataset(
             kinds={modality: (kinds or {}).get(modality, modality) for modality in modalities},
             features=writer.features,
             grouped=grouped,
+            format_version=FORMAT_VERSION if task == REGRESSION else FORMAT_VERSION - 1,
             **({} if record is None else asdict(record)),
         )
         write_json(partial / INFO_FILE, asdict(info))

@@ -11,14 +11,14 @@ texts and features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrobust.cases import KINDS, Case
+from mmrobust.cases import CAUSES, KINDS, Case
 from mmrobust.configuration import look_up
 from mmrobust.degradations.keys import Draws, Recordings
 from mmrobust.errors import UsageError, check_name
@@ -42,10 +42,12 @@ CORRUPTIONS: Mapping[str, Mapping[str, str]] = {
     "image": _functions(
         "image",
         *("gaussian", "shot", "impulse", "blur", "pixelate", "jpeg", "brightness", "contrast", "occlusion", "black"),
-    ),
+    )
+    | _functions("image_causes", *CAUSES),
     "audio": _functions(
         "audio", "gaussian", "babble", "time-shift", "time-mask", "gap", "clipping", "band-pass", "silence"
-    ),
+    )
+    | _functions("audio_causes", *CAUSES),
     "text": _functions("text", "character-slips", "word-drop", "gap", "truncation", "ocr", "empty"),
     "features": _functions("features", "gaussian", "gap", "dimension-drop"),
 }
@@ -171,7 +173,9 @@ def degradation_of(
     name, severity = case.corruption(modality)
     if name is not None:
         assert severity is not None
-        key = f"{noise.seed}/{name}@{severity}/{modality}/{sample_id}"
+        # What one cause does to several modalities begins with the same draws.
+        what = name if name in CAUSES else f"{name}@{severity}/{modality}"
+        key = f"{noise.seed}/{what}/{sample_id}"
         drawn = Draws(key, sample_id, recordings)
         return Degradation(kind or modality, name, severity, drawn, encoded=False, standard=standard)
     check_profile([case], noise, kinds)
@@ -198,17 +202,17 @@ def check_profile(cases: Iterable[Case], noise: Noise, kinds: Mapping[str, str] 
                 )
 
 
-def check_on_media(case: Case, kinds: Mapping[str, str] | None = None) -> None:
-    """Check that the media of a sample can be degraded, for a model that encodes them itself.
+def check_recordings(case: Case, recordings: Collection[str], whose: str) -> None:
+    """Check that ``recordings``, modalities of which a model makes no filter bank of ours, can be degraded.
 
     Raises:
-        UsageError: a noise profile would degrade a recording: its noise is for filter banks.
+        UsageError: a noise profile would degrade one: its noise is for our filter banks; ``whose`` model it is.
     """
     for modality in case.degraded:
-        if (kinds or {}).get(modality, modality) == "audio" and case.corruption(modality)[0] is None:
+        if modality in recordings and case.corruption(modality)[0] is None:
             raise UsageError(
-                f"case '{case.name}': a noise profile degrades a checkpoint's filter bank, and your own model has "
-                f"none; name a corruption, as in noisy-{modality}:babble@3"
+                f"case '{case.name}': a noise profile degrades a filter bank, and {whose} makes none of {modality}; "
+                f"name a corruption, as in noisy-{modality}:babble@3"
             )
 
 

@@ -28,7 +28,7 @@ BAND_HZ = ((100, 7000), (200, 5000), (300, 3400), (400, 2500), (500, 2000))
 def gaussian(recording: Recording, severity: int, draws: Draws) -> Recording:
     """White noise at 20 to 0 dB."""
     waveform, rate = recording
-    return _at_ratio(waveform, draws.normal(waveform.shape), severity), rate
+    return at_ratio(waveform, draws.normal(waveform.shape), NOISE_LEVEL[severity - 1]), rate
 
 
 def babble(recording: Recording, severity: int, draws: Draws) -> Recording:
@@ -37,13 +37,7 @@ def babble(recording: Recording, severity: int, draws: Draws) -> Recording:
     Each is repeated from a random place in it. Which recordings they are depends on the ids of the whole split.
     """
     waveform, rate = recording
-    voices = np.zeros(len(waveform), dtype=np.float64)
-    for other in draws.others(BABBLERS, rate):
-        voice = other.astype(np.float64)
-        start = draws.between(0, len(voice) - 1)
-        if loudness := _loudness(voice):
-            voices += np.resize(np.roll(voice, -start), len(waveform)) / loudness
-    return _at_ratio(waveform, voices, severity), rate
+    return at_ratio(waveform, babble_of(len(waveform), rate, draws), NOISE_LEVEL[severity - 1]), rate
 
 
 def time_shift(recording: Recording, severity: int, draws: Draws) -> Recording:
@@ -84,10 +78,7 @@ def band_pass(recording: Recording, severity: int, draws: Draws) -> Recording:
     """Only frequencies from 100–500 Hz up to 7,000–2,000 Hz."""
     waveform, rate = recording
     low, high = BAND_HZ[severity - 1]
-    spectrum = np.fft.rfft(waveform.astype(np.float64))
-    pitch = np.arange(len(spectrum)) * (rate / len(waveform))
-    spectrum[(pitch < low) | (pitch > high)] = 0
-    return np.fft.irfft(spectrum, len(waveform)).astype(np.float32), rate
+    return pass_band(waveform.astype(np.float64), rate, low, high).astype(np.float32), rate
 
 
 def silence(recording: Recording, severity: int, draws: Draws) -> Recording:
@@ -96,12 +87,31 @@ def silence(recording: Recording, severity: int, draws: Draws) -> Recording:
     return np.zeros_like(waveform), rate
 
 
-def _at_ratio(waveform: npt.NDArray[np.float32], noise: Wave, severity: int) -> npt.NDArray[np.float32]:
-    """``waveform`` + ``noise`` at the severity's signal-to-noise ratio; silence stays silence."""
+def babble_of(length: int, rate: int, draws: Draws) -> Wave:
+    """Other recordings of the split, equally loud, each repeated from a random place in it to this length."""
+    voices = np.zeros(length, dtype=np.float64)
+    for other in draws.others(BABBLERS, rate):
+        voice = other.astype(np.float64)
+        start = draws.between(0, len(voice) - 1)
+        if loudness := _loudness(voice):
+            voices += np.resize(np.roll(voice, -start), length) / loudness
+    return voices
+
+
+def pass_band(wave: Wave, rate: int, low: float, high: float) -> Wave:
+    """Only the frequencies of a wave from ``low`` to ``high`` Hz."""
+    spectrum = np.fft.rfft(wave)
+    pitch = np.arange(len(spectrum)) * (rate / len(wave))
+    spectrum[(pitch < low) | (pitch > high)] = 0
+    return np.fft.irfft(spectrum, len(wave))
+
+
+def at_ratio(waveform: npt.NDArray[np.float32], noise: Wave, strength: float) -> npt.NDArray[np.float32]:
+    """``waveform`` + ``noise``, ``strength`` times as loud as it; silence stays silence."""
     signal, level = waveform.astype(np.float64), _loudness(noise)
     if not level:
         return waveform
-    return np.asarray(signal + noise * (_loudness(signal) * NOISE_LEVEL[severity - 1] / level), dtype=np.float32)
+    return np.asarray(signal + noise * (_loudness(signal) * strength / level), dtype=np.float32)
 
 
 def _loudness(wave: Wave) -> float:

@@ -39,7 +39,7 @@ GREY = 127
 def gaussian(picture: Picture, severity: int, draws: Draws) -> Picture:
     """White noise with a standard deviation of 0.08 to 0.38 of the range."""
     pixels = np.asarray(picture, dtype=np.float64)
-    return _picture(pixels + 255 * GAUSSIAN_STD[severity - 1] * _grains(draws.normal, pixels.shape))
+    return to_picture(pixels + 255 * GAUSSIAN_STD[severity - 1] * _grains(draws.normal, pixels.shape))
 
 
 def shot(picture: Picture, severity: int, draws: Draws) -> Picture:
@@ -54,7 +54,7 @@ def shot(picture: Picture, severity: int, draws: Draws) -> Picture:
         where = order[ends[value - 1] if value else 0 : ends[value]]
         if where.size:
             noisy[where] = np.searchsorted(_poisson(value / 255 * photons), words[where], side="right")
-    return _picture(noisy.reshape(pixels.shape) * 255 / photons)
+    return to_picture(noisy.reshape(pixels.shape) * 255 / photons)
 
 
 def impulse(picture: Picture, severity: int, draws: Draws) -> Picture:
@@ -95,14 +95,14 @@ def brightness(picture: Picture, severity: int, draws: Draws) -> Picture:
     pixels = np.asarray(picture, dtype=np.float64)
     value = pixels.max(axis=2, keepdims=True)
     raised = np.minimum(value + 255 * BRIGHTNESS[severity - 1], 255)
-    return _picture(np.where(value > 0, pixels * raised / np.maximum(value, 1), raised))
+    return to_picture(np.where(value > 0, pixels * raised / np.maximum(value, 1), raised))
 
 
 def contrast(picture: Picture, severity: int, draws: Draws) -> Picture:
     """Each channel moved towards its mean: 0.4 to 0.05 of the difference remains."""
     pixels = np.asarray(picture, dtype=np.float64)
     means = np.asarray(picture).sum(axis=(0, 1), dtype=np.int64) / (pixels.shape[0] * pixels.shape[1])
-    return _picture((pixels - means) * CONTRAST[severity - 1] + means)
+    return to_picture((pixels - means) * CONTRAST[severity - 1] + means)
 
 
 def occlusion(picture: Picture, severity: int, draws: Draws) -> Picture:
@@ -119,7 +119,8 @@ def black(picture: Picture, severity: int, draws: Draws) -> Picture:
     return Image.new("RGB", picture.size)
 
 
-def _picture(pixels: npt.NDArray[np.float64]) -> Picture:
+def to_picture(pixels: npt.NDArray[np.float64]) -> Picture:
+    """Pixels [H, W, 3], rounded and cut to what 8 bits hold."""
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 

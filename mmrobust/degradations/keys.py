@@ -54,6 +54,10 @@ class Draws:
         """Draw whether an event of probability ``share`` happens."""
         return int(self._bits.random_raw()) < share * 2**64
 
+    def force(self) -> float:
+        """Draw how strongly a cause acts in a sample: 0.75 to 1.25 of what its severity says."""
+        return (48 + self.between(0, 32)) / 64
+
     def stretch(self, length: int, share: float) -> tuple[int, int]:
         """Draw a stretch of this share of ``length`` places: where it begins, and where it has ended.
 

@@ -19,7 +19,15 @@ from mmrobust.degradations import DEFAULT, Noise
 from mmrobust.errors import Unfinished, UsageError
 from mmrobust.evaluation.model import IdentifiedModel, PredictingModel
 from mmrobust.evaluation.names import entry_of, told_apart
-from mmrobust.evaluation.plan import DrawnGrid, PredictionSettings, given_tables, readable_samples, used_noise
+from mmrobust.evaluation.plan import (
+    ALWAYS,
+    NEVER,
+    DrawnGrid,
+    PredictionSettings,
+    given_tables,
+    readable_samples,
+    used_noise,
+)
 from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import (
     about_data,
@@ -44,6 +52,7 @@ from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.locks import hold
 from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
+from mmrobust.storage.tasks import REGRESSION
 
 RESULTS_PATIENCE = 600.0
 """Seconds that one share of an evaluation waits for another that is writing the table."""
@@ -196,7 +205,7 @@ def evaluate_models(
     for model in models.values():
         model.check(drawn[model.modalities].plan(model.promptings))
 
-    if settings.overwrite == "never":
+    if settings.overwrite == NEVER:
         refuse_results(out)
     models = told_apart(models, out, say)
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
@@ -246,7 +255,8 @@ def evaluate_models(
             )
             for name in outdated(earlier, described):
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")
-            write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance))
+            replaced = settings.overwrite == ALWAYS
+            write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance, replaced=replaced))
             return read_results(out)
 
 
@@ -295,4 +305,6 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
 
 
 def _about_classes(task: str, classes: Sequence[str]) -> str:
+    if task == REGRESSION:
+        return f"a number to predict ({classes[0]})"
     return f"{len(classes)} {task} classes ({', '.join(classes[:3])} …)"

@@ -36,6 +36,7 @@ from mmrobust.storage.files import sha256
 from mmrobust.storage.fingerprints import new_digest
 from mmrobust.storage.provenance import now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
+from mmrobust.storage.tasks import REGRESSION
 
 DTYPE = "float32"
 """The number format in which logits are kept."""
@@ -212,6 +213,7 @@ def _read(
         modalities=tuple(modalities),
         classes=info.classes,
         several=info.task == "multi-label",
+        numbers=info.task == REGRESSION,
         where=f"split '{samples.split.name}' of {samples.split.dataset.folder}",
         scale=scale,
         noise_seed=noise.seed,

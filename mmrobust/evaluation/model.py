@@ -33,7 +33,7 @@ class PredictingModel(Protocol):
 
     @property
     def task(self) -> str:
-        """``single-label``, ``multi-label`` or ``binary``."""
+        """One of :data:`mmrobust.storage.tasks.TASKS`."""
 
     @property
     def device(self) -> str:

@@ -1,19 +1,20 @@
-"""Prediction with Ray Data: ``read_parquet`` → ``map_batches`` on actors that hold the model → the caller's store.
+"""Prediction with Ray Data: stretches of the split go to actors that hold the model, logits to the caller's store.
 
-Every stretch of the split is one block, whichever actor reads it, so batches and logits are those of the local engine.
-Actors that die are restarted and their blocks predicted again; predictions that arrived are in the store. Checkpoint
-and data must be readable at the same paths on every node, and mmrobust importable.
+An actor is sent where a stretch begins and ends, and reads it itself: of the data nothing lies in Ray's object store.
+Stretches are those of the local engine, whichever actor has one, and so are batches and logits. Actors that die are
+restarted and their stretches predicted again; predictions that arrived are in the store. Checkpoint and data must be
+readable at the same paths on every node, and mmrobust importable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mmrobust.data.dataset import Dataset, Sample, Split
+from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import STRETCH_SAMPLES, BadSamples, SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.errors import DataError
@@ -43,6 +44,7 @@ def predict_on_ray(
         UsageError: Ray is not installed, or its cluster cannot be reached.
         DataError: a worker fails, other than by being killed.
     """
+    cache = samples.split.dataset.cache
     cpus = (settings.ray_workers or available_cores()) + SPARE_CPUS
     total = sum(len(positions) for positions in plan.values())
     with connected(settings.ray_address, cpus) as ray, progress("predict", total) as advance:
@@ -53,28 +55,28 @@ def predict_on_ray(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        blocks = (
-            ray.data.read_parquet([str(file) for file in samples.split.files], ray_remote_args={"num_cpus": 0.1})
-            .repartition(target_num_rows_per_block=STRETCH_SAMPLES, strict=True)
-            .map_batches(
-                _Worker,
-                fn_constructor_kwargs={
-                    "load": model.loader(),
-                    "data": str(samples.split.dataset.folder.resolve()),
-                    "split": samples.split.name,
-                    "size": samples.size,
-                    "bad": samples.bad,
-                    "plan": dict(plan),
-                    "noise": noise,
-                    "batch_size": settings.batch_size,
-                    "device": device,
-                },
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=min(workers, len(needed))),
-                num_cpus=1,
-                num_gpus=1 if device == "cuda" else 0,
-            )
+        blocks = ray.data.from_items(
+            [{"start": int(n) * STRETCH_SAMPLES, "stop": (int(n) + 1) * STRETCH_SAMPLES} for n in needed],
+            override_num_blocks=len(needed),
+        ).map_batches(
+            _Worker,
+            fn_constructor_kwargs={
+                "load": model.loader(),
+                "data": str(samples.split.dataset.folder.resolve()),
+                "cache": cache and str(cache.resolve()),
+                "split": samples.split.name,
+                "size": samples.size,
+                "bad": samples.bad,
+                "plan": dict(plan),
+                "noise": noise,
+                "batch_size": settings.batch_size,
+                "device": device,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(needed))),
+            num_cpus=1,
+            num_gpus=1 if device == "cuda" else 0,
         )
         try:
             for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -94,6 +96,7 @@ class _Worker:
         *,
         load: Callable[[str], IdentifiedModel],
         data: str,
+        cache: str | None,
         split: str,
         size: int,
         bad: BadSamples,
@@ -103,32 +106,17 @@ class _Worker:
         device: str,
     ) -> None:
         self._model = load(device)
-        self._split, self._size = bad.apply(Dataset(data).split(split)), size
-        self._place = {sample: position for position, sample in enumerate(self._split.ids[:size])}
+        self._split, self._size = bad.apply(Dataset(data, cache).split(split)), size
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        places = [self._place.get(sample, -1) for sample in block["id"].to_pylist()]
-        in_block = {key: positions[np.isin(positions, places)] for key, positions in self._plan.items()}
-        plan = {key: positions for key, positions in in_block.items() if len(positions)}
-        samples, size = SelectedSamples(_Block(self._split, block, places), self._size), self._batch_size
-        pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
-        return pa.concat_tables([_table(key, *rows) for piece in pieces for key, rows in piece.items()] or [_EMPTY])
-
-
-class _Block(Split):
-    """A split that reads the samples of a block from memory."""
-
-    def __init__(self, split: Split, block: pa.Table, places: list[int]) -> None:
-        self.__dict__.update(split.__dict__)
-        self._block, self._row = block, {place: row for row, place in enumerate(places) if place >= 0}
-
-    def read(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[Sample]:
-        """See :meth:`Split.read`. Samples outside the block (recordings for babble noise) are read from the files."""
-        places = np.asarray(positions, dtype=np.int64).tolist()
-        if any(place not in self._row for place in places):
-            return super().read(positions)
-        return [self._sample(self._block, self._row[place], int(self._rows[place])) for place in places]
+        samples, size, tables = SelectedSamples(self._split, self._size), self._batch_size, [_EMPTY]
+        for start, stop in zip(block["start"].to_pylist(), block["stop"].to_pylist(), strict=True):
+            inside = {key: slice(*np.searchsorted(positions, (start, stop))) for key, positions in self._plan.items()}
+            plan = {key: part for key, where in inside.items() if len(part := self._plan[key][where])}
+            pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
+            tables += [_table(key, *rows) for piece in pieces for key, rows in piece.items()]
+        return pa.concat_tables(tables)
 
 
 _SCHEMA = pa.schema(

@@ -162,7 +162,7 @@ class WorkShare:
 
 
 ENGINES = LOCAL, RAY = ("local", "ray")
-OVERWRITE = ("never", "only-missing", "always")
+OVERWRITE = NEVER, ONLY_MISSING, ALWAYS = ("never", "only-missing", "always")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class PredictionSettings:
     """Copies of the model; ``None``: one per GPU, or per CPU where there is no GPU."""
     share: WorkShare | None = None
     """The share of the work to do; ``None``: all of it."""
-    overwrite: str = "only-missing"
+    overwrite: str = ONLY_MISSING
     """``never``: refuse a folder that holds results; ``always``: make every prediction again."""
     workers: int = 0
     """Processes that decode for the local engine; Ray workers decode for themselves."""
@@ -195,5 +195,5 @@ class PredictionSettings:
             raise UsageError("--ray-address and --ray-workers go with --engine ray")
         if self.ray_workers is not None and self.ray_workers < 1:
             raise UsageError(f"--ray-workers {self.ray_workers}: at least one is needed")
-        if self.share is not None and self.overwrite != "only-missing":
-            raise UsageError(f"--shard goes with --overwrite only-missing, not with {self.overwrite}")
+        if self.share is not None and self.overwrite != ONLY_MISSING:
+            raise UsageError(f"--shard goes with --overwrite {ONLY_MISSING}, not with {self.overwrite}")

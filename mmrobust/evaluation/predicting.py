@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmrobust.data.selection import SelectedSamples
 from mmrobust.degradations import Noise
 from mmrobust.evaluation.model import IdentifiedModel
-from mmrobust.evaluation.plan import RAY, PredictionSettings
+from mmrobust.evaluation.plan import ALWAYS, RAY, PredictionSettings
 from mmrobust.runtime.progress import Progress, Say, deferred_interrupt
 from mmrobust.scoring.truth import Plan
 from mmrobust.scoring.writer import PredictionWriter
@@ -30,9 +30,11 @@ def predict_missing(
         DataError: a sample cannot be read.
         KeyboardInterrupt: Ctrl-C; the current piece of work is finished, and everything predicted is stored.
     """
-    if settings.overwrite == "always":
+    if settings.overwrite == ALWAYS:
         store.clear()
     todo = store.missing(plan)
+    if not todo:
+        say(f"{store.name}: its predictions are there from before; --overwrite {ALWAYS} makes them again")
     if settings.share:
         todo = settings.share.within(todo)
     if todo:

@@ -50,10 +50,14 @@ class FileFormat:
     """``logits``, or ``probabilities``: of a softmax, or for a multi-label task of a sigmoid for each class."""
     noise_seed: int = 0
     """The noise seed of degraded cases for which the file gives none."""
+    numbers: bool = False
+    """Whether the task is regression: then there is one class, the number, whose values have no scale."""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise unknown_name("--scale", self.scale, SCALES)
+        if self.numbers and self.scale != LOGITS:
+            raise UsageError(f"--scale {self.scale}: {self.where} has numbers to predict; leave it out")
         if clash := [name for name in self.classes if name in _ABOUT]:
             raise UsageError(f"class '{clash[0]}' of {self.where} has the name of a column; rename the class")
 
@@ -104,6 +108,8 @@ def _check_columns(file: Path, columns: Sequence[str], form: FileFormat) -> list
     if missing:
         near = difflib.get_close_matches(missing[0], further, n=1, cutoff=0.5)
         hint = f" (is '{near[0]}' meant for '{missing[0]}'?)" if near else ""
+        if form.numbers:
+            raise DataError(f"{file}: no column '{missing[0]}', the number to predict of {form.where}{hint}")
         raise DataError(
             f"{file}: no column for {len(missing)} of the {len(form.classes)} classes of {form.where}: "
             f"{_listed(missing)}{hint}; columns and classes are matched by name"
@@ -210,6 +216,8 @@ class _Reader:
         between = bool(((values >= 0) & (values <= 1)).all())
         if self._form.scale == LOGITS:
             sums = bool(np.abs(values.sum(axis=1) - 1).max() <= SUM_SLACK)
+            if self._form.numbers:
+                return values.astype(np.float32), []
             note = "all values lie between 0 and 1: if they are probabilities, give --scale probabilities"
             return values.astype(np.float32), [note] if between and (self._form.several or sums) else []
         outside = (values < 0) | (values > 1)

@@ -129,15 +129,17 @@ def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any
 
 
 def merged(
-    earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any]
+    earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any], *, replaced: bool = False
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows and provenance of the earlier and the new results combined; new rows replace old ones with the same key.
 
     Earlier rows of a checkpoint that has changed since (:func:`outdated`) are dropped: one name would mean two models.
+    So are all of one whose earlier predictions were ``replaced``, since nothing is left behind them.
     """
     if earlier is None:
         return new, dict(provenance)
-    changed = earlier.frame["checkpoint"].isin(outdated(earlier, provenance["checkpoints"]))
+    names = provenance["checkpoints"] if replaced else outdated(earlier, provenance["checkpoints"])
+    changed = earlier.frame["checkpoint"].isin(list(names))
     rows: pd.DataFrame = pd.concat([earlier.frame[~changed], new])
     rows = rows[~rows.duplicated(list(RESULTS_KEYS), keep="last")]
     noise = provenance["noise"] or earlier.provenance.get("noise")

@@ -19,7 +19,7 @@ from mmrobust.data.selection import ERROR, select_samples
 from mmrobust.degradations import Noise
 from mmrobust.evaluation.plan import DrawnGrid, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.results_folder import about_data
-from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.scenarios.grid import Grid
 from mmrobust.storage.files import atomic_folder, write_json, writing
 from mmrobust.storage.parquet import write_table
@@ -42,6 +42,7 @@ def write_plan(
     on_bad_sample: str = ERROR,
     inputs: bool = False,
     progress: Progress = no_progress,
+    say: Say = say_nothing,
 ) -> dict[str, Any]:
     """Write which (sample, case) pairs a grid needs, exactly those that an evaluation would predict.
 
@@ -62,6 +63,7 @@ def write_plan(
         on_bad_sample: what to do with samples that cannot be read: ``error``, ``missing`` or ``skip``.
         inputs: whether to write the samples as each case has them.
         progress: shows the progress.
+        say: called with what a scenario like ``65/65`` is taken for.
 
     Returns:
         What the plan is of: data, modalities, grid, noise, and the number of pairs in each case.
@@ -72,6 +74,8 @@ def write_plan(
     """
     noise = noise or Noise()
     grid = grid.of(modalities, given_tables(missing_tables, dataset.split(split), modalities))
+    for note in grid.notes:
+        say(note)
     noise_of_grid = used_noise(grid.cases(modalities), noise, dataset.info.kinds)
     if inputs:
         check_files(grid.cases(modalities), noise, dataset.info.kinds)

@@ -19,7 +19,6 @@ Only if a side has no predictions at all does the limit alone decide, and the ve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,18 +29,19 @@ import pandas as pd
 
 from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
-from mmrobust.gate.drops import Shown, judge_drops, show_drops
+from mmrobust.gate.drops import Shown, judge_drops, largest_drop, show_drops
 from mmrobust.gate.evidence import PredictionReader, columns_of, read_pair
-from mmrobust.gate.figures import FIGURES, figure_of, metric_behind
+from mmrobust.gate.figures import FIGURES, figure_of, in_shares, metric_behind, worst_of
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
 from mmrobust.gate.rules import DROP, DROP_PERCENT, FLOOR, Rule
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scoring.paired import PAIR_KEYS, Pair, differences
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
-from mmrobust.storage.tasks import RANGES
+from mmrobust.storage.tasks import sign_of
 
 DEFAULT_DROP = 0.01
-"""What the headline metric may lose in any cell if no rules are given."""
+"""What the headline metric may lose in any cell if no rules are given: of an error, as a share of the baseline's."""
 DEFAULT_ALPHA = 0.05
 LIMIT_ALONE = "limit alone: no paired interval"
 
@@ -56,13 +56,15 @@ def check(
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
     inconclusive: str = WARN,
+    progress: Progress = no_progress,
 ) -> Verdict:
     """Compare ``candidate`` with ``baseline``.
 
     Args:
         candidate: the results to judge.
         baseline: the results to judge by.
-        rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere.
+        rules: at most one for the same cells; without any, the headline metric may lose 0.01 anywhere, an error rise
+            by 1 %.
         readers: give the predictions of a checkpoint of the baseline, and of the candidate; if ``None``, there are
             none, and the limits alone decide.
         stats: whether the predictions decide together with the limits; if ``False``, they are only held against the
@@ -71,6 +73,7 @@ def check(
         correction: of the p-values for the number of distinct prediction columns: ``holm`` or ``none``.
         inconclusive: what a cell counts as whose data could not have shown a drop as large as its limit: ``warn``,
             ``fail`` or ``pass``.
+        progress: counts the cells whose predictions are held against the results.
 
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
@@ -85,10 +88,12 @@ def check(
     names = comparable_checkpoints(candidate, baseline)
     before = baseline.frame.assign(checkpoint=baseline.frame["checkpoint"].map(names))
     after = candidate.frame[candidate.frame["checkpoint"].isin(list(names.values()))]
-    rules = rules or (Rule(baseline.headline_metric, None, None, DROP, DEFAULT_DROP),)
+    headline = baseline.headline_metric
+    usual = (DROP, DEFAULT_DROP) if sign_of(headline) > 0 else (DROP_PERCENT, 100 * DEFAULT_DROP)
+    rules = [rule.of_headline(headline) for rule in rules or (Rule(headline, None, None, *usual),)]
     _refuse_unused(rules, before)
 
-    headline, known = baseline.headline_metric, sorted(before["metric"].unique())
+    known = sorted(before["metric"].unique())
     metrics = list(dict.fromkeys(metric_behind(rule.metric, headline, known) for rule in rules))
     means = pair_cells(before[before["metric"].isin(metrics)], after)
     outcomes: list[Outcome] = []
@@ -99,7 +104,7 @@ def check(
         try:
             if readers is None:
                 raise NoPredictionsError("they were not given")
-            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics)
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress)
         except NoPredictionsError as none:
             outcomes += _judge(cells.to_dict("records"), rules)
             warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)
@@ -144,6 +149,7 @@ def check_files(
     alpha: float = DEFAULT_ALPHA,
     correction: str = "holm",
     inconclusive: str = WARN,
+    progress: Progress = no_progress,
 ) -> Verdict:
     """Run :func:`check` on the results in two files or folders, with the predictions behind them.
 
@@ -156,6 +162,7 @@ def check_files(
     after, before = read_results(candidate), read_results(baseline)
     readers = partial(predictions_behind, baseline, before), partial(predictions_behind, candidate, after)
     settings: dict[str, Any] = {"alpha": alpha, "correction": correction, "inconclusive": inconclusive}
+    settings["progress"] = progress
     verdict = check(after, before, rules, readers=readers, stats=stats, **settings)
     files = [(path / RESULTS_FILE if path.is_dir() else path).resolve() for path in (candidate, baseline)]
     if files[0].samefile(files[1]):
@@ -253,12 +260,18 @@ def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: in
     if not tested:
         return []
     over = f"Holm over {tests} distinct columns of {len(tested)} cells" if correction == "holm" else "uncorrected"
-    shown = sorted(outcome.detectable for outcome in tested if outcome.detectable is not None)
-    notes = [
-        f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})",
-        "smallest true drop that would be found in a cell, corrected, with 80 % power: "
-        f"{100 * shown[len(shown) // 2]:.1f} points (median), {100 * shown[-1]:.1f} (largest)",
-    ]
+    notes = [f"a drop fails below its limit and where its paired interval lies below zero (α {alpha:g}, {over})"]
+    # Where both sides have the same logits (0), there is nothing to find; where even the loss of everything would hide,
+    # nothing can be found.
+    changed = [outcome for outcome in tested if outcome.detectable]
+    shown = sorted(o.detectable for o in changed if o.detectable is not None and o.detectable < largest_drop(o))
+    smallest = "smallest true drop that would be found in a cell, corrected, with 80 % power: "
+    if shown and all(in_shares(outcome.metric) for outcome in tested):
+        notes.append(f"{smallest}{100 * shown[len(shown) // 2]:.1f} points (median), {100 * shown[-1]:.1f} (largest)")
+    elif shown and len({outcome.metric for outcome in tested}) == 1:  # in one unit
+        notes.append(f"{smallest}{shown[len(shown) // 2]:.4g} (median), {shown[-1]:.4g} (largest)")
+    if hidden := len(changed) - len(shown):
+        notes.append(f"in {hidden} of {len(tested)} cells no drop could be found: the samples are too few")
     if unsure := sum(outcome.verdict != FAIL and outcome.below_limit for outcome in tested):
         notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
     return notes
@@ -278,9 +291,7 @@ def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
     """Rules that no candidate could break."""
     cells: dict[str, int] = {}
     for outcome in outcomes:
-        figure = figure_of(outcome.metric)
-        worst = RANGES.get(outcome.metric, (-math.inf,))[0] if figure is None else figure.worst
-        if outcome.sign * (outcome.limit - worst) <= 0:
+        if outcome.sign * (outcome.limit - worst_of(outcome.metric)) <= 0:
             cells[outcome.rule] = cells.get(outcome.rule, 0) + 1
     return [
         f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: no value there is worse than its limit"

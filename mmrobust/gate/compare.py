@@ -14,6 +14,7 @@ import pandas as pd
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.gate.comparable import check_statistics, refuse_other_measurement
 from mmrobust.gate.evidence import columns_of, corrected, read_pair
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import bca_interval, percentile_interval
 from mmrobust.scoring.intervals import difference_interval
@@ -25,12 +26,14 @@ from mmrobust.scoring.paired import (
     grouped_jackknife,
     over_seeds,
 )
-from mmrobust.scoring.significance import Placements, delong, mcnemar, p_values, placements, smallest_shown
+from mmrobust.scoring.significance import Placements, delong, detectable, mcnemar, p_values, placements
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results, read_results
+from mmrobust.storage.tasks import RANGES, REGRESSION
 
 INTERVALS = ("jackknife", "percentile", "bca")
 LOST, GAINED = "lost", "gained"
+_NEITHER = dict.fromkeys((LOST, GAINED), np.nan)
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class Comparison:
     """One row per scenario, missing rate and prompting: ``first``, ``second``, ``difference``, ``low`` and ``high``
     (its interval at 1 − alpha, not corrected), ``spread`` (over mask seeds), ``p_value`` (two-sided, corrected),
     ``test`` (``mcnemar``, ``delong`` or ``jackknife``), ``smallest`` (the smallest difference that the samples would
-    show, corrected) and ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over
-    mask seeds)."""
+    show, corrected; from the metric's range on they would show none; NaN where both sides have the same logits) and
+    ``lost``, ``gained``: samples that only the first, or only the second, gets right (mean over mask seeds; NaN in a
+    regression task)."""
     flips: pd.DataFrame
     """One row per case, prompting and sample that only one of the two gets right: ``id``, ``change`` (``lost`` or
     ``gained``), ``label``, and the classes that each predicts, ``first`` and ``second``."""
@@ -114,19 +118,22 @@ def compare(
         test[one_table] = "mcnemar"
     if metric == "auroc":
         p, test[:] = _delong(pair), "delong"
+    lowest, highest = RANGES[metric]
+    span = highest - lowest  # no two values can lie farther apart
     frame = found.drop(columns=["error", "degrees", "size", "metric"]).rename(
         columns={"baseline": "first", "candidate": "second"}
     )
     adjusted, tests = corrected(p, [columns.of(metric, metric, key) for key in keys], correction)
     level = alpha / tests if correction == "holm" and tests else alpha
+    same = np.asarray([key in columns.identical for key in keys])
     cells = frame.assign(
-        low=low,
-        high=high,
+        low=np.maximum(low, -span),
+        high=np.minimum(high, span),
         p_value=np.minimum(adjusted, 1),
         test=test,
-        smallest=smallest_shown(error, degrees, level, two_sided=True),
-        lost=lost,
-        gained=gained,
+        # The same logits are the same model there: there is no difference that could be found.
+        smallest=np.where(same, np.nan, detectable(error, degrees, found["size"].to_numpy(), level / 2)),
+        **({"lost": lost, "gained": gained} if pair.baseline.truth.task != REGRESSION else _NEITHER),
     )
     samples, flips = len(pair.baseline.truth.ids), flipped_samples(pair, classes)
     facts = first, second, metric, samples, interval, correction, alpha, tests
@@ -142,11 +149,12 @@ def compare_files(
     alpha: float = 0.05,
     interval: str = "jackknife",
     correction: str = "holm",
+    progress: Progress = no_progress,
 ) -> Comparison:
     """Run :func:`compare` on the results in two files or folders, with the predictions behind them.
 
     ``names`` are the checkpoint of each, needed if one holds several; the two files may then be the same. ``metric`` is
-    by default the headline metric. All other arguments are those of :func:`compare`.
+    by default the headline metric. ``progress`` counts the cells. All other arguments are those of :func:`compare`.
 
     Raises:
         NotComparableError: the two were not measured in the same way.
@@ -162,7 +170,7 @@ def compare_files(
     chosen = before.headline_metric if metric is None else metric
     readers = partial(predictions_behind, first, before), partial(predictions_behind, second, after)
     return compare(
-        read_pair(readers, (before, after), (theirs, ours), [chosen]),
+        read_pair(readers, (before, after), (theirs, ours), [chosen], progress),
         theirs if theirs != ours else f"{theirs} ({first})",
         ours if theirs != ours else f"{ours} ({second})",
         chosen,
@@ -188,11 +196,12 @@ def flipped_samples(pair: Pair, classes: Sequence[str]) -> pd.DataFrame:
     """The samples that only one side gets right, by case and prompting; columns as ``Comparison.flips``.
 
     A prediction belongs to a case, not to a cell, so each is listed once, however many cells it is in. In a multi-label
-    task, right means exactly the true set of classes.
+    task, right means exactly the true set of classes. In a regression task nothing flips.
     """
     rows = []
     truth = pair.baseline.truth
-    for case, prompting in sorted(set(pair.baseline.keys) & set(pair.candidate.keys)):
+    shared = set(pair.baseline.keys) & set(pair.candidate.keys) if truth.task != REGRESSION else ()
+    for case, prompting in sorted(shared):
         logits = [side.get(case, prompting) for side in pair.sides]
         both = ~np.isnan(logits[0][:, 0]) & ~np.isnan(logits[1][:, 0])
         predicted = [pair.baseline.predicted(values) for values in logits]

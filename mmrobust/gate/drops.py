@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.gate.evidence import Columns, corrected
-from mmrobust.gate.figures import figure_of
+from mmrobust.gate.figures import figure_of, in_shares
 from mmrobust.gate.outcome import INCONCLUSIVE, PASS, Cell, Outcome
 from mmrobust.gate.rules import FLOOR
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.significance import detectable, mcnemar, p_values, rules_out, upper_ends
+from mmrobust.storage.tasks import RANGES, SHARE
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def show_drops(
     }
     for outcome in outcomes:
         row = rows[outcome.metric][outcome.scenario, outcome.missing_rate, outcome.prompting]
-        at = [key for key in columns.decided if (key[0], key[2]) == (outcome.scenario, outcome.prompting)]
+        figure = figure_of(outcome.metric)
+        at = [key for key in columns.decided if key[2] == outcome.prompting]
+        if figure is None or not figure.of_scenarios:
+            at = [key for key in at if key[0] == outcome.scenario]
         own = [key for key in at if outcome.missing_rate in (None, key[1])]
         flips = None
         if outcome.metric == "accuracy" and columns.flips[own[0]][2]:
@@ -59,7 +63,7 @@ def show_drops(
             size=row["size"],
             few=None if math.isnan(row["few"]) else int(row["few"]),
             # What is put in relation to the complete value is identical only if this is, too.
-            identical=columns.identical.issuperset(at if figure_of(outcome.metric) else own),
+            identical=columns.identical.issuperset(at if figure else own),
             column=columns.of(outcome.metric, behind[outcome.metric], own[0]),
             flips=flips,
         )
@@ -93,21 +97,33 @@ def judge_drops(
     for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
         outcome = replace(judged[place], few=of.few)
         if math.isnan(p[number]):  # without some samples the metric is not defined: nothing can be said about chance
-            outcome = replace(outcome, detectable=1.0)
+            outcome = replace(outcome, detectable=largest_drop(outcome))
         else:
             outcome = replace(
                 outcome,
                 verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
                 p_value=float(min(adjusted[number], 1.0)),
-                at_most=float(at_most[number]),
+                at_most=float(_within(at_most[number], outcome)),
                 ruled_out=bool(ruled_out[number]),
                 # The same logits are the same model there: nothing has changed that more samples would show.
-                detectable=0.0 if of.identical else float(min(found[number], 1.0)),
+                detectable=0.0 if of.identical else float(min(found[number], largest_drop(outcome))),
             )
         if outcome.unsure and inconclusive != PASS:
             outcome = replace(outcome, verdict=INCONCLUSIVE)
         judged[place] = outcome
     return judged, tests
+
+
+def largest_drop(outcome: Outcome) -> float:
+    """The largest drop there could be."""
+    least, most = SHARE if in_shares(outcome.metric) else RANGES.get(outcome.metric.rpartition(".")[2], SHARE)
+    return most - least
+
+
+def _within(at_most: float, outcome: Outcome) -> float:
+    """The end of an interval, where the candidate's value would lie beyond the range of its metric, at that range."""
+    low, high = RANGES.get(outcome.metric, (-math.inf, math.inf))
+    return min(max(at_most, low - outcome.baseline), high - outcome.baseline)
 
 
 def drop_p_values(difference: Floats, evidence: Sequence[Shown]) -> Floats:

@@ -19,15 +19,18 @@ import numpy.typing as npt
 from mmrobust.cases import CONCAT
 from mmrobust.errors import DataError, NoPredictionsError
 from mmrobust.gate.figures import figure_of
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.metrics import RANKED
 from mmrobust.scoring.paired import Pair, make_pair, over_seeds
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.regression import OF_NUMBERS
 from mmrobust.scoring.significance import holm
 from mmrobust.scoring.store import cells_of
 from mmrobust.storage.results import CELL_KEYS, Results
+from mmrobust.storage.tasks import REGRESSION
 
 PredictionReader = Callable[[str], Predictions]
 """Name of a checkpoint → its predictions. Raises ``NoPredictionsError`` where there are none."""
@@ -38,7 +41,12 @@ _SAME = 1e-6  # by how much two ways to add up the same numbers may differ
 
 
 def refuse_contradiction(
-    predictions: Predictions, results: Results, name: str, metrics: Iterable[str], whose: str
+    predictions: Predictions,
+    results: Results,
+    name: str,
+    metrics: Iterable[str],
+    whose: str,
+    progress: Progress = no_progress,
 ) -> None:
     """Raise unless the predictions of a checkpoint give the values, and the counts, that its results have.
 
@@ -48,6 +56,7 @@ def refuse_contradiction(
         name: of the checkpoint in them.
         metrics: the metrics whose values are compared.
         whose: whose predictions these are, for the message: ``the candidate's``.
+        progress: counts the cells.
 
     Raises:
         DataError: a value or a count differs, or a prediction that a cell needs is missing.
@@ -62,7 +71,7 @@ def refuse_contradiction(
             f"{CONCAT}: evaluate it again"
         )
     settings = ScoringSettings(predictions.settings.threshold, predictions.settings.f1_absent, resamples=0)
-    scored = score(predictions, predictions.truth.draw(cells_of(rows)), settings, metrics=names)
+    scored = score(predictions, predictions.truth.draw(cells_of(rows)), settings, metrics=names, progress=progress)
     both = rows.merge(scored, on=list(CELL_KEYS), suffixes=("", "_given"))
     differs = (both["value"] - both["value_given"]).abs() > _SAME
     differs |= both["value"].isna() != both["value_given"].isna()
@@ -83,6 +92,7 @@ def read_pair(
     results: tuple[Results, Results],
     names: tuple[str, str],
     metrics: Sequence[str],
+    progress: Progress = no_progress,
 ) -> Pair:
     """The predictions of a checkpoint on both sides, each held against its own results.
 
@@ -91,6 +101,7 @@ def read_pair(
         results: of both.
         names: of the checkpoint in both.
         metrics: the metrics whose values the predictions must give.
+        progress: counts the cells of each side.
 
     Raises:
         NoPredictionsError: a side has none; what the other has was still held against its results.
@@ -104,7 +115,7 @@ def read_pair(
         except NoPredictionsError as none:
             absent = absent or none
             continue
-        refuse_contradiction(predictions, of_side, name, metrics, whose)
+        refuse_contradiction(predictions, of_side, name, metrics, whose, progress)
         sides.append(predictions)
     if absent is not None:
         raise absent
@@ -137,13 +148,15 @@ class Columns:
             metric: the metric behind it.
             cell: the cell; of a figure of a curve, any.
         """
-        by_cell = self.scored if metric in RANKED else self.decided
+        by_cell = self.scored if metric in RANKED or metric in OF_NUMBERS else self.decided
         figure = figure_of(name)
         if figure is None:
             return name, by_cell[cell]
         if not figure.of_metric:  # what happens to each sample counts, and so does how sure the model is
             return name, self.scored[cell], self.tables[cell]
         scenario, rate, prompting = cell
+        if figure.of_scenarios:
+            return name, tuple(sorted((key[:2], column) for key, column in by_cell.items() if key[2] == prompting))
         curve = [(key[1], column) for key, column in by_cell.items() if (key[0], key[2]) == (scenario, prompting)]
         if not figure.of_curve:
             curve = [(at, column) for at, column in curve if at in (0.0, rate)]
@@ -200,9 +213,9 @@ class _Decided:
     logits: list[Floats]
     """P of [N, C]."""
     decisions: npt.NDArray[np.uint8]
-    """[P, N, C / 8]: whether each class is predicted, as bits."""
+    """[P, N, C / 8]: whether each class is predicted, as bits; in a regression task the bytes of the number."""
     right: Bools
-    """[P, N]: whether the predicted classes are exactly the true ones."""
+    """[P, N]: whether the predicted classes are exactly the true ones; no number is."""
     used: Bools
     """[C]: whether each class is predicted for some sample in some cell."""
 
@@ -219,6 +232,10 @@ class _Decided:
         for (case, prompting), rows in needed.items():
             predictions.require(rows, tables.cases[case], prompting)
             logits.append(predictions.get(tables.cases[case], prompting))
+            if predictions.truth.task == REGRESSION:  # nothing is decided: the numbers count, to the last bit
+                decisions.append(np.ascontiguousarray(logits[-1]).view(np.uint8))
+                right.append(np.zeros(len(rows), dtype=np.bool_))
+                continue
             predicted = predictions.predicted(logits[-1])
             decisions.append(np.packbits(predicted, axis=1))
             right.append((predicted == predictions.truth.targets).all(axis=1))
@@ -266,7 +283,9 @@ def _remarks(
     occurs = pair.baseline.truth.targets.any(axis=0)
     if same:
         remarks.append(f"'{name}' has identical predictions on both sides")
-    if pair.baseline.truth.task != "multi-label" and occurs.sum() == 1:
+    if pair.baseline.truth.task == REGRESSION:
+        occurs = np.zeros_like(used)
+    elif pair.baseline.truth.task != "multi-label" and occurs.sum() == 1:
         remarks.append(f"all samples are of one class, '{classes[int(occurs.argmax())]}'")
     for side, cells in zip(("baseline", "candidate"), constant, strict=True):
         if cells:

@@ -2,7 +2,7 @@
 
 As text, ``METRIC[@SCENARIO[/RATE]]:-DROP`` (absolute), ``METRIC[@…]:-P%`` (relative to the baseline) or
 ``METRIC[@…]>=FLOOR``. A metric is one of the results table, or one of :data:`mmrobust.gate.figures.FIGURES`; of one
-of which less is better, a rule says how much it may rise, ``ece:+0.01`` or ``ece:+5%``, or a ceiling, ``ece<=0.05``.
+of which less is better, a rule says how much it may rise, ``mae:+0.5`` or ``ece:+5%``, or a ceiling, ``ece<=0.05``.
 In a TOML file, as text, as tables, or both::
 
     fail = ["accuracy:-0.01", "accuracy@missing-image/0.7:-2%"]
@@ -16,15 +16,16 @@ In a TOML file, as text, as tables, or both::
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.gate.figures import figure_of, less_is_better
+from mmrobust.gate.figures import figure_of, in_shares, less_is_better, with_headline
 from mmrobust.storage.files import read_text
 
 if sys.version_info >= (3, 11):
@@ -63,7 +64,9 @@ class Rule:
     """``drop`` (absolute), ``drop_percent`` (relative to the baseline) or ``floor``: where less is better, a rise and a
     ceiling."""
     limit: float
-    """A share for ``drop`` and ``floor``, in percent for ``drop_percent``."""
+    """A share for ``drop`` and ``floor`` (of an error, in its unit), in percent for ``drop_percent``."""
+    rises: bool = field(default=False, repr=False)
+    """Whether it was written as a rise or a ceiling, of a figure whose direction is that of the headline metric."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.scenario is None:
@@ -74,7 +77,8 @@ class Rule:
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise UsageError(f"rule '{self}': missing rate {self.rate:g} is not a share of the samples, from 0 to 1")
         most = 100 if self.kind == DROP_PERCENT else 1
-        if not 0 <= self.limit <= most:
+        bounded = in_shares(self.metric) and not (figure is not None and figure.in_unit)
+        if not 0 <= self.limit <= (most if bounded else math.inf):
             unit = "percent, from 0 to 100" if most == 100 else "a share, from 0 to 1 (0.01 is one point)"
             raise UsageError(f"rule '{self}': {self.limit:g} is not {unit}")
 
@@ -86,7 +90,20 @@ class Rule:
     @property
     def less_is_better(self) -> bool:
         """Whether a smaller value is a better one."""
-        return less_is_better(self.metric)
+        return less_is_better(self.metric) or self.rises
+
+    def of_headline(self, headline: str) -> Rule:
+        """The rule with the name of the headline metric where its figure has that metric's unit and direction.
+
+        Raises:
+            UsageError: the limit is on the side on which the figure gets better, or is no share where values are.
+        """
+        name = with_headline(self.metric, headline)
+        if _follows_headline(self.metric) and self.rises != less_is_better(name):
+            raise _other_direction(f"rule '{self}'", name, not self.rises)
+        if self.limit > 1 and self.kind != DROP_PERCENT and in_shares(name):
+            raise UsageError(f"rule '{self}': {self.limit:g} is not a share, from 0 to 1 (0.01 is one point)")
+        return replace(self, metric=name, rises=False)
 
     @property
     def specificity(self) -> int:
@@ -131,16 +148,31 @@ def parse_rule(text: str) -> Rule:
     )
     _refuse_direction(f"rule '{text}'", found["metric"], falls)
     kind = FLOOR if found["floor"] else DROP_PERCENT if found["percent"] else DROP
-    return Rule(found["metric"], found["scenario"], rate, kind, float(found["floor"] or found["drop"]))
+    limit = float(found["floor"] or found["drop"])
+    return Rule(found["metric"], found["scenario"], rate, kind, limit, _rises(found["metric"], falls))
+
+
+def _follows_headline(metric: str) -> bool:
+    """Whether what a rule names has the direction of the headline metric, which is not known before the results."""
+    figure = figure_of(metric)
+    return figure is not None and figure.as_metric and "." not in metric
+
+
+def _rises(metric: str, falls: bool) -> bool:
+    return _follows_headline(metric) and not falls
 
 
 def _refuse_direction(where: str, metric: str, falls: bool) -> None:
     """Raise if a limit is on the side on which the metric gets better."""
-    if falls == less_is_better(metric):
-        better, forms = ("less", ":+RISE or <=CEILING") if falls else ("more", ":-DROP or >=FLOOR")
-        raise UsageError(
-            f"{where}: of {metric}, {better} is better; write {metric}{forms.replace(' or ', f' or {metric}')}"
-        )
+    if falls == less_is_better(metric) and not _follows_headline(metric):
+        raise _other_direction(where, metric, falls)
+
+
+def _other_direction(where: str, metric: str, falls: bool) -> UsageError:
+    better, forms = ("less", ":+RISE or <=CEILING") if falls else ("more", ":-DROP or >=FLOOR")
+    return UsageError(
+        f"{where}: of {metric}, {better} is better; write {metric}{forms.replace(' or ', f' or {metric}')}"
+    )
 
 
 def read_rules(file: Path) -> list[Rule]:
@@ -205,4 +237,5 @@ def _rule_of_table(table: dict[str, Any]) -> Rule:
     rate, falls = None if rate is None else float(rate), key in _KINDS
     _refuse_direction(f"key '{key}' of a rule", table["metric"], falls)
     kind = key if falls else _KINDS[_RISES.index(key)]
-    return Rule(table["metric"], table.get("scenario"), rate, kind, float(table[key]))
+    rises = _rises(table["metric"], falls)
+    return Rule(table["metric"], table.get("scenario"), rate, kind, float(table[key]), rises)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from mmrobust.configuration import from_mapping, plain
 from mmrobust.data.processor import Processor
 from mmrobust.errors import UsageError
+from mmrobust.models.glance import PREFIX, Glance
 from mmrobust.models.layers import LayerView, Prompts, run_layer
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.storage.files import follow_umask
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
@@ -47,47 +49,6 @@ class PartialStream:
     sequence: TokenSequence
     layers: int
     """How many of the stream's layers have been run."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of a batch that a head reads: the pooled vector, or one vector per modality."""
-
-    pooled_BD: Tensor | None
-    """One vector for the whole sample (heads ``linear`` and ``mlp``)."""
-    by_modality: Mapping[str, Tensor]
-    """Modality → its own vector [B, D of the modality] (head ``prototype``), at least for the modalities present."""
-
-    def rows(self, rows: Tensor) -> Features:
-        """The features of the samples at the indices ``rows`` [n] of the batch."""
-        pooled = None if self.pooled_BD is None else self.pooled_BD[rows]
-        return Features(pooled, {modality: vector_BD[rows] for modality, vector_BD in self.by_modality.items()})
-
-
-class Pooling(nn.Module, ABC):
-    """Streams to features: the part of a backbone that some methods train."""
-
-    pooled_size: int
-    modality_sizes: Mapping[str, int]
-    """Modality → size of its own vector."""
-    trained_if_pooled: ClassVar[tuple[str, ...]] = ()
-    """Child modules that a method with ``trains_pooling`` trains under a head that reads the pooled vector."""
-    trained_if_by_modality: ClassVar[tuple[str, ...]] = ()
-    """Child modules that it trains under a head that reads one vector per modality."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-
-    def pooled(self, streams: Mapping[str, TokenSequence]) -> Tensor:
-        """One vector [B, D] for the sample: by default the modalities' side by side, zeros for a tower not run."""
-        features = self.by_modality(streams)
-        like = next(iter(features.values()))
-        sizes = self.modality_sizes.items()
-        return torch.cat([features.get(modality, like.new_zeros(len(like), size)) for modality, size in sizes], dim=-1)
-
-    @abstractmethod
-    def by_modality(self, streams: Mapping[str, TokenSequence]) -> dict[str, Tensor]:
-        """Modality → its own vector [B, D of the modality], for the modalities whose stream was run."""
 
 
 class Backbone(nn.Module, ABC):
@@ -122,11 +83,16 @@ class Backbone(nn.Module, ABC):
     model: Any
     checkpointing: bool = False
     """Whether activations within a layer are recomputed in the backward pass instead of being stored."""
+    glance: Glance | None
+    """What a tiny backbone has beside its network (``models/glance.py``)."""
+    run_layer: Callable[[LayerView, TokenSequence, Prompts | None], TokenSequence] = staticmethod(run_layer)
+    """Runs one layer; :func:`compile_model` sets a compiled one."""
 
     def __init__(self, model: Any, processor: Processor, source: str) -> None:
         super().__init__()
         self.model, self.processor, self.source = model, processor, source
         self.settings: Any = self.settings_class()
+        self.glance = None
         self._own_names = frozenset(model.state_dict())
 
     @classmethod
@@ -138,6 +104,19 @@ class Backbone(nn.Module, ABC):
     def embed(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
         """The embedded tokens of one modality, made from its own ``inputs`` alone."""
 
+    def sight_inputs(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What the modality's :class:`Sight` takes of a batch."""
+        if modality == "text":
+            return inputs["input_ids"], inputs["attention_mask"].bool()
+        return inputs[f"{ {'image': 'pixel', 'audio': 'audio'}[modality] }_values"], None
+
+    def begin(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:
+        """What a modality's part of the network starts from: :meth:`embed`, and the glance at it, if there is one."""
+        sequence = self.embed(modality, inputs)
+        if self.glance is None or modality not in self.glance.modalities or (self.training and self.glance.apart):
+            return sequence
+        return replace(sequence, glance={modality: self.glance(modality, *self.sight_inputs(modality, inputs))})
+
     @abstractmethod
     def layers(self, stream: str) -> Sequence[LayerView]:
         """The layers of ``stream``, first to last."""
@@ -148,6 +127,10 @@ class Backbone(nn.Module, ABC):
 
     def pooling(self) -> Pooling:
         """The pooling, made of the model's own modules (shared, not copied)."""
+        return self.make_pooling().with_glance(self.glance.sizes if self.glance else {})
+
+    def make_pooling(self) -> Pooling:
+        """The pooling of the family, without glances."""
         return self.pooling_class(self.model)
 
     @property
@@ -168,6 +151,12 @@ class Backbone(nn.Module, ABC):
     def knows_case(self) -> bool:
         """Whether it computes something else when it is told that a modality is missing."""
         return self.late_fusion
+
+    @property
+    def joint_stream(self) -> str | None:
+        """The stream over all modalities, if it starts right from their encodings; else ``None``."""
+        last = self.streams[-1]
+        return None if last in self.modalities else last
 
     def modalities_to_run(self, missing: Collection[str] = ()) -> tuple[str, ...]:
         """The modalities that must be run when those in ``missing`` are known to be missing."""
@@ -194,9 +183,9 @@ class Backbone(nn.Module, ABC):
 
     def run_first_layers(self, stream: str, inputs: Mapping[str, Tensor], depth: int) -> PartialStream:
         """Run the first ``depth`` layers of a stream that starts from embedded ``inputs``, with nothing added."""
-        embedded = {modality: self.embed(modality, inputs) for modality in self.input_modalities(stream)}
+        embedded = {modality: self.begin(modality, inputs) for modality in self.input_modalities(stream)}
         tokens = embedded[stream] if stream in embedded else self.joint_input(embedded)
-        return PartialStream(run_layers(stream, self.layers(stream)[:depth], tokens, None), depth)
+        return PartialStream(self.run_layers(stream, self.layers(stream)[:depth], tokens, None), depth)
 
     def forward(
         self,
@@ -235,8 +224,8 @@ class Backbone(nn.Module, ABC):
         The result depends only on its inputs and on the prompts of its stream, so several cases can share it.
         """
         if modality not in self.streams:
-            return self.embed(modality, inputs)
-        return self.run_remaining_layers(modality, partial or PartialStream(self.embed(modality, inputs), 0), prompts)
+            return self.begin(modality, inputs)
+        return self.run_remaining_layers(modality, partial or PartialStream(self.begin(modality, inputs), 0), prompts)
 
     def fuse(
         self,
@@ -255,13 +244,56 @@ class Backbone(nn.Module, ABC):
         """The tokens that the joint stream starts from; a backbone without a joint stream has none."""
         raise NotImplementedError(f"{self.family} has no joint stream")
 
+    def run_first_joint_layers(self, encoded: Mapping[str, TokenSequence], depth: int) -> PartialStream:
+        """The first ``depth`` layers of :attr:`joint_stream`, with nothing added, for :meth:`fuse` to continue from."""
+        stream = self.joint_stream
+        assert stream is not None, f"{self.family} has no joint stream to begin"
+        return PartialStream(
+            self.run_layers(stream, self.layers(stream)[:depth], self.joint_input(encoded), None), depth
+        )
+
+    def joint_start(
+        self, encoded: Mapping[str, TokenSequence], partial: Mapping[str, PartialStream] | None
+    ) -> PartialStream:
+        """From where :meth:`fuse` runs the joint stream on: what ``partial`` has of it, or else its input."""
+        begun = (partial or {}).get(self.joint_stream or "")
+        return begun or PartialStream(self.joint_input(encoded), 0)
+
     def run_remaining_layers(self, stream: str, partial: PartialStream, prompts: PromptSource | None) -> TokenSequence:
         """``stream`` after its last layer, continuing from ``partial``."""
-        layers = self.layers(stream)
-        return run_layers(stream, layers, partial.sequence, prompts, partial.layers, checkpointing=self.checkpointing)
+        return self.run_layers(stream, self.layers(stream)[partial.layers :], partial.sequence, prompts, partial.layers)
+
+    def run_layers(
+        self,
+        stream: str,
+        layers: Sequence[LayerView],
+        sequence: TokenSequence,
+        prompts: PromptSource | None,
+        first: int = 0,
+    ) -> TokenSequence:
+        """``sequence`` after ``layers``, with what a method adds to each; ``first`` is the index of their first."""
+
+        def step(index: int, sequence: TokenSequence, tokens_BLD: Tensor) -> TokenSequence:
+            sequence = sequence.with_tokens(tokens_BLD)
+            added = None if prompts is None else prompts(stream, first + index, sequence)
+            return self.run_layer(layers[index], sequence, added)
+
+        glance, sequence = sequence.glance, replace(sequence, glance={})  # nothing that a layer needs to know
+        for index in range(len(layers)):
+            if self.checkpointing and torch.is_grad_enabled():
+                # The tokens by themselves: of them checkpoint() learns where it must restore the random numbers.
+                sequence = checkpoint(step, index, sequence, sequence.tokens_BLD, use_reentrant=False)
+            else:
+                sequence = step(index, sequence, sequence.tokens_BLD)
+        return replace(sequence, glance=glance)
 
     def weights(self) -> dict[str, Tensor]:
-        """Name → each weight of the backbone itself, without what a method has put into the model.
+        """Name → each weight of the backbone itself, model and glance."""
+        glance = {} if self.glance is None else self.glance.state_dict()
+        return {**self.model_weights(), **{PREFIX + name: tensor for name, tensor in glance.items()}}
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """Name → each weight of the model itself, without what a method has put into it.
 
         PEFT moves an adapted layer's own weight to ``….base_layer.weight`` and puts the adapter's next to it.
         """
@@ -289,33 +321,11 @@ class Backbone(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Write weights, config and processor in Hugging Face's layout, which ``load_backbone`` reads."""
         with without_progress_bars():
-            self.model.save_pretrained(folder, state_dict=self.weights())
+            self.model.save_pretrained(folder, state_dict=self.model_weights())
         self.processor.save(folder)
+        if self.glance is not None:
+            self.glance.save(folder)
         follow_umask(folder)
-
-
-def run_layers(
-    stream: str,
-    layers: Sequence[LayerView],
-    sequence: TokenSequence,
-    prompts: PromptSource | None,
-    first: int = 0,
-    *,
-    checkpointing: bool = False,
-) -> TokenSequence:
-    """``sequence`` after ``layers[first:]``, with what a method adds to each; see :attr:`Backbone.checkpointing`."""
-
-    def step(index: int, sequence: TokenSequence, tokens_BLD: Tensor) -> TokenSequence:
-        sequence = sequence.with_tokens(tokens_BLD)
-        return run_layer(layers[index], sequence, None if prompts is None else prompts(stream, index, sequence))
-
-    for index in range(first, len(layers)):
-        if checkpointing and torch.is_grad_enabled():
-            # The tokens by themselves: of them checkpoint() learns on which device it must restore the random numbers.
-            sequence = checkpoint(step, index, sequence, sequence.tokens_BLD, use_reentrant=False)
-        else:
-            sequence = step(index, sequence, sequence.tokens_BLD)
-    return sequence
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import yaml
 from mmrobust.data.processor import FILLS
 from mmrobust.models.checkpoint import CARD_FILE, CheckpointConfig
 from mmrobust.storage.files import atomic_file
+from mmrobust.storage.tasks import REGRESSION
 
 _CARD = """---
 {front}---
@@ -20,7 +21,7 @@ _CARD = """---
 
 | | |
 | --- | --- |
-| task | {task}, {classes} classes |
+| task | {task}, {classes} |
 | modalities | {modalities} |
 {rows}
 | a missing image is | {fill}, after the transform |
@@ -91,7 +92,7 @@ def write_card(folder: Path, title: str, config: CheckpointConfig, remarks: Sequ
         "fingerprint": config.backbone["fingerprint"][:12],
         "dataset": config.dataset["name"],
         "task": config.task,
-        "classes": len(config.classes),
+        "classes": f"of {config.classes[0]}" if config.task == REGRESSION else f"{len(config.classes)} classes",
         "modalities": " + ".join(config.modalities),
         "sample": ", ".join(f'"{m}": {_RAW[kinds.get(m, m)]}' for m in config.modalities),
         "cases": ", ".join(f"`{case}`" for case in config.cases),

@@ -24,17 +24,18 @@ from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import BACKBONE_FOLDER, load_backbone, locate
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import head_class
-from mmrobust.models.heads.base import HeadConfig
+from mmrobust.models.heads.base import HeadConfig, LabelScale
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.runtime.hub import cache_only, go_offline_if_unreachable
 from mmrobust.storage.files import check_file, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
-from mmrobust.storage.tasks import TASKS
-from mmrobust.storage.weights import TensorLimit, check_finite, read_weights, write_weights
+from mmrobust.storage.tasks import REGRESSION, TASKS
+from mmrobust.storage.weights import TensorLimit, check_finite, check_place, read_weights, write_weights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: a tiny backbone may have a glance beside its network."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS = "trained weights of a checkpoint"
@@ -65,6 +66,8 @@ class CheckpointConfig:
     training: dict[str, Any]
     """``scenario``, ``missing_rate``, ``seed``, ``recipe``, ``trained_parameters``, ``best_epoch``, ``validation`` …"""
     versions: dict[str, str] = field(default_factory=dict)
+    label_scale: dict[str, float] = field(default_factory=dict)
+    """``mean`` and ``std`` of the training split's labels in a regression task; otherwise empty, and not written."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -98,6 +101,10 @@ class CheckpointConfig:
                     raise UsageError(f"{name} is empty")
             if config.task not in TASKS:
                 raise unknown_name("task", config.task, TASKS)
+            if config.task == REGRESSION:
+                check_json(config.label_scale, {"mean": float, "std": float}, "label_scale")
+                if not config.label_scale["std"] > 0:
+                    raise UsageError(f"label_scale/std = {config.label_scale['std']}: must be above 0")
         except UsageError as cause:
             raise CheckpointError(f"{file}: {cause}") from cause
         return config
@@ -154,7 +161,8 @@ def save_checkpoint(folder: Path, classifier: Classifier, config: CheckpointConf
     write_weights(folder / WEIGHTS_FILE, trained_tensors(classifier))
     if config.backbone["stored"]:
         classifier.backbone.save(folder / BACKBONE_FOLDER)
-    write_json(folder / CONFIG_FILE, dataclasses.asdict(config))
+    values = dataclasses.asdict(config)
+    write_json(folder / CONFIG_FILE, {key: value for key, value in values.items() if value or key != "label_scale"})
 
 
 def head_config(config: CheckpointConfig) -> HeadConfig:
@@ -182,6 +190,7 @@ def build_classifier(backbone: Backbone, config: CheckpointConfig) -> Classifier
         task=config.task,
         cases=[Case.parse(case, config.modalities) for case in config.cases],
         fill=config.fill,
+        label_scale=LabelScale(**config.label_scale) if config.label_scale else None,
     )
 
 
@@ -245,6 +254,7 @@ def load_checkpoint(
     place = resolve_device(device)
     dtype = resolve_dtype(dtype, place)
     folder = _fetch(str(source))
+    check_place(folder)
     config = CheckpointConfig.read(folder)
     try:
         expected = config.backbone["fingerprint"]
@@ -274,6 +284,7 @@ def load_checkpoint(
             "backbone": found,
             "inputs": loaded.inputs_fingerprint(),
             **({"backbone_settings": settings} if settings else {}),
+            **({"label_scale": config.label_scale} if config.label_scale else {}),
             **{key: getattr(config, key) for key in ("method", "head", "classes", "task", "cases", "fill")},
         }
     )

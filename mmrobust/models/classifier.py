@@ -12,23 +12,27 @@ from torch import Tensor, nn
 from mmrobust.cases import CONCAT, PROMPTINGS, SITUATION, Case
 from mmrobust.data.processor import check_fill
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbone import Backbone, Features, PartialStream
-from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes
+from mmrobust.models.backbone import Backbone, PartialStream
+from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes, LabelScale
+from mmrobust.models.layers import run_layer
 from mmrobust.models.methods.base import Method, MethodConfig
+from mmrobust.models.pooling import Features
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.storage.tasks import REGRESSION
 
 
 class Classifier(nn.Module):
     """A frozen backbone, what a method adds to it, and a head, both given by their classes and settings.
 
     Args:
-        classes: names of the classes.
-        task: ``single-label``, ``multi-label`` or ``binary``.
+        classes: names of the classes; of a regression task, of the number.
+        task: one of :data:`mmrobust.storage.tasks.TASKS`.
         cases: the cases that method and head distinguish.
         fill: the fill of a missing image, one of :data:`mmrobust.data.processor.FILLS`.
+        label_scale: that of the labels of a regression task.
 
     Raises:
-        UsageError: an unknown fill.
+        UsageError: an unknown fill, or a head that needs classes for a regression task.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Classifier(nn.Module):
         task: str,
         cases: Sequence[Case],
         fill: str = "ones",
+        label_scale: LabelScale | None = None,
     ) -> None:
         super().__init__()
         self.classes, self.task, self.fill = tuple(classes), task, check_fill(fill)
@@ -59,8 +64,12 @@ class Classifier(nn.Module):
         self.pooling = (
             copy.deepcopy(pooling) if self.method.trains_pooling and not self.method.trains_backbone else pooling
         )
-        sizes = HeadSizes(pooling.pooled_size, pooling.modality_sizes, backbone.normed_head)
+        normed = backbone.normed_head and backbone.glance is None  # a norm over both would bend the glance
+        sizes = HeadSizes(pooling.pooled_size, pooling.modality_sizes, normed)
+        if task == REGRESSION and not head.predicts_numbers:
+            raise UsageError(f"head {head.name} needs classes; for a {REGRESSION} task take --head linear or mlp")
         self.head = head(head_config, sizes, len(self.classes), cases)
+        self.head.label_scale = label_scale
         self._choose_trained()
         self.train(False)
 
@@ -70,7 +79,7 @@ class Classifier(nn.Module):
         return self.method.knows_case or self.head.knows_case or self.backbone.knows_case
 
     def forward(self, inputs: Mapping[str, Tensor], case: str = "complete", prompting: str = SITUATION) -> Tensor:
-        """Logits [B, classes], float32.
+        """Logits [B, classes], float32; in a regression task, numbers [B, 1] in the unit of the labels.
 
         Args:
             inputs: the backbone's own tensors, as its processor's ``collate`` makes them (``input_ids``,
@@ -96,6 +105,11 @@ class Classifier(nn.Module):
             logits, own = self.head.learn(features, self.told(case, SITUATION), targets)
         return logits.float(), own.float()
 
+    @property
+    def scale(self) -> float:
+        """The standard deviation of a regression task's training labels; otherwise 1."""
+        return 1.0 if self.head.label_scale is None else self.head.label_scale.std
+
     def autocast(self) -> torch.autocast:
         """The context in which matrix products run in :attr:`dtype`."""
         device = next(self.parameters()).device.type
@@ -115,8 +129,8 @@ class Classifier(nn.Module):
     def pool(self, streams: Mapping[str, TokenSequence]) -> Features:
         """The features that the head reads, from the streams after their last layers."""
         if self.head.reads_modalities:
-            return Features(None, self.pooling.by_modality(streams))
-        return Features(self.pooling.pooled(streams), {})
+            return Features(None, self.pooling.by_modality_with_glance(streams))
+        return Features(self.pooling.pooled_with_glance(streams), {})
 
     def logits(
         self, samples: Iterable[Mapping[str, Any]], case: str = "complete", prompting: str = SITUATION
@@ -199,8 +213,13 @@ class Classifier(nn.Module):
 
 
 def compile_model(classifier: Classifier) -> None:
-    """Compile a classifier's backbone for inputs of any size. The first batches take long."""
-    backbone = classifier.backbone
-    # Not the module's forward: evaluation runs these two steps separately, to share their results.
-    for name in ("encode_modality", "fuse"):
-        setattr(backbone, name, torch.compile(getattr(backbone, name), dynamic=True))
+    """Compile the layers of a classifier's backbone for inputs of any size. The first batches take longer.
+
+    A layer at a time: the layers of a stream that get the same from the method share one graph, and what the method
+    adds is among its inputs. So neither the depth nor the number of cases makes more to compile.
+    """
+    import torch._dynamo
+
+    # Graphs of one layer; beyond this limit, the rest runs uncompiled unsaid. PyTorch 2.6 knows no other name of it.
+    torch._dynamo.config.cache_size_limit = 64
+    classifier.backbone.run_layer = torch.compile(run_layer, dynamic=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 PROMPT = "prompt"
 """Name of the segments that a method adds; every other segment is named after its modality."""
+GLANCE = "glance:"
+"""Begins the name of a packed sequence's segments that hold a glance. No modality has such a name."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class TokenSequence:
     """Index, within its modality's segment, of the token that represents each sample, if they differ (end of text)."""
     padding_ND: Tensor | None = None
     """Embedding of padding at each of the N positions of the stream's position table; ``None`` if nothing is padded."""
+    glance: Mapping[str, Tensor] = field(default_factory=dict)
+    """Modality → a tiny backbone's glance at it [B, C] (see ``models/glance.py``), which layers neither read nor
+    change."""
 
     def with_prompts(self, prompts_PD: Tensor) -> TokenSequence:
         """This sequence with prompts in front, [P, D] for all samples or [B, P, D]. They are never masked."""
@@ -61,7 +68,7 @@ class TokenSequence:
         if self.mask_BL is not None or other.mask_BL is not None:
             mask = torch.cat([self._full_mask(), other._full_mask()], dim=1)
         tokens = torch.cat([self.tokens_BLD, other.tokens_BLD], dim=1)
-        return TokenSequence(tokens, mask, self.segments + other.segments)
+        return TokenSequence(tokens, mask, self.segments + other.segments, glance={**self.glance, **other.glance})
 
     def rows(self, rows: Tensor) -> TokenSequence:
         """The sequences of the samples at the indices ``rows`` [n] of the batch."""
@@ -70,7 +77,30 @@ class TokenSequence:
             tokens_BLD=self.tokens_BLD[rows],
             mask_BL=None if self.mask_BL is None else self.mask_BL[rows],
             marked_B=None if self.marked_B is None else self.marked_B[rows],
+            glance={modality: glance_BC[rows] for modality, glance_BC in self.glance.items()},
         )
+
+    def packed(self) -> TokenSequence:
+        """This sequence with the glance as further tokens, in segments that :meth:`unpacked` finds."""
+        packed, width = replace(self, glance={}), self.tokens_BLD.shape[2]
+        for modality, glance_BC in self.glance.items():
+            batch, size = glance_BC.shape
+            tokens_BKD = F.pad(glance_BC, (0, -size % width)).view(batch, -1, width).to(self.tokens_BLD.dtype)
+            mask = None if packed.mask_BL is None else F.pad(packed.mask_BL, (0, tokens_BKD.shape[1]), value=True)
+            segment = (f"{GLANCE}{size}:{modality}", tokens_BKD.shape[1])
+            tokens_BLD = torch.cat([packed.tokens_BLD, tokens_BKD], dim=1)
+            packed = replace(packed, tokens_BLD=tokens_BLD, mask_BL=mask, segments=(*packed.segments, segment))
+        return packed
+
+    def unpacked(self) -> TokenSequence:
+        """The sequence of which this is :meth:`packed`."""
+        segments = tuple(segment for segment in self.segments if not segment[0].startswith(GLANCE))
+        length, glance = sum(size for _, size in segments), {}
+        for name, _ in self.segments[len(segments) :]:
+            size, modality = name.removeprefix(GLANCE).split(":", 1)
+            glance[modality] = self.segment(name).flatten(1)[:, : int(size)]
+        mask = None if self.mask_BL is None else self.mask_BL[:, :length]
+        return replace(self, tokens_BLD=self.tokens_BLD[:, :length], mask_BL=mask, segments=segments, glance=glance)
 
     def segment(self, name: str) -> Tensor:
         """The tokens [B, length, D] of the first segment of that name."""

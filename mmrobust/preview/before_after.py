@@ -25,6 +25,7 @@ from mmrobust.data.decoding import SplitDegrader, decode
 from mmrobust.data.resampling import resample
 from mmrobust.degradations import Degradation, Noise
 from mmrobust.runtime.progress import Progress, no_progress
+from mmrobust.storage.tasks import label_names
 
 SIDE = 224
 """Longer side, in pixels, of a picture on the page, and of what a model would see where the noise acts on that."""
@@ -61,6 +62,7 @@ class PreviewSample:
 
     id: str
     classes: tuple[str, ...]
+    """Of a regression task, the number."""
     case: str
     before: dict[str, PreviewInput] = field(repr=False)
     """Modality → as it is in the data."""
@@ -127,7 +129,7 @@ class _Renderer:
         case = Case.parse(self._affected.cases[position], self._affected.modalities)
         both = {modality: self._both(sample, position, modality, case) for modality in self._affected.modalities}
         before, after = ({modality: shown[at] for modality, shown in both.items()} for at in (0, 1))
-        classes = tuple(split.info.classes[label] for label in sample.label)
+        classes = label_names(sample.label, split.info.classes, split.info.task)
         return PreviewSample(sample.id, classes, case.name, before, after)
 
     def _both(self, sample: Sample, position: int, modality: str, case: Case) -> tuple[PreviewInput, PreviewInput]:

@@ -31,6 +31,7 @@ from mmrobust.scoring.standings import SAME, joint_standings, standings
 from mmrobust.scoring.store import cells_of, predictions_behind
 from mmrobust.scoring.worth import modality_worth
 from mmrobust.storage.results import Results
+from mmrobust.storage.tasks import REGRESSION
 
 FIRST_TO_BREAK = 3
 """How many classes of each scenario and prompting are shown."""
@@ -67,12 +68,15 @@ def with_sections(
             _effective(means, table, baseline) if baseline is not None else None,
             _dependence(table, report),
         ]
-        if own:
+        numbers = any(of.truth.task == REGRESSION for of in own.values())
+        if own and not numbers:  # numbers are of no class, and have no confidence
             classes = next(p["dataset"]["classes"] for p in report.provenances if set(own) & set(p["checkpoints"]))
             made.append(_classes(_stacked({name: class_curves(of, tuple(classes)) for name, of in own.items()}), table))
+        if own:
             shown = [prompting for prompting in PROMPTINGS if (rows.prompting == prompting).any()]
             worth = {name: modality_worth(of, table.metric, shown) for name, of in own.items()}
             made.append(_worth(_stacked(worth), table))
+        if own and not numbers:
             made.append(_reliability(_stacked({name: reliability(of) for name, of in own.items()}), table))
         found += [_placed(section, table) for section in made if section is not None]
     return replace(report, sections=(*report.sections, *found))
@@ -129,12 +133,11 @@ def _standings(
     figures = standings(means)
     if figures.empty:
         return None
-    clear, unsure = "the 95 % intervals do not overlap.", " Intervals of the wins need the predictions: --details."
+    unsure = " Intervals of the wins need the predictions: --details."
     with_interval = False
     if stored:
         try:
             figures, with_interval = _with_intervals(figures, table, stored, progress), True
-            clear = "the 95 % interval of the paired difference lies beyond zero."
             unsure = " Interval: 95 %, over samples, in resamples that all checkpoints share."
         except DataError as cause:
             unsure = f" No intervals of the wins: {cause}."
@@ -147,7 +150,8 @@ def _standings(
         "standings",
         f"Standings: {table.metric}",
         f"Ranked in each of {int(figures['cells'].max())} cells (scenario, prompting, missing rate) on the mean over "
-        f"mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: {clear}{unsure}",
+        f"mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: the 95 % intervals do not overlap; "
+        f"`mmrobust compare` tests two against each other.{unsure}",
         ("checkpoint", "mean rank", "wins", *["interval"] * with_interval, "clear wins", "clear losses"),
         1,
         tuple(rows),
@@ -159,12 +163,11 @@ def _standings(
 def _with_intervals(
     figures: pd.DataFrame, table: CurveTable, stored: Mapping[str, Predictions], progress: Progress
 ) -> pd.DataFrame:
-    """The standings with intervals and clear wins from the predictions."""
+    """The standings with intervals of the wins, from the predictions."""
     joint = joint_standings(stored, table.metric, progress=progress).set_index("checkpoint").loc[figures["checkpoint"]]
     if (np.abs(joint["wins"].to_numpy() - figures["wins"].to_numpy()) > SAME).any():
         raise DataError("the predictions do not give the values of these results")
-    found = joint[["wins_low", "wins_high", "clear_wins", "clear_losses"]].reset_index(drop=True)
-    return figures.drop(columns=["clear_wins", "clear_losses"]).join(found)
+    return figures.join(joint[["wins_low", "wins_high"]].reset_index(drop=True))
 
 
 def _prompting(means: pd.DataFrame, table: CurveTable) -> Section | None:
@@ -174,8 +177,10 @@ def _prompting(means: pd.DataFrame, table: CurveTable) -> Section | None:
         return None
     same, differs = sorted(set(gap["checkpoint"]) - some), gap["checkpoint"].isin(some)
     note = "Points that situation prompting is above concat, by missing rate η."
+    if not table.scale.is_share:
+        note = "How much better situation prompting is than concat, in the unit of the metric, by missing rate η."
     note += f" No difference at all: {', '.join(same)}." if same else ""
-    columns, rows = _by_rate(gap[differs], ("scenario", "checkpoint"), "gap", table.rates, points)
+    columns, rows = _by_rate(gap[differs], ("scenario", "checkpoint"), "gap", table.rates, table.scale.difference)
     return Section("prompting", f"What knowing the case is worth: {table.metric}", note, columns, 2, rows, gap)
 
 
@@ -200,10 +205,13 @@ def _rates(means: pd.DataFrame, table: CurveTable, report: Report) -> Section | 
         trained=figures["method"] + " + " + figures["head"],
         under=figures["train_scenario"] + " " + figures["train_rate"].map("{:g}".format),
     )
-    columns, rows = _by_rate(named, ("scenario", "prompting", "trained", "under"), "value", table.rates)
-    note = "Rows: scenario and missing rate of the training; columns: missing rate η of the test. Values in %."
+    labels, scale = ("scenario", "prompting", "trained", "under"), table.scale
+    columns, rows = _by_rate(named, labels, "value", table.rates, scale.value)
+    note = (
+        f"Rows: scenario and missing rate of the training; columns: missing rate η of the test. Values {scale.values}."
+    )
     title = f"Train rate × test rate: {table.metric}"
-    return Section("rates", title, note, columns, 4, rows, figures, better=(1,) * (len(columns) - 4))
+    return Section("rates", title, note, columns, 4, rows, figures, better=(scale.sign,) * (len(columns) - 4))
 
 
 def _classes(figures: pd.DataFrame, table: CurveTable) -> Section:
@@ -228,17 +236,20 @@ def _worth(figures: pd.DataFrame, table: CurveTable) -> Section | None:
     order = {modality: place for place, modality in enumerate(dict.fromkeys(figures["modality"]))}
     figures = figures.assign(place=figures["modality"].map(order))
     figures = figures.sort_values(["prompting", "place"], kind="stable", ignore_index=True).drop(columns="place")
-    rows = []
+    rows, number = [], table.scale.difference
     for row in figures.to_dict("records"):
         cells = []
         for name in ("drop", "shapley"):
-            ends = interval(row[f"{name}_low"], row[f"{name}_high"], points)
-            cells += [points(row[name]), UNKNOWN if math.isnan(row[name]) else ends]
+            ends = interval(row[f"{name}_low"], row[f"{name}_high"], number)
+            cells += [number(row[name]), UNKNOWN if math.isnan(row[name]) else ends]
         cells += [percent(row["share"]), UNKNOWN if math.isnan(row["equity"]) else f"{row['equity']:.2f}"]
         rows.append((row["prompting"], row["modality"], row["checkpoint"], *cells))
+    scale = table.scale
+    drop = "complete, minus without the modality" if scale.sign > 0 else "the rise without the modality"
+    units = "in points" if scale.is_share else "in the unit of the metric, more is more worth,"
     note = (
-        "Over samples that lack nothing by nature, in points with 95 % intervals. Drop: complete, minus without the "
-        "modality. Shapley value: what it adds, mean over the orders in which modalities can join; no input scores as "
+        f"Over samples that lack nothing by nature, {units} with 95 % intervals. Drop: {drop}. "
+        "Shapley value: what it adds, mean over the orders in which modalities can join; no input scores as "
         "the best constant. Share: of the sum. Equity: 1 if all are worth the same, 0 if one is worth everything."
     )
     if figures["shapley"].isna().any():
@@ -289,9 +300,13 @@ def _costs(report: Report, table: CurveTable) -> Section | None:
     found = training_costs({name: report.checkpoints[name] for name in table.checkpoints if name in report.checkpoints})
     if not found:
         return None
-    (_, *columns), *rows = cost_rows(found)
+    own = next(p["dataset"] for p in report.provenances if found[0].name in p["checkpoints"])
+    headline = own.get("headline_metric") or ""
+    (_, *columns), *rows = cost_rows(found, headline)
     title, figures = "What the trainings cost", pd.DataFrame([asdict(cost) for cost in found])
-    return Section("costs", title, cost_notes(found), ("checkpoint", *columns), 1, tuple(map(tuple, rows)), figures)
+    return Section(
+        "costs", title, cost_notes(found, headline), ("checkpoint", *columns), 1, tuple(map(tuple, rows)), figures
+    )
 
 
 def _by_rate(

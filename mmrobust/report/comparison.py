@@ -11,9 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.gate.compare import LOST, Comparison
-from mmrobust.report.numbers import interval, p_value, percent, points
+from mmrobust.report.numbers import Scale, interval, p_value, samples, scale_of
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import SafeConsole
+from mmrobust.storage.files import strict_json
+from mmrobust.storage.tasks import sign_of
 
 MOST_IDS = 8
 """How many flipped samples of a case the terminal names; JSON and HTML name all."""
@@ -24,11 +26,12 @@ _FLIP_COLUMNS = ["change", "id", "label", "first", "second"]
 def show(comparison: Comparison, console: Console) -> None:
     """Print every cell, and the samples that flipped."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in _COLUMNS:
+    scale = scale_of(comparison.metric)
+    for name in _columns(scale):
         table.add_column(name, justify="left" if name in ("scenario", "prompting") else "right", no_wrap=True)
     colours = {"better": "green", "worse": "red", "": "dim"}
     for row in comparison.cells.to_dict("records"):
-        scenario, prompting, rate, first, second, *rest = (escape(one_line(text)) for text in _cell(row))
+        scenario, prompting, rate, first, second, *rest = (escape(one_line(text)) for text in _cell(row, scale))
         style = colours[_change(row, comparison)]
         table.add_row(scenario, prompting, rate, first, second, *(f"[{style}]{text}[/]" for text in rest))
     wide = (
@@ -52,44 +55,53 @@ def summary(comparison: Comparison) -> str:
     """The outcome in a sentence."""
     changes = [_change(row, comparison) for row in comparison.cells.to_dict("records")]
     return (
-        f"{comparison.second} against {comparison.first}, {comparison.metric}, {comparison.samples:,} samples: "
+        f"{comparison.second} against {comparison.first}, {comparison.metric}, {samples(comparison.samples)}: "
         f"surely better in {changes.count('better')}, surely worse in {changes.count('worse')} of {len(changes)} cells"
     )
 
 
 def note(comparison: Comparison) -> str:
     """How to read the figures."""
-    smallest = comparison.cells["smallest"].dropna()
+    scale = scale_of(comparison.metric)
+    smallest = comparison.cells["smallest"].dropna().sort_values()
+    shown = smallest[smallest < scale.span]
     holm = "Holm-corrected" if comparison.correction == "holm" else "uncorrected"
     tests = " and ".join(sorted(set(comparison.cells["test"])))
-    power = (
-        f" These samples would show differences of {100 * smallest.median():.1f} points (median; at most "
-        f"{100 * smallest.max():.1f}), so corrected, with 80 % power."
-    )
+    power = ""
+    if len(shown):
+        power = (
+            f" These samples would show differences of {scale.amount(shown.median())}{scale.differences} (median; at "
+            f"most {scale.amount(shown.max())}), so corrected, with 80 % power."
+        )
+    if hidden := len(smallest) - len(shown):
+        power += f" In {hidden} of {len(comparison.cells)} cells, these samples are too few to show any difference."
+    units = "values in %, differences in points" if scale.is_share else f"values and differences {scale.values}"
+    lost = " Lost: right for the first only." if scale.is_share else ""
     return (
-        f"values in %, differences in points, means over mask seeds; {100 * (1 - comparison.alpha):g} % "
+        f"{units}, means over mask seeds; {100 * (1 - comparison.alpha):g} % "
         f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over "
         f"{comparison.tests} distinct columns."
-        f"{power if len(smallest) else ''} Lost: right for the first only."
+        f"{power}{lost}"
     )
 
 
 def as_json(comparison: Comparison) -> str:
     """Every cell and every flipped sample, for another program."""
-    return json.dumps(comparison.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(strict_json(comparison.as_dict()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_html(comparison: Comparison) -> str:
     """One self-contained page without scripts or network, in light and dark."""
     from mmrobust.report.html import fill_template
 
+    scale = scale_of(comparison.metric)
     return fill_template(
         "comparison.html",
         title=f"{comparison.second} against {comparison.first}",
         summary=summary(comparison),
         note=" ".join([*(f"Warning: {warning}." for warning in comparison.warnings), note(comparison)]),
-        columns=_COLUMNS,
-        rows=[(_cell(row), _change(row, comparison)) for row in comparison.cells.to_dict("records")],
+        columns=_columns(scale),
+        rows=[(_cell(row, scale), _change(row, comparison)) for row in comparison.cells.to_dict("records")],
         flip_columns=_FLIP_COLUMNS,
         flips_by_case=[
             (case, prompting, int((flips["change"] == LOST).sum()), flips[_FLIP_COLUMNS].to_numpy().tolist())
@@ -98,24 +110,29 @@ def as_html(comparison: Comparison) -> str:
     )
 
 
-def _cell(value: Mapping[Any, Any]) -> tuple[str, ...]:
-    """A cell's row as text, columns as ``_COLUMNS``."""
+def _columns(scale: Scale) -> tuple[str, ...]:
+    """The columns; numbers are neither lost nor gained."""
+    return _COLUMNS if scale.is_share else _COLUMNS[:-2]
+
+
+def _cell(value: Mapping[Any, Any], scale: Scale) -> tuple[str, ...]:
+    """A cell's row as text, columns as :func:`_columns`."""
     return (
         value["scenario"],
         value["prompting"],
         f"{value['missing_rate']:g}",
-        percent(value["first"]),
-        percent(value["second"]),
-        points(value["difference"]),
-        interval(value["low"], value["high"], points),
+        scale.value(value["first"]),
+        scale.value(value["second"]),
+        scale.difference(value["difference"]),
+        interval(value["low"], value["high"], scale.difference),
         p_value(value["p_value"]),
         f"{value['lost']:.0f}",
         f"{value['gained']:.0f}",
-    )
+    )[: len(_columns(scale))]
 
 
 def _change(row: Mapping[Any, Any], comparison: Comparison) -> str:
     """``better`` or ``worse`` if the difference in a cell is significant, else empty."""
     if not row["p_value"] <= comparison.alpha:  # NaN is not significant
         return ""
-    return "better" if row["difference"] > 0 else "worse"
+    return "better" if sign_of(comparison.metric) * row["difference"] > 0 else "worse"

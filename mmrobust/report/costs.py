@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmrobust.report.markdown import escape_markdown, pipe_table
-from mmrobust.report.numbers import UNKNOWN, percent
+from mmrobust.report.numbers import UNKNOWN, scale_of
 
 FULL = "full"
 _COLUMNS = ("trained", "memory", "s/epoch", "samples/s", "once", "energy", "validation")
@@ -70,8 +70,11 @@ def _full_fine_tuning(found: Sequence[ReportedCost]) -> ReportedCost | None:
     return min(full, key=lambda cost: cost.name != FULL, default=None)
 
 
-def cost_rows(found: Sequence[ReportedCost]) -> list[list[str]]:
-    """The table as text, with a head; in brackets the shares of full fine-tuning under the same setting."""
+def cost_rows(found: Sequence[ReportedCost], headline: str = "") -> list[list[str]]:
+    """The table as text, with a head; in brackets the shares of full fine-tuning under the same setting.
+
+    ``headline`` is the metric of the validation, by default one that is a share.
+    """
     full = _full_fine_tuning(found)
     rows = [["", *_COLUMNS]]
     for cost in found:
@@ -86,18 +89,19 @@ def cost_rows(found: Sequence[ReportedCost]) -> list[list[str]]:
                 f"{1 / seconds:,.0f}{_share(seconds, base.seconds_per_sample)}" if seconds else UNKNOWN,
                 f"{cost.cache_seconds:.1f} s" if cost.cache_seconds else UNKNOWN,
                 _number(cost.energy_joules, base.energy_joules, 1, " J"),
-                UNKNOWN if cost.validation is None else percent(cost.validation),
+                UNKNOWN if cost.validation is None else scale_of(headline).value(cost.validation),
             ]
         )
     return rows
 
 
-def cost_notes(found: Sequence[ReportedCost]) -> str:
+def cost_notes(found: Sequence[ReportedCost], headline: str = "") -> str:
     """What the columns mean, in a sentence or two."""
-    full = _full_fine_tuning(found)
+    full, scale = _full_fine_tuning(found), scale_of(headline)
+    named = "headline metric in %" if scale.is_share else f"{headline}{scale.of}"
     meaning = (
         "trained: parameters; memory: peak above the loaded model; s/epoch: training steps alone; samples/s: of these; "
-        "once: what it took to compute what is frozen; validation: headline metric in %, under each one's own training."
+        f"once: what it took to compute what is frozen; validation: {named}, under each one's own training."
     )
     if full is None:
         return meaning
@@ -105,19 +109,23 @@ def cost_notes(found: Sequence[ReportedCost]) -> str:
     return f"{meaning} In brackets: share of {full.name} ({compared})."
 
 
-def costs_markdown(found: Sequence[ReportedCost]) -> str:
+def costs_markdown(found: Sequence[ReportedCost], headline: str = "") -> str:
     """The table and its notes as Markdown."""
-    head, *rows = cost_rows(found)
+    head, *rows = cost_rows(found, headline)
     escaped = [[escape_markdown(name), *numbers] for name, *numbers in rows]
-    return f"{pipe_table(head, escaped, left=1)}\n\n{escape_markdown(cost_notes(found))}\n"
+    return f"{pipe_table(head, escaped, left=1)}\n\n{escape_markdown(cost_notes(found, headline))}\n"
 
 
 def _number(value: float | None, base: float | None, unit: float = 1, suffix: str = "") -> str:
     if value is None:
         return UNKNOWN
     shown = value / unit
-    return f"{shown:,.0f}{suffix}{_share(value, base)}" if shown >= 100 else f"{shown:.2g}{suffix}{_share(value, base)}"
+    return f"{_two_digits(shown)}{suffix}{_share(value, base)}"
 
 
 def _share(value: float, base: float | None) -> str:
-    return "" if not base or value == base else f" ({100 * value / base:.2g} %)"
+    return "" if not base or value == base else f" ({_two_digits(100 * value / base)} %)"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.2g}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeVar
 
 import pandas as pd
 
 from mmrobust.cases import PROMPTINGS
-from mmrobust.report.numbers import percent
+from mmrobust.report.numbers import Scale, samples, scale_of
 from mmrobust.scoring.robustness import CURVE_KEYS, curves, summarise
 from mmrobust.storage.results import RESULTS_KEYS
 
@@ -20,7 +20,7 @@ _Rival = TypeVar("_Rival", bound=Hashable)
 
 @dataclass(frozen=True)
 class Point:
-    """A metric at one missing rate. All fields are shares in [0, 1], NaN where not known."""
+    """A metric at one missing rate, in its own unit (a share in [0, 1], or an error); NaN where not known."""
 
     value: float
     """Mean over mask seeds."""
@@ -38,6 +38,7 @@ _NOT_EVALUATED = Point(math.nan, math.nan, math.nan, math.nan)
 UNDEFINED = {
     "auroc": "AUROC is not defined, as the samples are of one class",
     "map": "mAP is not defined, as no sample has a class",
+    "pearson": "Pearson's r is not defined, as all labels are equal",
 }
 """Metric → why it is not defined in any cell."""
 
@@ -68,6 +69,11 @@ class Curve:
     drop_per_10_points_high: float
     auc_eta_spread: float
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its scenario and checkpoint."""
+        return self.scenario, self.checkpoint
+
     def at(self, rate: float) -> Point:
         """The point at a missing rate; all NaN if the checkpoint was not evaluated there."""
         return self.points.get(rate, _NOT_EVALUATED)
@@ -88,6 +94,24 @@ class CurveTable:
     rates: tuple[float, ...]
     rows: tuple[Curve, ...]
     """By scenario, prompting and checkpoint."""
+    folds: ClassVar[bool] = False
+    """Whether the rows stand for every prompting: see :attr:`folded`."""
+
+    @functools.cached_property
+    def folded(self) -> CurveTable:
+        """This table for people: where prompting makes no difference to any checkpoint, under one prompting alone."""
+        first, *others = self.promptings
+        curves_of = {name: {r.key: r.points for r in self.rows if r.prompting == name} for name in self.promptings}
+        # NaN is not equal to itself, but two unknown points print alike.
+        if not others or any(repr(curves_of[name]) != repr(curves_of[first]) for name in others):
+            return self
+        rows = tuple(row for row in self.rows if row.prompting == first)
+        return _Folded(**{field.name: getattr(self, field.name) for field in fields(self)} | {"rows": rows})
+
+    @property
+    def scale(self) -> Scale:
+        """How values of the metric are printed."""
+        return scale_of(self.metric)
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -107,8 +131,9 @@ class CurveTable:
     def place(self, row: Curve, column: float | str) -> int | None:
         """The place of ``row`` in a column, among the checkpoints of the same scenario and prompting.
 
-        The column is a missing rate, or a field of :class:`Curve` of which more is better. The best has place 1; values
-        that print alike (one decimal of a percentage) share one. ``None`` if the value is not known or has no rival.
+        The column is a missing rate, or a field of :class:`Curve` in the unit of the metric. The best has place 1.
+        ``None`` if the value is not known, has no rival, or prints like another (one decimal of a percentage, four
+        digits of a number).
         """
         if column not in self._places:
             rivals: dict[tuple[str, str], dict[str, float]] = {}
@@ -116,7 +141,8 @@ class CurveTable:
             for own in self.rows:
                 value = getattr(own, column) if isinstance(column, str) else own.at(column).value
                 if not math.isnan(value):
-                    rivals.setdefault((own.scenario, own.prompting), {})[own.checkpoint] = float(percent(value))
+                    quality = self.scale.sign * float(self.scale.value(value))
+                    rivals.setdefault((own.scenario, own.prompting), {})[own.checkpoint] = quality
                     grids.setdefault((own.scenario, own.prompting), set()).add(tuple(own.points))
             # A figure of a curve compares with no figure of a curve over other rates.
             self._places[column] = {
@@ -148,16 +174,24 @@ class CurveTable:
         spreads = [p.spread for p in points if not math.isnan(p.spread)]
         facts = [f"mean of {self.seeds} mask seeds" if self.seeds > 1 else "one mask seed"]
         if widths:
-            facts.append(f"95 % interval over samples {_typical(widths)}")
+            facts.append(f"95 % interval over samples {_typical(widths, self.scale)}")
         if areas:
-            facts.append(f"{'of' if widths else '95 % interval over samples of'} AUC-η {_typical(areas)}")
+            facts.append(f"{'of' if widths else '95 % interval over samples of'} AUC-η {_typical(areas, self.scale)}")
         if points and all(math.isnan(point.value) for point in points):
             facts.append(f"–: {UNDEFINED.get(self.metric, 'the metric is not defined on these samples')}")
         elif smallest := [point.few for point in points if not math.isnan(point.few)]:
-            facts.append(f"not reliable, as the smallest class has {min(smallest):.0f} samples")
+            least = min(smallest)
+            of = "only" if least == self.n else "the smallest class has only"
+            facts.append(f"not reliable: {of} {samples(int(least))}")
         if spreads:
-            facts.append(f"spread over seeds at most {percent(max(spreads))}")
+            facts.append(f"spread over seeds at most {self.scale.value(max(spreads))}")
+        if self.folds:
+            facts.append("the same under situation and concat prompting")
         return ", ".join(facts)
+
+
+class _Folded(CurveTable):
+    folds = True
 
 
 def _half_widths(intervals: Iterable[tuple[float, float]]) -> list[float]:
@@ -165,9 +199,9 @@ def _half_widths(intervals: Iterable[tuple[float, float]]) -> list[float]:
     return sorted(half for low, high in intervals if not math.isnan(half := (high - low) / 2))
 
 
-def _typical(widths: Sequence[float]) -> str:
+def _typical(widths: Sequence[float], scale: Scale) -> str:
     """The median and the largest of ascending half widths."""
-    return f"±{percent(widths[len(widths) // 2])} (at most ±{percent(widths[-1])})"
+    return f"±{scale.value(widths[len(widths) // 2])} (at most ±{scale.value(widths[-1])})"
 
 
 def make_curve_table(results: pd.DataFrame, metric: str) -> CurveTable:
@@ -210,6 +244,7 @@ def is_composed(scenario: str) -> bool:
 
 
 def places(values: Mapping[_Rival, float]) -> dict[_Rival, int]:
-    """The place of each rival, 1 for the highest value; equal values share one. Empty if there is only one rival."""
-    order = sorted(set(values.values()), reverse=True)
-    return {rival: 1 + order.index(value) for rival, value in values.items()} if len(values) > 1 else {}
+    """The place of each rival, 1 for the highest value. Rivals that tie have none, nor has one without a rival."""
+    order = sorted(values.values(), reverse=True)
+    alone = {rival: value for rival, value in values.items() if order.count(value) == 1}
+    return {rival: 1 + order.index(value) for rival, value in alone.items()} if len(values) > 1 else {}

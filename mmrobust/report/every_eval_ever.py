@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 import uuid
@@ -23,6 +24,7 @@ from mmrobust.scoring.metrics import metric_settings
 from mmrobust.scoring.store import IMPORTED
 from mmrobust.storage.files import write_json
 from mmrobust.storage.results import Results
+from mmrobust.storage.tasks import RANGES, is_share, sign_of
 
 SCHEMA_VERSION = "0.3.0"
 UNKNOWN = "unknown"
@@ -34,8 +36,11 @@ METRICS = {
     "samples_f1": ("f1_samples", "Samples F1", "f1"),
     "map": ("mmrobust.map", "Mean average precision", "average_precision"),
     "auroc": ("auroc", "AUROC", "auroc"),
+    "mae": ("mae", "Mean absolute error", "mae"),
+    "rmse": ("rmse", "Root mean squared error", "rmse"),
+    "pearson": ("pearson", "Pearson's r", "pearson"),
 }
-"""Metric → its id, name and family in the format. All of them lie in [0, 1], and more is better."""
+"""Metric → its id, name and family in the format."""
 
 
 def write_records(results: Iterable[Results], out: Path, organization: str | None = None) -> list[Path]:
@@ -132,7 +137,8 @@ def _result(row: Mapping[Any, Any], dataset: Mapping[str, Any], provenance: Mapp
     scenario, rate, metric = row["scenario"], row["missing_rate"], row["metric"]
     cell = f"{scenario}/{rate:g}"
     identity, display, family = METRICS[metric]
-    settings = metric_settings(provenance)
+    settings, (least, most) = metric_settings(provenance), RANGES[metric]
+    unbounded = math.isinf(most)
     parameters: dict[str, Any] = {}
     if family == "f1":
         parameters["absent_classes"] = settings.f1_absent
@@ -164,12 +170,12 @@ def _result(row: Mapping[Any, Any], dataset: Mapping[str, Any], provenance: Mapp
             "metric_id": identity,
             "metric_name": display,
             "metric_kind": family,
-            "metric_unit": "proportion",
+            "metric_unit": "proportion" if is_share(metric) else "unit of the labels" if unbounded else "correlation",
             **({"metric_parameters": parameters} if parameters else {}),
-            "lower_is_better": False,
+            "lower_is_better": sign_of(metric) < 0,
             "score_type": "continuous",
-            "min_score": 0,
-            "max_score": 1,
+            "min_score": int(least),
+            "max_score": "Infinity" if unbounded else int(most),
         },
         "score_details": {
             "score": row["value"],

@@ -12,7 +12,7 @@ from typing import Any
 from mmrobust.errors import UsageError
 from mmrobust.report.chart_data import HEAT_MAPS, WITHOUT_CHART, section_points
 from mmrobust.report.curve_table import Curve, is_composed
-from mmrobust.report.numbers import UNKNOWN
+from mmrobust.report.numbers import UNKNOWN, Scale, samples, scale_of
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -81,12 +81,12 @@ def file_stems(names: Sequence[str]) -> list[str]:
 
 def _charts(report: Report) -> Iterator[tuple[str, Any]]:
     """(name, chart) of every picture."""
-    for table in report.tables:
+    for table in (each.folded for each in report.tables):
         name = f"{table.dataset}-{table.split}-{table.metric}"
-        title = f"{table.dataset}, {table.split}: {table.metric} in %, {table.n:,} samples"
-        lines = [point for row in table.rows for point in _curve_rows(row)]
+        title = f"{table.dataset}, {table.split}: {table.metric}{table.scale.of}, {samples(table.n)}"
+        lines = [point for row in table.rows for point in _curve_rows(row, table.scale)]
         yield f"{name}-curves", _panels(charts.curves(table.checkpoints), title, lines, height=190)
-        bars = [_range_row(row) for row in table.rows if not math.isnan(row.auc_eta)]
+        bars = [_range_row(row, table.scale) for row in table.rows if not math.isnan(row.auc_eta)]
         yield f"{name}-ranges", _panels(charts.ranges(table.checkpoints), title, bars, height=alt.Step(18))
         for section in report.sections:
             same_table = (section.dataset, section.split, section.metric) == (table.dataset, table.split, table.metric)
@@ -104,24 +104,26 @@ def _section(section: Section, checkpoints: Sequence[str]) -> Any:
         chart = charts.standings(checkpoints).properties(width=360, height=alt.Step(20))
         chart.data = alt.InlineData(values=[_standing_row(row) for row in section.frame.to_dict("records")])
         return _themed(chart.properties(title=f"{title}: % of comparisons won"))
-    points = list(section_points(section))
+    points, scale = list(section_points(section)), scale_of(section.metric)
+    factor = scale.factor
     panels = [{"scenario": p.scenario, **({"prompting": p.prompting} if p.prompting else {})} for p in points]
     if section.kind in HEAT_MAPS:
-        values = [100 * point.value for point in points]
+        values = [factor * point.value for point in points]
         rows: list[dict[str, Any]] = [
             {**panel, "y": point.of, "x": point.at if isinstance(point.at, str) else f"{point.at:g}", "value": value}
             for panel, point, value in zip(panels, points, values, strict=True)
         ]
         heat_map = {"classes": charts.losses, "rates": charts.rates}[section.kind]
         chart = heat_map((max(0, min(values, default=0)), max(values, default=1)))
-        unit = ": F1, points lost" if section.kind == "classes" else ", in %"
+        unit = ": F1, points lost" if section.kind == "classes" else "," * scale.is_share + scale.of
         return _panels(chart, f"{title}{unit}", rows, height=alt.Step(22), width=alt.Step(34))
     rows = [
         {**panel, "checkpoint": point.of, "rate": point.at, "interval": UNKNOWN, "spread": None}
-        | dict.fromkeys(("value", "low", "high"), 100 * point.value)
+        | dict.fromkeys(("value", "low", "high"), factor * point.value)
         for panel, point in zip(panels, points, strict=True)
     ]
-    return _panels(charts.curves(checkpoints), f"{title}: {_UNITS[section.kind]}", rows, height=160)
+    unit = f": {_UNITS[section.kind]}" if scale.is_share else scale.of
+    return _panels(charts.curves(checkpoints), f"{title}{unit}", rows, height=160)
 
 
 def _standing_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -132,20 +134,21 @@ def _standing_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {"checkpoint": row["checkpoint"], **known, "rank": row["mean_rank"], "interval": f"{low:.1f} to {high:.1f}"}
 
 
-def _curve_rows(row: Curve) -> Iterator[dict[str, Any]]:
+def _curve_rows(row: Curve, scale: Scale) -> Iterator[dict[str, Any]]:
     """The rows that :func:`~mmrobust.report.charts.curves` draws of ``row``."""
     for rate, point in row.points.items():
         if not math.isnan(point.value):
             low, high = (point.value if math.isnan(end) else end for end in (point.ci_low, point.ci_high))
-            shares = {"value": point.value, "low": low, "high": high, "spread": point.spread}
-            percents = {key: None if math.isnan(share) else 100 * share for key, share in shares.items()}
-            yield {**_names(row), "rate": rate, **percents, "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
+            values = {"value": point.value, "low": low, "high": high, "spread": point.spread}
+            drawn = {key: None if math.isnan(value) else scale.factor * value for key, value in values.items()}
+            yield {**_names(row), "rate": rate, **drawn, "interval": f"{scale.value(low)} to {scale.value(high)}"}
 
 
-def _range_row(row: Curve) -> dict[str, Any]:
+def _range_row(row: Curve, scale: Scale) -> dict[str, Any]:
     """The row that :func:`~mmrobust.report.charts.ranges` draws of ``row``."""
-    complete = None if math.isnan(row.complete) else 100 * row.complete
-    values = {"auc": 100 * row.auc_eta, "complete": complete, "worst": 100 * row.worst_value}
+    factor = scale.factor
+    complete = None if math.isnan(row.complete) else factor * row.complete
+    values = {"auc": factor * row.auc_eta, "complete": complete, "worst": factor * row.worst_value}
     return {**_names(row), **values, "where": f"η {row.worst_rate:g}, seed {row.worst_seed:.0f}"}
 
 

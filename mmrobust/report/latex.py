@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mmrobust.report.curve_table import Curve, CurveTable
-from mmrobust.report.numbers import even_subset, percent
+from mmrobust.report.numbers import METRIC_NAMES, even_subset, percent, samples
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -18,19 +19,19 @@ MOST_RATES = 6
 MOST_ROWS = 40
 """Rows that fit on a page; a longer table runs over several."""
 
-_HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, graphicx, longtable).
+_HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, longtable).
 \makeatletter
 \ifx\@nodocument\relax\else % nothing has begun a document: this file is compiled on its own
   \documentclass{article}
   \usepackage[a4paper,margin=18mm]{geometry}
-  \usepackage{booktabs,graphicx,longtable}
+  \usepackage{booktabs,longtable}
   \gdef\mmrobustend{\end{document}}
   \begin{document}
 \fi
 \makeatother
 """
 _FOOT = "\\ifdefined\\mmrobustend\\expandafter\\mmrobustend\\fi\n"
-_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+_SMALL = r"\footnotesize\setlength{\tabcolsep}{3pt}"
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -53,7 +54,14 @@ _SPECIAL = {
 def render(report: Report) -> str:
     """Write a LaTeX file with one table for each table and section of ``report``."""
     published = _published(report.published) if report.published is not None else ()
-    return "\n".join([_HEAD, *map(_table, report.tables), *map(_section, report.sections), *published, _FOOT])
+    return "\n".join(
+        [_HEAD, *(_table(table.folded) for table in report.tables), *map(_section, report.sections), *published, _FOOT]
+    )
+
+
+def render_sections(sections: Iterable[Section]) -> str:
+    """Write a LaTeX file with one table for each section."""
+    return "\n".join([_HEAD, *map(_section, sections), _FOOT])
 
 
 def _table(table: CurveTable) -> str:
@@ -74,7 +82,7 @@ def _section(section: Section) -> str:
     for number, row in enumerate(section.rows):
         if number and row[: labels - 1] != section.rows[number - 1][: labels - 1]:
             body.append(r"\addlinespace")
-        cells = (_marked(escape(row[column]), section.place(number, column)) for column in shown)
+        cells = (_marked(_spread(escape(row[column])), section.place(number, column)) for column in shown)
         body.append(" & ".join(cells) + r" \\")
     some = f" {len(rates) - len(dropped)} of {len(rates)} rates shown." if dropped else ""
     best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) else ""
@@ -94,8 +102,8 @@ def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *,
         header += [r"\endfirsthead", *header, r"\midrule\endhead"]
         end = [r"\end{longtable}}"]
     else:
-        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _FIT, rf"\begin{{tabular}}{{{columns}}}"]
-        end = [r"\end{tabular}}", r"\end{table}"]
+        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _SMALL, rf"\begin{{tabular}}{{{columns}}}"]
+        end = [r"\end{tabular}", r"\end{table}"]
     return "\n".join([*begin, *header, *body, r"\bottomrule", *end, ""])
 
 
@@ -103,7 +111,7 @@ def _published(published: Published) -> Iterator[str]:
     for comparison in published.comparisons:
         head = ["", *map(escape, comparison.columns)]
         caption = (
-            f"{comparison.metric} in % on {comparison.dataset} as published in {published.title} (source: "
+            f"{_metric(comparison.metric)} in % on {comparison.dataset} as published in {published.title} (source: "
             f"{published.source}), and ours: {comparison.remark}."
         )
         body = []
@@ -118,7 +126,7 @@ def _published(published: Published) -> Iterator[str]:
 def _body(table: CurveTable, rates: Sequence[float], several: bool, width: int) -> Iterator[str]:
     for scenario, rows in itertools.groupby(table.rows, key=lambda row: row.scenario):
         yield r"\midrule"
-        yield rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(scenario)}}}}} \\"
+        yield rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(_in_words(scenario))}}}}} \\"
         for number, (prompting, group) in enumerate(itertools.groupby(rows, key=lambda row: row.prompting)):
             if number:
                 yield r"\addlinespace"
@@ -128,22 +136,29 @@ def _body(table: CurveTable, rates: Sequence[float], several: bool, width: int) 
 
 
 def _values(table: CurveTable, row: Curve, rates: Iterable[float]) -> Iterator[str]:
+    number = table.scale.value
     for rate in rates:
         point = row.at(rate)
         if math.isnan(point.value):
             yield "--"
             continue
-        yield _marked(percent(point.value), table.place(row, rate)) + _margin(point.ci_low, point.ci_high)
-    area = _marked(escape(percent(row.auc_eta)), table.place(row, "auc_eta"))
-    yield area + _margin(row.auc_eta_low, row.auc_eta_high)
+        value = _marked(number(point.value), table.place(row, rate))
+        yield value + _margin(point.ci_low, point.ci_high, number)
+    area = _marked(escape(number(row.auc_eta)), table.place(row, "auc_eta"))
+    yield area + _margin(row.auc_eta_low, row.auc_eta_high, number)
     relative = escape(percent(row.relative_robustness))
     yield relative + _margin(row.relative_robustness_low, row.relative_robustness_high)
 
 
-def _margin(low: float, high: float) -> str:
+def _margin(low: float, high: float, number: Callable[[float], str] = percent) -> str:
     """Half the width of an interval, small, to stand beside its value; empty if the interval is not known."""
     half = (high - low) / 2
-    return "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${percent(half)}}}"
+    return "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${number(half)}}}"
+
+
+def _spread(cell: str) -> str:
+    """A cell with what follows its ± small, as beside the values of curves."""
+    return re.sub(r" \$\\pm\$ (\S+)$", r"\\,{\\scriptsize$\\pm$\1}", cell)
 
 
 def _marked(text: str, place: int | None) -> str:
@@ -154,13 +169,23 @@ def _marked(text: str, place: int | None) -> str:
 def _caption(table: CurveTable, rates: Sequence[float]) -> str:
     some = f" ({len(rates)} of {len(table.rates)} shown)" if len(rates) < len(table.rates) else ""
     seeds = f"mean of {table.seeds} mask seeds" if table.seeds > 1 else "one mask seed"
+    relative = "AUC-η in % of the complete value" if table.scale.sign > 0 else table.scale.relative
     text = (
-        f"{table.metric} in % on {table.dataset} ({table.split}, {table.n:,} samples) by missing rate η{some}, "
-        f"{seeds}; ± is half the 95 % interval over samples. AUC-η: mean height of the curve over all rates; "
-        "Rel.: AUC-η in % of the complete value."
+        f"{_metric(table.metric)}{table.scale.of} on {table.dataset} ({table.split}, {samples(table.n)}) by missing "
+        f"rate η{some}, {seeds}; ± is half the 95 % interval over samples. AUC-η: mean height of the curve over all "
+        f"rates; Rel.: {relative}."
     )
     best = r" \textbf{Best} and \underline{second} checkpoint, same scenario and prompting."
     return escape(text) + (best if len(table.checkpoints) > 1 else "")
+
+
+def _metric(name: str) -> str:
+    return METRIC_NAMES.get(name, name)
+
+
+def _in_words(scenario: str) -> str:
+    """A scenario as a paper names it: ``missing-image`` is ``missing image``."""
+    return scenario.replace("+", " + ").replace("missing-", "missing ").replace("noisy-", "noisy ")
 
 
 def escape(text: str) -> str:

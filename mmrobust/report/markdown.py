@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mmrobust.report.curve_table import Curve, CurveTable
-from mmrobust.report.numbers import UNKNOWN, interval, percent
+from mmrobust.report.numbers import UNKNOWN, interval, percent, samples
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -19,7 +19,7 @@ _MARKUP = re.compile(r"[\\|*`\[\]~]|(?<![^\W_])_|_(?![^\W_])")
 
 def render(report: Report) -> str:
     """Write ``report`` as Markdown: the tables, the checkpoints, and where the numbers come from."""
-    blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table))]
+    blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table.folded))]
     for section in report.sections:
         blocks += _section(section)
     if report.published is not None:
@@ -67,33 +67,35 @@ def _table(table: CurveTable) -> list[str]:
     head = ["scenario", "prompting", "checkpoint", *(f"{rate:g}" for rate in table.rates)]
     head += ["AUC-η", "relative", "worst cell", "drop / 10 pts"]
     natural = f", {table.n_naturally_missing} of them naturally incomplete" if table.n_naturally_missing else ""
+    relative, drop = "AUC-η in % of the complete value", "percentage points lost per 10 points of missing rate"
+    if not table.scale.is_share:
+        relative, drop = table.scale.relative, table.scale.drop
     return [
         f"## {escape_markdown(table.dataset)}, {escape_markdown(table.split)}: {escape_markdown(table.metric)}",
-        f"{table.n:,} samples{natural}; {table.uncertainty}. Values in %, by missing rate η."
+        f"{samples(table.n)}{natural}; {table.uncertainty}. Values {table.scale.values}, by missing rate η."
         + (" Bold: the best checkpoint of a column, for the same scenario and prompting." if several else ""),
         pipe_table(head, (_row(table, row) for row in table.rows), left=3),
-        "AUC-η: area under the curve over η, divided by the range of rates. Relative: AUC-η in % of the complete "
-        "value. Drop: percentage points lost per 10 points of missing rate (least squares). In "
-        "brackets: 95 % intervals over samples.",
+        f"AUC-η: area under the curve over η, divided by the range of rates. Relative: {relative}. Drop: {drop} (least "
+        "squares). In brackets: 95 % intervals over samples.",
     ]
 
 
 def _row(table: CurveTable, row: Curve) -> list[str]:
-    values = [_bold_if_best(percent(row.at(rate).value), table.place(row, rate)) for rate in table.rates]
+    value = table.scale.value
+    values = [_bold_if_best(value(row.at(rate).value), table.place(row, rate)) for rate in table.rates]
     worst = UNKNOWN
     if not math.isnan(row.worst_value):
-        worst = f"{_with_interval(row, 'worst_value')} (η {row.worst_rate:g}, seed {row.worst_seed:.0f})"
-    auc, relative, drop = (
-        _with_interval(row, name) for name in ("auc_eta", "relative_robustness", "drop_per_10_points")
-    )
+        worst = f"{_with_interval(row, 'worst_value', value)} (η {row.worst_rate:g}, seed {row.worst_seed:.0f})"
+    auc, drop = (_with_interval(row, name, value) for name in ("auc_eta", "drop_per_10_points"))
+    relative = _with_interval(row, "relative_robustness", percent)
     figures = [auc, relative, worst, drop]
     return [*map(escape_markdown, (row.scenario, row.prompting, row.checkpoint)), *values, *figures]
 
 
-def _with_interval(row: Curve, figure: str) -> str:
-    """A figure, with its 95 % interval where it is known."""
+def _with_interval(row: Curve, figure: str, number: Callable[[float], str]) -> str:
+    """A figure, printed by ``number``, with its 95 % interval where it is known."""
     value, low, high = (getattr(row, name) for name in (figure, f"{figure}_low", f"{figure}_high"))
-    return percent(value) if math.isnan(low) else f"{percent(value)} {interval(low, high)}"
+    return number(value) if math.isnan(low) else f"{number(value)} {interval(low, high, number)}"
 
 
 def _section(section: Section) -> list[str]:

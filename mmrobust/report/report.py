@@ -18,7 +18,8 @@ from mmrobust.report.published import Published, beside
 from mmrobust.report.section import Section
 from mmrobust.runtime.printable import printable
 from mmrobust.scoring.metrics import MetricSettings, metric_settings, refuse_other_settings
-from mmrobust.storage.results import Results, read_results
+from mmrobust.storage.files import is_there
+from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 
 if TYPE_CHECKING:
     from mmrobust.report.worst_samples import WorstSamples
@@ -165,12 +166,14 @@ def _refuse_unknown(results: Sequence[Results], column: str, names: Sequence[str
 def read_distinct(paths: Sequence[Path]) -> dict[Path, Results]:
     """Read the results in ``paths``, each path once, and give checkpoints of the same name different names.
 
-    Checkpoints that share a name are distinguished by their path: ``mmp (old)`` and ``mmp (new)``.
+    A folder without results of its own, as that of a study, stands for all results in it. Checkpoints that share a
+    name are distinguished by their path: ``mmp (old)`` and ``mmp (new)``.
 
     Raises:
         DataError: one cannot be read.
     """
-    distinct = list({path.resolve(): path for path in paths}.values())
+    every = (file for path in paths for file in _results_in(path))
+    distinct = list({path.resolve(): path for path in every}.values())
     loaded = [read_results(path) for path in distinct]
     names = [set(frame["checkpoint"].unique()) for frame, _ in loaded]
     shared = {name for i, own in enumerate(names) for name in own if any(name in other for other in names[:i])}
@@ -178,6 +181,13 @@ def read_distinct(paths: Sequence[Path]) -> dict[Path, Results]:
         places = _shortest_places(distinct)
         loaded = [_renamed(results, shared, place) for results, place in zip(loaded, places, strict=True)]
     return dict(zip(distinct, loaded, strict=True))
+
+
+def _results_in(path: Path) -> Sequence[Path]:
+    """``path``, or the folders of results in it if it is no such folder itself."""
+    if not path.is_dir() or is_there(path / RESULTS_FILE):
+        return [path]
+    return sorted(file.parent for file in path.rglob(RESULTS_FILE)) or [path]
 
 
 def _shortest_places(paths: Sequence[Path]) -> list[str]:

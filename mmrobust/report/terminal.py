@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mmrobust.report.curve_table import Curve, CurveTable
-from mmrobust.report.numbers import even_subset, percent
+from mmrobust.report.numbers import even_subset, percent, samples
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -26,15 +26,17 @@ _LONGEST_NAME = 28
 _ENOUGH_RATES = 6
 _LONGEST_SPARKLINE = 11
 _BARS = "▁▂▃▄▅▆▇█"
-_FIGURES: dict[str, tuple[Callable[[Curve], float], str]] = {
-    "AUC-η": (lambda row: row.auc_eta, "mean height of the curve"),
-    "rel.": (lambda row: row.relative_robustness, "AUC-η in % of complete"),
-    "worst": (lambda row: row.worst_value, "lowest cell"),
-    "drop": (lambda row: row.drop_per_10_points, "points lost per 10 points of missing rate"),
+_RELATIVE = "rel."
+_FIGURES: dict[str, tuple[Callable[[Curve], float], Callable[[CurveTable], str]]] = {
+    "AUC-η": (lambda row: row.auc_eta, lambda table: "mean height of the curve"),
+    _RELATIVE: (lambda row: row.relative_robustness, lambda table: table.scale.relative),
+    "worst": (lambda row: row.worst_value, lambda table: f"{table.scale.worst} cell"),
+    "drop": (lambda row: row.drop_per_10_points, lambda table: table.scale.drop),
 }
 """Name of a column → its value and what it means. A narrow terminal leaves out the last ones."""
 DROP_STYLES = ((0.01, "green"), (0.05, "default"), (0.15, "yellow"), (0.30, "dark_orange"), (math.inf, "red"))
-"""(limit, colour): a value has the colour of the first limit that its drop below the complete value does not exceed."""
+"""(limit, colour): a value has the colour of the first limit that its drop below the complete value does not exceed. Of
+an error it is the rise, as a share of the complete value."""
 
 
 def show(report: Report, console: Console, width: int | None = None) -> None:
@@ -48,7 +50,7 @@ def show(report: Report, console: Console, width: int | None = None) -> None:
     for number, table in enumerate(report.tables):
         if number:
             console.print()
-        _show_table(table, console, width)
+        _show_table(table.folded, console, width)
     for section in report.sections:
         console.print()
         _show_section(section, console, width)
@@ -60,7 +62,7 @@ def _show_table(table: CurveTable, console: Console, width: int | None) -> None:
     labels = _labels(table)
     layout = _layout(table, labels, width)
     natural = f" · {table.n_naturally_missing} naturally incomplete" if table.n_naturally_missing else ""
-    title = f"{table.dataset} · {table.split} · {table.n:,} samples{natural} · {table.metric} in %"
+    title = f"{table.dataset} · {table.split} · {samples(table.n)}{natural} · {table.metric}{table.scale.of}"
     _print_line(console, title, "bold", width)
     _print(console, [layout.head()])
     for scenario in table.scenarios:
@@ -70,10 +72,12 @@ def _show_table(table: CurveTable, console: Console, width: int | None) -> None:
         console.print()
     noise = table.uncertainty
     left_out = len(table.rates) - len(layout.rates)
-    some = f" {len(layout.rates)} of {len(table.rates)} rates: a wider terminal shows all." if left_out else ""
+    steps = {round(after - before, 9) for before, after in itertools.pairwise(layout.rates)}
+    uneven = ", in uneven steps" if len(steps) > 1 else ""
+    some = f" {len(layout.rates)} of {len(table.rates)} rates{uneven}: a wider terminal shows all." if left_out else ""
     _print_line(console, f"Columns: missing rate η.{some} {noise[0].upper()}{noise[1:]}.", "dim", width)
     best = " Bold: the best checkpoint, same scenario and prompting." if len(table.checkpoints) > 1 else ""
-    meanings = "; ".join(f"{name}: {_FIGURES[name][1]}" for name in layout.figures)
+    meanings = "; ".join(f"{name}: {_FIGURES[name][1](table)}" for name in layout.figures)
     _print_line(console, f"{meanings}.{best}", "dim", width)
 
 
@@ -81,7 +85,7 @@ def _show_section(section: Section, console: Console, width: int | None) -> None
     """Print a further table; if it is too wide, leave out rates, evenly, or the last of its other columns."""
     head, *rows = ([one_line(cell) for cell in cells] for cells in (section.columns, *section.rows))
     widest = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
-    widths = [min(size, _LONGEST_NAME) for size in widest[: section.labels]] + widest[section.labels :]
+    widths = [_shortened(size, width) for size in widest[: section.labels]] + widest[section.labels :]
     numbers: Sequence[float] = range(section.labels, len(section.columns))
     if width is not None:
         free = width - sum(size + _GAP for size in widths[: section.labels]) + _GAP
@@ -143,20 +147,22 @@ class _Layout:
     """The rates of the sparkline; empty if it is left out."""
     rates: tuple[float, ...]
     figures: tuple[str, ...]
+    number: int = _NUMBER
+    """Width of the columns of numbers."""
 
     def head(self) -> Text:
         """The names of the columns."""
         blank = [" " * width for width in (*self.labels, *([len(self.sparks)] if self.sparks else []))]
         names = (*(f"{rate:g}" for rate in self.rates), *self.figures)
-        return Text(_SPACE.join((*blank, *(f"{name:>{_NUMBER}}" for name in names))), style="dim")
+        return Text(_SPACE.join((*blank, *(f"{name:>{self.number}}" for name in names))), style="dim")
 
     def row(self, table: CurveTable, row: Curve, label: Sequence[str]) -> Text:
         """One checkpoint's line."""
         cells = [Text(_fitted(name, width)) for name, width in zip(label, self.labels, strict=True)]
         if self.sparks:
             cells.append(sparkline(table, row, self.sparks))
-        cells += [_value(table, row, rate) for rate in self.rates]
-        cells += [Text(f"{percent(_FIGURES[name][0](row)):>{_NUMBER}}", style="dim") for name in self.figures]
+        cells += [_value(table, row, rate, self.number) for rate in self.rates]
+        cells += [Text(f"{_figure(table, row, name):>{self.number}}", style="dim") for name in self.figures]
         return Text(_SPACE).join(cells)
 
 
@@ -166,13 +172,25 @@ def sparkline(table: CurveTable, row: Curve, rates: Sequence[float]) -> Text:
     for rate in rates:
         value = row.at(rate).value
         height = 0 if math.isnan(value) or high == low else round((value - low) / (high - low) * (len(_BARS) - 1))
-        line.append(" " if math.isnan(value) else _BARS[height], style=_style(row, value))
+        line.append(" " if math.isnan(value) else _BARS[height], style=_style(table, row, value))
     return line
 
 
+def _shortened(size: int, width: int | None) -> int:
+    """The width of a column of names ``size`` wide; a pipe gets them whole."""
+    return size if width is None else min(size, _LONGEST_NAME)
+
+
 def _fitted(text: str, width: int) -> str:
-    """Pad or cut ``text`` to exactly ``width`` columns of the terminal."""
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+    """Pad ``text`` to exactly ``width`` columns of the terminal, or cut it in the middle, as names often end alike.
+
+    >>> _fitted("emoji/mmp-linear-s0", 10), _fitted("mmp", 5)
+    ('emoji/…-s0', 'mmp  ')
+    """
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    end = text[len(text) - width // 3 :]
+    return set_cell_size(text, width - 1 - cell_len(end)) + "…" + end
 
 
 def _labels(table: CurveTable) -> list[tuple[str, ...]]:
@@ -188,31 +206,44 @@ def _layout(table: CurveTable, labels: Sequence[tuple[str, ...]], width: int | N
 
     A pipe gets every rate and figure but no sparkline, since a program that reads it wants numbers.
     """
-    longest = tuple(min(_LONGEST_NAME, max(map(cell_len, column))) for column in zip(*labels, strict=True))
+    longest = tuple(_shortened(max(map(cell_len, column)), width) for column in zip(*labels, strict=True))
     every = tuple(_FIGURES)
+    number = _NUMBER
+    if not table.scale.is_share:
+        printed = [table.scale.value(point.value) for row in table.rows for point in row.points.values()]
+        printed += [_figure(table, row, name) for row in table.rows for name in every]
+        number = max(number, *map(len, printed))
     if width is None:
-        return _Layout(longest, (), table.rates, every)
+        return _Layout(longest, (), table.rates, every, number)
     free = width - sum(label + _GAP for label in longest) + _GAP
     sparks = even_subset(table.rates, _LONGEST_SPARKLINE)
-    beside = (free - len(sparks) - _GAP) // (_NUMBER + _GAP)
+    beside = (free - len(sparks) - _GAP) // (number + _GAP)
     if len(sparks) < 3 or beside < _ENOUGH_RATES:
-        sparks, beside = (), max(3, free // (_NUMBER + _GAP))
+        sparks, beside = (), max(3, free // (number + _GAP))
     enough = min(len(table.rates), _ENOUGH_RATES)
     roomy = (count for count in range(len(every), 1, -1) if beside - count >= enough)
     count = next(roomy, 2 if beside > 4 else 1)
-    return _Layout(longest, sparks, even_subset(table.rates, beside - count), every[:count])
+    return _Layout(longest, sparks, even_subset(table.rates, beside - count), every[:count], number)
 
 
-def _value(table: CurveTable, row: Curve, rate: float) -> Text:
+def _figure(table: CurveTable, row: Curve, name: str) -> str:
+    """A robustness figure: relative robustness in per cent, the others as values of the metric."""
+    return (percent if name == _RELATIVE else table.scale.value)(_FIGURES[name][0](row))
+
+
+def _value(table: CurveTable, row: Curve, rate: float, width: int) -> Text:
     """A value, coloured by how far it lies below the complete one; the best is bold."""
     value = row.at(rate).value
-    style = _style(row, value)
-    return Text(f"{percent(value):>{_NUMBER}}", style=f"bold {style}" if table.place(row, rate) == 1 else style)
+    style = _style(table, row, value)
+    return Text(f"{table.scale.value(value):>{width}}", style=f"bold {style}" if table.place(row, rate) == 1 else style)
 
 
-def _style(row: Curve, value: float) -> str:
+def _style(table: CurveTable, row: Curve, value: float) -> str:
     if math.isnan(value):
         return "dim"
     if math.isnan(row.complete):
         return "default"
-    return next(style for limit, style in DROP_STYLES if row.complete - value <= limit + 1e-9)
+    drop = row.complete - value
+    if table.scale.sign < 0:
+        drop = -drop / row.complete if row.complete else math.copysign(math.inf, -drop) * bool(drop)
+    return next(style for limit, style in DROP_STYLES if drop <= limit + 1e-9)

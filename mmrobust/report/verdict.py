@@ -6,7 +6,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -16,9 +17,10 @@ from rich.table import Table
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
 from mmrobust.gate.rules import FLOOR
 from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
-from mmrobust.report.numbers import UNKNOWN, p_value, percent, points
+from mmrobust.report.numbers import UNKNOWN, p_value, scale_of
 from mmrobust.runtime.printable import one_line, printable
 from mmrobust.runtime.terminal import SafeConsole
+from mmrobust.storage.files import strict_json
 
 MOST_PASSED = 10
 """How many passed cells a table shows if nothing failed; JSON has all."""
@@ -28,6 +30,7 @@ SUMMARY_BYTES = 2**20
 """GitHub accepts a step summary of at most this length."""
 _COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 _SIGNS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+BOTH = "both promptings"
 _STATISTICS = ["surely", "p", "allowed", "detectable"]
 
 
@@ -72,7 +75,8 @@ def _rows(verdict: Verdict) -> Table:
             *[escape(one_line(outcome.checkpoint))] * several,
             escape(one_line(cell_name(outcome))),
         ]
-        numbers = [percent(outcome.baseline), percent(outcome.candidate), f"[{style}]{points(outcome.difference)}[/]"]
+        base, candidate, difference = _values(outcome)
+        numbers = [base, candidate, f"[{style}]{difference}[/]"]
         rows.add_row(*labels, *numbers, *_statistics(outcome) * bool(statistics), escape(one_line(outcome.rule)))
     return rows
 
@@ -97,7 +101,7 @@ def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
     rows = []
     for outcome in _shown(verdict):
         names = map(escape_markdown, (outcome.checkpoint, cell_name(outcome)))
-        values = percent(outcome.baseline), percent(outcome.candidate), points(outcome.difference)
+        values = _values(outcome)
         rule_cell = code_span(outcome.rule, in_table=True)
         mark = "pass" if outcome.passed else f"**{outcome.verdict}**"
         rows.append(pipe_row([mark, *names, *values, *_statistics(outcome) * bool(statistics), rule_cell]))
@@ -113,7 +117,7 @@ def markdown(verdict: Verdict, most_bytes: int | None = None) -> str:
 
 def as_json(verdict: Verdict) -> str:
     """``verdict`` as JSON with every cell, for another program."""
-    return json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(strict_json(verdict.as_dict()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def junit(verdict: Verdict) -> str:
@@ -182,17 +186,28 @@ def cell_name(outcome: Outcome) -> str:
     return f"{outcome.metric}@{outcome.scenario}{rate} {outcome.prompting}"
 
 
+def _values(outcome: Outcome) -> tuple[str, str, str]:
+    """The baseline's value, the candidate's, and their difference, as printed."""
+    scale = scale_of(outcome.metric)
+    return scale.value(outcome.baseline), scale.value(outcome.candidate), scale.difference(outcome.difference)
+
+
 def _sentence(outcome: Outcome) -> str:
     """Say what happened in a cell that did not pass."""
-    difference = points(outcome.difference)
-    values = f"{percent(outcome.candidate)} %, baseline {percent(outcome.baseline)} % ({difference} points)"
+    scale, (base, candidate, difference) = scale_of(outcome.metric), _values(outcome)
+    unit = " %" if scale.is_share else ""
+    values = f"{candidate}{unit}, baseline {base}{unit} ({difference}{scale.differences})"
     sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
     if outcome.verdict == INCONCLUSIVE and outcome.few is not None:
-        sure += f"; inconclusive: the smallest class has {outcome.few} samples, too few for the test to hold"
+        samples = "one sample stands" if outcome.few == 1 else f"{outcome.few} samples stand"
+        sure += f"; inconclusive: only {samples} behind it, too few for the test to hold"
     elif outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
+        shown = (
+            "nor any other" if outcome.detectable >= scale.span else f"only one of {scale.amount(outcome.detectable)}"
+        )
         sure = (
-            f"; inconclusive: a drop of {100 * outcome.allowed:.1f} points could not have been shown, only one of "
-            f"{100 * outcome.detectable:.1f}"
+            f"; inconclusive: a {'drop' if scale.sign > 0 else 'rise'} of {scale.amount(outcome.allowed)}"
+            f"{scale.differences} could not have been shown, {shown}"
         )
     return f"{cell_name(outcome)} of {outcome.checkpoint}: {values}{sure}; under rule {outcome.rule}"
 
@@ -202,29 +217,42 @@ def summary(verdict: Verdict) -> str:
     compared = f"{len(verdict.outcomes)} cell{'s' if len(verdict.outcomes) > 1 else ''} compared"
     if verdict.failures:
         worst, unsure = verdict.failures[0], verdict.inconclusive
-        drop = f"{points(worst.difference)} points under rule {worst.rule}"
+        drop = f"{_values(worst)[2]}{scale_of(worst.metric).differences} under rule {worst.rule}"
         more = f"; {len(unsure)} inconclusive" if unsure else ""
         return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
     if verdict.value == INCONCLUSIVE:
-        largest = 100 * (verdict.largest_detectable or 0.0)
+        scale = scale_of(max(verdict.outcomes, key=lambda outcome: outcome.detectable or 0.0).metric)
+        largest = verdict.largest_detectable or 0.0
+        could = "some could have shown none"
+        if largest < scale.span:
+            could = f"the largest that could have stayed hidden: {scale.amount(largest)}{scale.differences}"
         few = sum(outcome.few is not None for outcome in verdict.inconclusive)
         if few == len(verdict.inconclusive):
-            return f"INCONCLUSIVE: {few} of {compared} rest on classes with too few samples for the test to hold"
+            return f"INCONCLUSIVE: {few} of {compared} rest on too few samples for the test to hold"
         return (
             f"INCONCLUSIVE: {len(verdict.inconclusive)} of {compared} could not have shown a drop as large as its "
-            f"limit (the largest that could have stayed hidden: {largest:.1f} points)"
+            f"limit ({could})"
         )
     surely = " surely" if any(outcome.below_limit for outcome in verdict.outcomes) else ""
     return f"PASS: {compared}, none{surely} below its limit"
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:
-    hidden = len(_shown(verdict)) < len(verdict.outcomes) and _shown(verdict)[0].passed
+    passed = not (verdict.failures or verdict.inconclusive)
+    hidden = passed and len(_folded(verdict.outcomes)) > MOST_PASSED
     return (*verdict.notes, f"shown are the {MOST_PASSED} cells nearest to their limits") if hidden else verdict.notes
 
 
 def _shown(verdict: Verdict) -> tuple[Outcome, ...]:
-    return verdict.failures + verdict.inconclusive or verdict.outcomes[:MOST_PASSED]
+    return _folded(verdict.failures + verdict.inconclusive) or _folded(verdict.outcomes)[:MOST_PASSED]
+
+
+def _folded(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """The outcomes, with a single one of a cell that is the same under both promptings."""
+    found: dict[Outcome, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(replace(outcome, prompting=BOTH), []).append(outcome)
+    return tuple(both if len(alike) > 1 else alike[0] for both, alike in found.items())
 
 
 def _paired(verdict: Verdict) -> bool:
@@ -232,15 +260,21 @@ def _paired(verdict: Verdict) -> bool:
 
 
 def _surely(outcome: Outcome) -> str:
-    """The better end of the interval of the difference, in points."""
-    return UNKNOWN if outcome.at_most is None else f"{'≥' if outcome.less_is_better else '≤'} {points(outcome.at_most)}"
+    """The better end of the interval of the difference."""
+    return (
+        UNKNOWN
+        if outcome.at_most is None
+        else f"{'≥' if outcome.less_is_better else '≤'} {scale_of(outcome.metric).difference(outcome.at_most)}"
+    )
 
 
 def _statistics(outcome: Outcome) -> list[str]:
     """The columns that verdicts with paired intervals have, as ``_STATISTICS``."""
     allowed, shown = UNKNOWN, UNKNOWN
     if outcome.detectable is not None:
-        allowed, shown = f"{100 * outcome.allowed:.1f}", f"{100 * outcome.detectable:.1f}"
+        scale = scale_of(outcome.metric)
+        allowed = scale.amount(outcome.allowed)
+        shown = scale.findable(outcome.detectable) if outcome.detectable else "same"
     return [_surely(outcome), p_value(outcome.p_value), allowed, shown]
 
 

@@ -17,11 +17,12 @@ import numpy as np
 from mmrobust.cases import PROMPTINGS
 from mmrobust.data.dataset import Dataset, Sample
 from mmrobust.data.decoding import decode_image
-from mmrobust.errors import DataError, NotComparableError
+from mmrobust.errors import DataError, NotComparableError, UsageError
 from mmrobust.scoring import Floats
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import Results
+from mmrobust.storage.tasks import REGRESSION
 
 MOST = 12
 """How many samples of each case are shown."""
@@ -78,10 +79,13 @@ def find_worst_samples(results: Mapping[Path, Results], data: Path) -> WorstSamp
     ``results`` are those of each path, a folder with ``predictions/`` or a file beside it; other data sets are ignored.
 
     Raises:
+        UsageError: the data set is of numbers, not classes.
         DataError: no data set, or no predictions beside the results.
         NotComparableError: none of the results is of this data set.
     """
     dataset = Dataset(data)
+    if dataset.info.task == REGRESSION:
+        raise UsageError(f"--data {data}: samples are lost where a class is, and a {REGRESSION} task has none")
     about = {path: of.provenance.get("dataset") or {} for path, of in results.items()}
     same_data = [path for path, its in about.items() if its.get("fingerprint") == dataset.info.fingerprint]
     if not same_data:

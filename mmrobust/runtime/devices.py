@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -76,6 +77,12 @@ def _device_failed(error: RuntimeError) -> bool:
     return (kind is not None and isinstance(error, kind)) or str(error).startswith(("CUDA error", "CUDA driver error"))
 
 
+def _compiler_failed(error: RuntimeError) -> bool:
+    """Whether ``error`` comes from PyTorch's compiler, which is imported where it is used alone."""
+    compiler = sys.modules.get("torch._dynamo.exc")
+    return compiler is not None and isinstance(error, compiler.TorchDynamoException)
+
+
 @contextmanager
 def device_errors(device: str | torch.device, use_less: str, resume: str) -> Iterator[None]:
     """Turn a lack of device memory, or a failure of the device, into a :class:`DeviceError`.
@@ -90,6 +97,8 @@ def device_errors(device: str | torch.device, use_less: str, resume: str) -> Ite
             raise DeviceError(f"device {device} has too little memory ({said}); {use_less}") from error
         if _device_failed(error):
             raise DeviceError(f"device {device} failed ({said}); look at it with nvidia-smi; {resume}") from error
+        if _compiler_failed(error):
+            raise UsageError(f"the model cannot be compiled here ({said}); leave out --compile") from error
         raise
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +28,9 @@ def go_offline_if_unreachable() -> None:
 
     They would otherwise retry for a minute, with a warning each time. Behind a proxy nothing can be tested or changed.
     """
+    import urllib.parse
+    import urllib.request
+
     from huggingface_hub import constants
 
     endpoint = urllib.parse.urlsplit(constants.ENDPOINT)

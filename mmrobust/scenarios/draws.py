@@ -26,6 +26,7 @@ from mmrobust.errors import UsageError, check_name
 from mmrobust.scenarios.grid import Cell
 from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scenarios.scenario import Scenario
+from mmrobust.storage.tasks import Label
 
 
 def affected_count(samples: int, rate: float) -> int:
@@ -35,6 +36,16 @@ def affected_count(samples: int, rate: float) -> int:
 
 def rank_samples(sample_ids: Sequence[str], scenario: str, seed: int) -> npt.NDArray[np.int64]:
     """Positions of the samples in the order in which ``scenario`` affects them under ``seed``."""
+    hashed = (hashlib.blake2b(f"{seed}/{scenario}/{sample_id}".encode()).digest() for sample_id in sample_ids)
+    # Their first eight bytes put the hashes in order, unless two samples share them: then the rest is needed.
+    starts = np.frombuffer(b"".join(digest[:8] for digest in hashed), dtype=">u8").astype(np.uint64)
+    order = np.argsort(starts, kind="stable")
+    if (np.diff(starts[order]) != 0).all():
+        return order.astype(np.int64, copy=False)
+    return _rank_by_whole_hashes(sample_ids, scenario, seed)
+
+
+def _rank_by_whole_hashes(sample_ids: Sequence[str], scenario: str, seed: int) -> npt.NDArray[np.int64]:
     digests = [hashlib.blake2b(f"{seed}/{scenario}/{sample_id}".encode()).digest() for sample_id in sample_ids]
     order = sorted(range(len(sample_ids)), key=lambda i: (digests[i], sample_ids[i]))
     return np.asarray(order, dtype=np.int64)
@@ -46,8 +57,8 @@ class Traits:
 
     groups: tuple[str, ...] | None = None
     """The group of each sample; ``None``: each is its own."""
-    labels: tuple[tuple[int, ...], ...] | None = None
-    """The class, or the classes, of each sample."""
+    labels: tuple[Label, ...] | None = None
+    """The class, or the classes, of each sample; ``None`` where they are not known, or labels are numbers."""
     classes: tuple[str, ...] = ()
     """The names of the classes."""
 
@@ -188,7 +199,7 @@ def _strata(
             strata[list(units).index(one.value)] = number
             continue
         if traits.labels is None:
-            raise UsageError(f"scenario '{scenario.name}': the labels are not known here")
+            raise UsageError(f"scenario '{scenario.name}': the labels are not known here, or are numbers")
         check_name("class", one.value, traits.classes)
         label = traits.classes.index(one.value)
         strata[of_sample[[label in labels for labels in traits.labels]]] = number

@@ -12,6 +12,7 @@ from itertools import product
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.configuration import number_hint
 from mmrobust.errors import UsageError, check_name
+from mmrobust.runtime.progress import Say, say_nothing
 from mmrobust.scenarios.missing_tables import GivenTable
 from mmrobust.scenarios.scenario import EACH, Scenario, each_name, scenario_names
 
@@ -85,9 +86,7 @@ class Grid:
         scenarios, points, notes = list[str](), list(self.points), list(self.notes)
         for name in self.scenarios or (() if tables or points else scenario_names(modalities)):
             if is_availability(name):
-                scenario, rate = availability_of(name, modalities)
-                points.append((scenario, rate))
-                notes.append(f"{name} is taken as {scenario} at {rate:g}: {_available(name, modalities)}")
+                points.append(availability_of(name, modalities, notes.append))
             elif (own := Scenario.parse(name, modalities).rate) is not None:
                 points.append((name, own))
             else:
@@ -111,8 +110,8 @@ def is_availability(name: str) -> bool:
     return _AVAILABILITY.fullmatch(name) is not None
 
 
-def availability_of(name: str, modalities: Sequence[str]) -> tuple[str, float]:
-    """The scenario and the missing rate that leave so much of each of two modalities.
+def availability_of(name: str, modalities: Sequence[str], say: Say = say_nothing) -> tuple[str, float]:
+    """The scenario and the missing rate that leave so much of each of two modalities; ``say`` is called with them.
 
     >>> availability_of("65/65", ("image", "text")), availability_of("100/30", ("image", "text"))
     (('missing-both', 0.7), ('missing-text', 0.7))
@@ -132,15 +131,13 @@ def availability_of(name: str, modalities: Sequence[str]) -> tuple[str, float]:
         raise UsageError(f"scenario '{name}': {float(sum(lost)):g} % of the samples would lose one of two; 100 is most")
     if not rate:
         raise UsageError(f"scenario '{name}': nothing is missing; give --missing-rate 0")
-    if 0 in lost:
-        return f"missing-{modalities[0 if lost[0] else 1]}", float(rate)
     share = lost[0] / sum(lost)
     scenario = "missing-both" if 2 * share == 1 else f"missing-both:{round(float(share), 4):g}"
+    if 0 in lost:
+        scenario = f"missing-{modalities[0 if lost[0] else 1]}"
+    there = " and ".join(f"{part} % {m} available" for part, m in zip(name.split("/"), modalities, strict=True))
+    say(f"{name} is taken as {scenario} at {float(rate):g}: {there}")
     return scenario, float(rate)
-
-
-def _available(name: str, modalities: Sequence[str]) -> str:
-    return " and ".join(f"{part} % {m} available" for part, m in zip(name.split("/"), modalities, strict=True))
 
 
 DEFAULT_RATES = tuple(step / 10 for step in range(11))
@@ -263,11 +260,12 @@ def decides_rate(scenario: str | None, rate: str | float | None) -> bool:
 
 
 def scenario_and_rate(
-    scenario: str | None, rate: str | float | None, modalities: Sequence[str]
+    scenario: str | None, rate: str | float | None, modalities: Sequence[str], say: Say = say_nothing
 ) -> tuple[str | None, float | None]:
     """One scenario and its missing rate, where either may decide the other.
 
-    ``65/65`` and ``image=0.3,text=0.7`` are both at once. What is not given stays ``None``.
+    ``65/65`` and ``image=0.3,text=0.7`` are both at once; ``say`` is called with what ``65/65`` is taken for. What is
+    not given stays ``None``.
 
     Raises:
         UsageError: both decide the rate, or it is none.
@@ -278,7 +276,7 @@ def scenario_and_rate(
         scenario, rate = parse_rates_of_each(rate), None
     own = None
     if scenario is not None and is_availability(scenario):
-        scenario, own = availability_of(scenario, modalities)
+        scenario, own = availability_of(scenario, modalities, say)
     elif scenario is not None:
         own = Scenario.parse(scenario, modalities).rate if scenario.startswith(EACH) else None
     if isinstance(rate, str):

@@ -74,6 +74,26 @@ class Scenario:
         of_all = sum(Fraction(repr(rate)) for _, rate in self.rates) / len(self.cases[0].modalities)
         return float(of_all)
 
+    def rate_of_pairs(self, share: float) -> float:
+        """The missing rate η at which this ``share`` of all (sample, modality) pairs is missing, in complete data.
+
+        The share is the missing rate of IMDer and DiCMoR: η · k / M, where an affected sample loses k of M modalities
+        on average.
+
+        >>> Scenario.parse("missing-any", ("image", "text", "audio")).rate_of_pairs(0.3)
+        0.6
+
+        Raises:
+            UsageError: even at η = 1 less is missing, or the scenario has :attr:`rates` of its own.
+        """
+        lost = [sum(case.is_missing(modality) for modality in case.modalities) for case in self.cases]
+        most = Fraction(sum(lost), len(lost) * len(self.cases[0].modalities))
+        rate = Fraction(repr(share)) / most if most else Fraction(2)
+        if self.rates or not 0 <= rate <= 1:
+            has = "has rates of its own" if self.rates else f"can miss {float(most):.1%} of all pairs at most"
+            raise UsageError(f"scenario '{self.name}' {has}, not the share {share:g}")
+        return float(rate)
+
     @classmethod
     def parse(cls, name: str, modalities: Iterable[str]) -> Scenario:
         """The scenario called ``name`` for a model with these ``modalities``.

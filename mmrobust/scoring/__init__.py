@@ -9,3 +9,5 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
+Targets = npt.NDArray[Any]
+"""Whether samples belong to classes [N, C]; in a regression task, their numbers [N, 1]."""

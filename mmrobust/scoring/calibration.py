@@ -47,8 +47,12 @@ def calibration_pseudo_values(confidence: Floats, correct: Bools, samples: int, 
 
 def confidences(logits: Floats, labels: tuple[tuple[int, ...], ...], task: str) -> tuple[Floats, Bools]:
     """The confidence of every prediction, and whether it is correct: [N], or [N·C] where the task is multi-label."""
+    return confidences_in(logits, target_matrix(labels, logits.shape[1]), task)
+
+
+def confidences_in(logits: Floats, targets: Bools, task: str) -> tuple[Floats, Bools]:
+    """:func:`confidences`, from the classes of each sample [N, C]."""
     logits = logits.astype(np.float64)
-    targets = target_matrix(labels, logits.shape[1])
     if task == "multi-label":
         return (0.5 * (1 + np.tanh(logits / 2))).ravel(), targets.ravel()  # the sigmoid, without overflow
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -66,7 +70,7 @@ def reliability(predictions: Predictions) -> pd.DataFrame:
     truth, tables = predictions.truth, predictions.truth.draw(predictions.cells)
     figures = []
     for key in range(len(tables.keys)):
-        confidence, correct = confidences(predictions.chosen(tables, key), truth.labels, truth.task)
+        confidence, correct = confidences_in(predictions.chosen(tables, key), truth.targets, truth.task)
         figures.append((expected_calibration_error(confidence, correct), confidence.mean(), correct.mean()))
     means = mean_over_seeds(tables, pd.DataFrame(figures, columns=["ece", "confidence", "right"]))
     return means.assign(overconfidence=means["confidence"] - means["right"])

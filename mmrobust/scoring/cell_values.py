@@ -17,9 +17,10 @@ from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import on_every_core
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring import Floats
-from mmrobust.scoring.metrics import RANKED, WeightedTruth, metrics_of
+from mmrobust.scoring.metrics import RANKED, WeightedTruth, metrics_of, numbers_of
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.ranking import RankedCells
+from mmrobust.storage.tasks import REGRESSION
 
 Keys = Sequence[tuple[int, str]]
 """(table, prompting), as in :class:`mmrobust.scenarios.draws.CellTables`."""
@@ -57,7 +58,7 @@ class CellValues:
                 # The tables of a scenario and seed are nested: from one rate to the next, a few samples change.
                 outcomes = self.predictions.outcomes(logits, truth, previous)
                 row[:] = [function(outcomes) for function in functions]
-                previous = outcomes.tally
+                previous = None if self.predictions.truth.task == REGRESSION else outcomes.tally
             return rows
 
         if values.size:
@@ -92,7 +93,7 @@ def resampled_values(predictions: Predictions, tables: CellTables, metric: str, 
     """
     metrics_of(predictions.truth.task, [metric])
     if (shares := sample_shares(predictions, tables, metric)) is not None:
-        return np.asarray((shares @ weights.T).astype(np.float64) / weights.sum(axis=1, dtype=np.float64))
+        return weighted_means(shares, weights)
     cells = CellValues(predictions, tables)
     order = sorted(range(len(tables.keys)), key=lambda key: (tables.keys[key][1], tables.keys[key][0]))
     values = np.empty((len(order), len(weights)))
@@ -101,11 +102,21 @@ def resampled_values(predictions: Predictions, tables: CellTables, metric: str, 
     return values
 
 
+def weighted_means(shares: Floats, weights: Floats) -> Floats:
+    """The means of ``shares`` [keys, N] under every row of weights [R, N]: [keys, R]."""
+    return np.asarray((shares @ weights.T).astype(np.float64) / weights.sum(axis=1, dtype=np.float64))
+
+
 def sample_shares(predictions: Predictions, tables: CellTables, metric: str) -> Floats | None:
     """What each sample contributes to a metric that is a mean over samples [keys, N]; ``None`` for any other metric.
 
-    For the accuracy, whether it is predicted correctly; for the samples F1, its own F1.
+    For the accuracy, whether it is predicted correctly; for the samples F1, its own F1; for the mean absolute error,
+    its own error.
     """
+    if metric == "mae":
+        chosen = (predictions.chosen(tables, key) for key in range(len(tables.keys)))
+        pairs = (numbers_of(logits, predictions.truth.targets) for logits in chosen)
+        return np.stack([np.abs(predicted - actual) for predicted, actual in pairs])
     if metric not in _SAMPLE_MEANS:
         return None
     targets = predictions.truth.targets

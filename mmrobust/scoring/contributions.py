@@ -16,15 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import Case
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, UsageError
 from mmrobust.runtime.threads import on_every_core
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scenarios.missing_tables import is_given
 from mmrobust.scoring import Floats
-from mmrobust.scoring.calibration import calibration_pseudo_values, confidences
-from mmrobust.scoring.metrics import RANKED, metrics_of
+from mmrobust.scoring.calibration import calibration_pseudo_values, confidences_in
+from mmrobust.scoring.metrics import RANKED, metrics_of, numbers_of
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.pseudo_values import OF_COUNTS, Decisions, PseudoValues, Ranking, share_of_some, worst_class
+from mmrobust.scoring.regression import OF_NUMBERS
+from mmrobust.storage.tasks import REGRESSION
 
 FIGURES = ("ece", "worst_class", "flip_rate")
 """Figures of a cell beside the metrics of the task, all in [0, 1]. ``ece``: the expected calibration error
@@ -75,8 +77,10 @@ class CellContributions:
             metrics: names of metrics of the task, or of :data:`FIGURES`.
 
         Raises:
-            UsageError: there is no such metric or figure.
+            UsageError: there is no such metric or figure, or it is one of classes, which a regression task has not.
         """
+        if self.predictions.truth.task == REGRESSION and (figures := [name for name in metrics if name in FIGURES]):
+            raise UsageError(f"{figures[0]} is a figure of classes, and a {REGRESSION} task has none")
         metrics_of(self.predictions.truth.task, [name for name in metrics if name not in FIGURES])
         for key in keys:  # what the keys share is made before they are computed side by side
             self._prepare(self.predictions.prompting(self.tables.keys[key][1]), metrics)
@@ -111,7 +115,10 @@ class CellContributions:
         decisions = self._decisions(table, prompting) if prompting in self._predicted else None
         made = []
         for name in metrics:
-            if name in RANKED:
+            if name in OF_NUMBERS:
+                logits = self.predictions.of_table(self.tables, number, prompting)
+                found = OF_NUMBERS[name](*numbers_of(logits, self.predictions.truth.targets))
+            elif name in RANKED:
                 found = _RANKED[name](self._rankings[prompting], table)
             elif name == "ece":
                 found = self._calibration(number, prompting)
@@ -141,7 +148,7 @@ class CellContributions:
     def _calibration(self, number: int, prompting: str) -> PseudoValues:
         truth = self.predictions.truth
         logits = self.predictions.of_table(self.tables, number, prompting)
-        return calibration_pseudo_values(*confidences(logits, truth.labels, truth.task), len(truth.ids))
+        return calibration_pseudo_values(*confidences_in(logits, truth.targets, truth.task), len(truth.ids))
 
     def _flips(self, table: npt.NDArray[np.uint8], prompting: str) -> PseudoValues:
         predicted, whole = self._predicted[prompting], self._whole(prompting)

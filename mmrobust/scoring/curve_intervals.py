@@ -16,8 +16,9 @@ import numpy.typing as npt
 from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import CONFIDENCE
 from mmrobust.scoring.contributions import CellContributions
-from mmrobust.scoring.intervals import difference_interval, sample_size, sampling_error, value_interval
+from mmrobust.scoring.intervals import difference_interval, metric_interval, sample_size, sampling_error
 from mmrobust.storage.results import INTERVALS
+from mmrobust.storage.tasks import sign_of
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,13 @@ def score_curve(cells: CellsOfCurve) -> dict[str, Floats]:
     """
     (values, centres, errors, degrees), deviations = cells.sampled
     sizes = [sample_size(cells.contributions.predictions, name) for name in cells.figures]
-    low, high = value_interval(values, centres, errors, degrees, sizes)
+    of_columns = zip(cells.figures, values.T, centres.T, errors.T, degrees.T, sizes, strict=True)
+    low, high = np.stack([metric_interval(*of_column) for of_column in of_columns], axis=-1)
     scored = {name: of_keys[cells.key_of] for name, of_keys in (("value", values), ("ci_low", low), ("ci_high", high))}
     scored |= {name: np.empty_like(scored["value"]) for name in INTERVALS if name not in scored}
     for column, size in enumerate(sizes):
         means, middles = cells.mean(values[:, column]), cells.mean(centres[:, column])
-        curve = CurveDeviations(cells.rates, means, middles, deviations[column], size)
+        curve = CurveDeviations(cells.rates, means, middles, deviations[column], size, cells.figures[column])
         for end, of_mean in zip(("low", "high"), curve.means(), strict=True):
             scored[f"mean_{end}"][:, column] = of_mean[cells.rate_of]
         for figure, ends in curve.figures(values[:, column], low[:, column], high[:, column]).items():
@@ -109,20 +111,22 @@ class CurveDeviations:
     """[R]: the values, corrected for bias."""
     deviations: Floats
     """[R, N]: see :class:`mmrobust.scoring.contributions.Contributions`."""
-    size: int
+    size: float
     """See :func:`mmrobust.scoring.intervals.sample_size`."""
+    metric: str = ""
+    """Whose range and direction count; by default those of a share."""
 
     def means(self, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
         """The ends [R] of the intervals of the means."""
         error, degrees = sampling_error(self.deviations)
-        return value_interval(self.values, self.centres, error, degrees, self.size, confidence)
+        return metric_interval(self.metric, self.values, self.centres, error, degrees, self.size, confidence)
 
     def figures(self, values: Floats, low: Floats, high: Floats) -> dict[str, tuple[float, float]]:
         """The intervals of all figures, by name. ``values`` are those of the cells, with their intervals."""
         return {
             "auc_eta": self.auc_eta(),
             "relative_robustness": self.relative_robustness(),
-            "worst_value": worst_interval(values, low, high),
+            "worst_value": worst_interval(values, low, high, sign_of(self.metric)),
             "drop_per_10_points": self.drop_per_10_points(),
         }
 
@@ -131,22 +135,24 @@ class CurveDeviations:
         weights = area_weights(self.rates)
         error, degrees = sampling_error((weights @ self.deviations)[None])
         value, centre = (np.atleast_1d(weights @ of) for of in (self.values, self.centres))
-        return _only(value_interval(value, centre, error, degrees, self.size, confidence))
+        return _only(metric_interval(self.metric, value, centre, error, degrees, self.size, confidence))
 
     def relative_robustness(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The interval of AUC-η over the complete value, by its linear term in both; NaN without a complete value."""
-        if self.rates[0] != 0 or not self.values[0] > 0:
+        """The interval of relative robustness, by its linear term in area and complete value; NaN without it."""
+        if self.rates[0] != 0:
             return np.nan, np.nan
         weights = area_weights(self.rates)
-        value = weights @ self.values / self.values[0]
-        deviations = (weights @ self.deviations - value * self.deviations[0]) / self.values[0]
-        return self._of_difference(value, deviations, confidence)
+        both = (weights @ self.values, weights @ self.deviations), (self.values[0], self.deviations[0])
+        (value, deviations), (of, its) = both[:: sign_of(self.metric)]
+        if not of > 0:
+            return np.nan, np.nan
+        return self._of_difference(float(value / of), (deviations - value / of * its) / of, confidence)
 
     def drop_per_10_points(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """The interval of −0.1 × the slope of the least-squares line; NaN for one rate."""
         if len(self.rates) < 2:
             return np.nan, np.nan
-        weights = drop_weights(self.rates)
+        weights = sign_of(self.metric) * drop_weights(self.rates)
         return self._of_difference(float(weights @ self.values), weights @ self.deviations, confidence)
 
     def _of_difference(self, value: float, deviations: Floats, confidence: float) -> tuple[float, float]:
@@ -168,12 +174,15 @@ def drop_weights(rates: Floats) -> Floats:
     return np.asarray(-0.1 * offsets / (offsets**2).sum())
 
 
-def worst_interval(values: Floats, low: Floats, high: Floats) -> tuple[float, float]:
+def worst_interval(values: Floats, low: Floats, high: Floats, sign: int = 1) -> tuple[float, float]:
     """The interval of the worst of several cells, from the intervals of each.
 
     The lower end is the lowest of all, since any of them may be the worst of the population; the upper end is that of
-    the worst.
+    the worst. Where less is better (``sign`` −1), the other way round.
     """
+    if sign < 0:
+        most, least = worst_interval(-values, -high, -low)
+        return -least, -most
     if np.isnan(values).all() or np.isnan(low).any():
         return np.nan, np.nan
     return float(np.min(low)), float(high[int(np.nanargmin(values))])

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.tasks import REGRESSION
 
 Shares = dict[str, dict[str, dict[str, float]]]
 """Scenario → missing rate → class → share of its samples that are affected, from 0 to 1."""
@@ -19,7 +20,7 @@ def affected_shares(tables: CellTables, truth: SplitTruth) -> Shares:
     Classes without samples are left out. Empty where no scenario depends on anything.
     """
     dependent = [number for number, cell in enumerate(tables.cells) if "^" in cell.scenario]
-    if not dependent:
+    if not dependent or truth.task == REGRESSION:
         return {}
     place = {case: index for index, case in enumerate(tables.cases)}
     names = ["complete"] * len(truth.ids) if truth.natural is None else [case.name for case in truth.natural]

@@ -20,7 +20,7 @@ import numpy as np
 
 from mmrobust.errors import DataError, NotComparableError, UsageError, unknown_name
 from mmrobust.runtime.progress import Advance
-from mmrobust.scoring import Bools, Floats, ranking
+from mmrobust.scoring import Bools, Floats, Targets, ranking, regression
 from mmrobust.scoring.ranking import RankedCells
 from mmrobust.storage.tasks import TASK_METRICS
 
@@ -68,8 +68,8 @@ def refuse_other_settings(settings: MetricSettings, other: MetricSettings, whose
 class WeightedTruth:
     """The true labels of N samples with R rows of weights. The cells of one split share it."""
 
-    targets: Bools
-    """[N, C]: whether the sample belongs to the class."""
+    targets: Targets
+    """[N, C]: whether the sample belongs to the class; in a regression task, its number [N, 1]."""
     weights: Floats
     """[R, N], not negative: how often a resample drew the sample. Float32 sums are exact up to 2**24 samples. Fastest
     where the R weights of a sample are adjacent in memory (``weights.T`` is C-contiguous)."""
@@ -100,7 +100,7 @@ class Outcomes:
     """The logits of N samples with their truth: what a metric is computed from."""
 
     logits: Floats
-    """[N, C], finite."""
+    """[N, C], finite; in a regression task, the predicted numbers [N, 1]."""
     truth: WeightedTruth
     several: bool
     """Whether a sample may belong to several classes (multi-label)."""
@@ -149,7 +149,7 @@ class Outcomes:
 
 
 Metric = Callable[[Outcomes], Floats]
-"""A metric: [R] values in [0, 1], larger is better; NaN where it is not defined."""
+"""A metric: [R] values in its range of :data:`mmrobust.storage.tasks.RANGES`; NaN where it is not defined."""
 
 
 def accuracy(outcomes: Outcomes) -> Floats:
@@ -209,6 +209,18 @@ def _of_one_cell(name: str) -> Metric:
     return ranked
 
 
+def _of_numbers(function: Callable[[Floats, Floats, Floats], Floats]) -> Metric:
+    def metric(outcomes: Outcomes) -> Floats:
+        return function(*numbers_of(outcomes.logits, outcomes.truth.targets), outcomes.truth.weights)
+
+    return metric
+
+
+def numbers_of(logits: Floats, targets: Targets) -> tuple[Floats, Floats]:
+    """The predicted and the true numbers, each [N], of a regression task."""
+    return logits[:, 0].astype(np.float64), targets[:, 0]
+
+
 _METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
@@ -216,6 +228,9 @@ _METRICS: dict[str, Metric] = {
     "weighted_f1": weighted_f1,
     "samples_f1": samples_f1,
     **{name: _of_one_cell(name) for name in RANKED},
+    "mae": _of_numbers(regression.mae),
+    "rmse": _of_numbers(regression.rmse),
+    "pearson": _of_numbers(regression.pearson),
 }
 METRICS = {task: {name: _METRICS[name] for name in names} for task, names in TASK_METRICS.items()}
 """Task → name → metric. All metrics of the task are computed unless some are named."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, UsageError
 from mmrobust.scenarios.draws import CellTables
 from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import RESAMPLES, jackknife_weights, resample_weights
@@ -27,6 +27,7 @@ from mmrobust.scoring.contributions import CellContributions
 from mmrobust.scoring.curve_intervals import CellsOfCurve, area_weights
 from mmrobust.scoring.intervals import few, sample_size, sampling_error
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.storage.tasks import is_share, sign_of
 
 PAIR_KEYS = ("scenario", "missing_rate", "prompting")
 """What identifies a difference of one metric."""
@@ -59,6 +60,8 @@ class Pair:
 class PairedCurve:
     """Both sides of a pair at the R missing rates of one scenario and prompting, as means over mask seeds."""
 
+    sign: int
+    """1, or −1 for a figure of which less is better."""
     rates: Floats
     """[R], ascending."""
     seeds: npt.NDArray[np.int64]
@@ -79,6 +82,7 @@ class PairedCurve:
         by_cell = (by_key[1] - by_key[0])[first.key_of]
         groups = [by_cell[first.rate_of == rate] for rate in range(len(first.rates))]
         return cls(
+            sign_of(first.figures[0]),
             first.rates,
             np.bincount(first.rate_of),
             first.mean(by_key.T).T,
@@ -100,21 +104,24 @@ class PairedCurve:
         return _columns(values[:, None], (weights @ (after - before))[None])
 
     def relative(self) -> dict[str, Floats]:
-        """The columns [1] of the difference in relative robustness, AUC-η / complete; NaN without a complete value."""
-        if self.rates[0] != 0 or not (self.values[:, 0] > 0).all():
+        """The columns [1] of the difference in relative robustness; NaN without a complete value."""
+        weights = area_weights(self.rates)
+        areas = self.values @ weights, np.einsum("r,srn->sn", weights, self.deviations)
+        complete = self.values[:, 0], self.deviations[:, 0]
+        # AUC-η over the complete value, or of an error the other way round.
+        (value, deviations), (of, its) = (areas, complete)[:: self.sign]
+        if self.rates[0] != 0 or not (of > 0).all():
             return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
-        weights, complete = area_weights(self.rates), self.values[:, 0]
-        values = self.values @ weights / complete
+        values = value / of
         # The linear term of the quotient: (a − r c) / c for a change a of the area and c of the complete value.
-        areas = np.einsum("r,srn->sn", weights, self.deviations)
-        before, after = (areas - values[:, None] * self.deviations[:, 0]) / complete[:, None]
+        before, after = (deviations - values[:, None] * its) / of[:, None]
         return _columns(values[:, None], (after - before)[None])
 
     def worst(self) -> dict[str, Floats]:
-        """The columns [1] of the difference between the lowest values of both curves, each wherever it is lowest."""
+        """The columns [1] of the difference between the worst values of both curves, each wherever it is worst."""
         if np.isnan(self.values).any():
             return _columns(np.full((2, 1), np.nan), np.full((1, self.deviations.shape[-1]), np.nan))
-        (first, second), (before, after) = self.values.argmin(axis=1), self.deviations
+        (first, second), (before, after) = (self.sign * self.values).argmin(axis=1), self.deviations
         values = np.asarray([[self.values[0, first]], [self.values[1, second]]])
         return _columns(values, (after[second] - before[first])[None])
 
@@ -208,7 +215,7 @@ def relative_differences(pair: Pair, metric: str) -> pd.DataFrame:
 
 
 def worst_differences(pair: Pair, metric: str) -> pd.DataFrame:
-    """The difference between the lowest values of a curve, means over mask seeds; as :func:`area_differences`."""
+    """The difference between the worst values of a curve, means over mask seeds; as :func:`area_differences`."""
     return _frame(pair, metric, PairedCurve.worst).drop(columns=["missing_rate", "seeds", "spread"])
 
 
@@ -227,9 +234,11 @@ def effective_differences(pair: Pair, metric: str) -> pd.DataFrame:
         ``baseline`` is 0.
 
     Raises:
-        UsageError: there is no such metric.
+        UsageError: there is no such metric, or it is no share.
         DataError: a prediction that a cell needs is missing.
     """
+    if not is_share(metric):
+        raise UsageError(f"effective robustness is defined for shares of 1; {metric} is none")
     frame = _frame(pair, metric, PairedCurve.effective).drop(columns="spread")
     return frame.dropna(subset="candidate").reset_index(drop=True)
 

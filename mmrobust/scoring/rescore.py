@@ -75,7 +75,8 @@ def rescore(
     """Write ``results.parquet`` of ``folder`` again, from its predictions, and return the results as written.
 
     The evaluation may be unfinished. The new results replace the old, or go to the folder ``out``. ``progress`` counts
-    scored tables, and ``say`` is called with a message for each shard that cannot be used.
+    scored tables, and ``say`` is called with a message for each shard that cannot be used, and
+    with what a scenario like ``65/65`` is taken for.
 
     Raises:
         MmrobustError: a prediction that a cell needs is missing, or a name is unknown.
@@ -87,7 +88,7 @@ def rescore(
     dataset: dict[str, Any] = {}
     noise: Mapping[str, Any] | None = None
     for predictions in read_predictions(folder, earlier, say):
-        cells, given = _cells(predictions, choice, folder)
+        cells, given = _cells(predictions, choice, folder, say)
         tables = predictions.truth.draw(sorted(cells), given)
         shares.append(affected_shares(tables, predictions.truth))
         frame = score(
@@ -116,7 +117,7 @@ def rescore(
     return read_results(target)
 
 
-def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[list[Cell], list[GivenTable]]:
+def _cells(predictions: Predictions, choice: CellChoice, folder: Path, say: Say) -> tuple[list[Cell], list[GivenTable]]:
     """The cells of the results with the chosen axes replaced, and the missing tables from files among them.
 
     A results table may have grown by several evaluations, each with its own rates, seeds and promptings, so every
@@ -132,7 +133,7 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path) -> tuple[
     cells: dict[Cell, None] = {}
     given = []
     for called in choice.scenarios or of_scenario or scenario_names(truth.modalities):
-        name, point = availability_of(called, truth.modalities) if is_availability(called) else (called, None)
+        name, point = availability_of(called, truth.modalities, say) if is_availability(called) else (called, None)
         old = of_scenario.get(name, default)
         rates, seeds = choice.rates, None if choice.seeds is None else mask_seeds(choice.seeds)
         if is_given(name):  # has one rate and the seed 0, whatever is chosen

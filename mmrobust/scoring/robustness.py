@@ -10,6 +10,9 @@ For one (checkpoint, scenario, prompting, metric) with seed means m(η) at the r
 - *worst cell*: the smallest value of any (rate, seed);
 - *drop per 10 points* = −0.1 × the least-squares slope of m over η: the loss per 10 points of missing rate.
 
+Of a metric of which less is better, relative robustness is complete / AUC-η, the worst cell the largest value, and the
+drop the rise: so of the figures that compare with the complete value, more robust is the same for all metrics.
+
 The intervals are those that ``score`` computed from the samples. They hold for the cells that were scored together: in
 results that were extended cell by cell, rows of one mean or one curve may disagree. Then the ends of a mean are the
 means of the seeds' ends, which are too far apart, and a figure has no interval until the table is scored again.
@@ -19,15 +22,17 @@ Every ``results`` here has rows as ``RESULTS_SCHEMA``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.cases import CONCAT, SITUATION
-from mmrobust.errors import unknown_name
+from mmrobust.errors import UsageError, unknown_name
 from mmrobust.storage.results import ROBUSTNESS_FIGURES
+from mmrobust.storage.tasks import is_share, sign_of
 
 CURVE_KEYS = ("checkpoint", "dataset", "split", "scenario", "prompting", "metric")
 """What identifies one curve in a results table."""
@@ -54,6 +59,14 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
     means["seeds"] = grouped["seed"].nunique()
     means["n"] = grouped["n"].max()
     return means.reset_index()
+
+
+_BOTH = ("auc_eta", "complete")
+
+
+def _signs(metrics: Iterable[str]) -> npt.NDArray[np.float64]:
+    """1 for each metric, or −1 where less is better."""
+    return np.asarray([sign_of(name) for name in metrics], dtype=np.float64)
 
 
 def _agreed(grouped: Any, results: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -86,12 +99,16 @@ def summarise(results: pd.DataFrame, curve: pd.DataFrame | None = None) -> pd.Da
     figures = pd.DataFrame(index=sums.index)
     figures["auc_eta"] = _areas(curve, keys)
     figures["complete"] = curve[curve["missing_rate"] == 0].set_index(keys)["value"].reindex(sums.index)
-    figures["relative_robustness"] = figures["auc_eta"] / figures["complete"].where(figures["complete"] != 0)
-    worst = results.dropna(subset=["value"]).sort_values(["value", "missing_rate", "seed"], kind="stable")
+    sign = _signs(figures.index.get_level_values("metric").astype(str))
+    of, to = (figures[name].where(sign > 0, figures[other]) for name, other in (_BOTH, _BOTH[::-1]))
+    figures["relative_robustness"] = of / to.where(to > 0)
+    worst = results.dropna(subset=["value"])
+    worst = worst.assign(quality=_signs(worst["metric"].astype(str)) * worst["value"])
+    worst = worst.sort_values(["quality", "missing_rate", "seed"], kind="stable")
     worst = worst.groupby(keys, sort=True, observed=True)[["value", "missing_rate", "seed"]].first()
     worst.columns = pd.Index(["worst_value", "worst_rate", "worst_seed"])
     figures = figures.join(worst)
-    figures["drop_per_10_points"] = -0.1 * sums["product"] / sums["square"].where(sums["square"] > 0, np.nan)
+    figures["drop_per_10_points"] = sign * -0.1 * sums["product"] / sums["square"].where(sums["square"] > 0, np.nan)
     of_seeds = _areas(results.sort_values("missing_rate", kind="stable"), [*keys, "seed"]).groupby(
         level=keys, observed=True
     )
@@ -117,14 +134,16 @@ def prompting_gap(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per checkpoint, dataset, split, scenario, metric and missing rate that has both promptings, with
-        ``situation``, ``concat`` and ``gap``; positive where telling the model its case helps.
+        ``situation``, ``concat`` and ``gap``; positive where telling the model its case helps (concat − situation where
+        less is better).
     """
     keys = ["checkpoint", "dataset", "split", "scenario", "metric", "missing_rate"]
     wide = curves(results).pivot_table(index=keys, columns="prompting", values="value", dropna=True, observed=True)
     if not {SITUATION, CONCAT} <= set(wide.columns):
         return pd.DataFrame(columns=[*keys, SITUATION, CONCAT, "gap"])
     both = wide[[SITUATION, CONCAT]].dropna()
-    return both.assign(gap=both[SITUATION] - both[CONCAT]).reset_index().rename_axis(columns=None)
+    sign = _signs(both.index.get_level_values("metric").astype(str))
+    return both.assign(gap=sign * (both[SITUATION] - both[CONCAT])).reset_index().rename_axis(columns=None)
 
 
 def effective_robustness(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -142,8 +161,10 @@ def effective_robustness(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
         ``value``, ``expected`` (β), ``effective`` (ρ), and ``gain``: value − the baseline's (Taori's τ).
 
     Raises:
-        UsageError: the results have no such checkpoint.
+        UsageError: the results have no such checkpoint, or are of a metric that is no share.
     """
+    if others := sorted(metric for metric in set(results["metric"]) if not is_share(metric)):
+        raise UsageError(f"effective robustness is defined for shares of 1; {others[0]} is none")
     names = sorted(set(results["checkpoint"]))
     if baseline not in names:
         raise unknown_name("checkpoint of these results", baseline, names)

@@ -123,23 +123,14 @@ def upper_ends(difference: Floats, error: Floats, degrees: Floats, level: Floats
     return np.asarray(difference + student(1 - level, degrees) * error)
 
 
-def smallest_shown(error: Floats, degrees: Floats, alpha: float, *, two_sided: bool, power: float = POWER) -> Floats:
-    """The smallest true difference [K] that a test with these standard errors detects with this power.
-
-    (t_{1−α} + t_{power}) · error, with α / 2 where the test is two-sided: Cohen, Statistical Power Analysis for the
-    Behavioral Sciences, 1988; for NLP, Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
-    """
-    level = alpha / 2 if two_sided else alpha
-    return np.asarray((student(1 - level, degrees) + student(power, degrees)) * error)
-
-
 def detectable(error: Floats, degrees: Floats, size: Floats, level: float, power: float = POWER) -> Floats:
     """The smallest true drop [K] that a one-sided test at ``level`` finds with this power.
 
     The smallest D with D = t √(e² + D / n), t = t_{1−level} + t_{power}: e is the standard error that was observed, and
     D / n the variance that losing the share D of ``size`` n samples adds to it (Connor, Sample Size for Testing
     Differences in Proportions for the Paired-Sample Design, Biometrics 43, 1987). So two sides that happen to agree on
-    a few samples, e = 0, still cannot show less than t² / n, where :func:`smallest_shown` would say zero.
+    a few samples, e = 0, still cannot show less than t² / n. For a two-sided test, ``level`` is half its α. See also
+    Card et al., With Little Power Comes Great Responsibility, EMNLP 2020.
     """
     t = student(1 - level, degrees) + student(power, degrees)
     return np.asarray((t**2 / size + np.sqrt((t**2 / size) ** 2 + 4 * (t * error) ** 2)) / 2)

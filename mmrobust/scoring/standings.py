@@ -9,21 +9,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mmrobust.runtime.progress import Advance, Progress, no_progress
 from mmrobust.scoring import Floats
 from mmrobust.scoring.bootstrap import CONFIDENCE, RESAMPLES, percentile_interval, resample_weights
-from mmrobust.scoring.cell_values import resampled_values
+from mmrobust.scoring.cell_values import resampled_values, sample_shares, weighted_means
 from mmrobust.scoring.paired import align, seed_means
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.robustness import curves
+from mmrobust.storage.tasks import sign_of
 
 GROUP_KEYS = ("dataset", "split", "metric")
 """Checkpoints are compared within these."""
 SAME = 1e-6
-"""Values at most this far apart are equal: they are the same numbers, summed in another order."""
+"""Values at most this far apart are equal: they are the same numbers, summed in another order. Of errors in the unit of
+the labels it is a share of the largest."""
+SHARES_BYTES = 2**29
+"""The most memory for what every sample contributes in every cell; with more, it is computed again for every chunk."""
 _CELL = ["scenario", "prompting", "missing_rate"]
 
 
@@ -50,8 +53,9 @@ def standings(results: pd.DataFrame) -> pd.DataFrame:
         if checkpoints < 2 or not cells:
             continue
         value, low, high = (table.reindex(shared.index).to_numpy().T for table in tables.values())  # [M, K]
-        points, _ = _points(value[..., None])
-        clear = low[:, None] > high  # [M, rival, K]
+        sign = sign_of(str(key[-1]))
+        points = _points(value[..., None], sign)
+        clear = (low[:, None] > high) if sign > 0 else (high[:, None] < low)  # [M, rival, K]
         figures = (
             checkpoints - points[..., 0].mean(axis=1),
             points.sum(axis=(1, 2)) / (cells * (checkpoints - 1)),
@@ -74,10 +78,9 @@ def joint_standings(
     13). The interval is for the choice of samples.
 
     Returns:
-        One row per checkpoint, in the order given: ``cells``, ``wins`` (share of its comparisons with a rival in a
-        cell that it wins, ties counting half) with the ends ``wins_low``, ``wins_high`` of its 95 % interval, and
-        ``clear_wins``, ``clear_losses``: in how many of them the 95 % interval of the paired difference lies above
-        zero, or below. With m checkpoints the mean rank is 1 + (m − 1) (1 − wins), and its interval follows.
+        One row per checkpoint, in the order given: ``cells``, and ``wins`` (share of its comparisons with a rival in
+        a cell that it wins, ties counting half) with the ends ``wins_low``, ``wins_high`` of its 95 % interval. With
+        m checkpoints the mean rank is 1 + (m − 1) (1 − wins), and its interval follows.
 
     Raises:
         DataError: the predictions are of different samples, have no cell in common, or are incomplete.
@@ -86,51 +89,37 @@ def joint_standings(
     aligned, tables = align([replace(one, name=name) for name, one in predictions.items()])
     average, _ = seed_means(tables)
     count, cells, samples = len(aligned), len(average), len(aligned[0].truth.ids)
+    # What each sample contributes is the same for every chunk of resamples, and the more samples the more chunks.
+    kept = 4 * count * len(tables.keys) * samples <= SHARES_BYTES
+    shares = [sample_shares(one, tables, metric) if kept else None for one in aligned]
 
-    def compare(weights: Floats, advance: Advance) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """The share of wins [M, R], and how often each is better than each rival in each cell [M, M, K]."""
+    def wins_of(weights: Floats, advance: Advance) -> Floats:
+        """The share of wins [M, R]."""
         values = np.empty((count, cells, len(weights)))
-        for row, one in enumerate(aligned):
-            values[row] = average @ resampled_values(one, tables, metric, weights)
+        for row, (one, own) in enumerate(zip(aligned, shares, strict=True)):
+            of_keys = resampled_values(one, tables, metric, weights) if own is None else weighted_means(own, weights)
+            values[row] = average @ of_keys
             advance(len(weights))
-        points, better = _points(values)
-        return points.sum(axis=1) / (cells * (count - 1)), better
+        wins: Floats = _points(values, sign_of(metric)).sum(axis=1) / (cells * (count - 1))
+        return wins
 
-    better = np.zeros((count, count, cells), dtype=np.int64)
-    resampled = []
     with progress("standings", count * (resamples + 1)) as advance:
-        wins, _ = compare(np.ones((1, samples), dtype=np.float32), advance)
-        for weights in resample_weights(samples, resamples):
-            wins_of_chunk, better_of_chunk = compare(weights, advance)
-            resampled.append(wins_of_chunk)
-            better += better_of_chunk
+        wins = wins_of(np.ones((1, samples), dtype=np.float32), advance)
+        resampled = [wins_of(weights, advance) for weights in resample_weights(samples, resamples)]
     low, high = percentile_interval(np.concatenate(resampled, axis=1), CONFIDENCE)
-    # The percentile interval of a difference lies above zero where all but the lowest tail of its resamples do.
-    clear = better >= resamples * (1 + CONFIDENCE) / 2
-    return pd.DataFrame(
-        {
-            "checkpoint": list(predictions),
-            "cells": cells,
-            "wins": wins[:, 0],
-            "wins_low": low,
-            "wins_high": high,
-            "clear_wins": clear.sum(axis=(1, 2)),
-            "clear_losses": clear.sum(axis=(0, 2)),
-        }
-    )
+    figures = {"cells": cells, "wins": wins[:, 0], "wins_low": low, "wins_high": high}
+    return pd.DataFrame({"checkpoint": list(predictions), **figures})
 
 
-def _points(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Compare M checkpoints in K cells and R resamples, by their values [M, K, R].
+def _points(values: Floats, sign: int = 1) -> Floats:
+    """Compare M checkpoints in K cells and R resamples, by their values [M, K, R]; ``sign`` −1: less is better.
 
     Returns:
-        The points of each [M, K, R]: one for each rival that it beats, half for each that it equals; and in how many
-        resamples each is better than each rival [M, rival, K].
+        The points of each [M, K, R]: one for each rival that it beats, half for each that it equals.
     """
-    points, better = np.empty(values.shape), np.empty((len(values), *values.shape[:2]), dtype=np.int64)
+    same = SAME if sign > 0 else SAME * np.nanmax(values)
+    points = np.empty(values.shape)
     for row, own in enumerate(values):  # one row at a time: [M, M, K, R] would be gigabytes
-        difference = own - values
-        wins = difference > SAME
-        better[row] = wins.sum(axis=-1)
-        points[row] = wins.sum(axis=0) + 0.5 * ((np.abs(difference) <= SAME).sum(axis=0) - 1)
-    return points, better
+        difference = sign * (own - values)
+        points[row] = (difference > same).sum(axis=0) + 0.5 * ((np.abs(difference) <= same).sum(axis=0) - 1)
+    return points

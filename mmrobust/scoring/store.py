@@ -13,6 +13,7 @@ Logits stay on disk until :meth:`PredictionStore.read`.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -37,13 +38,14 @@ from mmrobust.storage.files import files_in
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import Results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER, Shard, ShardHeader, read_shard, read_shard_header
+from mmrobust.storage.tasks import REGRESSION, Label
 
 IMPORTED = "imported"
 """The method of a model whose predictions were made elsewhere."""
 _IDENTITY = ("checkpoint", "dataset", "split", "dtype")
 """The metadata that all shards of one model on one split share."""
-_Sample = tuple[str, tuple[int, ...], str, str | None]
-"""Id, classes, natural case and group."""
+_Sample = tuple[str, Label, str, str | None]
+"""Id, label, natural case and group."""
 _T = TypeVar("_T")
 
 
@@ -186,7 +188,7 @@ class PredictionStore:
             if shard.logits.shape[1] != logits.classes:
                 raise DataError(f"{shard.path}: holds {shard.logits.shape[1]} logits per sample, not {logits.classes}")
             needed = (shard if places is None else shard.placed(places)).within(self.size)
-            samples |= _further_samples(needed, samples, logits.classes)
+            samples |= _further_samples(needed, samples, logits.classes, self.dataset["task"] == REGRESSION)
             logits.fill(needed.by_case())
             del shard, needed  # or they would be in memory beside the next shard
             pa.default_memory_pool().release_unused()
@@ -237,8 +239,8 @@ class PredictionStore:
         )
 
 
-def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[int, _Sample]:
-    """The samples of a shard that are not ``known`` yet, by position."""
+def _further_samples(shard: Shard, known: Container[int], classes: int, numbers: bool) -> dict[int, _Sample]:
+    """The samples of a shard that are not ``known`` yet, by position; their labels are classes, or ``numbers``."""
     assert shard.position is not None
     places, first = (found.tolist() for found in np.unique(shard.position, return_index=True))
     new = {place: row for place, row in zip(places, first, strict=True) if place not in known}
@@ -246,8 +248,13 @@ def _further_samples(shard: Shard, known: Container[int], classes: int) -> dict[
     natural = ["complete"] * len(new) if shard.natural is None else shard.natural.take(rows).to_pylist()
     ids, labels = shard.id.take(rows).to_pylist(), shard.label.take(rows).to_pylist()
     for sample, label in zip(ids, labels, strict=True):
-        if label and not 0 <= min(label) <= max(label) < classes:
+        if numbers:
+            if not all(map(math.isfinite, label)):
+                raise DataError(f"{shard.path}: the label of sample '{sample}' is not a finite number")
+        elif label and not 0 <= min(label) <= max(label) < classes:
             raise DataError(f"{shard.path}: sample '{sample}' has class {max(label)}, but there are {classes} classes")
+    if not numbers and pa.types.is_floating(shard.label.type.value_type):
+        raise DataError(f"{shard.path}: its labels are numbers, but its data set has classes")
     groups = [None] * len(new) if shard.group is None else shard.group.take(rows).to_pylist()
     return dict(zip(new, zip(ids, map(tuple, labels), natural, groups, strict=True), strict=True))
 

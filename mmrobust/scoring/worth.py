@@ -4,6 +4,8 @@ A coalition is a set of modalities that are present; its value v(S) is the metri
 the others are missing. Samples that lack a modality by nature are left out. v(∅), of a model without any input, is the
 best value that one answer for all samples can have.
 
+Of a metric of which less is better, v is its negative, so that more worth is the same for all metrics.
+
 - The *drop* of a modality is v(all) − v(all without it).
 - Its *Shapley value* is what it adds to a coalition, mean over the orders in which modalities can join: Σ over S
   without it of |S|! (M − |S| − 1)! / M! · (v(S ∪ m) − v(S)) (Shapley 1953). Those of all modalities sum to
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,13 +30,16 @@ import pandas as pd
 
 from mmrobust.cases import SITUATION, Case
 from mmrobust.scenarios.grid import Cell
+from mmrobust.scenarios.scenario import usual_scenario
 from mmrobust.scoring import Floats
 from mmrobust.scoring.contributions import CellContributions
 from mmrobust.scoring.intervals import difference_interval, few, sample_size, sampling_error
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.scoring.paired import Pair
 from mmrobust.scoring.predictions import Predictions
+from mmrobust.scoring.regression import best_constant
 from mmrobust.scoring.truth import SplitTruth
+from mmrobust.storage.tasks import RANGES, REGRESSION, sign_of
 
 MOST_MODALITIES = 8
 """Coalitions of more modalities are not looked for."""
@@ -88,9 +93,10 @@ def modality_worth(predictions: Predictions, metric: str, promptings: Sequence[s
         found = worth_under(whole, metric, prompting)
         if all(one.drop is None for one in found):
             continue
-        shares, equity = _shares([one.shapley for one in found])
+        shares, equity = _shares(found), _equity(found)
         for one, share in zip(found, shares, strict=True):
-            row = {"prompting": prompting, "modality": one.modality, "share": share, "equity": equity}
+            row = {"prompting": prompting, "modality": one.modality, "share": share}
+            row["equity"] = math.nan if equity is None else equity.value
             for name, part in (("drop", one.drop), ("shapley", one.shapley)):
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), _interval(whole, metric, part), strict=True))
             rows.append(row)
@@ -99,7 +105,7 @@ def modality_worth(predictions: Predictions, metric: str, promptings: Sequence[s
 
 def worth_under(whole: Predictions, metric: str, prompting: str) -> list[Worth]:
     """What each modality is worth under one prompting, for predictions of samples that are complete by nature."""
-    modalities = whole.truth.modalities
+    modalities, sign = whole.truth.modalities, float(sign_of(metric))
     values = dict(_coalitions(whole, metric, prompting))
     everything = frozenset(modalities)
     joined = len(values) == 2 ** len(modalities) - 1
@@ -109,9 +115,9 @@ def worth_under(whole: Predictions, metric: str, prompting: str) -> list[Worth]:
     for modality in modalities:
         rest, drop, shapley = everything - {modality}, None, None
         if everything in values and rest in values:
-            drop = Part.total([(1.0, values[everything]), (-1.0, values[rest])])
+            drop = Part.total([(sign, values[everything]), (-sign, values[rest])])
         if joined:
-            shapley = Part.total(list(_shapley_terms(values, modality, rest)))
+            shapley = Part.total([(sign * weight, part) for weight, part in _shapley_terms(values, modality, rest)])
         found.append(Worth(modality, drop, shapley))
     return found
 
@@ -121,29 +127,42 @@ def worth_differences(pair: Pair, metric: str) -> pd.DataFrame:
 
     As :func:`mmrobust.scoring.paired.area_differences`; more is a model that makes more of the modality.
     """
-    return _differences(pair, metric, "drop")
+    return _differences(pair, metric, lambda found: {f"missing-{one.modality}": one.drop for one in found})
 
 
 def shapley_differences(pair: Pair, metric: str) -> pd.DataFrame:
     """The difference in the Shapley value of a modality; as :func:`worth_differences`."""
-    return _differences(pair, metric, "shapley")
+    return _differences(pair, metric, lambda found: {f"missing-{one.modality}": one.shapley for one in found})
 
 
-def _differences(pair: Pair, metric: str, which: str) -> pd.DataFrame:
+def equity_differences(pair: Pair, metric: str) -> pd.DataFrame:
+    """The difference in equity, in the scenario with every modality (``missing-both``, ``missing-any``).
+
+    As :func:`worth_differences`; more is a model that depends less on one modality.
+    """
+    scenario = usual_scenario(pair.baseline.truth.modalities)
+    return _differences(pair, metric, lambda found: {scenario: _equity(found)})
+
+
+def _differences(
+    pair: Pair, metric: str, parts_of: Callable[[Sequence[Worth]], Mapping[str, Part | None]]
+) -> pd.DataFrame:
+    """The differences in what ``parts_of`` takes, by scenario, of the worth of all modalities."""
     sides = [_complete_samples(side) for side in pair.sides]
     rows = []
     for prompting in dict.fromkeys(cell.prompting for cell in pair.tables.cells):
-        for of_sides in zip(*(worth_under(side, metric, prompting) for side in sides), strict=True):
-            parts = [getattr(one, which) for one in of_sides]
+        before, after = (parts_of(worth_under(side, metric, prompting)) for side in sides)
+        for scenario in before:
+            parts = [before[scenario], after[scenario]]
             if parts == [None, None]:
                 continue
             values = [math.nan if part is None else part.value for part in parts]
             error, degrees = np.array([math.nan]), np.array([math.nan])
-            if None not in parts:
+            if parts[0] is not None and parts[1] is not None:
                 error, degrees = sampling_error((parts[1].deviations - parts[0].deviations)[None])
             rows.append(
                 {
-                    "scenario": f"missing-{of_sides[0].modality}",
+                    "scenario": scenario,
                     "prompting": prompting,
                     "baseline": values[0],
                     "candidate": values[1],
@@ -211,7 +230,15 @@ def _coalitions(whole: Predictions, metric: str, prompting: str) -> Iterator[tup
 
 
 def _without_input(truth: SplitTruth, metric: str, like: Predictions) -> Part:
-    """The value of the best constant: the largest class, or in a multi-label task the best number of large ones."""
+    """The value of the best constant: the largest class, or in a multi-label task the best number of large ones.
+
+    In a regression task, the median of the labels for the mean absolute error, else their mean, of which r is 0.
+    """
+    if truth.task == REGRESSION:
+        if metric == "pearson":
+            return Part(0.0, np.zeros(len(truth.ids)))
+        number = np.float32(best_constant(metric, truth.targets[:, 0]))
+        return _of_constant(truth, metric, like, np.full((len(truth.ids), 1), number))
     order = np.argsort(-truth.targets.sum(axis=0), kind="stable")
     several = truth.task == "multi-label"
     weighted = WeightedTruth(truth.targets, np.ones((1, len(truth.ids))))
@@ -226,7 +253,12 @@ def _without_input(truth: SplitTruth, metric: str, like: Predictions) -> Part:
     best = max(counts, key=lambda n: float(function(Outcomes(constant(n), weighted, several, like.settings))[0]))
     if truth.task == "binary" and metric == "auroc":  # every answer is tied
         return Part(0.5, np.zeros(len(truth.ids)))
-    alone = replace(like, truth=truth, logits={("complete", SITUATION): constant(best)}, promptings=(SITUATION,))
+    return _of_constant(truth, metric, like, constant(best))
+
+
+def _of_constant(truth: SplitTruth, metric: str, like: Predictions, logits: npt.NDArray[np.float32]) -> Part:
+    """The value of the same ``logits`` [N, C] whatever the input."""
+    alone = replace(like, truth=truth, logits={("complete", SITUATION): logits}, promptings=(SITUATION,))
     tables = truth.draw([Cell(f"missing-{truth.modalities[0]}", 0.0, 0, SITUATION)])
     ((of,),) = CellContributions(alone, tables).of_keys([0], [metric])
     return Part(of.value, of.deviations)
@@ -242,14 +274,30 @@ def _shapley_terms(values: Mapping[Coalition, Part], modality: str, rest: Coalit
             yield -weight, values[joined]
 
 
-def _shares(values: Sequence[Part | None]) -> tuple[list[float], float]:
-    """The share of each Shapley value in their sum, and the equity; NaN where there are none."""
-    amounts = [math.nan if part is None else max(0.0, part.value) for part in values]
+def _shares(found: Sequence[Worth]) -> list[float]:
+    """The share of each modality's Shapley value in their sum; NaN where there are none."""
+    amounts = [math.nan if one.shapley is None else max(0.0, one.shapley.value) for one in found]
     total = math.fsum(amounts)
-    if not total > 0:  # NaN too
-        return [math.nan] * len(amounts), math.nan
-    shares = [amount / total for amount in amounts]
-    return shares, math.fsum(share * math.log(1 / share) for share in shares if share > 0) / math.log(len(shares))
+    return [amount / total if total > 0 else math.nan for amount in amounts]  # not above 0: NaN too
+
+
+def _equity(found: Sequence[Worth]) -> Part | None:
+    """The entropy H of the shares p over log M; ``None`` where there are no shares.
+
+    What a sample contributes is the linear term: ∂H/∂φ = −(log p + H) / Σφ for each Shapley value φ above 0.
+    """
+    terms = [
+        (share, one.shapley)
+        for share, one in zip(_shares(found), found, strict=True)
+        if share > 0 and one.shapley is not None
+    ]
+    if not terms:
+        return None
+    entropy = math.fsum(share * math.log(1 / share) for share, _ in terms)
+    total, largest = math.fsum(part.value for _, part in terms), math.log(len(found))
+    slopes = [-(math.log(share) + entropy) / (total * largest) for share, _ in terms]
+    deviations = np.sum([slope * part.deviations for slope, (_, part) in zip(slopes, terms, strict=True)], axis=0)
+    return Part(entropy / largest, deviations)
 
 
 def _interval(whole: Predictions, metric: str, part: Part | None) -> tuple[float, float, float]:
@@ -258,4 +306,5 @@ def _interval(whole: Predictions, metric: str, part: Part | None) -> tuple[float
         return math.nan, math.nan, math.nan
     error, degrees = sampling_error(part.deviations[None])
     low, high = difference_interval(np.array([part.value]), error, degrees, sample_size(whole, metric))
-    return part.value, float(low[0]), float(high[0])
+    least, most = RANGES[metric]  # no two values lie farther apart
+    return part.value, max(least - most, float(low[0])), min(most - least, float(high[0]))

@@ -20,14 +20,14 @@ from mmrobust.scoring.truth import Key, Plan, PredictedRows, SplitTruth
 from mmrobust.storage.files import files_in, move_aside
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
 from mmrobust.storage.shards import (
-    GROUPED_SCHEMA,
     PREDICTIONS_FOLDER,
-    PREDICTIONS_SCHEMA,
     Shard,
+    predictions_schema,
     read_shard,
     read_shard_header,
     write_shard,
 )
+from mmrobust.storage.tasks import REGRESSION
 
 DAMAGED = "damaged"
 """Ending of the name of a shard that was found damaged, which nothing reads any more."""
@@ -172,7 +172,7 @@ class PredictionWriter(PredictionStore):
                 "logits": pa.ListArray.from_arrays(offsets, logits.ravel()),
                 **of_group,
             },
-            schema=GROUPED_SCHEMA if of_group else PREDICTIONS_SCHEMA,
+            schema=predictions_schema(grouped=bool(of_group), numbers=self._truth.task == REGRESSION),
         )
         metadata = {"name": self.name, "about": self.dataset, "described": self.described}
         write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})

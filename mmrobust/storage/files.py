@@ -264,6 +264,11 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path is UTF-8. On Linux it need not be, and libraries in C++ and Rust open no other."""
+    return not any("\ud800" <= char <= "\udfff" for char in str(path))
+
+
 def check_file(path: Path, what: str, error: type[MmrobustError] = DataError, most_bytes: int | None = None) -> None:
     """Check ``path`` before it is opened: a pipe would hang, and a device has no end.
 

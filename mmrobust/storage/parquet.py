@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrobust.errors import DataError, MmrobustError
-from mmrobust.storage.files import atomic_file, check_file, read_error, system_failure
+from mmrobust.storage.files import atomic_file, check_file, is_utf8, read_error, system_failure
 from mmrobust.storage.provenance import METADATA_KEY
 
 _ROWS_AT_ONCE = 1024
@@ -47,7 +47,7 @@ def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
     """
     check_file(file, what)
     with reading(file, way_out):
-        place = file if _is_text(file) else pa.OSFile(os.fsencode(file))
+        place = file if is_utf8(file) else pa.OSFile(os.fsencode(file))
         opened = pq.ParquetFile(place, page_checksum_verification=True, pre_buffer=False, buffer_size=2**18)
         _ = opened.schema_arrow.names  # raises where the schema itself is damaged
     return opened
@@ -103,11 +103,11 @@ def write_table(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> N
     metadata = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(provenance, sort_keys=True).encode()}
     with (
         atomic_file(path) as partial,
-        nullcontext(partial) if _is_text(partial) else pa.OSFile(os.fsencode(partial), "wb") as place,
+        parquet_sink(partial) as place,
     ):
         pq.write_table(table.replace_schema_metadata(metadata), place, compression="zstd", write_page_checksum=True)
 
 
-def _is_text(file: Path) -> bool:
-    """Whether the name of a file is UTF-8: Arrow opens no others by name."""
-    return not any("\ud800" <= char <= "\udfff" for char in str(file))
+def parquet_sink(file: Path) -> AbstractContextManager[Any]:
+    """What Arrow writes ``file`` to: it opens no name that is not UTF-8."""
+    return nullcontext(file) if is_utf8(file) else pa.OSFile(os.fsencode(file), "wb")

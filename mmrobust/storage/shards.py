@@ -19,8 +19,9 @@ from mmrobust.errors import DataError
 from mmrobust.storage.parquet import open_parquet, read_batches, reading, write_table
 from mmrobust.storage.provenance import read_provenance
 
-PREDICTIONS_VERSION = 3
-"""Version 3 added ``group``. Predictions without groups are still written as version 2."""
+PREDICTIONS_VERSION = 4
+"""Version 3 added ``group``, version 4 labels that are numbers. Without either, predictions are still written as
+version 2, and with groups alone as version 3."""
 PREDICTIONS_FOLDER = "predictions"
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -37,6 +38,15 @@ PREDICTIONS_SCHEMA = pa.schema(
 )
 GROUPED_SCHEMA = PREDICTIONS_SCHEMA.append(pa.field("group", pa.string()))
 """The columns where samples have groups: the group of the sample besides; since version 3."""
+NUMBER = pa.list_(pa.float64())
+"""The type of the column ``label`` of a regression task, a list of the number alone; since version 4."""
+
+
+def predictions_schema(*, grouped: bool, numbers: bool) -> pa.Schema:
+    """The columns of predictions: with groups of samples or not, with labels that are numbers or classes."""
+    schema = GROUPED_SCHEMA if grouped else PREDICTIONS_SCHEMA
+    at = schema.get_field_index("label")
+    return schema.set(at, pa.field("label", NUMBER)) if numbers else schema
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,8 @@ def read_shard(path: Path) -> Shard:
         absent = [n for n in PREDICTIONS_SCHEMA.names if n not in found.names]
         if absent and not (provenance["schema_version"] == 1 and set(absent) <= {"position", "natural"}):
             raise DataError(f"{path}: is not a table of predictions: no column {', '.join(absent)}")
-        schema = pa.schema([field for field in GROUPED_SCHEMA if field.name in found.names])
+        every = predictions_schema(grouped=True, numbers=_are_numbers(found))
+        schema = pa.schema([field for field in every if field.name in found.names])
         small, logits, rows = list[pa.RecordBatch](), np.empty((0, 0), dtype=np.float32), 0
         for batch in read_batches(file, path, "predictions"):
             part = _checked(path, batch, schema)
@@ -153,6 +164,12 @@ def read_shard(path: Path) -> Shard:
     )
 
 
+def _are_numbers(schema: pa.Schema) -> bool:
+    """Whether the labels are numbers, not classes."""
+    label = schema.field("label").type
+    return bool(pa.types.is_list(label) and pa.types.is_floating(label.value_type))
+
+
 _RAGGED = "its predictions have different numbers of classes"
 
 
@@ -174,6 +191,6 @@ def _checked(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordB
 
 
 def write_shard(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-    """Write predictions (columns as in one of the schemas) to ``path`` atomically, with checksums."""
-    version = PREDICTIONS_VERSION if "group" in table.column_names else 2
+    """Write predictions (columns as :func:`predictions_schema`) to ``path`` atomically, with checksums."""
+    version = PREDICTIONS_VERSION if _are_numbers(table.schema) else 3 if "group" in table.column_names else 2
     write_table(path, table, {"kind": "predictions", "schema_version": version, **provenance})

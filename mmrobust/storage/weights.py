@@ -18,7 +18,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mmrobust.errors import CheckpointError, MmrobustError
-from mmrobust.storage.files import atomic_file, check_file, files_in, read_error, read_json, system_failure
+from mmrobust.storage.files import (
+    atomic_file,
+    check_file,
+    files_in,
+    is_utf8,
+    read_error,
+    read_json,
+    system_failure,
+)
 
 SLACK = 2**24
 """Numbers that a model may have beyond the size of its files: tables that are computed and not stored."""
@@ -31,6 +39,14 @@ _CREATORS: tuple[Callable[..., Any], ...] = (
     *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn),
     *(torch.arange, torch.linspace, torch.eye),
 )
+
+
+def check_place(path: str | Path) -> None:
+    """Raise a ``CheckpointError`` if the libraries for weights and tokenizers cannot open ``path``."""
+    if not is_utf8(path):
+        raise CheckpointError(
+            f"{path}: weights are neither written to nor read from a path that is not UTF-8; rename it"
+        )
 
 
 def read_weights(file: Path, what: str, hint: str = "") -> dict[str, Tensor]:

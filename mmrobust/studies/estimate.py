@@ -16,6 +16,7 @@ from mmrobust.models.checkpoint import trained_tensors
 from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
+from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.studies.jobs import Job
 from mmrobust.studies.study import Study
 from mmrobust.training.cost import Stopwatch
@@ -41,12 +42,17 @@ class Estimate:
 
 
 def estimate(
-    study: Study, jobs: Sequence[Job], scratch: Path, device: str = "cpu", dtype: str = "float32"
+    study: Study,
+    jobs: Sequence[Job],
+    scratch: Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = no_progress,
 ) -> dict[str, Estimate]:
     """Job name → its expected cost on this machine. Jobs that differ only in their seed are timed once.
 
     Students are timed on the untrained backbone of their teacher, which costs the same. Temporary files go into
-    ``scratch``.
+    ``scratch``. ``progress`` counts the jobs.
 
     Raises:
         MmrobustError: as for :func:`mmrobust.training.setup.set_up`; or no such device or dtype.
@@ -55,11 +61,13 @@ def estimate(
     dtype = resolve_dtype(dtype, place)
     kinds: dict[tuple[object, ...], Estimate] = {}
     found = {}
-    for job in jobs:
-        kind = (job.dataset, job.method, job.head, job.trained_under, job.settings.recipe)
-        if kind not in kinds:
-            kinds[kind] = _timed(study, job, scratch, place, dtype)
-        found[job.name] = kinds[kind]
+    with progress("time a few steps of each", len(jobs)) as advance:
+        for job in jobs:
+            kind = (job.dataset, job.method, job.head, job.trained_under, job.settings.recipe)
+            if kind not in kinds:
+                kinds[kind] = _timed(study, job, scratch, place, dtype)
+            found[job.name] = kinds[kind]
+            advance(1)
     return found
 
 

@@ -24,6 +24,7 @@ from mmrobust.scoring.join import ScoringSettings
 from mmrobust.storage.files import is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
+from mmrobust.storage.weights import check_place
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
 from mmrobust.studies.study import Evaluation, Study
 from mmrobust.studies.summary import write_report
@@ -47,6 +48,7 @@ def run_study(
     address: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    cache: Path | None = None,
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> str:
@@ -54,8 +56,9 @@ def run_study(
 
     ``out`` receives ``checkpoints/`` and ``results/`` (a folder for each job), ``study.parquet`` and ``study.md``. The
     ``title`` heads the report of a study that says nothing ``about`` itself. The engine ``local`` runs one job at a
-    time, ``ray`` as many as the cluster at ``address`` (``None``: one that is started here) has room for. ``progress``
-    counts finished jobs, and ``say`` is called with a line for each.
+    time, ``ray`` as many as the cluster at ``address`` (``None``: one that is started here) has room for. The folder
+    ``cache`` keeps frozen features and encoded inputs for later commands. ``progress`` counts finished jobs, and
+    ``say`` is called with a line for each.
 
     Raises:
         UsageError: an unknown engine, or ``out`` holds another study.
@@ -64,17 +67,19 @@ def run_study(
     """
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
+    check_place(out)
     claim_folder(study, jobs, out)
     ends = (DONE_FILE, RESULTS_FILE)
     todo = [job for job in jobs if not all(is_there(results_of(out, job) / file) for file in ends)]
-    work = partial(run_job, study=study, out=out, device=device, dtype=dtype)
+    work = partial(run_job, study=study, out=out, device=device, dtype=dtype, kept=cache and cache.resolve())
     with progress("jobs", len(jobs)) as advance:
         advance(len(jobs) - len(todo))
         for wave in ([job for job in todo if not job.needs_teacher], [job for job in todo if job.needs_teacher]):
             for job in _run_locally(wave, work) if engine == LOCAL else _run_on_ray(wave, work, address):
                 advance(1)
                 say(f"{job.name} done")
-    shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
+    if cache is None:
+        shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
     return write_report(study, jobs, out, title)
 
 
@@ -105,15 +110,18 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})
 
 
-def run_job(job: Job, study: Study, out: Path, device: str, dtype: str) -> None:
-    """Train a job's checkpoint and evaluate it; an unfinished training is resumed."""
+def run_job(job: Job, study: Study, out: Path, device: str, dtype: str, kept: Path | None = None) -> None:
+    """Train a job's checkpoint and evaluate it; an unfinished training is resumed.
+
+    Frozen features and encoded inputs are shared with whatever else uses the folder ``kept``, if one is given.
+    """
     folder, results = checkpoint_of(out, job), results_of(out, job)
     memory = None if study.cache_memory is None else int(study.cache_memory * 2**30)
-    cache = Cache(folder=out / CACHE_FOLDER) if study.share_cache else Cache(memory=memory)
+    cache = Cache(folder=kept or out / CACHE_FOLDER) if study.share_cache else Cache(memory=memory)
     train(job.settings, folder, resume=True, device=device, dtype=dtype, cache=cache)
     checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
     grid = study.evaluate.grid(checkpoint.classifier.modalities)
-    dataset, noise = Dataset(job.settings.data), Noise(job.settings.noise_profile)
+    dataset, noise = Dataset(job.settings.data, kept), Noise(job.settings.noise_profile)
     scoring = ScoringSettings(f1_absent=study.evaluate.f1_absent)
     evaluate_models({job.name: checkpoint}, dataset, grid, results, noise=noise, scoring=scoring)
     write_json(results / DONE_FILE, {"job": job.name})

@@ -111,6 +111,8 @@ class Study:
     data: list[str] = field(default_factory=list)
     """Data set folders; those of ``--data`` come before them."""
     backbone: str = "tiny"
+    rehearse_on: str = "tiny"
+    """The backbone of a rehearsal; see :func:`rehearsal`."""
     modalities: tuple[str, ...] | None = None
     """The modalities of every training. ``None``: those that the data set gives by default."""
     teacher: Teacher | None = None
@@ -185,6 +187,29 @@ def read_study(source: str) -> Study:
         UsageError: as for :func:`mmrobust.training.settings.read_yaml_file`.
     """
     return read_yaml_file("study", source, builtin_studies(), parse_study, "`mmrobust study list` names examples")
+
+
+def rehearsal(study: Study) -> Study:
+    """The whole way of a study in minutes, to see that it arrives; its numbers mean nothing.
+
+    Every method and head is trained, but on the small backbone ``rehearse_on``, for one epoch, with the first seed,
+    under the first scenario and rate, and without the recipes of data sets, which are for larger backbones.
+    """
+
+    def shortened(variant: Variant) -> Variant:
+        backbone = study.rehearse_on if variant.backbone else variant.backbone
+        return dataclasses.replace(variant, backbone=backbone, recipe={**variant.recipe, "epochs": 1}, recipes={})
+
+    return dataclasses.replace(
+        study,
+        methods={name: shortened(method) for name, method in study.methods.items()},
+        heads={name: shortened(head) for name, head in study.heads.items()},
+        recipes={},
+        under=study.under[:1],
+        seeds=study.seeds[:1],
+        backbone=study.rehearse_on,
+        teacher=study.teacher and dataclasses.replace(study.teacher, recipe={**study.teacher.recipe, "epochs": 1}),
+    )
 
 
 def parse_study(values: Mapping[str, Any]) -> Study:

@@ -1,17 +1,23 @@
-"""The summary of a study: means and spreads over training seeds, paired contrasts, and costs."""
+"""The summary of a study: means and spreads over training seeds, paired contrasts, costs; its tables for a paper."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mmrobust.cases import CONCAT
+from mmrobust.report import latex
 from mmrobust.report.costs import ReportedCost, costs_markdown, training_costs
+from mmrobust.report.numbers import METRIC_NAMES, UNKNOWN, Scale, interval, scale_of
+from mmrobust.report.section import Section
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.scoring.metrics import SKIP, ZERO
 from mmrobust.scoring.robustness import curves, summarise
@@ -20,10 +26,11 @@ from mmrobust.storage.results import read_results
 from mmrobust.studies.jobs import TEACHER, Job, results_of
 from mmrobust.studies.study import Contrast, Study
 
-TABLE_FILE, REPORT_FILE = "study.parquet", "study.md"
+TABLE_FILE, REPORT_FILE, LATEX_FILE = "study.parquet", "study.md", "study.tex"
 VARIANT = ["dataset", "method", "head", "under"]
 CELL = ["scenario", "prompting"]
 AUC = "AUC-η"
+SPREAD = "mean ± standard deviation over training seeds"
 
 
 def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
@@ -64,41 +71,128 @@ def contrasts(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
     return rows.assign(low=rows["difference"] - half, high=rows["difference"] + half).drop(columns="std")
 
 
+def figures(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`tidy` or :func:`contrasts` that a reader wants first; a column ``figure`` says what each is.
+
+    That is the value on complete data, and for each scenario and prompting AUC-η, or of a grid with a single missing
+    rate the value there.
+    """
+    rate, several = rows["missing_rate"], rows["missing_rate"].nunique() > 1
+    unknown = (rows["prompting"] == CONCAT) & (rows["prompting"].nunique() > 1)
+    scenario, shown = rows["scenario"].astype(str), rate.isna() if several else rate.notna()
+    complete = (rate == 0) & (scenario == scenario.iloc[0]) & ~unknown & several
+    told, untold = rows.assign(figure=scenario), rows.assign(figure=scenario + f", {CONCAT}")
+    return pd.concat([rows[complete].assign(figure="complete"), told[shown & ~unknown], untold[shown & unknown]])
+
+
 def write_report(study: Study, jobs: Sequence[Job], out: Path, title: str) -> str:
-    """Write ``study.parquet`` and ``study.md`` of finished jobs; returns the Markdown."""
+    """Write ``study.parquet``, ``study.md`` and ``study.tex`` of finished jobs.
+
+    ``study.tex`` holds the tables of values: of a study with ``availability`` those of each training under what it was
+    trained under, as the papers print them, and otherwise the overview and those of every scenario.
+
+    Returns:
+        The Markdown, without the tables of every scenario.
+    """
     table = tidy(jobs, out)
     with atomic_file(out / TABLE_FILE) as partial:
         table.to_parquet(partial, index=False)
     parts = [f"# {study.about or title}\n"]
     if study.evaluate.f1_absent != ZERO:
         parts.append(f"Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: {SKIP}`).\n")
-    if study.availability:
-        parts += _as_trained(table, jobs, out)
-    for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False, observed=True):
-        parts.append(f"## {dataset}: {scenario}, {prompting} prompting\n\n{_matrix(rows)}")
-    parts += [_contrast(contrasts(table, pair), pair) for pair in study.contrast]
-    parts += _costs(jobs, out)
-    text = "\n".join(parts)
+    metrics = headlines(jobs, out)
+    values = list(_as_trained(table, jobs, out, metrics)) if study.availability else _overviews(table, metrics)
+    parts += map(_markdown, values)
+    parts += map(_markdown, _differences(table, study.contrast, metrics))
+    parts += _costs(jobs, out, metrics)
+    by_scenario = [
+        _matrix(f"{dataset}: {scenario}, {prompting} prompting", rows, metrics[str(dataset)])
+        for (dataset, scenario, prompting), rows in table.groupby(["dataset", *CELL], sort=False, observed=True)
+    ]
+    with atomic_file(out / LATEX_FILE) as partial:
+        shown = values if study.availability else [*values, *by_scenario]
+        partial.write_text(latex.render_sections(map(_for_a_paper, shown)), encoding="utf-8")
     with atomic_file(out / REPORT_FILE) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return text
+        partial.write_text("\n".join([*parts, *map(_markdown, by_scenario)]), encoding="utf-8")
+    return "\n".join(parts)
 
 
-def _matrix(rows: pd.DataFrame) -> str:
-    """Variants × missing rates, in %: mean ± standard deviation over training seeds."""
-    rates = sorted(rate for rate in rows["missing_rate"].unique() if not math.isnan(rate))
-    lines = [f"| method | head | trained under | {' | '.join(f'{rate:g}' for rate in rates)} | {AUC} |"]
-    lines.append(f"| --- | --- | --- |{' ---: |' * (len(rates) + 1)}")
+def headlines(jobs: Iterable[Job], out: Path) -> dict[str, str]:
+    """Data set → its headline metric."""
+    first: dict[str, Job] = {}
+    for job in jobs:
+        first.setdefault(job.dataset, job)
+    return {dataset: read_results(results_of(out, job)).headline_metric for dataset, job in first.items()}
+
+
+def _matrix(title: str, rows: pd.DataFrame, metric: str) -> Section:
+    """Variants × missing rates, shares in %: mean ± standard deviation over training seeds."""
+    rates = [*sorted(rate for rate in rows["missing_rate"].unique() if not math.isnan(rate)), math.nan]
+    cells = []
     for variant, group in rows.groupby(["method", "head", "under"], sort=False, observed=True):
+        at = {
+            rate: group["missing_rate"].isna() if math.isnan(rate) else group["missing_rate"] == rate for rate in rates
+        }
+        cells.append((*map(str, variant), *(_mean(group.loc[at[rate], "value"], scale_of(metric)) for rate in rates)))
+    columns = ("method", "head", "trained under", *(f"{rate:g}" for rate in rates[:-1]), AUC)
+    note = f"{_what(metric)}, {SPREAD}."
+    return Section("study", title, note, columns, 3, tuple(cells), rows, metric=metric)
+
+
+def _overviews(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[Section]:
+    """Per data set, variants × complete data and AUC-η under each scenario: mean ± standard deviation over seeds."""
+    sections = []
+    for dataset, rows in table.groupby("dataset", sort=False, observed=True):
+        metric, found = metrics[str(dataset)], figures(rows)
+        names = list(dict.fromkeys(found["figure"]))
         cells = []
-        for rate in (*rates, math.nan):
-            same = group["missing_rate"].isna() if math.isnan(rate) else group["missing_rate"] == rate
-            cells.append(_mean(group.loc[same, "value"]))
-        lines.append(f"| {' | '.join([*map(str, variant), *cells])} |")
-    return "\n".join(lines) + "\n"
+        for variant, group in found.groupby(["method", "head", "under"], sort=False, observed=True):
+            each = (_mean(group.loc[group["figure"] == name, "value"], scale_of(metric)) for name in names)
+            cells.append((*map(str, variant), *each))
+        note = f"{_what(metric)}, {SPREAD}{_of_curves(rows)}."
+        columns = ("method", "head", "trained under", *names)
+        sections.append(Section("study", str(dataset), note, columns, 3, tuple(cells), found, metric=metric))
+    return sections
 
 
-def _as_trained(table: pd.DataFrame, jobs: Sequence[Job], out: Path) -> list[str]:
+def _differences(table: pd.DataFrame, pairs: Sequence[Contrast], metrics: Mapping[str, str]) -> Iterator[Section]:
+    """Per data set, the contrasts of what the overview shows; what excludes 0 is bold."""
+    for dataset, rows in table.groupby("dataset", sort=False, observed=True):
+        number, cells = scale_of(metrics[str(dataset)]).difference, []
+        names = list(dict.fromkeys(figures(rows)["figure"]))
+        for pair in pairs:
+            other = "head" if pair.axis == "method" else "method"
+            found = contrasts(rows, pair)
+            for variant, group in figures(found).groupby([other, "under"], sort=False, observed=True):
+                at = {each["figure"]: each for each in group.to_dict("records")}
+                values = (_difference(at[name], number) if name in at else UNKNOWN for name in names)
+                cells.append((f"{pair.of} − {pair.against}", *map(str, variant), *values))
+        if cells:
+            note = "Paired by training seed, with 95 % t intervals over seeds; bold: 0 lies outside."
+            columns = ("difference", "of", "trained under", *names)
+            yield Section("study", f"{dataset}: differences", note, columns, 3, tuple(cells), rows)
+
+
+def _difference(row: Mapping[Any, Any], number: Callable[[float], str]) -> str:
+    if math.isnan(row["low"]):
+        return number(row["difference"])
+    text = f"{number(row['difference'])} {interval(row['low'], row['high'], number)}"
+    return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
+
+
+def _what(metric: str) -> str:
+    return f"{METRIC_NAMES.get(metric, metric)}{scale_of(metric).of}"
+
+
+def _of_curves(rows: pd.DataFrame) -> str:
+    """What the columns of a scenario hold."""
+    rates = sorted(rows["missing_rate"].dropna().unique())
+    if len(rates) < 2:
+        return f", at the missing rate {rates[0]:g}"
+    return f"; under a scenario the mean height of the curve from {rates[0]:g} to {rates[-1]:g} (AUC-η)"
+
+
+def _as_trained(table: pd.DataFrame, jobs: Sequence[Job], out: Path, metrics: Mapping[str, str]) -> Iterator[Section]:
     """Per data set and prompting, methods and heads × what they were trained under, evaluated under the same."""
     modalities = {}
     for job in jobs:
@@ -107,20 +201,31 @@ def _as_trained(table: pd.DataFrame, jobs: Sequence[Job], out: Path) -> list[str
             modalities[job.dataset] = sorted(about["modalities"])
     rate = table["missing_rate"].map("{:g}".format)
     same = table[table["under"] == table["scenario"].astype(str) + " " + rate]
-    parts = []
     for (dataset, prompting), rows in same.groupby(["dataset", "prompting"], sort=False, observed=True):
-        names = modalities[str(dataset)]
+        names, metric = modalities[str(dataset)], metrics[str(dataset)]
         under = list(dict.fromkeys(zip(rows["under"], rows["scenario"], rows["missing_rate"], strict=True)))
         columns = [f"{name} ({availability(scenario, eta, names)})" for name, scenario, eta in under]
-        lines = [f"| method | head | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * len(columns)}"]
+        cells = []
         for variant, group in rows.groupby(["method", "head"], sort=False, observed=True):
-            cells = [_mean(group.loc[group["under"] == name, "value"]) for name, _, _ in under]
-            lines.append(f"| {' | '.join([*map(str, variant), *cells])} |")
-        parts.append(
-            f"## {dataset}: evaluated as trained, {prompting} prompting\n\n"
-            f"In brackets: {'/'.join(names)} available, in %.\n\n" + "\n".join(lines) + "\n"
-        )
-    return parts
+            values = (group.loc[group["under"] == name, "value"] for name, _, _ in under)
+            cells.append((*map(str, variant), *(_mean(each, scale_of(metric)) for each in values)))
+        title = f"{dataset}: evaluated as trained, {prompting} prompting"
+        note = f"{_what(metric)}, {SPREAD}. In brackets: {'/'.join(names)} available, in %."
+        yield Section("study", title, note, ("method", "head", *columns), 2, tuple(cells), rows, metric=metric)
+
+
+def _markdown(section: Section) -> str:
+    rules = ["---"] * section.labels + ["---:"] * (len(section.columns) - section.labels)
+    lines = [f"| {' | '.join(row)} |" for row in (section.columns, rules, *section.rows)]
+    note = f"{section.note}\n\n" if section.note else ""
+    return f"## {section.title}\n\n{note}" + "\n".join(lines) + "\n"
+
+
+def _for_a_paper(section: Section) -> Section:
+    """The table with what is available alone above its columns, and with the metric in its caption."""
+    columns = tuple(re.sub(r".* \((.*)\)", r"\1", column) for column in section.columns)
+    note = section.note.replace("In brackets", "Columns")
+    return dataclasses.replace(section, columns=columns, note=note)
 
 
 def availability(scenario: str, rate: float, modalities: Sequence[str]) -> str:
@@ -138,32 +243,14 @@ def availability(scenario: str, rate: float, modalities: Sequence[str]) -> str:
     return "/".join(f"{100 * (1 - rate * share):.3g}" for share in lost)
 
 
-def _mean(values: pd.Series[float]) -> str:
+def _mean(values: pd.Series[float], scale: Scale) -> str:
     if not len(values):
         return "–"
-    spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * values.mean():.1f}{spread}"
+    spread = f" ± {scale.amount(values.std(ddof=1))}" if len(values) > 1 else ""
+    return f"{scale.amount(values.mean())}{spread}"
 
 
-def _contrast(rows: pd.DataFrame, contrast: Contrast) -> str:
-    """The contrasts of AUC-η and of the lowest and highest rate, in points."""
-    shown = rows[rows["missing_rate"].isna() | rows["missing_rate"].isin([0.0, rows["missing_rate"].max()])]
-    other = "head" if contrast.axis == "method" else "method"
-    lines = [
-        f"## {contrast.of} minus {contrast.against}\n",
-        "Points of the headline metric, paired by training seed; 95 % t interval over seeds.\n",
-        f"| data | {other} | trained under | scenario | prompting | at | difference | interval | seeds |",
-        "| --- | --- | --- | --- | --- | --- | ---: | --- | ---: |",
-    ]
-    for row in shown.to_dict("records"):
-        at = AUC if math.isnan(row["missing_rate"]) else f"η = {row['missing_rate']:g}"
-        interval = "–" if math.isnan(row["low"]) else f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-        about = (row["dataset"], row[other], row["under"], row["scenario"], row["prompting"], at)
-        lines.append(f"| {' | '.join(about)} | {100 * row['difference']:+.1f} | {interval} | {row['seeds']} |")
-    return "\n".join(lines) + "\n"
-
-
-def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
+def _costs(jobs: Sequence[Job], out: Path, metrics: Mapping[str, str]) -> list[str]:
     """The efficiency table of each data set: means over seeds."""
     seen: dict[str, dict[str, list[ReportedCost]]] = {}
     for job in sorted(jobs, key=lambda job: job.method.startswith(TEACHER)):  # teachers last
@@ -172,7 +259,10 @@ def _costs(jobs: Sequence[Job], out: Path) -> list[str]:
         for cost in training_costs({f"{job.method} {job.head}{under}": checkpoints[job.name]}):
             seen.setdefault(job.dataset, {}).setdefault(cost.name, []).append(cost)
     tables = {dataset: [_mean_cost(costs) for costs in named.values()] for dataset, named in seen.items()}
-    return [f"## {dataset}: what the trainings cost\n\n{costs_markdown(costs)}" for dataset, costs in tables.items()]
+    return [
+        f"## {dataset}: what the trainings cost\n\n{costs_markdown(costs, metrics[dataset])}"
+        for dataset, costs in tables.items()
+    ]
 
 
 def _mean_cost(costs: Sequence[ReportedCost]) -> ReportedCost:

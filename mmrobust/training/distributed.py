@@ -53,13 +53,11 @@ class ProcessGroup:
         for parameter, part in zip(summed, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def sum(self, value: float, device: torch.device) -> float:
-        """The sum of a number over all processes."""
-        if self.size == 1:
-            return value
-        number = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-        distributed.all_reduce(number)
-        return float(number)
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(value)
+        return value
 
     def broadcast(self, values: Tensor) -> Tensor:
         """The main process's ``values``, in every process."""

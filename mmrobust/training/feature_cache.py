@@ -28,8 +28,9 @@ from mmrobust.data.dataset import Positions
 from mmrobust.data.encoded_split import EncodedSplit, input_key
 from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbone import Features, PartialStream
+from mmrobust.models.backbone import PartialStream
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.pooling import Features
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.runtime.machine import MemoryBudget, free_memory
 from mmrobust.runtime.progress import Advance
@@ -218,12 +219,13 @@ class StreamCache(LiveSource):
         """An output of the samples at ``positions``, where it is cached for all of them."""
         if not self._has(output, positions, case, noise):
             return None
-        found, device, batch = self._table(output, case, noise).read(positions), self._device, len(positions)
+        found, device, batch = self._table(output, case, noise).read(positions), self.device, len(positions)
         return replace(
             found,
             tokens_BLD=found.tokens_BLD.to(device).expand(batch, -1, -1),
             mask_BL=None if found.mask_BL is None else found.mask_BL.to(device).expand(batch, -1),
             marked_B=None if found.marked_B is None else found.marked_B.to(device).expand(batch),
+            glance={modality: glance.to(device).expand(batch, -1) for modality, glance in found.glance.items()},
         )
 
     def _key(self, output: str, case: Case, noise: Noise | None) -> _Key:
@@ -265,8 +267,8 @@ class FeatureCache(StreamCache):
     def _compute(self, output: str, inputs: Mapping[str, Tensor], case: Case) -> TokenSequence:
         classifier, told = self.classifier, self.classifier.told(case.name, SITUATION)
         streams = classifier.backbone(inputs, classifier.method.source(told), classifier.known_missing(told))
-        parts = classifier.pooling.by_modality(streams)
-        pooled_BD = classifier.pooling.pooled(streams)
+        parts = classifier.pooling.by_modality_with_glance(streams)
+        pooled_BD = classifier.pooling.pooled_with_glance(streams)
         features_BD = torch.cat([pooled_BD.float(), *(parts[m].float() for m in case.present)], dim=-1)
         return TokenSequence(features_BD[:, None], None, ((FEATURES, 1),))
 

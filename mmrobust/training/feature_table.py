@@ -96,6 +96,7 @@ class FeatureTable:
         Raises:
             OSError: they cannot be written.
         """
+        sequence = sequence.packed()
         tokens_BLD = sequence.tokens_BLD.detach().float().cpu()
         batch, length, width = tokens_BLD.shape
         valid_BL = torch.ones(batch, length, dtype=torch.bool) if sequence.mask_BL is None else sequence.mask_BL.cpu()
@@ -155,7 +156,7 @@ class FeatureTable:
             tuple(zip(kind.segments, longest_S, strict=True)),
             causal=kind.causal,
             marked_B=None if marks[0] == NO_MARK else torch.tensor(marks),
-        )
+        ).unpacked()
 
     def _append(self, values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32] | _File, int] | None:
         """Store ``values`` [tokens, D]; returns the array and its first token, or ``None`` where there is no room."""

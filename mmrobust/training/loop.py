@@ -19,6 +19,7 @@ from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.storage.files import atomic_file, is_there, refuse_to_overwrite, remove_partial, writing
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
 from mmrobust.storage.locks import hold
+from mmrobust.storage.weights import check_place
 from mmrobust.training.cost import TrainingCost
 from mmrobust.training.distributed import ProcessGroup, local_device, process_group
 from mmrobust.training.feature_cache import Cache
@@ -65,18 +66,20 @@ def train(
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
         dtype: ``float32``, ``bfloat16`` (for matrix products) or ``auto``.
         workers: processes that decode samples; the result does not depend on them.
-        cache: whether and where frozen outputs are cached; it changes numbers by no more than float rounding.
+        cache: whether and where frozen outputs are cached; it changes numbers by no more than float rounding. A folder
+            also keeps encoded inputs, which change nothing.
         progress: shows how far it is.
         remark: called with a line about classes that are in no training sample, and about a classifier that predicts
             nothing.
         on_epoch: called after each epoch.
-        on_step: called after each step.
+        on_step: called after each step; on a GPU, after every eighth.
 
     Raises:
         MmrobustError: settings or data that do not fit, an ``out`` that holds something else, or a loss that became NaN
             or infinite.
         Interrupted: Ctrl-C; finished epochs are kept.
     """
+    check_place(out)
     if resume and is_there(out / CONFIG_FILE):
         config = CheckpointConfig.read(out)
         remove_state(out)  # left by a training that was killed between its last two steps
@@ -92,7 +95,7 @@ def train(
         recipe = settings.recipe.changed(loss=head_loss(settings.backbone))
         settings = dataclasses.replace(settings, recipe=recipe)
 
-    setup = set_up(settings, out, workers=workers, progress=progress)
+    setup = set_up(settings, out, workers=workers, cache=cache.folder, progress=progress)
     check_trainable(setup, settings.recipe, settings.seed)
     if setup.untrained:
         remark(setup.untrained)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.models.classifier import Classifier
+from mmrobust.storage.tasks import REGRESSION, Label
 from mmrobust.training.recipe import ADAM, BCE, TASK, Recipe
 
 RAREST = 1000.0
@@ -23,6 +24,11 @@ def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
     for row, label in enumerate(labels):
         targets[row, list(label)] = 1.0
     return targets
+
+
+def label_tensor(labels: Sequence[Label], classes: int, task: str) -> Tensor:
+    """What is learned from N ``labels``: multi-hot [N, classes], or in a regression task the numbers [N, 1]."""
+    return torch.tensor(labels, dtype=torch.float32) if task == REGRESSION else multi_hot(labels, classes)
 
 
 def positive_weights(targets: Tensor, balance: float) -> Tensor:
@@ -48,8 +54,13 @@ def loss(
     label_smoothing: float,
     kind: str = TASK,
     positive_weight: Tensor | None = None,
+    scale: float = 1.0,
 ) -> Tensor:
     """Cross entropy, summed over the batch (multi-label: binary cross entropy, mean over classes).
+
+    Of a regression task, whatever the ``kind``: the smooth L1 loss in standard deviations of the training labels, of
+    which ``scale`` is one. It is quadratic up to one deviation and linear beyond (Girshick, Fast R-CNN, ICCV 2015), so
+    that single large errors do not decide, as in the mean absolute error by which epochs are chosen.
 
     ``logits`` and the multi-hot ``targets`` are [B, classes]; ``label_smoothing`` is the share s of the target that is
     spread over all classes (multi-label: moved towards 1/2). The recipe's ``loss`` is the ``kind``: ``bce`` is
@@ -57,6 +68,8 @@ def loss(
     the others, mean over classes. ``positive_weight`` [classes] is that of the positives of each class in a multi-label
     task; ``None``: 1.
     """
+    if task == REGRESSION:
+        return F.smooth_l1_loss(logits / scale, targets / scale, reduction="sum")
     if kind == BCE:
         soft = torch.where(targets > 0, 1 - label_smoothing, label_smoothing / targets.shape[1])
         return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1).sum()
@@ -84,7 +97,8 @@ def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimi
             {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "lr_scale": scale},
         ]
     kind = torch.optim.Adam if recipe.optimizer == ADAM else torch.optim.AdamW
-    return kind(groups, lr=recipe.lr, betas=recipe.betas)
+    fused = next(classifier.parameters()).device.type == "cuda"  # one kernel instead of one for each parameter
+    return kind(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -45,6 +45,8 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         reason = f"has a {theirs.head['name']} head of other settings"
     elif not classes_fit(theirs, config.classes, config.task):
         reason = f"has a head for other classes ({len(theirs.classes)}, {theirs.task})"
+    elif theirs.label_scale != config.label_scale:
+        reason = "has a head for labels of another mean and deviation"
     elif not _copy_head(classifier, Path(backbone) / WEIGHTS_FILE):
         reason = f"has a {theirs.head['name']} head of other sizes, settings or cases"
     else:

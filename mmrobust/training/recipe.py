@@ -43,7 +43,8 @@ class Recipe:
     """After the warm-up: ``linear`` or ``cosine`` decay to 0, or ``constant``."""
     loss: str = TASK
     """``task``: cross entropy, or binary cross entropy for multi-label data; ``bce``: binary cross entropy whatever the
-    task; ``head``: whichever of the two the head of the fine-tuned checkpoint was trained with."""
+    task; ``head``: whichever of the two the head of the fine-tuned checkpoint was trained with. Regression has one
+    loss, smooth L1, and neither smoothing, ``balance`` nor ``prior``."""
     label_smoothing: float = 0.0
     balance: float = 0.75
     """Multi-label data: positives of a class weigh (negatives / positives)^``balance``. 0: as much as negatives, as in

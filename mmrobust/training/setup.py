@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmrobust.configuration import from_mapping, plain
@@ -17,7 +19,7 @@ from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.encoded_split import CACHE_BYTES, EncodedSplit
 from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.data.selection import BadSamples, screen
-from mmrobust.degradations import check_noise, check_profile
+from mmrobust.degradations import check_noise, check_profile, check_recordings
 from mmrobust.errors import DataError, TrainingError, UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones import TINY_TOWERS, TOWERS, is_built, is_tiny, load_backbone
@@ -30,7 +32,8 @@ from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.scenario import Scenario, training_cases
 from mmrobust.storage.provenance import versions
-from mmrobust.training.objective import log_odds, multi_hot
+from mmrobust.storage.tasks import REGRESSION
+from mmrobust.training.objective import label_tensor, log_odds
 from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.recipe import CASE_WISE
 from mmrobust.training.settings import TrainSettings
@@ -54,17 +57,20 @@ class Setup:
     """A line about the classes that are in no training sample, but in others; empty where there is none."""
 
 
-def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Progress = no_progress) -> Setup:
+def set_up(
+    settings: TrainSettings, out: Path, *, workers: int = 0, cache: Path | None = None, progress: Progress = no_progress
+) -> Setup:
     """Set up a training; nothing is written.
 
     ``out`` is the future checkpoint folder, from which the backbone's relative path is taken; ``workers`` processes
-    decode samples; ``progress`` shows the search for unreadable samples, where one is asked for.
+    decode samples; ``cache`` is a folder that keeps encoded inputs; ``progress`` shows the search for unreadable
+    samples, where one is asked for.
 
     Raises:
         MmrobustError: something does not exist or does not fit.
     """
     settings.method_config(), settings.head_config()  # a wrong setting is found before data are read
-    dataset = Dataset(settings.data)
+    dataset = Dataset(settings.data, cache)
     modalities = choose_modalities(dataset.info, settings.modalities)
     scenario = Scenario.parse(settings.scenario, modalities)
     cases = (*training_cases(settings.scenario, modalities), *scenario.cases)
@@ -85,8 +91,14 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
     backbone_settings = _backbone_settings(settings)
     backbone = _backbone(settings, backbone_settings, modalities, splits["train"])
     backbone.configure(backbone_settings)
+    if backbone.glance is not None and method_class(settings.method).trains_backbone:
+        backbone.glance.reset(len(dataset.info.classes))  # it is fitted to these data
+    for case in scenario.cases:
+        check_recordings(case, backbone.processor.recordings, "the encoder")
 
     config = _config(settings, backbone, backbone_settings, dataset.info, bad, out)
+    if config.task == REGRESSION:
+        config = dataclasses.replace(config, label_scale=_label_scale(splits["train"]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         classifier = build_classifier(backbone, config)
@@ -99,7 +111,7 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
         encoded = EncodedSplit(
             split, backbone.processor, backbone.modalities, settings.fill, noise, workers=workers, memory=memory
         )
-        targets = multi_hot(split.labels, len(dataset.info.classes))
+        targets = label_tensor(split.labels, len(dataset.info.classes), config.task)
         return TrainingSplit.draw(encoded, targets, scenario, settings.missing_rate, settings.seed)
 
     train = draw("train")
@@ -109,8 +121,19 @@ def set_up(settings: TrainSettings, out: Path, *, workers: int = 0, progress: Pr
     return Setup(classifier, config, train, draw("validation"), head_taken, _untrained(dataset))
 
 
+def _label_scale(train: Split) -> dict[str, float]:
+    """Mean and standard deviation of the numbers of the training split."""
+    values = np.asarray(train.labels, dtype=np.float64)
+    mean, std = float(values.mean()), float(values.std())
+    if not std > 0:
+        raise TrainingError(f"every training label of {train.info.classes[0]} is {mean:g}: there is nothing to learn")
+    return {"mean": mean, "std": std}
+
+
 def _untrained(dataset: Dataset) -> str:
     """A line about the classes that are in no training sample; of a split that cannot be read, nothing is said."""
+    if dataset.info.task == REGRESSION:
+        return ""
     samples: dict[str, Counter[int]] = {}
     for name in dataset.splits:
         with suppress(DataError):

@@ -13,8 +13,9 @@ from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Positions
 from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.degradations import Noise
-from mmrobust.models.backbone import Features, PartialStream
+from mmrobust.models.backbone import PartialStream
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.pooling import Features
 from mmrobust.runtime.progress import Advance
 from mmrobust.training.augmentation import augment
 from mmrobust.training.splits import PositionsByCase, TrainingSplit
@@ -77,10 +78,18 @@ class LiveSource:
         samples = self.encoded.samples(positions, case, noise)
         if self._augmented:
             samples = [augment(sample, self.encoded.split.info.kinds) for sample in samples]
-        return {name: tensor.to(self._device) for name, tensor in self.encoded.processor.collate(samples).items()}
+        return self._collated(samples)
+
+    def _collated(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
+
+    def inputs(self, positions: Positions, case: Case) -> dict[str, Tensor]:
+        """The backbone's inputs of samples in ``case``, never augmented."""
+        return self._collated(self.encoded.samples(positions, case))
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the classifier is."""
         return next(self.classifier.parameters()).device
 
 

@@ -29,7 +29,7 @@ class TrainingSplit:
     table: npt.NDArray[np.object_]
     """The case name of each sample [N]."""
     targets: Tensor
-    """Multi-hot labels [N, classes]."""
+    """Multi-hot labels [N, classes]; in a regression task, the numbers [N, 1]."""
     scenario: Scenario
     rate: float
     """The table's missing rate."""

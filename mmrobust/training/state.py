@@ -50,6 +50,8 @@ class TrainingState:
     best_epoch: int = 0
     """Counted from 1."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    sign: int = 1
+    """1, or −1 if less of the validation metric is better."""
 
     @property
     def epoch(self) -> int:
@@ -58,8 +60,8 @@ class TrainingState:
 
     @property
     def since_improvement(self) -> int:
-        """Epochs since the validation metric last rose."""
-        metrics = [record.validation for record in self.records]
+        """Epochs since the validation metric last got better."""
+        metrics = [self.sign * record.validation for record in self.records]
         return len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
 
     def add(self, record: EpochRecord) -> bool:
@@ -67,7 +69,8 @@ class TrainingState:
         self.records.append(record)
         if self.best_epoch:
             best = self.records[self.best_epoch - 1]
-            if (record.validation, -record.validation_loss) <= (best.validation, -best.validation_loss):
+            qualities = [(self.sign * one.validation, -one.validation_loss) for one in (record, best)]
+            if qualities[0] <= qualities[1]:
                 return False
         self.best_epoch = record.epoch
         return True

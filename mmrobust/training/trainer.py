@@ -12,11 +12,14 @@ import torch
 from mmrobust.cases import Case
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
+from mmrobust.models.glance import UNIT, Glance
 from mmrobust.runtime.progress import Advance, Progress
+from mmrobust.storage.tasks import sign_of
 from mmrobust.training.cost import ResourceMeter, Stopwatch, TrainingCost, release_memory
 from mmrobust.training.distributed import ProcessGroup
 from mmrobust.training.feature_cache import Cache, make_source
 from mmrobust.training.objective import learning_rate, loss, make_optimizer, positive_weights
+from mmrobust.training.probe import fit_glance
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup
 from mmrobust.training.sources import FeatureRequest, LiveSource, starting_features
@@ -43,7 +46,8 @@ class StepRecord:
 
 
 OnStep = Callable[[StepRecord], None]
-"""Called after each step."""
+"""Called after each step; on a GPU, after every eighth."""
+STEPS_BETWEEN_LOOKS = 8
 
 
 class Trainer:
@@ -75,6 +79,10 @@ class Trainer:
         if self.classifier.task == "multi-label" and self.recipe.balance:
             weights = positive_weights(setup.train.targets[torch.from_numpy(self.chosen)], self.recipe.balance)
             self.positive_weight = weights.to(self.device)
+        glance = self.classifier.backbone.glance
+        self.trains_glance = glance is not None and self.classifier.method.trains_backbone
+        if glance is not None:
+            glance.apart = self.trains_glance and self.classifier.head.adds_glance
         self._warm_up()
         self.meter = ResourceMeter(self.device)
         self.cache_seconds = 0.0
@@ -104,11 +112,12 @@ class Trainer:
         recipe, weights = self.recipe, self.classifier.trained()
         optimizer = make_optimizer(self.classifier, recipe)
         state = self.store.load(weights, optimizer)
+        state.sign = sign_of(self.config.headline_metric)
         self.processes.barrier()  # no process writes before every one has read
         try:
             self._fill_cache()
-            if not state.epoch and self._head_needs_features:
-                self._initialise_head()
+            if not state.epoch:
+                self._initialise()
             size = sum(map(count, epoch_batches(self.train_split, self.chosen, recipe, self.cases)))
             with self.progress(f"train {self.settings.method} + {self.settings.head}", recipe.epochs * size) as advance:
                 advance(state.epoch * size)
@@ -162,12 +171,28 @@ class Trainer:
     def _requests(self, groups: list[PositionsByCase], noise: Noise) -> list[FeatureRequest]:
         return [FeatureRequest(self._case(name), noise, positions) for name, positions in union(groups).items()]
 
+    def _head_may_start(self, glance: Glance) -> bool:
+        """Whether the head of a method on a frozen backbone is new, trains, and may start as the backbone's probe."""
+        new = self.classifier.method.trains_head and not self.head_taken
+        return new and glance.outputs == len(self.classifier.classes)
+
     @property
     def _head_needs_features(self) -> bool:
         """Whether the head is initialised from frozen features (prototypes: the class means of each case)."""
         return not self.head_taken and self.classifier.head.starts_from_features
 
-    def _initialise_head(self) -> None:
+    def _initialise(self) -> None:
+        """Fit what starts from the training split: the glance of a new backbone, and a head that needs features."""
+        glance = self.classifier.backbone.glance
+        if self.trains_glance:
+            training = self.train_source, self.train_split, self.train_split.by_case(self.chosen)
+            validation = self.validation_source, self.validation_split, union(self.groups)
+            fit_glance(training, validation, self.recipe, self.positive_weight)
+        elif glance is not None and glance.fitted and self._head_may_start(glance):
+            biases = torch.zeros(glance.outputs, device=self.device)
+            self.classifier.head.start_at_glance(len(glance.modalities), UNIT, biases)
+        if not self._head_needs_features:
+            return
         features = starting_features(self.train_source, self.train_split, self.cases)
         with torch.random.fork_rng(devices=[]):  # every process, and every training of this seed, draws the same
             torch.manual_seed(self.settings.seed)
@@ -193,20 +218,24 @@ class Trainer:
         order = self.chosen[draws.permutation(len(self.chosen))]
         batches = epoch_batches(split, order, self.recipe, self.cases)
         mine = [{name: positions[rank::size] for name, positions in batch.items()} for batch in batches]
-        total, seen, rate, clock = 0.0, 0, 0.0, Stopwatch(self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        seen, rate, so_far, clock = 0, 0.0, 0.0, Stopwatch(self.device)
         self.classifier.train(True)
         for index, own in enumerate(self.train_source.prefetch(mine, noise)):
             samples = count(batches[index])
             rate = learning_rate(self.recipe, epoch * len(batches) + index, self.recipe.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
-            value = self._step(split, own, samples, optimizer, noise)
-            if not np.isfinite(value):
-                raise self._diverged("loss", epoch, index)
-            total, seen = total + value * samples, seen + samples
+            total += self._step(split, own, samples, optimizer, noise) * samples
+            seen += samples
             advance(samples)
+            if index + 1 < len(batches) and not self._looks(index):
+                continue
+            so_far = float(total)
+            if not np.isfinite(so_far):
+                raise self._diverged("loss", epoch, index)
             speed, memory = seen / clock.seconds(), self.meter.peak_memory()
-            self.on_step(StepRecord(epoch + 1, index + 1, len(batches), total / seen, speed, memory))
+            self.on_step(StepRecord(epoch + 1, index + 1, len(batches), so_far / seen, speed, memory))
         seconds = clock.seconds()
         self.classifier.train(False)
         if not all(bool(parameter.isfinite().all()) for parameter in self.classifier.trained().values()):
@@ -220,7 +249,7 @@ class Trainer:
         peak = self.meter.peak_memory() or 0
         return EpochRecord(
             epoch=epoch + 1,
-            train_loss=total / seen,
+            train_loss=so_far / seen,
             validation=metric,
             validation_loss=validation_loss,
             lr=rate,
@@ -236,14 +265,14 @@ class Trainer:
 
     def _step(
         self, split: TrainingSplit, batch: PositionsByCase, samples: int, optimizer: torch.optim.Optimizer, noise: Noise
-    ) -> float:
+    ) -> torch.Tensor:
         """One step of the optimiser, case by case, on this process's part of a batch of so many ``samples``.
 
-        Returns the mean loss over all of them.
+        Returns the mean loss over all of them, on the device: to know it, one would have to wait.
         """
         classifier, recipe = self.classifier, self.recipe
         optimizer.zero_grad(set_to_none=True)
-        value = 0.0
+        value = torch.zeros((), dtype=torch.float64, device=self.device)
         for name, mine in batch.items():
             for positions in np.array_split(mine, min(recipe.accumulate, max(1, len(mine)))):
                 if not len(positions):
@@ -252,15 +281,19 @@ class Trainer:
                 targets = split.targets[positions].to(self.device)
                 logits, own = classifier.learn(features, name, targets)
                 weight, smoothing = self.positive_weight, recipe.label_smoothing
-                part = loss(logits, targets, classifier.task, smoothing, recipe.loss, weight) + own
+                part = loss(logits, targets, classifier.task, smoothing, recipe.loss, weight, classifier.scale) + own
                 (part / samples).backward()  # type: ignore[no-untyped-call]  # torch's stub
-                value += float(part.detach()) / samples
+                value += part.detach().double() / samples
         parameters = list(classifier.trained().values())
         self.processes.sum_gradients(parameters)
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
-        return self.processes.sum(value, self.device)
+        return self.processes.sum(value)
+
+    def _looks(self, index: int) -> bool:
+        """Whether to look how training goes after a step: a GPU must be waited for. All processes look together."""
+        return self.device.type == "cpu" or (index + 1) % STEPS_BETWEEN_LOOKS == 0
 
     def _diverged(self, what: str, epoch: int, index: int) -> TrainingError:
         recipe, classifier = self.recipe, self.classifier

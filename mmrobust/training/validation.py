@@ -17,6 +17,7 @@ from mmrobust.data.dataset import Positions
 from mmrobust.errors import TrainingError, UsageError
 from mmrobust.scenarios.scenario import Scenario, noisy_scenario_names, scenario_names
 from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
+from mmrobust.storage.tasks import REGRESSION
 from mmrobust.training.objective import loss
 from mmrobust.training.recipe import CASE_WISE, GRID, Recipe
 from mmrobust.training.setup import Setup
@@ -68,14 +69,15 @@ def validate(
     cases of the missing table are one.
     """
     groups = groups or [split.by_case(np.arange(len(split.table)))]
-    task = source.classifier.task
+    task, scale = source.classifier.task, source.classifier.scale
     logits = {case: predict_case(source, positions, case) for case, positions in union(groups).items()}
     values, total, highest = [], 0.0, -np.inf
     for group in groups:
         positions = np.concatenate(list(group.values()))
         predicted = np.concatenate([logits[case][some] for case, some in group.items()])
         values.append(metric_over(split, positions, predicted, task, metric))
-        total += float(loss(torch.from_numpy(predicted).double(), split.targets[positions].double(), task, 0.0))
+        targets = split.targets[positions].double()
+        total += float(loss(torch.from_numpy(predicted).double(), targets, task, 0.0, scale=scale))
         highest = max(highest, float(predicted.max()))
     samples = sum(map(count, groups))
     return Validation(sum(values) / len(values), total / samples, task == "multi-label" and highest <= 0)
@@ -85,7 +87,9 @@ def metric_over(
     split: TrainingSplit, positions: Positions, logits: npt.NDArray[np.float32], task: str, metric: str
 ) -> float:
     """A metric of the ``logits`` [n, classes] of the samples at ``positions`` [n]; NaN where it is not defined."""
-    truth = WeightedTruth(split.targets[positions].numpy() > 0, np.ones((1, len(positions))))
+    labels = split.targets[positions].numpy()
+    targets = labels.astype(np.float64) if task == REGRESSION else labels > 0
+    truth = WeightedTruth(targets, np.ones((1, len(positions))))
     outcomes = Outcomes(logits, truth, task == "multi-label")
     return float(metrics_of(task, [metric])[metric](outcomes)[0])
 
@@ -182,8 +186,11 @@ def _check_metric(setup: Setup, groups: list[PositionsByCase]) -> None:
         positions = np.concatenate(list(group.values()))
         constant = np.zeros((len(positions), len(config.classes)), dtype=np.float32)
         if not np.isfinite(metric_over(split, positions, constant, config.task, config.headline_metric)):
+            same, wanted = "of one class", "that has every class"
+            if config.task == REGRESSION:
+                same, wanted = "labels equal", "whose labels differ"
             raise TrainingError(
                 f"the {config.headline_metric} of {len(positions)} validation samples in {', '.join(group)} is not "
-                "defined: are all of one class? Prepare the data with a validation split that has every class, or "
-                "with another headline metric"
+                f"defined: are all {same}? Prepare the data with a validation split {wanted}, or with another headline "
+                "metric"
             )

@@ -23,8 +23,8 @@ from mmrobust.cases import Case
 from mmrobust.data import Dataset
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.errors import UsageError
-from mmrobust.models.backbone import Features
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.pooling import Features
 
 
 def audit(subject: Subject) -> Audit:
@@ -129,7 +129,7 @@ def train_the_backbone_in_passing(subject: Subject) -> None:
 
     def drifting(*arguments: Any) -> Tensor:
         with torch.no_grad():
-            subject.classifier.backbone.model.pooler.dense.bias[0] += 1e-9
+            subject.classifier.backbone.model.pooler.dense.bias[0] += 1e-30
         return run(*arguments)
 
     subject.run = drifting  # type: ignore[method-assign]

@@ -205,7 +205,7 @@ def test_what_is_left_out_is_named_counted_and_kept(cli: Cli, emoji: Path, tmp_p
     assert "emoji_u1f606.png cannot be read (No such file or directory)" in said
     code, printed, remarks = cli(*arguments, "--allow-incomplete")
     assert code == 0
-    assert printed.splitlines()[-1].split() == ["left", "out", "1", "samples", "image", "not", "there"]
+    assert printed.splitlines()[-1].split() == ["left", "out", "1", "sample", "image", "not", "there"]
     assert "left out: " in remarks and "emoji_u1f606.png" in remarks
     assert json.loads(cli("data", "info", out, "--json")[1])["left_out"] == {"image not there": 1}
     assert "1: image not there" in cli("data", "info", out)[1]

@@ -111,6 +111,7 @@ def test_a_function_that_takes_the_device_is_given_it(cli: Callable[..., Any], d
         (["my_model.py:model", "--dtype", "bfloat16"], "--dtype is for checkpoints; my_model.py:model decides this"),
         (["my_model.py:model", "--compile"], "--compile is for checkpoints; my_model.py:model decides this itself"),
         (["my_model:model", "--backbone", "x"], "--backbone is for checkpoints; my_model:model decides this itself"),
+        (["my_model:model", "--cache", "kept"], "--cache is for checkpoints; my_model:model decides this itself"),
         (["my_model:model", "--device", "cpu"], "--device is for checkpoints, and for functions that make a model and "
          "take 'device'; my_model:model decides this itself"),
         (["my_model:model", "my_model:again"], "my_model:again: another model is called 'lengths', too; give each a"),

@@ -206,7 +206,7 @@ def test_the_first_schema_is_read_and_told_what_it_lacks(tmp_path: Path) -> None
         read_predictions(tmp_path)
 
 
-@pytest.mark.parametrize(("version", "groups"), [(2, None), (PREDICTIONS_VERSION, ("x", "x", "y"))])
+@pytest.mark.parametrize(("version", "groups"), [(2, None), (3, ("x", "x", "y"))])
 def test_the_present_schema_is_read_alone_and_beside_its_results(
     cli: Callable[..., object], tmp_path: Path, version: int, groups: tuple[str, ...] | None
 ) -> None:
@@ -228,6 +228,16 @@ def test_the_present_schema_is_read_alone_and_beside_its_results(
     beside = predictions_behind(tmp_path, read_results(tmp_path), "mmp")
     assert beside.truth == alone.truth
     assert beside.cells == (Cell("missing-text", 0.0, 0, "situation"),)
+
+
+def test_a_schema_of_numbers_is_read(cli: Callable[..., object], tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    shutil.copy(HISTORIC / f"predictions-{PREDICTIONS_VERSION}.parquet", tmp_path / "predictions")
+    (alone,) = read_predictions(tmp_path)
+    assert (alone.truth.task, alone.truth.labels) == ("regression", ((0.5,), (1.0,), (-2.0,)))
+    assert cli("score", tmp_path, "--scenario", "missing-text", "--missing-rate", 0, "--seeds", 1).code == 0
+    frame = read_results(tmp_path).frame
+    assert frame[frame.metric == "mae"].value.tolist() == pytest.approx([(1.0 + 0.75 + 1.0) / 3])
 
 
 def test_given_missing_tables_are_scored_again_without_their_file(

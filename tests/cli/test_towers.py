@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
@@ -68,6 +70,43 @@ def test_three_modalities_end_to_end(cli: Callable[..., Any], tux: Path, tmp_pat
     code, out, err = cli("report", tmp_path / "results", "--markdown", tmp_path / "report.md")
     assert code == 0, err
     assert "missing-image+missing-audio" in (tmp_path / "report.md").read_text()
+
+
+def test_another_data_set_is_standardised_as_the_checkpoints_was(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """By the statistics of the split that it was trained on, which it holds, not by those of the data set at hand."""
+    draws = np.random.default_rng(0).normal(size=(60, 2))
+
+    def prepared(name: str, scale: float) -> Path:
+        rows = [
+            {
+                "id": str(i),
+                "imu": (row * scale + scale if i < 40 else row).tolist(),
+                "text": f"word {i % 3}",
+                "label": "ab"[int(row[0] > 0)],
+                "split": "train" if i < 30 else "validation" if i < 40 else "test",
+            }
+            for i, row in enumerate(draws)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        made = ("--modality", "imu=features:imu", "--modality", "text=text:text", "--out", tmp_path / name)
+        assert cli("data", "prepare", "manifest", "--source", tmp_path / f"{name}.jsonl", *made).code == 0
+        return tmp_path / name
+
+    own, other = prepared("own", 1.0), prepared("other", 50.0)
+    means = [json.loads((folder / "dataset.json").read_text())["features"]["imu"]["mean"] for folder in (own, other)]
+    assert abs(means[1][0] - means[0][0]) > 10
+    outcome = cli(
+        "train", "--data", own, "--backbone", "tiny", "--method", "full", "--epochs", 1, "--out", tmp_path / "c"
+    )
+    assert outcome.code == 0, outcome.err
+    for name, data in (("a", own), ("b", other)):
+        grid = ("--scenario", "missing-text", "--missing-rate", "0,1", "--seeds", 1)
+        outcome = cli("eval", tmp_path / "c", "--data", data, *grid, "--out", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+    frames = [read_results(tmp_path / name).frame for name in "ab"]
+    assert frames[0]["value"].equals(frames[1]["value"])
+    tables = [pq.read_table(next((tmp_path / name / "predictions").glob("*.parquet"))) for name in "ab"]
+    assert tables[0].select(["id", "case", "logits"]) == tables[1].select(["id", "case", "logits"])
 
 
 @pytest.mark.parametrize(

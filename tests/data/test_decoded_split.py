@@ -17,7 +17,7 @@ from mmrobust.data.decoded_split import DecodedSplit
 from mmrobust.data.decoding import decode
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.processor import Processor
-from mmrobust.degradations import Noise, check_on_media
+from mmrobust.degradations import Noise, check_recordings
 from mmrobust.errors import UsageError
 
 MODALITIES = ("image", "text", "audio")
@@ -115,11 +115,11 @@ def test_a_noise_profile_degrades_pictures_by_their_pixels(digits: Dataset) -> N
 
 
 def test_it_cannot_degrade_a_recording(digits: Dataset) -> None:
-    check_on_media(Case.parse("noisy-audio:babble@3+noisy-image", MODALITIES))
+    check_recordings(Case.parse("noisy-audio:babble@3+noisy-image", MODALITIES), ("audio",), "it")
     with pytest.raises(
         UsageError, match=r"case 'noisy-audio': a noise profile .* name a corruption, as in noisy-audio:"
     ):
-        check_on_media(Case.parse("noisy-audio", MODALITIES))
+        check_recordings(Case.parse("noisy-audio", MODALITIES), ("audio",), "it")
 
 
 def test_what_is_there_is_as_in_the_data(digits: Dataset) -> None:

@@ -14,9 +14,11 @@ import torch
 
 from mmrobust.cases import Case
 from mmrobust.data import Dataset, encoded_split, loading
+from mmrobust.data.decoding import decode
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.loading import Loader, resolve_workers
 from mmrobust.data.prepare.digits import CLASSES
+from mmrobust.data.processor import Processor
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, UsageError
 from mmrobust.models.backbone import Backbone
@@ -109,16 +111,27 @@ def test_how_many_workers() -> None:
 
 
 class Picky:
-    """A processor that cannot stand one kind of picture."""
+    """A processor that cannot stand one picture."""
+
+    encode_all = Processor.encode_all
+
+    def __init__(self, picture: Any) -> None:
+        self.picture = picture
 
     def encode(self, modality: str, raw: Any) -> torch.Tensor:
-        raise ValueError("height and width must be > 0")
+        if np.array_equal(raw, self.picture):
+            raise ValueError("height and width must be > 0")
+        return torch.from_numpy(np.array(raw))
 
 
 def test_what_a_processor_cannot_stand_is_named(digits: Dataset) -> None:
+    """And only that, though it is given several at once."""
     split = digits.split("test")
+    loader = Loader(split, Picky(decode(split.read([4])[0], "image")))  # type: ignore[arg-type]
+    several = dict.fromkeys(range(2, 9), ("image",))
     with pytest.raises(DataError, match=rf"sample '{split.ids[4]}' of .*: its image cannot be processed \(height and"):
-        list(Loader(split, Picky()).load([{4: ("image",)}]))  # type: ignore[arg-type]
+        list(loader.load([several]))
+    assert [list(found) for found in loader.check([several])] == [[(4, "image")]]
 
 
 @pytest.fixture

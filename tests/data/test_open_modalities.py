@@ -253,6 +253,7 @@ def test_labels_with_a_fraction_are_refused_with_what_to_type(tmp_path: Path, cl
     outcome = cli("data", "prepare", "manifest", "--source", file, "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "the labels are decimal numbers: 0.5" in outcome.err and "--label-as-class" in outcome.err
+    assert "give --task regression if they are to be predicted as numbers" in outcome.err
     command = ("data", "prepare", "manifest", "--source", file, "--out", tmp_path / "out")
     assert cli(*command, "--label-as-class").code == 0
     file.write_text("id,text,label\na,x,1.0\nb,y,2.0\n")  # whole numbers are classes

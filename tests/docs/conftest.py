@@ -157,7 +157,8 @@ def run_python(block: Block, shell: Shell, names: dict[str, object]) -> None:
     if file := re.match(r"# ([\w/]+\.py)\n", block.text):
         (shell.folder / file[1]).write_text(block.text, encoding="utf-8")
     before = set(names)
-    with shell.inside({}), contextlib.redirect_stdout(io.StringIO()):
+    with shell.inside({}), contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(shell.folder)  # as `python` has it
         exec(compile(block.text, block.place, "exec"), names)
         for name in sorted(set(names) - before):
             if name.startswith("test_"):

@@ -215,7 +215,7 @@ def test_a_training_with_rates_for_each_modality(digits: Dataset, tmp_path: Path
     training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
     assert (training["scenario"], training["missing_rate"]) == ("missing-each:image=0.2+text=0.5", 0.35)
     outcome = cli(*command, "--scenario", "65/65", "--out", tmp_path / "dpl")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 0 and "65/65 is taken as missing-both at 0.7: 65 % image available" in outcome.err
     training = json.loads((tmp_path / "dpl" / "config.json").read_text())["training"]
     assert (training["scenario"], training["missing_rate"]) == ("missing-both", 0.7)
 
@@ -230,6 +230,15 @@ def test_an_availability_is_evaluated_and_said(
     assert "65/65 is taken as missing-both at 0.7: 65 % image available and 65 % text available" in outcome.err
     frame = read_results(tmp_path / "o").frame
     assert set(zip(frame.scenario, frame.missing_rate, strict=True)) == {("missing-both", 0.7)}
+    of_data = ("--modalities", "image,text", "--scenario", "65/65")
+    for command in (
+        ("score", tmp_path / "o", "--scenario", "65/65"),
+        ("data", "missing-table", digits.folder, *of_data, "--out", tmp_path / "t.csv"),
+        ("data", "preview", digits.folder, *of_data, "--out", tmp_path / "p.html"),
+        ("plan", "--data", digits.folder, *of_data, "--out", tmp_path / "plan"),
+    ):
+        outcome = cli(*command)
+        assert outcome.code == 0 and "65/65 is taken as missing-both at 0.7: 65 % image available" in outcome.err
 
 
 def test_a_missing_table_says_the_rate_of_all_pairs(folder: Path, cli: Cli) -> None:

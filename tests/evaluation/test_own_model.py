@@ -22,7 +22,6 @@ from PIL import Image
 import mmrobust
 from mmrobust.data import Dataset
 from mmrobust.data.prepare.digits import prepare_digits
-from mmrobust.data.prepare.manifest import prepare_manifest
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import DataError, ModelError, Unfinished, UsageError
 from mmrobust.evaluation import plan
@@ -33,29 +32,26 @@ from mmrobust.models.own import own_model
 from mmrobust.models.own.own_model import OwnModel
 from mmrobust.models.own.source import Source
 from mmrobust.runtime.devices import BatchSize
+from mmrobust.runtime.ray_cluster import connected
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring import writer
 from mmrobust.storage.results import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-SHARED = next((above / "shared" for above in ROOT.parents if (above / "shared").is_dir()), ROOT.parent / "shared")
 GRID = Grid(("missing-text", "missing-both"), (0.0, 0.5, 1.0), (0, 1))
 OUTSIDE = {
     "cnn-gru": "own_model.py:model",
     "pixels-tfidf": "own_model_sklearn.py:model",
-    "zero-shot": "own_model_zero_shot.py:{}",
+    "zero-shot": "own_model_zero_shot.py:digits",
 }
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set, emoji or, where it is not there, digits, and the examples' models trained on it."""
+    """A folder with a data set and the examples' models trained on it."""
     folder = tmp_path_factory.mktemp("outside")
-    if (SHARED / "data" / "emoji").is_dir():
-        prepare_manifest(SHARED / "data" / "emoji" / "manifest.csv", folder / "data")
-    else:
-        prepare_digits(folder / "data", limit=300)
+    prepare_digits(folder / "data", limit=300)
     for script in ("own_model.py", "own_model_sklearn.py"):
         subprocess.run([sys.executable, EXAMPLES / script, "data"], cwd=folder, check=True, capture_output=True)
     return folder
@@ -65,9 +61,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sources(outside: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Name → what the command line is given. The working folder is the one with the weights."""
     monkeypatch.chdir(outside)
-    kind = Dataset(outside / "data").info.name
-    zero_shot = "emoji" if kind == "emoji" else "digits"
-    return {name: f"{EXAMPLES / text.format(zero_shot)}" for name, text in OUTSIDE.items()}
+    return {name: f"{EXAMPLES / text}" for name, text in OUTSIDE.items()}
 
 
 def loaded(text: str) -> mmrobust.Model:
@@ -579,20 +573,21 @@ def test_on_ray_it_makes_the_same_table(
     Path("mine.py").write_text(f"{KILLED}\n{further}")
     flags = ("--data", digits.folder, "--missing-rate", "0,1", "--seeds", 1, "--quiet")
     assert cli("eval", "mine.py:model", *flags, "--out", "local").code == 0
-    outcome = cli("eval", "mine.py:model", *flags, "--engine", "ray", "--ray-workers", 2, "--out", "ray")
-    assert outcome.code == 0, outcome.err
-    frames = [read_results(Path(out)).frame for out in ("local", "ray")]
-    pd.testing.assert_frame_equal(*frames, check_exact=True)
-    outcome = cli("eval", "./mine.py:failing", *flags, "--engine", "ray", "--ray-workers", 1, "--out", "failing")
-    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
-    said = "a Ray worker failed: killed: predict returned NoneType in case 'complete', for sample 'digit-"
-    assert said in outcome.err
-    # A model that was made in this process is sent to the workers.
-    models = {"killed": OwnModel(made(scores, name="killed"))}
-    grid = Grid(("missing-text",), (0.0, 1.0), (0,))
-    sent = evaluate_models(
-        models, digits, grid, Path("sent"), settings=PredictionSettings(engine="ray", ray_workers=1)
-    ).frame
+    with connected(None, 4):  # one cluster for all three
+        outcome = cli("eval", "mine.py:model", *flags, "--engine", "ray", "--ray-workers", 2, "--out", "ray")
+        assert outcome.code == 0, outcome.err
+        frames = [read_results(Path(out)).frame for out in ("local", "ray")]
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
+        outcome = cli("eval", "./mine.py:failing", *flags, "--engine", "ray", "--ray-workers", 1, "--out", "failing")
+        assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+        said = "a Ray worker failed: killed: predict returned NoneType in case 'complete', for sample 'digit-"
+        assert said in outcome.err
+        # A model that was made in this process is sent to the workers.
+        models = {"killed": OwnModel(made(scores, name="killed"))}
+        grid = Grid(("missing-text",), (0.0, 1.0), (0,))
+        sent = evaluate_models(
+            models, digits, grid, Path("sent"), settings=PredictionSettings(engine="ray", ray_workers=1)
+        ).frame
     here = evaluate_models(models, digits, grid, Path("here")).frame
     pd.testing.assert_frame_equal(sent, here, check_exact=True)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrobust.cases import PROMPTINGS, Case
 from mmrobust.data import Dataset
@@ -19,6 +20,7 @@ from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.prepare.digits import CLASSES
 from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.models.classifier import Classifier
+from mmrobust.models.prediction.held_weights import held_in_bfloat16
 from mmrobust.models.prediction.predictor import Predictor
 
 N = 9
@@ -30,6 +32,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmp-input": ("mmp", {"length": 4, "depth": 2}),
     "mmp-attention": ("mmp", {"length": 4, "level": "attention"}),
     "mmp-late": ("mmp", {"length": 2, "layers": [3]}),
+    "mmp-middle": ("mmp", {"length": 2, "layers": [1, 2]}),
     "msp": ("msp", {"length": 2}),
     "dcp": ("dcp", {"length": 6, "depth": 2}),
     "maple": ("maple", {"length": 2}),
@@ -115,6 +118,47 @@ def test_every_prediction_is_the_sample_run_by_itself(
             np.testing.assert_allclose(logits[key][row], expected, rtol=0, atol=1e-5)
 
 
+CASTS = (torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype)  # with and without gradients
+
+
+class WeightCasts(TorchDispatchMode):
+    """Counts the casts of a backbone's weights."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.weights, self.count = {id(weight) for weight in backbone.parameters()}, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in CASTS and id(args[0]) in self.weights and result.dtype != args[0].dtype:
+            self.count += 1
+        return result
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [("mmp-input", "vilt"), ("adapter", "vilt"), ("lora", "clip"), ("dcp", "clip"), ("none", "cavmae-fusion")],
+)
+def test_weights_held_in_bfloat16_are_what_autocast_makes_of_them(
+    classifier: Callable[..., Classifier], some: Dataset, method: str, backbone: str
+) -> None:
+    if not fits(method, backbone):
+        pytest.skip("PEFT is not installed")
+    (name, method_set), (tiny, backbone_set) = METHODS[method], BACKBONES[backbone]
+    built = classifier(tiny, name, method_set=method_set, backbone_set=backbone_set)
+    built.dtype, before = "bfloat16", built.backbone.fingerprint()
+    encoded = encoded_for(built, some)
+    wanted = everything(built, encoded)
+    with held_in_bfloat16(built), WeightCasts(built.backbone) as casts:
+        found = Predictor(built, encoded, batch_size=4)(wanted)
+    with WeightCasts(built.backbone) as usual:
+        expected = Predictor(built, encoded, batch_size=4)(wanted)
+    assert not casts.count and usual.count >= 8
+    for key in wanted:
+        np.testing.assert_array_equal(found[key], expected[key])
+    assert built.backbone.fingerprint() == before
+
+
 @pytest.fixture(scope="module")
 def table(classifier: Callable[..., Classifier], some: Dataset) -> tuple[Any, Any, Any, Any]:
     """A classifier whose cases share streams and differ in the rest, and every prediction made by itself."""
@@ -146,7 +190,7 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
     """How many samples go through each part of the backbone while six of them are predicted under everything."""
     counted: Counter[str] = Counter()
     backbone = built.backbone
-    encode, fuse = backbone.encode_modality, backbone.fuse
+    encode, fuse, run_layers = backbone.encode_modality, backbone.fuse, backbone.run_layers
 
     def counting_encode(modality: str, *arguments: Any) -> Any:
         sequence = encode(modality, *arguments)
@@ -157,6 +201,11 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
         counted["fuse"] += len(next(iter(sequences.values())).tokens_BLD)
         return fuse(sequences, *arguments)
 
+    def counting_layers(stream: str, layers: Any, sequence: Any, *arguments: Any) -> Any:
+        counted["layers"] += len(layers) * len(sequence.tokens_BLD)
+        return run_layers(stream, layers, sequence, *arguments)
+
+    monkeypatch.setattr(backbone, "run_layers", counting_layers)
     monkeypatch.setattr(backbone, "encode_modality", counting_encode)
     monkeypatch.setattr(backbone, "fuse", counting_fuse)
     complete = able(encoded, Case.complete(built.modalities))[:6]
@@ -183,6 +232,10 @@ def work(built: Classifier, encoded: EncodedSplit, monkeypatch: pytest.MonkeyPat
         ("cavmae", "ptm-attention", "linear", {"audio": 7, "image": 7, "fuse": 6 * 6}),
         ("cavmae", "mmp-late", "linear", {"audio": 7, "image": 7, "fuse": 6 * 6}),
         ("cavmae", "mmp-input", "linear", {"audio": 20, "image": 20, "fuse": 6 * 6}),
+        # Below the first layer that takes prompts, all passes of the same samples in the same state are one.
+        ("vilt", "mmp-late", "linear", {"fuse": 6 * 6, "layers": 3 * 6 * (3 + 2)}),
+        ("clip", "mmp-late", "linear", {"image": 19, "layers": 2 * (6 * (3 + 3) + 4)}),
+        ("cavmae", "mmp-middle", "linear", {"audio": 20, "layers": 2 * (6 * (1 + 3 * 2) + 2 * 3) + 6 * 6}),
         ("cavmae-single", "none", "linear", {"audio": 7, "image": 7, "fuse": 5 * 6}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -385,6 +386,33 @@ def test_few_samples_show_nothing(cli, tmp_path, evaluate_into):
     assert verdict["largest_detectable"] == 1.0
     assert cli(*arguments, "--inconclusive", "fail").code == 1
     assert "::warning" in cli(*arguments, "--format", "github").out
+
+
+def test_one_sample_shows_nothing(cli, tmp_path, evaluate_into):
+    """Neither that anything could be found, nor differences that no two values can have."""
+    evaluate_into(tmp_path / "main", grid=BOTH, n=1, skill=-9.0)
+    evaluate_into(tmp_path / "new", grid=BOTH, n=1, skill=9.0)
+    judged = cli("check", tmp_path / "new", "--baseline", tmp_path / "main").out
+    assert "+100.0  ≤ +100.0  1.000      1.0        none" in judged  # one sample's interval would reach to +364.0
+    assert re.search(r"in (\d+) of \1 cells no drop could be found: the samples are too few", judged)
+    assert "rest on too few samples for the test to hold" in judged
+    judged = cli("check", tmp_path / "new", "--baseline", tmp_path / "main", "--format", "github").out
+    assert "only one sample stands behind it" in judged
+    compared = cli("compare", tmp_path / "main", tmp_path / "new").out
+    assert "[+0.6, +100.0]" in compared and ", 1 sample: surely better in 0" in compared
+    assert re.search(r"In (\d+) of \1 cells, these samples are too few to show any difference", compared)
+    reported = cli("report", tmp_path / "new").out
+    assert " · 1 sample · " in reported and "not reliable: only 1 sample" in reported
+    for said in (judged, compared, reported):
+        assert not re.search(r"-0\.0\b|±0\.0|1 samples| 0\.0 points", said)
+
+
+def test_the_same_predictions_leave_nothing_to_find(cli, tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "main", grid=BOTH)
+    shutil.copytree(tmp_path / "main", tmp_path / "same")
+    judged = cli("check", tmp_path / "same", "--baseline", tmp_path / "main").out
+    assert "     1.0        same  accuracy:-0.01" in judged and "would be found" not in judged
+    assert "would show" not in cli("compare", tmp_path / "main", tmp_path / "same").out
 
 
 def lose(samples):

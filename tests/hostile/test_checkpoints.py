@@ -167,11 +167,11 @@ CONFIGS: list[tuple[str, Damage, str]] = [
         settings(CONFIG, method__name=["mmp"]),
         "config.json: method/name = ['mmp']: must be a string",
     ),
-    ("10^9 prompts", settings(CONFIG, method__length=HUGE), "asks for"),
+    ("10^9 prompts", settings(CONFIG, method__length=HUGE), "must be 65,536 or less"),
     ("prompts in layer 10^9", settings(CONFIG, method__layers=[HUGE]), "prompt layers [1000000000]: vilt has 4 layers"),
     ("prompts of length x", settings(CONFIG, method__length="x"), "length = 'x': must be a whole number"),
     ("prompts of length 1e400", settings(CONFIG, method__length=1e400), "length = inf: must be a whole number"),
-    ("10^9 prototypes", settings(CONFIG, head__per_class=HUGE), "asks for"),
+    ("10^9 prototypes", settings(CONFIG, head__per_class=HUGE), "must be 65,536 or less"),
     ("margins that are a list", settings(CONFIG, head__margins=[0.1]), "margins = [0.1]: must be a mapping"),
     ("a margin of NaN", settings(CONFIG, head__margins={"complete": float("nan")}), "margin nan of complete"),
     ("a margin of no case", settings(CONFIG, head__margins={"missing-smell": 0.1}), "unknown case in the prototype"),
@@ -245,7 +245,7 @@ TENSORS: list[tuple[str, Damage, str]] = [
     (
         "of whole numbers",
         tensors(
-            WEIGHTS, lambda t: t.update({"head.prototypes.complete.image": torch.ones(10, 1, 128, dtype=torch.int64)})
+            WEIGHTS, lambda t: t.update({"head.prototypes.complete.image": torch.ones(10, 1, 138, dtype=torch.int64)})
         ),
         "weight head.prototypes.complete.image is of type int64, not float32",
     ),
@@ -337,7 +337,7 @@ BACKBONES: list[tuple[str, Damage, str]] = [
 ]
 
 HARMLESS: list[tuple[str, Damage]] = [
-    ("all layers and more prompted", settings(CONFIG, method__depth=HUGE)),
+    ("all layers and more prompted", settings(CONFIG, method__depth=1000)),
     ("a quantisation that is not asked for", settings(VILT, quantization_config={"quant_method": "bitsandbytes"})),
     ("a model with code", remote_code(VILT, {"AutoModel": "own.Own"})),
     ("a tokenizer with code", remote_code(TOKENIZER_CONFIG, {"AutoTokenizer": "own.Own"})),

@@ -315,9 +315,9 @@ def test_what_a_newer_version_wrote_is_refused_and_left_alone(
     (studied / "study.json").write_text('{"study": {}, "evaluate": {}, "jobs": {}}')
     (shard,) = shards_of(out)
     for file, change, command, message in (
-        (data / "dataset.json", in_json, evaluate, "data set format 99 is newer than this mmrobust reads (3)"),
-        (mine / "config.json", in_json, evaluate, "checkpoint format 99 is newer than this mmrobust reads (1)"),
-        (shard, in_parquet, evaluate, "predictions of schema 99, newer than this mmrobust reads (3)"),
+        (data / "dataset.json", in_json, evaluate, "data set format 99 is newer than this mmrobust reads (4)"),
+        (mine / "config.json", in_json, evaluate, "checkpoint format 99 is newer than this mmrobust reads (2)"),
+        (shard, in_parquet, evaluate, "predictions of schema 99, newer than this mmrobust reads (4)"),
         (
             out / "results.parquet",
             in_parquet,
@@ -355,12 +355,12 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: Callable[[int, int], Excepti
     ran: list[int] = []
     fuse = ViltBackbone.fuse
 
-    def failing(self: ViltBackbone, alone: Any, prompts: Any) -> Any:
+    def failing(self: ViltBackbone, alone: Any, *further: Any) -> Any:
         size = len(alone["text"].tokens_BLD)
         if (raised := error(len(ran), size)) is not None:
             raise raised
         ran.append(size)
-        return fuse(self, alone, prompts)
+        return fuse(self, alone, *further)
 
     monkeypatch.setattr(ViltBackbone, "fuse", failing)
     return ran

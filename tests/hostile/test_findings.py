@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from mmrobust.cli import app, console
+from mmrobust.cli import console
 from mmrobust.data import Dataset
 from mmrobust.data.decoding import decode_audio
 from mmrobust.errors import DataError
@@ -292,6 +292,10 @@ def prepared(cli: Cli, folder: Path, name: str) -> str:
 def test_manifests(cli: Cli, tmp_path: Path) -> None:
     pq.write_table(no_text("text")(pa.table({"text": ["a", "b"], "label": ["x", "y"]})), tmp_path / "no-text.parquet")
     assert "cannot be read as Parquet (" in prepared(cli, tmp_path, "no-text.parquet")
+    long = "[" * 5000  # the name of a class that only the test split has, which a remark quotes
+    (tmp_path / "long.csv").write_text(f"text,label,split\na,x,train\nb,y,train\nc,{long},test\n")
+    code, _, said = cli("data", "prepare", "manifest", "--source", tmp_path / "long.csv", "--out", tmp_path / "long")
+    assert code == 0 and "in no training sample" in said and max(map(len, said.splitlines())) < 2000
     with (tmp_path / "endless.csv").open("wb") as file:
         file.truncate(2**31)
     assert "line 1: is longer than 67,108,864 characters" in prepared(cli, tmp_path, "endless.csv")
@@ -378,4 +382,4 @@ def test_a_defect_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPa
         )
         code, _, said = cli("data", "info", tmp_path)
         assert (code, said) == (2, f"{message}\n")
-    assert app.LONGEST_LINE < 2000 and not console.settings.debug
+    assert console.LONGEST_LINE < 2000 and not console.settings.debug

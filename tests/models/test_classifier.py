@@ -80,8 +80,9 @@ def test_under_concat_the_case_label_says_nothing(
 
 def test_a_prototype_head_sees_nothing_of_what_is_missing(trained: Callable[..., Path]) -> None:
     classifier = mmrobust.load(trained("none", "prototype"))
-    parts = {"image": torch.randn(4, 128), "text": torch.randn(4, 128)}
-    other = {"image": parts["image"], "text": torch.randn(4, 128)}
+    sizes = classifier.pooling.modality_sizes
+    parts = {modality: torch.randn(4, size) for modality, size in sizes.items()}
+    other = {"image": parts["image"], "text": torch.randn(4, sizes["text"])}
     score = classifier.head._cosines
     assert torch.equal(score(parts, "missing-text"), score(other, "missing-text"))
     assert not torch.allclose(score(parts, "complete"), score(other, "complete"))

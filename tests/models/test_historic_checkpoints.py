@@ -32,4 +32,4 @@ def test_a_prototype_head_of_0_1_is_what_it_was(name: str) -> None:
         for case in ("complete", "missing-image", "missing-text"):
             for prompting in ("situation", "concat"):
                 logits = checkpoint.classifier(INPUTS, case, prompting)
-                torch.testing.assert_close(logits, recorded[f"{name}.{case}.{prompting}"], rtol=0, atol=1e-6)
+                torch.testing.assert_close(logits, recorded[f"{name}.{case}.{prompting}"], rtol=0, atol=5e-6)

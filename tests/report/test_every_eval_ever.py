@@ -34,7 +34,7 @@ def test_every_metric_has_a_name_there() -> None:
     assert SCHEMA["version"] == SCHEMA_VERSION
 
 
-@pytest.mark.parametrize("task", ["single-label", "multi-label", "binary"])
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "binary", "regression"])
 def test_every_row_is_in_the_record(cli: Cli, evaluate_into: Any, tmp_path: Path, task: str) -> None:
     evaluate_into(tmp_path / "results", task=task, n=60, classes=2 if task == "binary" else 4)
     assert cli("score", tmp_path / "results", "--resamples", 50).code == 0
@@ -55,7 +55,9 @@ def test_every_row_is_in_the_record(cli: Cli, evaluate_into: Any, tmp_path: Path
         assert score["details"]["scenario"] == row.scenario and score["details"]["prompting"] == row.prompting
         assert (float(score["details"]["missing_rate"]), int(score["details"]["seed"])) == (row.missing_rate, row.seed)
         assert result["evaluation_name"] == f"made/{row.scenario}/{row.missing_rate:g}"
-        assert result["metric_config"]["metric_id"] == METRICS[row.metric][0]
+        config = result["metric_config"]
+        assert config["metric_id"] == METRICS[row.metric][0]
+        assert config["lower_is_better"] == (row.metric in ("mae", "rmse"))
     assert record["eval_library"]["name"] == "mmrobust"
     assert record["evaluation_id"] == f"made/unknown/mmp/{record['retrieved_timestamp']}"
     details = record["model_info"]["additional_details"]

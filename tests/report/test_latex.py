@@ -30,7 +30,7 @@ def test_the_best_is_bold_the_second_underlined_and_intervals_stand_beside(two, 
     (table,) = build_report([*two, make_results("dcp", strength=0.9)], promptings=["situation"]).tables
     at_one = {row.checkpoint: row for row in table.rows if row.scenario == "missing-image"}
     order = sorted(at_one, key=lambda name: -at_one[name].points[1.0].value)
-    block = text[text.index("missing-image") : text.index("missing-text")]
+    block = text[text.index("missing image") : text.index("missing text")]
     for name, mark in zip(order[:2], (r"\textbf{%.1f}", r"\underline{%.1f}"), strict=True):
         point = at_one[name].points[1.0]
         line = next(line for line in block.splitlines() if line.startswith(name))
@@ -93,7 +93,7 @@ def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
     (tmp_path / "report.tex").write_text(FORMATS["latex"](report), encoding="utf-8")
     log = compiled(tmp_path, "report.tex")
     assert "Overfull" not in log
-    packages = r"\usepackage{booktabs,graphicx,longtable}"
+    packages = r"\usepackage{booktabs,longtable}"
     body = r"\begin{document}See:\input{report} After it.\end{document}"
     paper = rf"\documentclass[twocolumn]{{article}}{packages}" + body
     (tmp_path / "paper.tex").write_text(paper, encoding="utf-8")

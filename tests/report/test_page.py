@@ -59,6 +59,13 @@ def test_every_chart_is_drawn_with_its_values(opened, grid):
     for kind in ("effective", "classes", "reliability", "published"):
         assert page.locator(f"#s-{kind} svg.marks").count() >= 3
     assert page.locator("#s-standings svg.marks").count() == 1
+    scales = [
+        page.locator(f"#{kind} .{axis} text").all_text_contents()
+        for kind, axis in (("curves", "role-axis:has(text)"), ("ranges", "role-axis:has(text)"))
+    ]
+    # Curves and what is kept of them have the same scale.
+    ends = [{float(text.replace("−", "-")) for text in found if text.replace("−", "").isdigit()} for found in scales]
+    assert max(ends[0]) == max(ends[1])
     assert page.locator("#s-standings .mark-rule.role-mark line").count() == 4  # the intervals
     (table,) = build_report([read_results(grid)]).tables
     said = page.locator("#curves svg.marks").first.get_attribute("aria-label")
@@ -94,6 +101,31 @@ def test_figures_show_their_intervals(opened, grid):
     within = f"{100 * own.worst_value_low:.1f} to {100 * own.worst_value_high:.1f}"
     assert worst.inner_text().split("\n") == [f"{100 * own.worst_value:.1f}", within]
     assert worst.evaluate("cell => cell.querySelector('small').offsetHeight < cell.offsetHeight / 2")
+
+
+def test_the_first_screen_answers_what_one_asks_first(opened, grid):
+    page = opened()
+    (table,) = build_report([read_results(grid)]).tables
+    mean = {
+        name: sum(row.auc_eta for row in table.rows if row.checkpoint == name) / len(table.scenarios)
+        for name in table.checkpoints
+    }
+    best, runner_up = sorted(mean, key=mean.get, reverse=True)[:2]
+    worst = min((row for row in table.rows if row.checkpoint == best), key=lambda row: row.worst_value)
+    robust, breaks, ahead = page.locator("#key .tile").all_inner_texts()
+    assert robust.startswith("How robust is it?") and best in robust and f"AUC-η {100 * mean[best]:.1f}" in robust
+    assert f"{100 * worst.worst_value:.1f}\n" in breaks and worst.scenario in breaks
+    assert f"+{100 * (mean[best] - mean[runner_up]):.1f}\n" in ahead and runner_up in ahead
+    assert page.locator("#key").evaluate("key => key.getBoundingClientRect().bottom") < 900
+
+
+def test_a_table_that_goes_on_beyond_its_edge_says_so(opened):
+    page = opened()
+    said = page.locator("#values + .more-said")
+    assert said.is_visible() and "more" in page.locator("#values").get_attribute("class")
+    page.locator("#values").evaluate("table => table.scrollTo(9999, 0)")
+    page.wait_for_function("!document.querySelector('#values').classList.contains('more')")
+    assert said.is_hidden() and page.locator("#ranking + .more-said").is_hidden()
 
 
 def test_the_ranking_shows_intervals_of_single_curves_and_of_the_worst_cell(opened, grid):
@@ -198,6 +230,26 @@ def test_a_screen_reader_is_told_what_everything_is(opened):
         }"""
     )
     assert unnamed == []
+    # Regions of one name could not be told apart.
+    regions = page.evaluate(
+        "[...document.querySelectorAll('section, [role=region]')].filter((e) => !e.hidden)"
+        ".map((e) => e.ariaLabel ?? document.getElementById(e.getAttribute('aria-labelledby')).textContent)"
+    )
+    assert len(regions) == len(set(regions))
+    sections = page.evaluate("[...document.querySelectorAll('main section')].map((e) => e.id)")
+    order = [
+        "key",
+        "s-curves",
+        "s-values",
+        "s-worth",
+        "s-ranges",
+        "s-ranking",
+        "s-standings",
+        "s-classes",
+        "s-reliability",
+    ]
+    assert [name for name in sections if name in order] == [name for name in order if name in sections]
+    assert sections[-1] == "s-provenance"
     levels = [int(tag[1]) for tag in page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((e) => e.tagName)")]
     assert levels[0] == 1 == levels.count(1)
 

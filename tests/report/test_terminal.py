@@ -46,6 +46,8 @@ def test_80_columns_show_an_even_subset_of_the_rates_and_say_so(two):
     text = shown(build_report(two, promptings=["situation"]), 80)
     assert text.splitlines()[1].split()[:6] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert "6 of 11 rates: a wider terminal shows all" in " ".join(text.split())
+    narrow = shown(build_report(two, promptings=["situation"]), 60)
+    assert "5 of 11 rates, in uneven steps: a wider terminal shows all" in " ".join(narrow.split())
 
 
 def test_140_columns_show_everything(two):
@@ -92,7 +94,7 @@ def test_long_names_leave_room_for_numbers(make_results):
     name = "a-checkpoint-with-a-name-that-goes-on-and-on-and-on"
     text = shown(build_report([make_results(name)]), 80)
     assert max(map(len, text.splitlines())) <= 80
-    assert "a-checkpoint-with-a-name" in text
+    assert "a-checkpoint-wit…on-and-on" in text
 
 
 def test_what_is_not_known_is_a_dash(make_results):
@@ -164,3 +166,13 @@ def test_further_tables_give_up_their_last_columns_where_it_is_narrow(two):
     for width in (60, 80, 120):
         assert max(map(len, shown(report, width).splitlines())) <= width
     assert "mean rank" in shown(report, 40)
+
+
+@pytest.mark.parametrize("depends", [False, True])
+def test_where_prompting_makes_no_difference_it_is_shown_once_and_said(evaluate_into, tmp_path, depends):
+    results, _, _ = evaluate_into(tmp_path, depends=depends)
+    report = build_report([results])
+    text = shown(report)
+    assert ("the same under situation and concat prompting" in " ".join(text.split())) is not depends
+    assert text.count("mmp") == (6 if depends else 3)
+    assert len(report.tables[0].rows) == 6  # for programs, all of them

@@ -162,3 +162,9 @@ def test_without_predictions_there_is_no_column_for_them():
 def test_a_drop_that_is_not_sure_passes_and_is_told():
     unsure = Verdict((Outcome(**{**vars(outcome(0.03)), "verdict": PASS, "p_value": 0.2}),), ())
     assert "PASS: 1 cell compared, none surely below its limit" in formats.table(unsure)
+
+
+def test_an_error_that_no_drop_bounds_is_null_in_json():
+    unbounded = replace(outcome(0.0), metric="mae", detectable=float("inf"))
+    text = formats.as_json(Verdict((unbounded,), ()))
+    assert json.loads(text, parse_constant=pytest.fail)["outcomes"][0]["detectable"] is None

@@ -319,6 +319,26 @@ def test_rates_for_each_modality_are_written_as_rates() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "share"), [("missing-any", 0.3), ("missing-text", 0.2), ("missing-text+missing-audio", 0.1)]
+)
+def test_a_rate_over_all_pairs_is_converted(name: str, share: float) -> None:
+    scenario = Scenario.parse(name, TRIPLE)
+    table = missing_table([str(i) for i in range(3000)], scenario, scenario.rate_of_pairs(share), 0)
+    assert sum(case.count("missing-") for case in table.values()) == pytest.approx(3 * 3000 * share, abs=3)
+
+
+def test_a_share_of_pairs_that_cannot_be() -> None:
+    with pytest.raises(
+        UsageError, match=r"scenario 'missing-any' can miss 50.0% of all pairs at most, not the share 0.7"
+    ):
+        Scenario.parse("missing-any", TRIPLE).rate_of_pairs(0.7)
+    with pytest.raises(UsageError, match="has rates of its own"):
+        Scenario.parse("missing-each:image=0.3", TRIPLE).rate_of_pairs(0.1)
+    with pytest.raises(UsageError, match=r"can miss 0\.0% of all pairs"):
+        Scenario.parse("noisy-image:blur@3", TRIPLE).rate_of_pairs(0.1)
+
+
+@pytest.mark.parametrize(
     ("scenarios", "given_rates", "message"),
     [
         (["missing-text"], ["image=0.3"], "--missing-rate image=0.3 is a scenario of its own"),

@@ -267,12 +267,23 @@ def test_a_scenario_may_name_its_corruption(name: str) -> None:
     assert not any(c.noise for c in training_cases(name, PAIR))
 
 
+def test_one_cause_of_both() -> None:
+    (case,) = Scenario.parse("noisy-both:rain@3", ("audio", "image")).cases
+    assert case.corruption("audio") == case.corruption("image") == ("rain", 3)
+    assert case.name == "noisy-both:rain@3" and case.plain.name == "noisy-both"
+    with pytest.raises(UsageError, match=r"is called 'noisy-both:rain@3'"):
+        Scenario.parse("noisy-audio:rain@3+noisy-image:rain@3", ("audio", "image"))
+    (case,) = Scenario.parse("noisy-image:rain@3+noisy-audio:rain@3", ("image", "audio", "text")).cases
+    assert case.degraded == ("image", "audio")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("noisy-image:blurr@3", "unknown corruption of image 'blurr': did you mean 'blur'? Known: gaussian"),
         ("noisy-image:blur", "'noisy-image:blur' has no severity: give one from 1 to 5, as in noisy-image:blur@3"),
         ("noisy-text@7", "'noisy-text@7' has severity 7: give one from 1 to 5, as in noisy-text@3"),
+        ("noisy-both:rain@3", "unknown corruption of text 'rain'"),
         ("noisy-both:blur@3", "name the corruption of each modality, noisy-image:NAME@SEVERITY+noisy-text:NAME@"),
         ("noisy-text+noisy-image", "scenario 'noisy-text+noisy-image' is called 'noisy-both'"),
         ("noisy-imgae:blur@3", "unknown scenario for image and text 'noisy-imgae:blur@3': did you mean 'noisy-image'"),
@@ -322,3 +333,10 @@ def test_the_cases_to_tell_apart_come_from_the_training_scenario() -> None:
 def test_a_number_of_seeds_that_no_grid_has(seeds: int) -> None:
     with pytest.raises(UsageError, match=rf"--seeds {seeds}: give a number of mask seeds from 1 to 10,000"):
         make_grid(PAIR, None, (0.0,), seeds, ("situation",))
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=60), st.integers(0, 3))
+def test_the_order_is_that_of_the_whole_hashes(sample_ids: list[str], seed: int) -> None:
+    digests = [hashlib.blake2b(f"{seed}/missing-text/{sample_id}".encode()).digest() for sample_id in sample_ids]
+    expected = sorted(range(len(sample_ids)), key=lambda i: (digests[i], sample_ids[i]))
+    assert rank_samples(sample_ids, "missing-text", seed).tolist() == expected

@@ -7,7 +7,7 @@ import pytest
 
 from mmrobust.scoring.bootstrap import resample_weights
 from mmrobust.scoring.cell_values import resampled_values
-from mmrobust.scoring.metrics import METRICS, Outcomes, WeightedTruth, target_matrix
+from mmrobust.scoring.metrics import METRICS, Outcomes, WeightedTruth
 from mmrobust.scoring.store import predictions_behind
 from mmrobust.storage.results import read_results
 
@@ -21,7 +21,7 @@ def test_every_metric_is_what_it_is_alone(tmp_path, evaluate_into, task, metric)
     truth, tables = stored.truth, stored.truth.draw(stored.cells)
     (weights,) = resample_weights(80, 20)
     together = resampled_values(stored, tables, metric, weights)
-    weighted = WeightedTruth(target_matrix(truth.labels, truth.classes), weights)
+    weighted = WeightedTruth(truth.targets, weights)
     for key in range(len(tables.keys)):
         alone = METRICS[task][metric](Outcomes(stored.chosen(tables, key), weighted, task == "multi-label"))
         np.testing.assert_allclose(together[key], alone, atol=1e-6)

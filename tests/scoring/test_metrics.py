@@ -17,16 +17,20 @@ from mmrobust.scoring.metrics import METRICS, RANKED, MetricSettings, Outcomes, 
 from mmrobust.scoring.ranking import RankedCells
 
 # Quarters: many ties, and none so close that a sigmoid in float64 would merge two different logits.
+FIXED = {"binary": 2, "regression": 1}
+"""Task → its number of outputs."""
 LOGITS = st.integers(-20, 20).map(lambda quarter: quarter / 4)
 
 
 @st.composite
 def problems(draw, task):
     """(logits [N, C], targets [N, C], weights [R, N]) of a task."""
-    samples, classes = draw(st.integers(1, 25)), 2 if task == "binary" else draw(st.integers(2, 6))
+    samples, classes = draw(st.integers(1, 25)), FIXED.get(task) or draw(st.integers(2, 6))
     logits = draw(arrays.arrays(np.float32, (samples, classes), elements=LOGITS))
     if task == "multi-label":
         targets = draw(arrays.arrays(np.bool_, (samples, classes)))
+    elif task == "regression":
+        targets = draw(arrays.arrays(np.float64, (samples, 1), elements=LOGITS))
     else:
         labels = draw(arrays.arrays(np.int64, samples, elements=st.integers(0, classes - 1)))
         targets = labels[:, None] == np.arange(classes)
@@ -45,6 +49,14 @@ def expected(task, logits, targets, weight):
     """The same from scikit-learn, on the resample that ``weight`` describes, written out sample by sample."""
     rows = np.repeat(np.arange(len(logits)), weight.astype(int))
     logits, targets = logits[rows].astype(np.float64), targets[rows]
+    if task == "regression":
+        number, predicted = targets[:, 0], logits[:, 0]
+        varies = [len(set(of)) > 1 for of in (number, predicted)]
+        return {
+            "mae": reference.mean_absolute_error(number, predicted),
+            "rmse": reference.root_mean_squared_error(number, predicted),
+            "pearson": np.corrcoef(number, predicted)[0, 1] if all(varies) else 0.0 if varies[0] else np.nan,
+        }
     classes = range(logits.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns of classes without a positive
@@ -85,9 +97,10 @@ def test_every_metric_equals_scikit_learns_on_every_resample(task):
 @pytest.mark.parametrize("task", METRICS)
 def test_float32_weights_lose_nothing_that_matters(task):
     random = np.random.default_rng(0)
-    logits = random.normal(size=(500, 2)).astype(np.float32)
+    logits = random.normal(size=(500, FIXED.get(task, 2))).astype(np.float32)
     targets = random.random((500, 2)) < 0.3
     targets = targets if task == "multi-label" else np.stack([targets[:, 0], ~targets[:, 0]], axis=1)
+    targets = random.normal(size=(500, 1)) if task == "regression" else targets
     weights = random.integers(0, 4, size=(7, 500))
     exact = values(task, logits, targets, weights.astype(np.float64))
     quick = values(task, logits, targets, np.asarray(weights, dtype=np.float32, order="F"))
@@ -154,8 +167,8 @@ def test_a_sigmoid_of_exactly_one_half_is_positive():
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
     with pytest.raises(UsageError, match="unknown metric of a single-label task 'acuracy': did you mean 'accuracy'"):
         metrics_of("single-label", ["acuracy"])
-    with pytest.raises(UsageError, match="unknown task 'regression'"):
-        metrics_of("regression")
+    with pytest.raises(UsageError, match="unknown task 'regresion': did you mean 'regression'"):
+        metrics_of("regresion")
 
 
 def test_named_metrics_come_in_the_order_they_were_named():

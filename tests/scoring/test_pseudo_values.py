@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mmrobust.scoring.calibration import calibration_pseudo_values, confidences, expected_calibration_error
 from mmrobust.scoring.metrics import METRICS, MetricSettings, Outcomes, WeightedTruth
 from mmrobust.scoring.pseudo_values import OF_COUNTS, Decisions, PseudoValues, Ranking, share_of_some, worst_class
+from mmrobust.scoring.regression import OF_NUMBERS
 from mmrobust.scoring.significance import delong, placements
 
 
@@ -25,6 +26,8 @@ def found_for(name, logits, targets, several, settings):
             ranked = Ranking.of([logits[:, column]], targets[:, column]).of_cell(one_table)
             value += ranked.add_average_precision(of_sample)
         return PseudoValues(value / classes, of_sample / classes)
+    if name in OF_NUMBERS:
+        return OF_NUMBERS[name](logits[:, 0].astype(np.float64), targets[:, 0])
     predicted = logits >= 0 if several else logits.argmax(axis=1)
     actual = targets if several else targets.argmax(axis=1)
     return OF_COUNTS[name](Decisions(predicted, actual, classes, settings.f1_absent == "skip"))
@@ -40,6 +43,8 @@ def test_each_is_the_metric_without_the_sample(seed, task, ties, absent):
     if not several:
         targets = np.eye(classes, dtype=bool)[random.integers(0, classes, samples)]
     logits = random.normal(size=(samples, classes)).astype(np.float32)
+    if task == "regression":
+        targets, logits = random.normal(size=(samples, 1)).round(1), logits[:, :1]
     logits = np.round(logits) if ties else logits
     given = MetricSettings(f1_absent=absent)
     whole = Outcomes(logits, WeightedTruth(targets, np.ones((1, samples))), several, given)
@@ -55,7 +60,7 @@ def test_each_is_the_metric_without_the_sample(seed, task, ties, absent):
 
 def test_there_are_pseudo_values_of_every_metric():
     named = {name for metrics in METRICS.values() for name in metrics}
-    assert named == {*OF_COUNTS, "map", "auroc"}
+    assert named == {*OF_COUNTS, *OF_NUMBERS, "map", "auroc"}
 
 
 def test_the_error_of_auroc_is_delongs():

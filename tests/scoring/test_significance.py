@@ -18,7 +18,6 @@ from mmrobust.scoring.significance import (
     p_values,
     placements,
     rules_out,
-    smallest_shown,
 )
 
 
@@ -99,13 +98,14 @@ def test_p_values_are_students():
 @pytest.mark.parametrize("two_sided", [True, False])
 def test_the_smallest_difference_is_found_with_its_power(two_sided):
     error, many = np.asarray([0.02]), np.asarray([1e6])
-    smallest = smallest_shown(error, many, 0.05, two_sided=two_sided)[0]
+    level, size = 0.05 / (1 + two_sided), np.asarray([1e12])  # so many samples that their error alone counts
+    smallest = detectable(error, many, size, level)[0]
     sided = "two-sided" if two_sided else "larger"
     assert normal_power(smallest, 1, 0.05, alternative=sided, sigma=0.02) == pytest.approx(0.8, abs=1e-3)
     draws = np.random.default_rng(0).normal(-smallest, 0.02, 20_000)
     found = p_values(draws, np.full(len(draws), 0.02), np.full(len(draws), 1e6), two_sided=two_sided) <= 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.01)
-    assert smallest_shown(error, np.asarray([3.0]), 0.05, two_sided=two_sided)[0] > 1.2 * smallest
+    assert detectable(error, np.asarray([3.0]), size, level)[0] > 1.2 * smallest
 
 
 def test_what_is_not_defined_is_no_question():

@@ -18,7 +18,7 @@ from mmrobust.scoring.metrics import Outcomes, WeightedTruth, metrics_of
 from mmrobust.scoring.paired import make_pair
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
-from mmrobust.scoring.worth import modality_worth, shapley_differences, worth_differences
+from mmrobust.scoring.worth import equity_differences, modality_worth, shapley_differences, worth_differences
 
 TRIPLE = ("image", "text", "audio")
 STRENGTH = {"image": 1.6, "text": 0.8, "audio": 0.0}
@@ -182,8 +182,24 @@ def test_differences_are_paired() -> None:
                 assert frame.loc[f"missing-{modality}", side] == pytest.approx(own.loc[modality, name])
         assert (frame["difference"] == frame["candidate"] - frame["baseline"]).all()
         assert frame.loc["missing-text", "difference"] > 0 and (frame["error"] > 0).all()
-    same = shapley_differences(make_pair(one, one), "accuracy")
-    assert (same["error"] == 0).all() and (same["difference"] == 0).all()
+    for function in (shapley_differences, equity_differences):
+        same = function(make_pair(one, one), "accuracy")
+        assert (same["error"] == 0).all() and (same["difference"] == 0).all()
+
+
+def test_the_difference_in_equity_and_its_error() -> None:
+    """The error agrees with that over fresh samples of the same two models."""
+    cells = tuple(Cell(f"missing-{m}", rate, 0, SITUATION) for m in TRIPLE for rate in (0.0, 1.0))
+    found = []
+    for seed in range(60):
+        sides = [made(n=300, seed=seed), made(n=300, seed=seed, strength=STRENGTH | {"text": 1.4})]
+        pair = make_pair(*(Predictions(side.truth, side.logits, cells, (SITUATION,)) for side in sides))
+        found.append(equity_differences(pair, "accuracy").iloc[0])
+    assert {row["scenario"] for row in found} == {"missing-any"}
+    for name, side in zip(("baseline", "candidate"), sides, strict=True):
+        assert found[-1][name] == pytest.approx(modality_worth(side, "accuracy")["equity"].iloc[0])
+    errors, differences = ([row[name] for row in found] for name in ("error", "difference"))
+    assert np.mean(errors) == pytest.approx(np.std(differences, ddof=1), rel=0.25)
 
 
 Cli = Callable[..., Any]
@@ -205,5 +221,9 @@ def test_the_report_and_the_gate_know_it(evaluate_into: Callable[..., Any], tmp_
     assert cli(*check, "worth@missing-text>=0.9").code == 1
     assert cli(*check, "shapley@missing-image:-0.05").code == 0
     assert cli(*check, "shapley.macro_f1@missing-text>=0.9").code == 1
+    assert cli(*check, "equity>=0.01").code == 0
+    assert cli(*check, "equity.macro_f1@missing-both>=1").code == 1
+    refused = cli(*check, "equity@missing-text>=0.1")
+    assert refused.code == 2 and "equity is not defined there" in refused.err
     refused = cli(*check, "worth@missing-both>=0.1")
     assert refused.code == 2 and len(refused.err.strip().splitlines()) == 1

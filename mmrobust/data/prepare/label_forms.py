@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.errors import DataError, UsageError
-from mmrobust.storage.tasks import TASKS
+from mmrobust.storage.tasks import REGRESSION
 
 LabelCell = str | tuple[str, ...]
 """A label cell: its text, or the parts of the list that it holds."""
@@ -44,7 +44,7 @@ class LabelForm:
     """The form of a column of labels."""
 
     kind: str
-    """``name``, ``index``, ``list``, ``multi-hot`` or ``delimited``."""
+    """``name``, ``index``, ``list``, ``multi-hot`` or ``delimited``; of a regression task, ``number``."""
     separator: str = ""
     """What joins the classes of a ``delimited`` cell."""
     length: int = 0
@@ -57,6 +57,7 @@ class LabelForm:
         return {
             "name": "names",
             "index": "indexes",
+            "number": "numbers",
             "list": f"lists{every}",
             "multi-hot": f"{'multi' if self.several else 'one'}-hot vectors of {self.length}",
             "delimited": f"names joined by {self.separator!r}",
@@ -177,6 +178,16 @@ def find_label_form(
     """
     if separator is not None and not separator.strip():
         raise UsageError("--label-separator is blank; give what joins the labels of a sample, such as ';'")
+    if task == REGRESSION:
+        if as_class or separator:
+            raise UsageError(
+                f"--task {REGRESSION} takes numbers as labels; it excludes {AS_CLASS} and --label-separator"
+            )
+        if len({number_in(cell, where) for cell, where in cells.items()}) < 2:
+            raise DataError(
+                f"{source}: every label is {_some([_shown(cell) for cell in cells])}: there is nothing to predict"
+            )
+        return LabelForm("number")
     if as_class:
         if separator or task == "multi-label":
             raise UsageError(f"{AS_CLASS} makes one class of each label; it excludes --label-separator and multi-label")
@@ -265,13 +276,30 @@ def _joins(source: Path, texts: Sequence[str], mark: str) -> bool:
     )
 
 
+def number_in(cell: LabelCell, where: str) -> float:
+    """The number in a label cell of a regression task; ``where`` it stands, for messages.
+
+    Raises:
+        DataError: it is none, or not finite.
+    """
+    text = _shown(cell)
+    try:
+        number = float(text) if isinstance(cell, str) and "_" not in text else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        hint = "; write decimals with a point" if _NUMBER.fullmatch(text) else ""
+        raise DataError(f"{where}: label '{text}' is not a finite number, as --task {REGRESSION} wants{hint}")
+    return number
+
+
 def _decimals(source: Path, texts: Sequence[str]) -> str:
-    scored = "--task regression scores numbers" if "regression" in TASKS else "mmrobust scores classes, not numbers"
     comma = " (with decimal commas)" if any("," in text for text in texts) else ""
     between = ", or --label-separator ',' for several indexes" if comma else ""
     return (
-        f"{source}: the labels are decimal numbers{comma}: {_some(texts)}, {len(texts)} different ones; {scored}. Name "
-        f"another --label-column, or give {AS_CLASS} if each number is a class{between}"
+        f"{source}: the labels are decimal numbers{comma}: {_some(texts)}, {len(texts)} different ones; give --task "
+        f"{REGRESSION} if they are to be predicted as numbers, name another --label-column, or give {AS_CLASS} if each "
+        f"number is a class{between}"
     )
 
 

@@ -11,7 +11,8 @@ kind (:class:`ModalityColumn`). Features are lists of numbers in a cell, single 
 column ``group`` says which samples scenarios treat alike. Columns that are not used are named.
 
 The task is multi-label where any sample has several classes or, as ``[]``, none, and single-label elsewhere; ``binary``
-has to be asked for (the positive class is then the second in sorted order). Classes are sorted, as numbers where all
+has to be asked for (the positive class is then the second in sorted order), and so has ``regression``, whose labels are
+finite numbers, called as their column is. Classes are sorted, as numbers where all
 are whole numbers. Without a column of ids, ids are row numbers; without a column of splits, 80 / 10 / 10 % go to train,
 validation and test, in the order of a hash of the ids. Modalities, task and classes are those of the whole manifest,
 whatever the ``limit``.
@@ -37,12 +38,13 @@ import numpy as np
 from mmrobust.cases import KINDS, MODALITIES, check_modality
 from mmrobust.data.dataset import Medium
 from mmrobust.data.format import SPLITS
-from mmrobust.data.prepare.label_forms import LabelCell, find_label_form, label_cell
+from mmrobust.data.prepare.label_forms import LabelCell, find_label_form, label_cell, number_in
 from mmrobust.data.prepare.media_paths import find_base, find_file
 from mmrobust.data.prepare.preparer import Description, Intake, Listing, preparer
 from mmrobust.data.prepare.source_files import SPLIT_NAMES, UnusableSample, check_media, read_features, read_media
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError, UsageError, check_name, unknown_name
+from mmrobust.storage.tasks import REGRESSION, Label
 from mmrobust.storage.text_tables import EMPTY_WORDS, Table, open_table, rounded_hint
 
 MEDIA = ("image", "audio")
@@ -170,19 +172,21 @@ def prepare_manifest(
     found = survey(source, table, present, kinds)
     form = find_label_form(source, found.labels, task=task, as_class=label_as_class, separator=label_separator)
     task = task or ("multi-label" if form.several else "single-label")
-    classes = form.classes(found.labels)
+    numbers = task == REGRESSION
+    classes = (present["label"],) if numbers else form.classes(found.labels)
     index = {name: label for label, name in enumerate(classes)}
-    if len(classes) < 2:
+    if len(classes) < 2 and not numbers:
         of = f"every sample is of class '{classes[0]}'" if classes else "no sample has a class"
         raise DataError(f"{source}: {of}; two or more classes are needed")
     if task == "binary" and len(classes) != 2:
         raise UsageError(f"{source}: has {len(classes)} classes; --task binary needs two, use single-label")
     bases = {modality: media_root or find_base(source.parent, paths) for modality, paths in found.paths.items()}
-    intake.say(f"{source}: {table.format}; labels are {form}: {task}, {len(classes)} classes{_started(source, bases)}")
+    what = f"of {classes[0]}" if numbers else f"{len(classes)} classes"
+    intake.say(f"{source}: {table.format}; labels are {form}: {task}, {what}{_started(source, bases)}")
     if unused := [column for column in table.columns if column not in present.values()]:
         example = f"--modality NAME=KIND:{unused[0]} makes a modality of one"
         intake.say(f"{source}: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used; {example}")
-    _doubt(source, found, classes, intake)
+    _doubt(source, found, () if numbers else classes, form.kind == "index", intake)
     if "split" not in present:
         division = f"split 80/10/10 into {', '.join(SPLITS)} by a hash of the ids"
         intake.note(f"{source}: no column '{columns.split}': {division}")
@@ -198,12 +202,17 @@ def prepare_manifest(
             return cell.content
         return read_media(kind, find_file(bases[modality], cell.path, modality, where), where)
 
+    def label(entry: Entry) -> Label:
+        if numbers:
+            return (number_in(entry.label, entry.where),)
+        return tuple(sorted(index[name] for name in form.names(entry.label, entry.where)))
+
     def read(split: str, entry: Entry) -> Iterator[SampleRow]:
         media = {modality: medium(modality, cell, entry.where) for modality, cell in entry.media.items()}
         yield SampleRow(
             split=split,
             id=entry.id,
-            label=tuple(sorted(index[name] for name in form.names(entry.label, entry.where))),
+            label=label(entry),
             others=media,
             other_paths={m: cell.path for m, cell in entry.media.items() if isinstance(cell, MediaCell)},
             group=entry.group,
@@ -230,10 +239,11 @@ def _started(source: Path, bases: Mapping[str, Path]) -> str:
     return "".join(f"; paths of {modality} start in {base}" for modality, base in others.items())
 
 
-def _doubt(source: Path, found: Survey, classes: tuple[str, ...], intake: Intake) -> None:
-    """Note what is more likely a mistake than meant."""
+def _doubt(source: Path, found: Survey, classes: tuple[str, ...], whole: bool, intake: Intake) -> None:
+    """Note what is more likely a mistake than meant; ``whole``: whether the labels are whole numbers."""
+    numbers = f" --task {REGRESSION} predicts numbers" if whole else ""
     if len(classes) > MANY_CLASSES and len(found.labels) > found.rows // 2:
-        intake.note(f"{source}: {len(found.labels)} different labels in {found.rows} rows: are they classes?")
+        intake.note(f"{source}: {len(found.labels)} different labels in {found.rows} rows: are they classes?{numbers}")
     for name in classes:
         if name == "-1" or name.lower() in EMPTY_WORDS:
             intake.note(

@@ -26,13 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.class_balance import untrained
+from mmrobust.data.decoding import is_transparent
 from mmrobust.data.format import SPLITS, DatasetInfo, choose_headline
 from mmrobust.data.prepare.dry_run import SHOWN, DryRun
 from mmrobust.data.prepare.source_files import SkipSample, UnusableSample
 from mmrobust.data.writing import Record, SampleRow, write_dataset
-from mmrobust.errors import DataError
+from mmrobust.errors import DataError, UsageError
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.storage.files import refuse_to_overwrite, sha256
+from mmrobust.storage.tasks import REGRESSION
 
 MAX_UNUSABLE = 100
 """Preparing stops at this many unusable samples: most likely the wrong folder was given."""
@@ -123,7 +125,9 @@ class Intake:
         counts, written = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
         seen: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         unusable: list[UnusableSample] = []
-        with self._progress(listing.description.name, listing.total) as advance:
+        about, transparent = listing.description, 0
+        pictures = [modality for modality in about.modalities if about.kinds.get(modality, modality) == "image"]
+        with self._progress(about.name, listing.total) as advance:
             for sample in listing.samples:
                 split = sample[0]
                 advance(1)
@@ -134,6 +138,8 @@ class Intake:
                     for row in listing.read(*sample):
                         seen[row.split].update(row.label)
                         written[row.split] += 1
+                        shown = (row.media.get(modality) for modality in pictures)
+                        transparent += sum(isinstance(each, bytes) and is_transparent(each) for each in shown)
                         yield row
                 except SkipSample as skipped:
                     self._leave_out(str(skipped))
@@ -148,9 +154,11 @@ class Intake:
         if unusable:
             raise _incomplete(unusable)
         self.say_now()
+        if transparent:
+            self.note(f"{transparent:,} pictures are transparent in places, and laid on white")
         if self._limit is None:
-            self._compare_sizes(listing.description, counts, written)
-            if line := untrained(listing.description.classes, seen):
+            self._compare_sizes(about, counts, written)
+            if about.task != REGRESSION and (line := untrained(about.classes, seen)):
                 self.note(line)
 
     def _leave_out(self, reason: str) -> None:
@@ -174,7 +182,8 @@ class Intake:
 def _incomplete(unusable: Sequence[UnusableSample]) -> DataError:
     count, named = len(unusable), "; ".join(str(sample) for sample in unusable[:MAX_NAMED])
     if count > 1:
-        named = f"{count} samples cannot be used: {named}{'; …' if count > MAX_NAMED else ''}"
+        least = "at least " if count == MAX_UNUSABLE else ""
+        named = f"{least}{count} samples cannot be used: {named}{'; …' if count > MAX_NAMED else ''}"
     return DataError(f"{named}; get the files again, or leave such samples out with --allow-incomplete")
 
 
@@ -274,6 +283,8 @@ class Preparer:
         if settings.get("task") is not None:  # refuse an unknown one before anything is read
             choose_headline(settings["task"], settings.get("headline_metric"))
         overrides = {name: settings.pop(name, None) for name in self._overrides}
+        if overrides.get("task") == REGRESSION:
+            raise UsageError(f"--task {REGRESSION}: this source has classes; numbers are read from a manifest")
         listing = self.list_samples(*source, intake, **settings)
         return listing.described(**{name: value for name, value in overrides.items() if value})
 

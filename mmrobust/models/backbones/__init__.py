@@ -59,15 +59,31 @@ def load_backbone(source: str, modalities: Sequence[str]) -> Backbone:
     """
     from mmrobust.models.backbone import check_modalities
     from mmrobust.models.backbones.processors import check_processor
-    from mmrobust.storage.weights import check_finite
+    from mmrobust.models.glance import Glance
+    from mmrobust.storage.weights import check_finite, check_place
 
+    check_place(source)
     place, family = locate(source), family_of(source)
     with loading(place, f"backbone {source}", limit=family.limited):
         backbone = family.load(place, source)
+    if (file := _glance_file(place, backbone)) is not None:
+        backbone.glance = Glance.load(file, backbone.modalities)
     check_modalities(backbone, modalities, source)
     check_finite(backbone.weights(), f"backbone {source}")
     check_processor(backbone.processor, backbone.model.config, f"backbone {source}")
     return backbone
+
+
+def _glance_file(place: str, backbone: Backbone) -> Path | None:
+    """The glance of a tiny backbone, in its folder or on the Hub; ``None`` where there is none."""
+    from transformers.utils import cached_file
+
+    from mmrobust.models.glance import FILE
+
+    file = Path(place) / FILE
+    if Path(place).is_dir():
+        return file if file.is_file() else None
+    return Path(cached_file(place, FILE)) if getattr(backbone.model.config, "glance", False) else None
 
 
 @contextmanager

@@ -9,24 +9,23 @@ norms), or average this pass with the usual pass of the joint layers over the on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from mmrobust.data.processor import Processor
 from mmrobust.data.resampling import RESAMPLING
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
-from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource, run_layers
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
-from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.filterbank import AudioSettings, check_range, encode_filterbank
 from mmrobust.models.backbones.processors import describe_images, fill_image
 from mmrobust.models.layers import LayerView
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 from mmrobust.storage.files import read_json, write_json
 
@@ -53,30 +52,6 @@ class CavMaeSettings(BackboneSettings):
     def __post_init__(self) -> None:
         if self.missing_path not in MISSING_PATHS:
             raise unknown_name("missing path", self.missing_path, MISSING_PATHS)
-
-
-@dataclass(frozen=True)
-class AudioSettings:
-    """How a waveform is turned into a filter bank. The default mean and std are the reference's on VGGSound."""
-
-    sampling_rate: int = 16_000
-    frames: int = 1024
-    mel_bins: int = 128
-    mean: float = -5.081
-    std: float = 4.4849
-
-    def __post_init__(self) -> None:
-        ranges = (("sampling_rate", 1, 10**6), ("frames", 1, 10**6), ("mel_bins", 1, 10**4), ("std", 1e-6, 1e6))
-        check_range(dataclasses.asdict(self), (*ranges, ("mean", -1e6, 1e6)), "audio settings")
-
-
-def encode_filterbank(raw: tuple[npt.NDArray[np.float32], int], settings: AudioSettings) -> Tensor:
-    """The filter bank [frames, mel] of a recording, cut or padded with zeros, then normalised."""
-    waveform, rate = raw
-    bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
-    padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
-    padded[: len(bank)] = bank
-    return torch.from_numpy((padded - settings.mean) / settings.std)
 
 
 class CavMaeProcessor(Processor):
@@ -223,6 +198,11 @@ class CavMaeBackbone(Backbone):
         """See :attr:`Backbone.knows_case`."""
         return bool(self.settings.missing_path != FILL)
 
+    @property
+    def joint_stream(self) -> str | None:
+        """See :attr:`Backbone.joint_stream`; a fusion block comes between."""
+        return None if self.model.config.fusion else JOINT
+
     def fuse(
         self,
         encoded: Mapping[str, TokenSequence],
@@ -238,8 +218,7 @@ class CavMaeBackbone(Backbone):
             ((modality, own),) = encoded.items()
             return self._unimodal(modality, own, prompts)
         streams = self._after_fusion_block(encoded, prompts) if self.model.config.fusion else dict(encoded)
-        start = PartialStream(self.joint_input(streams), 0)
-        return {**streams, JOINT: self.run_remaining_layers(JOINT, start, prompts)}
+        return {**streams, JOINT: self.run_remaining_layers(JOINT, self.joint_start(streams, partial), prompts)}
 
     def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
         """See :meth:`Backbone.joint_input`: audio, then image."""
@@ -248,7 +227,7 @@ class CavMaeBackbone(Backbone):
     def _unimodal(self, modality: str, own: TokenSequence, prompts: PromptSource | None) -> dict[str, TokenSequence]:
         """The joint layers over one modality with its own norms, and for the average also with the usual norms."""
         layers = [_view(block, {"audio": "_a", "image": "_v"}[modality]) for block in self.model.blocks_u]
-        own_norms = run_layers(JOINT, layers, own, prompts, checkpointing=self.checkpointing)
+        own_norms = self.run_layers(JOINT, layers, own, prompts)
         streams = {modality: own, UNIMODAL[modality]: own_norms}
         if self.settings.missing_path == AVERAGE:
             streams[JOINT] = self.run_remaining_layers(JOINT, PartialStream(own, 0), prompts)
@@ -284,11 +263,3 @@ def _view(block: Any, suffix: str = "") -> LayerView:
         mlp=block.mlp,
         heads=block.attn.num_heads,
     )
-
-
-def check_range(values: Mapping[str, Any], ranges: Iterable[tuple[str, float, float]], source: object) -> None:
-    """Raise a ``CheckpointError`` if one of the values is not a number in its range (name, least, most)."""
-    for name, least, most in ranges:
-        value = values.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            raise CheckpointError(f"{source}: {name} = {value!r}: must be a number from {least:g} to {most:g}")

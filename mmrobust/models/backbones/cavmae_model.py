@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import PretrainedConfig, PreTrainedModel
 
+from mmrobust.models.backbones.parts import Attention, Mlp, sincos_positions
 from mmrobust.models.layers import prepend, split_heads
 
 NORM_EPS = 1e-5
@@ -52,33 +52,6 @@ class PatchEmbedding(nn.Module):
         return tokens
 
 
-class Attention(nn.Module):
-    """Weights of a self-attention, which :func:`mmrobust.models.layers.run_layer` runs."""
-
-    def __init__(self, config: CavMaeConfig) -> None:
-        super().__init__()
-        self.num_heads, size = config.num_attention_heads, config.hidden_size
-        self.qkv = nn.Linear(size, 3 * size)
-        self.proj = nn.Linear(size, size)
-        self.proj_drop = nn.Dropout(config.hidden_dropout_prob)
-
-
-class Mlp(nn.Module):
-    """Two dense layers with a GELU between them."""
-
-    def __init__(self, config: CavMaeConfig) -> None:
-        super().__init__()
-        inner_size = int(config.hidden_size * config.mlp_ratio)
-        self.fc1 = nn.Linear(config.hidden_size, inner_size)
-        self.fc2 = nn.Linear(inner_size, config.hidden_size)
-        self.drop = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, D] → [B, L, D]."""
-        hidden: Tensor = self.drop(self.fc2(F.gelu(self.fc1(x))))
-        return hidden
-
-
 class Block(nn.Module):
     """A pre-norm layer with three pairs of norms: for both modalities together and for each alone."""
 
@@ -87,7 +60,9 @@ class Block(nn.Module):
         for suffix in ("", "_a", "_v"):
             setattr(self, f"norm1{suffix}", nn.LayerNorm(config.hidden_size, eps=NORM_EPS))
             setattr(self, f"norm2{suffix}", nn.LayerNorm(config.hidden_size, eps=NORM_EPS))
-        self.attn, self.mlp = Attention(config), Mlp(config)
+        size, dropout = config.hidden_size, config.hidden_dropout_prob
+        self.attn = Attention(size, config.num_attention_heads, dropout)
+        self.mlp = Mlp(size, dropout, config.mlp_ratio)
 
 
 class FusionAttention(nn.Module):
@@ -136,7 +111,7 @@ class FusionBlock(nn.Module):
         self.self_attn_a, self.self_attn_v = FusionAttention(size, heads), FusionAttention(size, heads)
         self.norm2_a, self.norm2_v = nn.LayerNorm(size, eps=NORM_EPS), nn.LayerNorm(size, eps=NORM_EPS)
         self.cross_attn_a_to_v, self.cross_attn_v_to_a = FusionAttention(size, heads), FusionAttention(size, heads)
-        self.mlp_a, self.mlp_v = Mlp(config), Mlp(config)
+        self.mlp_a, self.mlp_v = (Mlp(size, config.hidden_dropout_prob, config.mlp_ratio) for _ in range(2))
 
     def forward(
         self,
@@ -202,19 +177,3 @@ class CavMaeModel(PreTrainedModel):  # type: ignore[misc]  # transformers' class
         elif isinstance(module, CavMaeModel):
             nn.init.normal_(module.modality_a, std=0.02)
             nn.init.normal_(module.modality_v, std=0.02)
-
-
-def sincos_positions(rows: int, columns: int, size: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions [1, rows · columns, size], row-major (MAE's ``get_2d_sincos_pos_embed``).
-
-    The first half of the channels encodes the column, the second the row; in each half sines, then cosines.
-    """
-    # Takes no memory: counted by a TensorLimit (mmrobust.storage.weights) before NumPy creates the table.
-    torch.empty(1, rows * columns, size, device="meta")
-    row, column = np.meshgrid(np.arange(rows, dtype=np.float64), np.arange(columns, dtype=np.float64), indexing="ij")
-    frequency = 1.0 / 10000 ** (np.arange(size // 4, dtype=np.float64) / (size / 4.0))
-    halves = []
-    for position in (column, row):
-        angle = position.reshape(-1, 1) * frequency
-        halves += [np.sin(angle), np.cos(angle)]
-    return torch.from_numpy(np.concatenate(halves, axis=1)).float()[None]

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from mmrobust.models.backbone import Backbone, Pooling
+from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 
 PADDING_ID = 0

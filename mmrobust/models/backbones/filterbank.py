@@ -6,12 +6,19 @@ loses four digits, so it is its formula that is followed, not its rounding.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mmrobust.data.resampling import resample
+from mmrobust.errors import CheckpointError
 
 FRAME_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
@@ -23,6 +30,30 @@ FRAMES_AT_ONCE = 512
 """Frames that are transformed at a time: 3 MB at 16 kHz."""
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AudioSettings:
+    """How a waveform is turned into a filter bank. The default mean and std are the reference's on VGGSound."""
+
+    sampling_rate: int = 16_000
+    frames: int = 1024
+    mel_bins: int = 128
+    mean: float = -5.081
+    std: float = 4.4849
+
+    def __post_init__(self) -> None:
+        ranges = (("sampling_rate", 1, 10**6), ("frames", 1, 10**6), ("mel_bins", 1, 10**4), ("std", 1e-6, 1e6))
+        check_range(dataclasses.asdict(self), (*ranges, ("mean", -1e6, 1e6)), "audio settings")
+
+
+def encode_filterbank(raw: tuple[npt.NDArray[np.float32], int], settings: AudioSettings) -> Tensor:
+    """The filter bank [frames, mel] of a recording, cut or padded with zeros, then normalised."""
+    waveform, rate = raw
+    bank = log_mel_filterbank(waveform, rate, settings.sampling_rate, settings.mel_bins, settings.frames)
+    padded = np.zeros((settings.frames, settings.mel_bins), dtype=np.float32)
+    padded[: len(bank)] = bank
+    return torch.from_numpy((padded - settings.mean) / settings.std)
 
 
 def log_mel_filterbank(
@@ -83,3 +114,11 @@ def _constants(rate: int, frame: int, mel_bins: int) -> tuple[int, Floats, Float
 def _mel(hertz: npt.ArrayLike) -> Floats:
     """Kaldi's mel scale."""
     return 1127.0 * np.log1p(np.asarray(hertz, dtype=np.float64) / 700.0)
+
+
+def check_range(values: Mapping[str, Any], ranges: Iterable[tuple[str, float, float]], source: object) -> None:
+    """Raise a ``CheckpointError`` if one of the values is not a number in its range (name, least, most)."""
+    for name, least, most in ranges:
+        value = values.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise CheckpointError(f"{source}: {name} = {value!r}: must be a number from {least:g} to {most:g}")

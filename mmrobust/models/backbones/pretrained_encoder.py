@@ -70,7 +70,10 @@ class PretrainedEncoder(Encoder):
         return tokens, mask
 
     def _tokens(self, **inputs: Tensor) -> Tensor:
-        found: Tensor = self.model(**inputs).last_hidden_state
+        # Speech encoders of older releases draw random numbers even where nothing is dropped. Drawn from the stream of
+        # the training, they would make it another one where tokens are kept.
+        with torch.random.fork_rng(devices=[], enabled=not self.training):
+            found: Tensor = self.model(**inputs).last_hidden_state
         return found.flatten(2).transpose(1, 2) if found.ndim == 4 else found  # a map [B, D, rows, columns]
 
     def held(self) -> dict[str, Tensor]:

@@ -69,10 +69,20 @@ class TextImageProcessor(Processor):
 
     def encode(self, modality: str, raw: Any) -> Tensor:
         """See :meth:`Processor.encode`."""
+        return self._together(modality, [raw])[0]
+
+    def encode_all(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.encode_all`; the libraries take several at once."""
+        if type(self).encode is not TextImageProcessor.encode:  # a family that encodes in its own way
+            return super().encode_all(modality, raws)
+        return self._together(modality, raws)
+
+    def _together(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
         if modality == "text":
-            ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
-            return torch.tensor(ids, dtype=torch.long)
-        return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
+            found = self.tokenizer(list(raws), truncation=True, max_length=self.max_length)["input_ids"]
+            return [torch.tensor(ids, dtype=torch.long) for ids in found]
+        # Padded to one another, they would depend on each other.
+        return [torch.from_numpy(image) for image in self.image_processor(list(raws), do_pad=False)["pixel_values"]]
 
     @property
     @abstractmethod

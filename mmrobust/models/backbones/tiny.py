@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +22,19 @@ from mmrobust.errors import UsageError, check_name, unknown_name
 from mmrobust.models.backbone import Backbone, check_modalities
 from mmrobust.models.backbones import LINEAR, TINY_TOWERS, TOWERS
 from mmrobust.models.backbones import TINY as TINY_ENCODER
-from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
+from mmrobust.models.backbones.cavmae import CavMaeBackbone, CavMaeProcessor
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
-from mmrobust.models.backbones.filterbank import log_mel_filterbank
+from mmrobust.models.backbones.filterbank import AudioSettings, log_mel_filterbank
 from mmrobust.models.backbones.pretrained_encoder import load_encoder
 from mmrobust.models.backbones.processors import square_images
 from mmrobust.models.backbones.tower_inputs import FeaturesInput, FilterbankInput, SquareImages, TextInput
 from mmrobust.models.backbones.towers import TowersBackbone, tiny_grid
 from mmrobust.models.backbones.towers_model import Encoder, JointSizes, Linear, TinyText
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
+from mmrobust.models.glance import AudioSight, Glance, ImageSight, Sight, TextSight, parts_of
+
+B = TypeVar("B", bound=Backbone)
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 16
@@ -41,8 +45,10 @@ DROPOUT = 0.1
 DEEP_LAYERS = 12
 """As in the released CAV-MAE: 11 for each modality and one joint layer."""
 TEXT_LENGTH = 128
-VOCABULARY = 2000
-AUDIO = {"sampling_rate": 8_000, "frames": 96, "mel_bins": 64}
+VOCABULARY = 8000
+AUDIO = {"sampling_rate": 8_000, "mel_bins": 64}
+LEAST_FRAMES, MOST_FRAMES = 96, 512
+"""Frames of a filter bank, of 10 ms: as many as nine of ten recordings have, within these limits."""
 STATISTICS_SAMPLES = 512
 """Number of recordings from which the mean and standard deviation of the filter bank are computed."""
 _SIZES = {
@@ -73,7 +79,7 @@ def make_tiny(name: str, modalities: Sequence[str], train: Split, seed: int) -> 
     check_modalities(family, modalities, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(train)
+        return with_glance(build(train), train)
 
 
 def fitting_tiny(modalities: Sequence[str], kinds: Mapping[str, str]) -> str:
@@ -120,7 +126,28 @@ def make_towers(
                 built[modality] = load_encoder(kind, encoder, encoder, modality)
             else:
                 built[modality] = _tiny_encoder(modality, kind, train)
-        return TowersBackbone(kinds, built, sizes or JointSizes(), source)
+        return with_glance(TowersBackbone(kinds, built, sizes or JointSizes(), source), train)
+
+
+def with_glance(backbone: B, train: Split) -> B:
+    """``backbone`` with an untrained glance, if a small network of our own reads each of its modalities."""
+    sights: dict[str, Sight] = {}
+    for modality in backbone.modalities:
+        if isinstance(backbone, TowersBackbone) and backbone.model.encoder(modality).name != TINY_ENCODER:
+            return backbone
+        processor: Any = backbone.processor
+        if isinstance(backbone, TowersBackbone):
+            processor = backbone.processor.inputs[modality]
+        kind = train.info.kinds[modality]
+        if kind == "text":
+            sights[modality] = text = TextSight(parts_of(processor.tokenizer))
+            text.learn_rarity(backbone.processor.encode(modality, each) for each in _texts(train, modality))
+        else:
+            sights[modality] = ImageSight() if kind == "image" else AudioSight(processor.audio.mel_bins)
+    backbone.glance = Glance(sights, len(train.info.classes))
+    if not isinstance(backbone, TowersBackbone):
+        backbone.model.config.glance = True  # which says on the Hub that there is a file
+    return backbone
 
 
 def _tiny_encoder(modality: str, kind: str, train: Split) -> Encoder:
@@ -133,8 +160,8 @@ def _tiny_encoder(modality: str, kind: str, train: Split) -> Encoder:
         return TinyText(TextInput(tokenizer, TEXT_LENGTH), len(tokenizer))
     if kind == "image":
         return tiny_grid(kind, SquareImages(IMAGE_SIZE))
-    mean, std = _filterbank_statistics(train, modality)
-    return tiny_grid(kind, FilterbankInput(AudioSettings(**AUDIO, mean=mean, std=std)))
+    audio = _audio_settings(train, modality)
+    return tiny_grid(kind, FilterbankInput(audio))
 
 
 def _tiny_vilt(train: Split) -> Backbone:
@@ -153,9 +180,10 @@ def _tiny_vilt(train: Split) -> Backbone:
 
 
 def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Backbone:
+    audio = _audio_settings(train)
     config = CavMaeConfig(
-        audio_frames=AUDIO["frames"],
-        mel_bins=AUDIO["mel_bins"],
+        audio_frames=audio.frames,
+        mel_bins=audio.mel_bins,
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         hidden_size=HIDDEN_SIZE,
@@ -165,8 +193,7 @@ def _tiny_cavmae(train: Split, fusion: bool = False, deep: bool = False) -> Back
         hidden_dropout_prob=DROPOUT,
         fusion=fusion,
     )
-    mean, std = _filterbank_statistics(train)
-    processor = CavMaeProcessor(AudioSettings(**AUDIO, mean=mean, std=std), square_images(IMAGE_SIZE))
+    processor = CavMaeProcessor(audio, square_images(IMAGE_SIZE))
     return CavMaeBackbone(CavMaeModel(config), processor, f"tiny-cavmae{'-fusion' * fusion}{'-deep' * deep}")
 
 
@@ -193,13 +220,16 @@ def _texts(train: Split, modality: str = "text") -> Iterable[str]:
     return (text for sample in train if isinstance(text := sample.media.get(modality), str))
 
 
-def _filterbank_statistics(train: Split, modality: str = "audio") -> tuple[float, float]:
-    """Mean and standard deviation over the frames of the first recordings of the training split."""
+def _audio_settings(train: Split, modality: str = "audio") -> AudioSettings:
+    """The filter bank of a data set: its length, mean and standard deviation, by the first training recordings."""
     sounds = islice((sample for sample in train if sample.media.get(modality) is not None), STATISTICS_SAMPLES)
     decoded = (decode(sample, modality) for sample in sounds)
     banks = [log_mel_filterbank(wave, rate, AUDIO["sampling_rate"], AUDIO["mel_bins"]) for wave, rate in decoded]
     frames = np.concatenate(banks) if banks else np.zeros((0, 1))
-    return (float(frames.mean()), float(frames.std())) if frames.size else (0.0, 1.0)
+    mean, std = (float(frames.mean()), float(frames.std())) if frames.size else (0.0, 1.0)
+    longest = np.quantile([len(bank) for bank in banks] or [0], 0.9)
+    patches = -(-min(max(longest, LEAST_FRAMES), MOST_FRAMES) // PATCH_SIZE)
+    return AudioSettings(**AUDIO, frames=int(patches) * PATCH_SIZE, mean=mean, std=std)
 
 
 def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTokenizerFast:
@@ -211,7 +241,7 @@ def train_tokenizer(texts: Iterable[str], ends: tuple[str, str]) -> PreTrainedTo
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, min_frequency=2, special_tokens=special, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, min_frequency=1, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     start, end = ((token, special.index(token)) for token in ends)
     tokenizer.post_processor = processors.BertProcessing(end, start)

@@ -22,7 +22,7 @@ from mmrobust.configuration import check_json
 from mmrobust.data.processor import Processor
 from mmrobust.data.resampling import resample
 from mmrobust.errors import CheckpointError, UsageError
-from mmrobust.models.backbones.cavmae import AudioSettings, encode_filterbank
+from mmrobust.models.backbones.filterbank import AudioSettings, encode_filterbank
 from mmrobust.models.backbones.processors import (
     LARGEST_SIDE,
     describe_images,
@@ -53,6 +53,10 @@ class TowerInput(ABC):
     @abstractmethod
     def encode(self, raw: Any) -> Tensor:
         """The tensor of one medium."""
+
+    def encode_all(self, raws: Sequence[Any]) -> list[Tensor]:
+        """The tensors of several media."""
+        return [self.encode(raw) for raw in raws]
 
     @abstractmethod
     def fill(self, fill: str) -> Tensor:
@@ -131,8 +135,12 @@ class TextInput(TowerInput):
 
     def encode(self, raw: Any) -> Tensor:
         """See :meth:`TowerInput.encode`."""
-        ids = self.tokenizer(raw, truncation=True, max_length=self.max_length)["input_ids"]
-        return torch.tensor(ids or [int(self.padding)], dtype=torch.long)
+        return self.encode_all([raw])[0]
+
+    def encode_all(self, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`TowerInput.encode_all`; a tokenizer takes several at once."""
+        found = self.tokenizer(list(raws), truncation=True, max_length=self.max_length)["input_ids"]
+        return [torch.tensor(ids or [int(self.padding)], dtype=torch.long) for ids in found]
 
     def fill(self, fill: str) -> Tensor:
         """See :meth:`TowerInput.fill`."""
@@ -286,10 +294,15 @@ class TowersProcessor(Processor):
 
     def __init__(self, inputs: Mapping[str, TowerInput]) -> None:
         self.inputs = dict(inputs)
+        self.recordings = [name for name, each in self.inputs.items() if isinstance(each, RecordingInput)]
 
     def encode(self, modality: str, raw: Any) -> Tensor:
         """See :meth:`Processor.encode`."""
         return self.inputs[modality].encode(raw)
+
+    def encode_all(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.encode_all`."""
+        return self.inputs[modality].encode_all(raws)
 
     def fill(self, modality: str, fill: str) -> Tensor:
         """See :meth:`Processor.fill`."""

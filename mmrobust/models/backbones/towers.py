@@ -23,7 +23,7 @@ from torch import Tensor
 from mmrobust.cases import KINDS, check_modality
 from mmrobust.configuration import check_json, plain
 from mmrobust.errors import CheckpointError, UsageError, unknown_name
-from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource
 from mmrobust.models.backbones import CONFIG, MODEL_TYPE, TINY, TOWERS
 from mmrobust.models.backbones.pretrained_encoder import PretrainedEncoder, empty_encoder, load_encoder
 from mmrobust.models.backbones.tower_inputs import (
@@ -43,8 +43,10 @@ from mmrobust.models.backbones.towers_model import (
     TowersModel,
     key,
     view,
+    within,
 )
 from mmrobust.models.layers import LayerView
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import PROMPT, TokenSequence
 from mmrobust.storage.files import read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
@@ -133,8 +135,8 @@ class TowersBackbone(Backbone):
         self.streams = (*self.modalities, JOINT)
         self.lora_targets = tuple(f"joint.{layer}.attn.qkv" for layer in range(sizes.layers))
 
-    def pooling(self) -> TowersPooling:
-        """See :meth:`Backbone.pooling`."""
+    def make_pooling(self) -> TowersPooling:
+        """See :meth:`Backbone.make_pooling`."""
         return TowersPooling(self.model, self.modalities)
 
     @property
@@ -169,6 +171,11 @@ class TowersBackbone(Backbone):
         tokens, mask = self.model.encoder(modality)(inputs[modality], inputs[sizes_of(modality)])
         return TokenSequence(tokens, mask, ((modality, tokens.shape[1]),))
 
+    def sight_inputs(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Backbone.sight_inputs`."""
+        values = inputs[modality]
+        return values, within(inputs[sizes_of(modality)], values.shape[1]) if self.kinds[modality] == "text" else None
+
     def fuse(
         self,
         encoded: Mapping[str, TokenSequence],
@@ -176,8 +183,7 @@ class TowersBackbone(Backbone):
         partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
         """See :meth:`Backbone.fuse`: the joint layers run over all modalities that were encoded."""
-        start = PartialStream(self.joint_input(encoded), 0)
-        return {**encoded, JOINT: self.run_remaining_layers(JOINT, start, prompts)}
+        return {**encoded, JOINT: self.run_remaining_layers(JOINT, self.joint_start(encoded, partial), prompts)}
 
     def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
         """See :meth:`Backbone.joint_input`: the projected tokens, in the model's order."""
@@ -217,10 +223,10 @@ class TowersBackbone(Backbone):
         """See :meth:`Backbone.described`."""
         return {"towers": {m: {"kind": self.kinds[m], "encoder": self.model.encoder(m).name} for m in self.modalities}}
 
-    def weights(self) -> dict[str, Tensor]:
-        """See :meth:`Backbone.weights`; without those that do not affect an encoder's tokens."""
+    def model_weights(self) -> dict[str, Tensor]:
+        """See :meth:`Backbone.model_weights`; without those that do not affect an encoder's tokens."""
         held = {f"encoders.{key(m)}.{name}" for m in self.modalities for name in self.model.encoder(m).held()}
-        found = super().weights().items()
+        found = super().model_weights().items()
         return {name: tensor for name, tensor in found if name in held or not name.startswith("encoders.")}
 
     def inputs_fingerprint(self) -> str:
@@ -238,7 +244,7 @@ class TowersBackbone(Backbone):
     def save(self, folder: Path) -> None:
         """See :meth:`Backbone.save`. An encoder that was not trained is named, with the fingerprint of its weights."""
         folder.mkdir(parents=True, exist_ok=True)
-        towers, weights = {}, self.weights()
+        towers, weights = {}, self.model_weights()
         for modality, kind in self.kinds.items():
             encoder = self.model.encoder(modality)
             tower: dict[str, Any] = {"kind": kind, "encoder": encoder.name, "stored": True}
@@ -256,6 +262,8 @@ class TowersBackbone(Backbone):
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
         config = {"model_type": MODEL_TYPE, "joint": self.model.described(), "towers": towers}
         write_json(folder / CONFIG, config)
+        if self.glance is not None:
+            self.glance.save(folder)
 
     @classmethod
     def load(cls, place: str, source: str) -> TowersBackbone:

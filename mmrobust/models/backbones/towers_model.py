@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.models.backbones import LINEAR, TINY
-from mmrobust.models.backbones.cavmae_model import Attention, CavMaeConfig, Mlp, sincos_positions
+from mmrobust.models.backbones.parts import Attention, Mlp, sincos_positions
 from mmrobust.models.backbones.tower_inputs import TowerInput
 from mmrobust.models.layers import LayerView, run_layer
 from mmrobust.models.sequence import TokenSequence
@@ -46,9 +46,8 @@ class JointLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, identity: bool = True) -> None:
         super().__init__()
-        config = CavMaeConfig(hidden_size=width, num_attention_heads=heads, hidden_dropout_prob=dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=NORM_EPS), nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn, self.mlp = Attention(config), Mlp(config)
+        self.attn, self.mlp = Attention(width, heads, dropout), Mlp(width, dropout)
         for layer in (self.attn.proj, self.mlp.fc2) if identity else ():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

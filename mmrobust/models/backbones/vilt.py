@@ -17,9 +17,10 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import ViltModel
 
 from mmrobust.errors import UsageError
-from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, Pooling, PromptSource
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource
 from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView
+from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 
 BLOCK_EPS = 1e-6
@@ -145,6 +146,23 @@ class ViltBackbone(Backbone):
         image, mask = self._embed_image(inputs["pixel_values"], *map(inputs.get, PLACED))
         return TokenSequence(image + modality_type[1], mask, (("image", image.shape[1]),))
 
+    def sight_inputs(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Backbone.sight_inputs`; images may be padded."""
+        if modality == "text":
+            return super().sight_inputs(modality, inputs)
+        pixels = inputs["pixel_values"]
+        if "pixel_mask" in inputs:
+            inputs = {**inputs, **self._placed(inputs["pixel_mask"])}
+        if "patch_order" not in inputs:
+            return pixels, None
+        patch = self.model.config.patch_size
+        order, mask = inputs["patch_order"], inputs["patch_mask"]
+        last = [
+            (place * mask).amax(1)
+            for place in (order // (pixels.shape[3] // patch), order % (pixels.shape[3] // patch))
+        ]
+        return pixels, (torch.stack(last, dim=1) + 1) * patch
+
     def fuse(
         self,
         encoded: Mapping[str, TokenSequence],
@@ -152,8 +170,7 @@ class ViltBackbone(Backbone):
         partial: Mapping[str, PartialStream] | None = None,
     ) -> dict[str, TokenSequence]:
         """See :meth:`Backbone.fuse`: all layers run over text and image together."""
-        start = partial[JOINT] if partial else PartialStream(self.joint_input(encoded), 0)
-        return {JOINT: self.run_remaining_layers(JOINT, start, prompts)}
+        return {JOINT: self.run_remaining_layers(JOINT, self.joint_start(encoded, partial), prompts)}
 
     def joint_input(self, encoded: Mapping[str, TokenSequence]) -> TokenSequence:
         """See :meth:`Backbone.joint_input`: text, then image."""

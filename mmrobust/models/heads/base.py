@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mmrobust.cases import Case
-from mmrobust.models.backbone import Features
+from mmrobust.models.pooling import Features
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class HeadSizes:
     """Whether the backbone's family puts a LayerNorm in front of a linear head."""
 
 
+@dataclass(frozen=True)
+class LabelScale:
+    """The numbers of a regression task over the training split, by which a head's output is scaled."""
+
+    mean: float
+    std: float
+    """Standard deviation, above 0."""
+
+
 class Head(nn.Module, ABC):
     """Base of all heads.
 
@@ -54,9 +63,22 @@ class Head(nn.Module, ABC):
     knows_case: ClassVar[bool] = False
     """Whether its logits depend on the case, so that situation and concat prompting differ."""
 
+    adds_glance: ClassVar[bool] = False
+    """Whether its logits are a sum in which a backbone's glance is one term (:meth:`start_at_glance`)."""
+    predicts_numbers: ClassVar[bool] = False
+    """Whether it can predict the number of a regression task: its output is then :meth:`in_unit`."""
+    label_scale: LabelScale | None = None
+    """Of a regression task; otherwise ``None``."""
+
     def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
         super().__init__()
         self.config = config
+
+    def in_unit(self, output: Tensor) -> Tensor:
+        """What the last layer gives, in the labels' unit: standardised numbers are scaled, logits stay the same."""
+        if self.label_scale is None:
+            return output
+        return output.float() * self.label_scale.std + self.label_scale.mean
 
     @abstractmethod
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
@@ -71,7 +93,7 @@ class Head(nn.Module, ABC):
         Args:
             features: features of the batch.
             cases: as for :meth:`forward`.
-            targets: multi-hot labels [B, classes].
+            targets: multi-hot labels [B, classes]; in a regression task, the numbers [B, 1].
 
         Returns:
             The logits [B, classes] for the task's loss, and the head's own loss term, a scalar summed over the batch.
@@ -83,6 +105,13 @@ class Head(nn.Module, ABC):
         """Set the biases so that, before the first step, every sample has about the ``logits`` [classes].
 
         By default nothing is set: the head has no biases.
+        """
+
+    def start_at_glance(self, modalities: int, unit: float, biases: Tensor) -> None:
+        """Start as the probe that a backbone's glance is: logits are ``unit`` · the sum of the glances + ``biases``.
+
+        The glances, of [C] numbers for each of so many ``modalities``, are the last of the pooled vector. By default
+        nothing is set.
         """
 
     @property

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.cases import Case
-from mmrobust.models.backbone import Features
 from mmrobust.models.heads.base import Head, HeadSizes
+from mmrobust.models.pooling import Features
 
 
 class LinearHead(Head):
     """``linear``: one dense layer on the pooled vector, with a LayerNorm in front on CAV-MAE."""
 
     name = "linear"
+    adds_glance = True
+    predicts_numbers = True
 
     def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
         super().__init__(config, sizes, classes, cases)
@@ -28,16 +30,24 @@ class LinearHead(Head):
         """See :meth:`Head.start_at`."""
         self.dense.bias.copy_(logits)
 
+    @torch.no_grad()
+    def start_at_glance(self, modalities: int, unit: float, biases: Tensor) -> None:
+        """See :meth:`Head.start_at_glance`; of the network's own features, none counts yet."""
+        classes = len(biases)
+        self.dense.weight.zero_()
+        self.dense.weight[:, -modalities * classes :] = unit * torch.eye(classes).repeat(1, modalities)
+        self.dense.bias.copy_(biases)
+
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""
-        logits: Tensor = self.dense(self.norm(features.pooled_BD))
-        return logits
+        return self.in_unit(self.dense(self.norm(features.pooled_BD)))
 
 
 class MlpHead(Head):
     """``mlp``: Linear(D, 2D), LayerNorm, GELU, Linear(2D, classes), as in MMP (and ViLT before it)."""
 
     name = "mlp"
+    predicts_numbers = True
 
     def __init__(self, config: Any, sizes: HeadSizes, classes: int, cases: Sequence[Case]) -> None:
         super().__init__(config, sizes, classes, cases)
@@ -55,5 +65,4 @@ class MlpHead(Head):
 
     def forward(self, features: Features, cases: Sequence[str]) -> Tensor:
         """See :meth:`Head.forward`."""
-        logits: Tensor = self.layers(features.pooled_BD)
-        return logits
+        return self.in_unit(self.layers(features.pooled_BD))

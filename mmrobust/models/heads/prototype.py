@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmrobust.cases import Case
+from mmrobust.configuration import check_size
 from mmrobust.errors import UsageError, unknown_name
-from mmrobust.models.backbone import Features
 from mmrobust.models.heads.base import Head, HeadConfig, HeadSizes
 from mmrobust.models.heads.prototype_losses import supervised_contrast, with_margin
+from mmrobust.models.pooling import Features
 
 PARTS, JOINT = NORMALISATIONS = ("parts", "joint")
 XAVIER, MEANS, RANDOM = INITS = ("xavier", "means", "random")
@@ -89,8 +90,9 @@ class PrototypeConfig(HeadConfig):
         for name, allowed in known.items():
             if getattr(self, name) not in allowed:
                 raise unknown_name(f"value of the prototype head's {name}", getattr(self, name), allowed)
-        if not 0 < self.scale < math.inf or self.per_class < 1:
-            raise UsageError(f"prototype head: scale {self.scale} and per_class {self.per_class} must be positive")
+        check_size("prototype head: per_class", self.per_class)
+        if not 0 < self.scale < math.inf:
+            raise UsageError(f"prototype head: scale {self.scale} must be positive")
         for name, margin in {"margin": self.margin, **self.margins}.items():
             if not 0 <= margin < math.pi / 2:
                 where = "" if name == "margin" else f" of {name}"

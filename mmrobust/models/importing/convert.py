@@ -23,7 +23,7 @@ from mmrobust.models.importing.reference import MappedCheckpoint
 from mmrobust.models.importing.reference_file import read_reference
 from mmrobust.storage.files import atomic_folder, refuse_to_overwrite, sha256
 from mmrobust.storage.provenance import versions
-from mmrobust.storage.weights import one_line
+from mmrobust.storage.weights import check_place, one_line
 
 WHAT = "imported checkpoint"
 
@@ -63,6 +63,7 @@ def import_checkpoint(
         UsageError: an unknown name, a ``config`` or ``processor`` that does not exist, or ``out`` is not empty.
     """
     mapping = look_up(KINDS, kind, "kind of checkpoint")
+    check_place(out)
     refuse_to_overwrite(out, WHAT)
     state, settings = read_reference(file, config)
     try:

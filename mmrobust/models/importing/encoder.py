@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel, ViltConfig, ViltI
 
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.backbone import Backbone
-from mmrobust.models.backbones.cavmae import AudioSettings, CavMaeBackbone, CavMaeProcessor
+from mmrobust.models.backbones.cavmae import CavMaeBackbone, CavMaeProcessor
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.clip import ClipBackbone, ClipProcessor
+from mmrobust.models.backbones.filterbank import AudioSettings
 from mmrobust.models.backbones.processors import Unavailable, square_images
 from mmrobust.models.backbones.vilt import ViltBackbone, ViltProcessor
 from mmrobust.models.importing.reference import MappedCheckpoint

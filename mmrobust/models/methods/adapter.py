@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmrobust.errors import UsageError
+from mmrobust.configuration import check_size
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
 from mmrobust.models.methods.base import Injection, Method, MethodConfig
@@ -28,8 +28,7 @@ class AdapterConfig(MethodConfig):
     """Size of the bottleneck between the two dense layers."""
 
     def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise UsageError(f"adapter method: bottleneck {self.bottleneck} must be 1 or more")
+        check_size("adapter method: bottleneck", self.bottleneck)
 
 
 class Bottleneck(nn.Module):

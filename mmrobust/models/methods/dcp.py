@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.cases import Case
+from mmrobust.configuration import check_size
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone, PromptSource
 from mmrobust.models.layers import Prompts
@@ -59,8 +60,8 @@ class DcpConfig(MethodConfig):
                 f"--prompt-length {self.length}: dcp divides it by 3 (correlated, common and dynamic prompts); "
                 f"use a multiple of 3, such as {nearest} or {nearest + KINDS}"
             )
-        if self.depth < 1:
-            raise UsageError(f"--prompt-depth {self.depth}: must be 1 or more")
+        check_size("--prompt-length", self.length)
+        check_size("--prompt-depth", self.depth)
 
 
 class DeepCorrelatedPrompts(Method):

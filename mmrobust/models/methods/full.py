@@ -28,6 +28,7 @@ class FullFineTuning(Method):
         "weight_decay": 5e-2,
         "betas": (0.9, 0.999),
         "schedule": "cosine",
+        "label_smoothing": 0.1,
         "augment": True,  # everything is learned from the training split alone
     }
     """Used instead of :attr:`recipe` when the weights are random."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from mmrobust.configuration import check_size
 from mmrobust.errors import UsageError
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.methods.base import Injection, Method, MethodConfig
@@ -31,8 +32,9 @@ class LoraConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
-        if self.rank < 1 or self.alpha <= 0:
-            raise UsageError(f"lora method: rank {self.rank} and alpha {self.alpha:g} must be positive")
+        check_size("lora method: rank", self.rank)
+        if self.alpha <= 0:
+            raise UsageError(f"lora method: alpha {self.alpha:g} must be positive")
 
 
 class Lora(Method):

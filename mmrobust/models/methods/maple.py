@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmrobust.errors import UsageError
+from mmrobust.configuration import check_size
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
 from mmrobust.models.methods.base import Injection, Method, MethodConfig, check_towers
@@ -45,9 +45,8 @@ class MapleConfig(MethodConfig):
     """Number of prompted layers, counted from the input; at most the depth of the shallower tower."""
 
     def __post_init__(self) -> None:
-        for name in ("length", "depth"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--prompt-{name} {getattr(self, name)}: must be 1 or more")
+        check_size("--prompt-length", self.length)
+        check_size("--prompt-depth", self.depth)
 
 
 class MultiModalPrompts(Method):

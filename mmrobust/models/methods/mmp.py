@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmrobust.configuration import check_size
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
@@ -54,9 +55,8 @@ class MmpConfig(MethodConfig):
             raise unknown_name("prompt level", self.level, LEVELS)
         if self.init not in INITS:
             raise unknown_name("prompt init", self.init, INITS)
-        for name in ("length", "depth"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--prompt-{name} {getattr(self, name)}: must be 1 or more")
+        check_size("--prompt-length", self.length)
+        check_size("--prompt-depth", self.depth)
         if self.level == ATTENTION and self.length % 2:
             raise UsageError(
                 f"--prompt-length {self.length}: must be even at the attention level, "

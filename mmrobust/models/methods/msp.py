@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from mmrobust.cases import Case
-from mmrobust.errors import UsageError
+from mmrobust.configuration import check_size
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
 from mmrobust.models.methods.base import Injection, Method, MethodConfig
@@ -37,9 +37,8 @@ class MspConfig(MethodConfig):
     """Number of prompted layers, counted from the network's input."""
 
     def __post_init__(self) -> None:
-        for name in ("length", "depth"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--prompt-{name} {getattr(self, name)}: must be 1 or more")
+        check_size("--prompt-length", self.length)
+        check_size("--prompt-depth", self.depth)
 
 
 class ModalitySpecificPrompts(Method):

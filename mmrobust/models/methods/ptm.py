@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from mmrobust.configuration import check_size
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.layers import Prompts
@@ -49,8 +50,7 @@ class PtmConfig(MethodConfig):
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise unknown_name("prompt level", self.level, LEVELS)
-        if self.length < 1:
-            raise UsageError(f"--prompt-length {self.length}: must be 1 or more")
+        check_size("--prompt-length", self.length)
 
 
 class PromptTheMissing(Method):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mmrobust.errors import ModelError
 from mmrobust.models.own.model import Model
 from mmrobust.scoring.scales import PROBABILITIES, logits_of_probabilities, outside
+from mmrobust.storage.tasks import REGRESSION
 
 
 def logits_of(
@@ -30,12 +31,14 @@ def logits_of(
     """
     scores = _numbers(answer, model, f"{where}, for sample '{ids[0]}' and those after it")
     from_first = f"{where}, from sample '{ids[0]}' on"
+    if model.task == REGRESSION and scores.ndim == 1:
+        scores = scores[:, None]
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         shape = " × ".join(map(str, scores.shape)) or "a single number"
-        raise ModelError(
-            f"{model.name}: predict returned {shape} {from_first}; it must return samples × classes, "
-            f"{len(ids)} × {len(classes)}"
-        )
+        must = f"samples × classes, {len(ids)} × {len(classes)}"
+        if model.task == REGRESSION:
+            must = f"a number for each sample, {len(ids)} or {len(ids)} × 1"
+        raise ModelError(f"{model.name}: predict returned {shape} {from_first}; it must return {must}")
     if len(scores) != len(ids):
         raise ModelError(f"{model.name}: predict returned {len(scores)} rows for {len(ids)} samples {from_first}")
     with np.errstate(over="ignore"):
@@ -44,7 +47,7 @@ def logits_of(
         first = int(wrong.argmax())
         found = "NaN" if np.isnan(scores[first]).any() else "an infinite score"
         hint = ""
-        if found != "NaN" and model.scale != PROBABILITIES:
+        if found != "NaN" and model.scale != PROBABILITIES and model.task != REGRESSION:
             hint = "; for the logarithm of 0, return probabilities and say scale='probabilities'"
         raise ModelError(f"{model.name}: predict returned {found} {where} for sample '{ids[first]}'{hint}")
     if model.scale == PROBABILITIES:

@@ -10,7 +10,7 @@ from mmrobust.cases import Case
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.scoring.scales import LOGITS, SCALES
 from mmrobust.storage.fingerprints import fingerprint_settings, new_digest
-from mmrobust.storage.tasks import TASKS
+from mmrobust.storage.tasks import REGRESSION, TASKS
 
 if TYPE_CHECKING:
     from transformers import Pipeline, PreTrainedModel
@@ -44,11 +44,13 @@ class Model:
     """The modalities that it takes; a data set may have more. Under ``missing-both``, half of the affected samples lose
     the first, half the second: in the data set's order, they are those of other models."""
     classes: Sequence[str]
-    """The names of its classes, in the order of the scores. They are matched with the data set's by name."""
+    """The names of its classes, in the order of the scores. They are matched with the data set's by name. In a
+    regression task, the name of the number alone, as ``dataset.json`` has it."""
     task: str
-    """``single-label``, ``multi-label`` or ``binary``."""
+    """``single-label``, ``multi-label``, ``binary`` or ``regression``."""
     predict: PredictFunction = field(repr=False)
-    """``predict(samples, case)`` returns scores [n, classes]: a NumPy array, a tensor or a list.
+    """``predict(samples, case)`` returns scores [n, classes]: a NumPy array, a tensor or a list. In a regression task
+    they are numbers, [n] or [n, 1], in the unit of the labels.
 
     ``samples`` are n dicts modality → ``PIL.Image`` (RGB) / ``str`` / (waveform float32 [n], rate in Hz) / features
     float32 [D] or [T, D], by its kind, which it may change; a missing modality is ``None``, or the fill. All samples
@@ -82,7 +84,14 @@ class Model:
         for what, known in (("task", TASKS), ("scale", SCALES)):
             if getattr(self, what) not in known:
                 raise unknown_name(f"{what} of model {self.name}:", getattr(self, what), known)
-        if len(self.classes) < 2 or (self.task == "binary" and len(self.classes) != 2):
+        if self.task == REGRESSION:
+            if len(self.classes) != 1 or self.scale != LOGITS:
+                wrong = f"scale='{self.scale}'" if len(self.classes) == 1 else f"{len(self.classes)} classes"
+                raise UsageError(
+                    f"model {self.name}: a {REGRESSION} task has numbers, not {wrong}: name the number, as in "
+                    "classes=('price',), and leave out the scale"
+                )
+        elif len(self.classes) < 2 or (self.task == "binary" and len(self.classes) != 2):
             needed = "two classes" if self.task == "binary" else "two or more classes"
             raise UsageError(f"model {self.name}: a {self.task} task has {needed}, not {len(self.classes)}")
         if not callable(self.predict):

@@ -17,7 +17,7 @@ from mmrobust.data.dataset import Positions
 from mmrobust.data.decoded_split import DecodedSplit, Media
 from mmrobust.data.loading import CHUNK_SAMPLES, Request
 from mmrobust.data.selection import STRETCH_SAMPLES, SelectedSamples
-from mmrobust.degradations import Noise, check_on_media
+from mmrobust.degradations import Noise, check_recordings
 from mmrobust.errors import ModelError
 from mmrobust.models.own.answers import logits_of
 from mmrobust.models.own.model import Model, Sample
@@ -72,7 +72,7 @@ class OwnModel:
             UsageError: a case degrades a recording by a noise profile.
         """
         for case, _ in keys:
-            check_on_media(Case.parse(case, self.modalities))
+            check_recordings(Case.parse(case, self.modalities), ("audio",), "your own model")
 
     def predict(
         self,
@@ -103,8 +103,9 @@ class OwnModel:
         """
         size = batch_size if isinstance(batch_size, int) else batch_size.now
         split = samples.split
+        recordings = [modality for modality, kind in split.info.kinds.items() if kind == "audio"]
         for case, _ in plan:
-            check_on_media(Case.parse(case, self.modalities), split.info.kinds)
+            check_recordings(Case.parse(case, self.modalities), recordings, "your own model")
         decoded = DecodedSplit(split, self.modalities, self.model.fill, noise, workers)
         try:
             with (

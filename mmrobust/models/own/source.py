@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ class Source:
         if not file.is_file():
             raise ModelError(f"{self}: there is no file {self.module}")
         # Two files may have the name of each other, or of an installed module.
-        name = f"{file.stem}_{hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()}"
+        name = f"{file.stem}_{hashlib.blake2b(os.fsencode(file), digest_size=4).hexdigest()}"
         if name in sys.modules:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, file)

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmrobust.cases import PROMPTINGS, SITUATION
+from mmrobust.cases import PROMPTINGS, SITUATION, Case
 from mmrobust.data.encoded_split import EncodedSplit
 from mmrobust.data.selection import SelectedSamples
-from mmrobust.degradations import Noise
+from mmrobust.degradations import Noise, check_recordings
 from mmrobust.errors import UsageError
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.own.model import Model
 from mmrobust.models.own.own_model import OwnModel
+from mmrobust.models.prediction.held_weights import held_in_bfloat16
 from mmrobust.models.prediction.predictor import Predictor
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import MemoryBudget
@@ -49,7 +50,7 @@ class ClassifierModel:
 
     @property
     def task(self) -> str:
-        """``single-label``, ``multi-label`` or ``binary``."""
+        """One of :data:`mmrobust.storage.tasks.TASKS`."""
         return self.classifier.task
 
     @property
@@ -68,9 +69,11 @@ class ClassifierModel:
         return PROMPTINGS if self.classifier.depends_on_prompting else (SITUATION,)
 
     def check(self, keys: Iterable[Key]) -> None:
-        """Raise a ``UsageError`` if it was not trained for one of these (case, prompting)."""
+        """Raise a ``UsageError`` if it was not trained for one of these (case, prompting), or cannot have its noise."""
+        recordings = self.classifier.backbone.processor.recordings
         for case, prompting in keys:
             self.classifier.told(case, prompting)
+            check_recordings(Case.parse(case, self.modalities), recordings, "the encoder")
 
     def predict(
         self,
@@ -100,7 +103,8 @@ class ClassifierModel:
             memory=MemoryBudget(0),  # every sample is read once, so none is kept in memory
         )
         try:
-            with progress("predict", sum(len(positions) for positions in plan.values())) as advance:
+            total = sum(len(positions) for positions in plan.values())
+            with progress("predict", total) as advance, held_in_bfloat16(classifier):
                 yield from Predictor(classifier, encoded, batch_size).stretches(plan, advance)
         finally:
             encoded.release()

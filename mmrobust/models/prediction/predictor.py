@@ -8,16 +8,14 @@ result besides the sample is collected in a key. Steps with equal keys have the 
   thus serves ``complete`` and ``missing-text`` if the prompts of the method do not depend on the case, and under concat
   prompting, where they are the same in all cases;
 - the fill of a missing modality does not depend on the sample: it is encoded once for the whole data set;
+- where prompts enter a stream at a later layer, the layers below give all prompts the same;
 - a head that knows the case does not change the features: a prototype head on a frozen backbone needs one forward pass
   for both promptings.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,61 +24,19 @@ from torch import Tensor
 
 from mmrobust.cases import Case
 from mmrobust.data.dataset import Positions
-from mmrobust.data.encoded_split import EncodedSplit, group_by_length, input_key
+from mmrobust.data.encoded_split import EncodedSplit, group_by_length
 from mmrobust.data.selection import STRETCH_SAMPLES
-from mmrobust.models.backbone import Features
 from mmrobust.models.classifier import Classifier
-from mmrobust.models.sequence import TokenSequence
+from mmrobust.models.prediction.batch import Inputs, Passes, Rows
+from mmrobust.models.prediction.forward_pass import InputKey
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import in_background
 from mmrobust.scoring.truth import Key, PredictedRows
 
-STRETCH_BYTES = 32 * 2**20
-"""Largest size of a stretch of encoded samples; it has at least two batches, however large they are."""
-Rows = npt.NDArray[np.bool_]
-"""Mask of the samples of a batch [B]."""
-Inputs = tuple[Rows, dict[str, Tensor]]
-"""The samples of a batch that need an encoding, and their inputs."""
-T = TypeVar("T", TokenSequence, Features)
-
-
-@dataclass(frozen=True)
-class EncodingKey:
-    """What determines the encoding of one modality, besides the sample."""
-
-    modality: str
-    input: Hashable
-    """The state of its input: :func:`input_key`."""
-    prompts: Hashable
-    """The prompts of its stream: :meth:`Method.prompts_key`."""
-    is_fill: bool
-    """Whether the input is the fill, so that the result is the same for all samples."""
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """The steps of a forward pass in one case under one prompting."""
-
-    case: Case
-    told: tuple[str, ...]
-    """The cases that the model is told."""
-    encodings: Mapping[str, EncodingKey]
-    """Modality → key of its encoding, for the modalities that are run."""
-    features: Hashable
-    """Key of the features that the head reads."""
-
-
-def forward_pass(classifier: Classifier, key: Key) -> ForwardPass:
-    """The steps of the predictions under ``key``, a pair (case, prompting)."""
-    case, told = Case.parse(key[0], classifier.modalities), classifier.told(*key)
-    method, backbone = classifier.method, classifier.backbone
-    encodings = {}
-    for modality in backbone.modalities_to_run(classifier.known_missing(told)):
-        prompts = method.prompts_key(modality, told) if modality in backbone.streams else ()
-        encodings[modality] = EncodingKey(modality, input_key(modality, case), prompts, case.is_missing(modality))
-    prompts = tuple(method.prompts_key(stream, told) for stream in method.injections)
-    return ForwardPass(case, told, encodings, (tuple(encodings.values()), prompts))
+CPU_STRETCH_BYTES, GPU_STRETCH_BYTES = 32 * 2**20, 2**30
+"""Largest size of a stretch of encoded samples; it has at least two batches, however large they are. On a GPU it leaves
+room for the batch size to grow."""
 
 
 class Predictor:
@@ -98,9 +54,7 @@ class Predictor:
         self.classifier, self.encoded = classifier, encoded
         self.batch_size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
         self.device = next(classifier.parameters()).device
-        self._pass = functools.cache(functools.partial(forward_pass, classifier))
-        self._source = functools.cache(classifier.method.source)  # what a method's layers share is computed once
-        self._fills: dict[EncodingKey, TokenSequence] = {}
+        self._passes = Passes(classifier, lambda modality: self._on_device(modality, [encoded.fills[modality]]))
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
         """All planned predictions, one stretch of the split at a time; memory does not grow with the split.
@@ -114,7 +68,8 @@ class Predictor:
         """
         union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
         encoded_bytes = sum(fill.nbytes for fill in self.encoded.fills.values())
-        size = max(2 * self.batch_size.now, min(STRETCH_SAMPLES, STRETCH_BYTES // encoded_bytes))
+        room = CPU_STRETCH_BYTES if self.device.type == "cpu" else GPU_STRETCH_BYTES
+        size = max(2 * self.batch_size.now, min(STRETCH_SAMPLES, room // encoded_bytes))
         blocks = np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1)
         stretches = (block[start : start + size] for block in blocks for start in range(0, len(block), size))
         steps = (
@@ -158,7 +113,7 @@ class Predictor:
         """Run batches until all are done or one does not fit into memory. Returns the rows that are done."""
         finished = [np.empty(0, np.int64)]
 
-        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], dict[Key, Rows], dict[EncodingKey, Inputs]]]:
+        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], dict[Key, Rows], dict[InputKey, Inputs]]]:
             for rows in batches:
                 chosen = {key: place[rows] >= 0 for key, place in places.items()}
                 wanted = {key: some for key, some in chosen.items() if some.any()}
@@ -168,7 +123,7 @@ class Predictor:
             # On a GPU, the next batch is prepared and copied while the current one is computed.
             with in_background(prepared(), self.device.type != "cpu") as following:
                 for rows, wanted, inputs in following:
-                    logits = self._logits(wanted, inputs)
+                    logits = self._passes.logits(wanted, inputs)
                     for key, values in logits.items():
                         place = places[key][rows]
                         done.append((key, place[place >= 0], values))
@@ -182,60 +137,22 @@ class Predictor:
         self.batch_size.halve(self.device)  # outside the handler, which keeps the failed batch's tensors alive
         return np.concatenate(finished)
 
-    def _inputs(self, positions: Positions, wanted: Mapping[Key, Rows]) -> dict[EncodingKey, Inputs]:
+    def _inputs(self, positions: Positions, wanted: Mapping[Key, Rows]) -> dict[InputKey, Inputs]:
         """The inputs that the predictions of the samples at ``positions`` under the keys need."""
-        rows: dict[EncodingKey, Rows] = {}
-        cases: dict[EncodingKey, Case] = {}
+        rows: dict[InputKey, Rows] = {}
+        cases: dict[InputKey, Case] = {}
         for key, chosen in wanted.items():
-            steps = self._pass(key)
+            steps = self._passes.of(key)
             for encoding in steps.encodings.values():
                 if not encoding.is_fill:
-                    rows[encoding] = rows.get(encoding, np.zeros(len(positions), dtype=bool)) | chosen
-                    cases[encoding] = steps.case
+                    of = encoding.input
+                    rows[of] = rows.get(of, np.zeros(len(positions), dtype=bool)) | chosen
+                    cases[of] = steps.case
         inputs = {}
-        for encoding, some in rows.items():
-            tensors = self.encoded.inputs(positions[some].tolist(), encoding.modality, cases[encoding])
-            inputs[encoding] = some, self._on_device(encoding.modality, tensors)
+        for of, some in rows.items():
+            tensors = self.encoded.inputs(positions[some].tolist(), of.modality, cases[of])
+            inputs[of] = some, self._on_device(of.modality, tensors)
         return inputs
-
-    def _logits(self, wanted: Mapping[Key, Rows], inputs: Mapping[EncodingKey, Inputs]) -> dict[Key, Tensor]:
-        """Logits [n, classes] under each key, for its samples of a batch."""
-        classifier = self.classifier
-        sharing: dict[Hashable, list[Key]] = {}
-        for key in wanted:
-            sharing.setdefault(self._pass(key).features, []).append(key)
-        encoded: dict[EncodingKey, TokenSequence] = {}
-        logits = {}
-        for keys in sharing.values():
-            rows = np.any([wanted[key] for key in keys], axis=0)
-            told, sequences = self._pass(keys[0]).told, {}
-            for modality, encoding in self._pass(keys[0]).encodings.items():
-                if encoding.is_fill:
-                    same = torch.zeros(int(rows.sum()), dtype=torch.long, device=self.device)
-                    sequences[modality] = self._fill(encoding, told).rows(same)
-                    continue
-                encoded_rows, tensors = inputs[encoding]
-                if encoding not in encoded:
-                    encoded[encoding] = classifier.backbone.encode_modality(modality, tensors, self._source(told))
-                sequences[modality] = self._select(encoded[encoding], encoded_rows, rows)
-            features = classifier.pool(classifier.backbone.fuse(sequences, self._source(told)))
-            for key in keys:
-                logits[key] = classifier.head(self._select(features, rows, wanted[key]), self._pass(key).told)
-        return logits
-
-    def _select(self, values: T, available: Rows, rows: Rows) -> T:
-        """Restrict ``values``, which belong to the ``available`` samples of the batch, to those in ``rows``."""
-        if (available == rows).all():
-            return values
-        return values.rows(torch.from_numpy((np.cumsum(available) - 1)[rows]).to(self.device))
-
-    def _fill(self, encoding: EncodingKey, told: tuple[str, ...]) -> TokenSequence:
-        """The encoded fill of a missing modality [1, L, D], computed once for all samples."""
-        if encoding not in self._fills:
-            modality = encoding.modality
-            inputs = self._on_device(modality, [self.encoded.fills[modality]])
-            self._fills[encoding] = self.classifier.backbone.encode_modality(modality, inputs, self._source(told))
-        return self._fills[encoding]
 
     def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         batch = self.encoded.processor.collate([{modality: tensor} for tensor in tensors])

@@ -27,7 +27,9 @@ function panel(title, aside, said, name, values, options = {}) {
 async function embed(one, number) {
   const set = { low_end: one.ends?.[0], high_end: one.ends?.[1] };
   const params = CHARTS[one.name].params.map((p) => ({ ...p, value: set[p.name] ?? p.value }));
-  const spec = { ...CHARTS[one.name], params, data: { name: "rows", values: one.values }, description: one.said, config: looks() };
+  // Tooltips print shares in %, with one decimal; other values with four digits.
+  const made = table().words && one.name !== "standings" ? JSON.parse(JSON.stringify(CHARTS[one.name]).replaceAll('".1f"', '".4~g"').replaceAll('".0f"', '".3~g"').replaceAll(', %"', '"').replaceAll('"points lost"', '"lost"')) : CHARTS[one.name];
+  const spec = { ...made, params, data: { name: "rows", values: one.values }, description: one.said, config: looks() };
   if (one.height) spec.height = one.height;
   const options = { actions: { export: { png: true, svg: true }, source: false, compiled: false, editor: false }, renderer: "svg", downloadFileName: "mmrobust", scaleFactor: { png: 2 } };
   const { view } = await vegaEmbed(one.chart, spec, options);
@@ -45,13 +47,13 @@ async function embed(one, number) {
 function curveRows(row) {
   return table().rates.flatMap((rate, i) => row.v[i] == null ? [] : [{
     checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), dash: dash(row.c), rate,
-    value: share(row.v[i]), low: share(row.lo[i] ?? row.v[i]), high: share(row.hi[i] ?? row.v[i]), spread: share(row.sd[i]),
-    interval: row.lo[i] == null ? UNKNOWN : `${percent(row.lo[i])} to ${percent(row.hi[i])}`,
+    value: drawn(row.v[i]), low: drawn(row.lo[i] ?? row.v[i]), high: drawn(row.hi[i] ?? row.v[i]), spread: drawn(row.sd[i]),
+    interval: row.lo[i] == null ? UNKNOWN : `${shown(row.lo[i])} to ${shown(row.hi[i])}`,
   }]);
 }
 function rangeRow(row) {
   return {
-    checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), worst: share(row.worst), auc: share(row.auc), complete: share(row.complete),
+    checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), worst: drawn(row.worst), auc: drawn(row.auc), complete: drawn(row.complete),
     where: `η ${row.at[0]}, seed ${row.at[1]}`,
   };
 }
@@ -64,8 +66,8 @@ function groups() {
     if (!found.has(key)) found.set(key, []);
     found.get(key).push(row);
   }
-  // Ordered by prompting, so that a row of panels has one prompting.
-  return [...found.values()].sort((a, b) => a[0].p - b[0].p);
+  // Ordered by prompting, so that a row of panels has one prompting; first what compares the most checkpoints.
+  return [...found.values()].sort((a, b) => a[0].p - b[0].p || b.length - a.length);
 }
 
 /** Ends of the scale that all panels share, so that they can be compared. */
@@ -73,6 +75,7 @@ function ends(all, within = true) {
   const known = all.filter((v) => v != null && Number.isFinite(v));
   if (!known.length) return null;
   const [low, high] = known.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  if (table().words) return [low - 0.02 * (high - low), high + 0.02 * (high - low)];
   const round = [Math.floor((low - 1) / 5) * 5, Math.ceil((high + 1) / 5) * 5];
   return within ? [Math.max(0, round[0]), Math.min(100, round[1])] : round;
 }
@@ -80,16 +83,16 @@ function ends(all, within = true) {
 function sayCurves(group, metric) {
   const ends = (row) => {
     const known = row.v.filter((v) => v != null);
-    return `${NAMES.checkpoint[row.c]} from ${percent(known[0])} to ${percent(known[known.length - 1])}`;
+    return `${NAMES.checkpoint[row.c]} from ${shown(known[0])} to ${shown(known[known.length - 1])}`;
   };
   const more = group.length > 12 ? ` and ${group.length - 12} more` : "";
-  return `${metric} in %, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}, from the lowest to the highest missing rate: ${group.slice(0, 12).map(ends).join("; ")}${more}.`;
+  return `${metric}${words().of}, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}, from the lowest to the highest missing rate: ${group.slice(0, 12).map(ends).join("; ")}${more}.`;
 }
 
 function sayRanges(group, metric) {
-  const one = (r) => `${NAMES.checkpoint[r.c]} complete ${percent(r.complete)}, AUC-η ${percent(r.auc)}, worst cell ${percent(r.worst)}`;
+  const one = (r) => `${NAMES.checkpoint[r.c]} complete ${shown(r.complete)}, AUC-η ${shown(r.auc)}, worst cell ${shown(r.worst)}`;
   const more = group.length > 12 ? ` and ${group.length - 12} more` : "";
-  return `${metric} in %, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}: ${group.slice(0, 12).map(one).join("; ")}${more}.`;
+  return `${metric}${words().of}, ${NAMES.scenario[group[0].s]}, ${NAMES.prompting[group[0].p]}: ${group.slice(0, 12).map(one).join("; ")}${more}.`;
 }
 
 async function drawCharts() {
@@ -104,9 +107,9 @@ async function drawCharts() {
   const parts = groups(), several = new Set(parts.map((g) => g[0].p)).size > 1;
   const title = (group) => [NAMES.scenario[group[0].s], several ? NAMES.prompting[group[0].p] : ""];
   const lines = parts.map((group) => group.flatMap(curveRows)), bars = parts.map((group) => group.map(rangeRow));
-  const heights = ends(lines.flat().flatMap((r) => [r.low, r.high])), widths = ends(bars.flat().flatMap((r) => [r.worst, r.complete, r.auc]));
-  fill("curves", parts.map((group, i) => panel(...title(group), sayCurves(group, metric), "curves", lines[i], { ends: heights })));
-  fill("ranges", parts.map((group, i) => panel(...title(group), sayRanges(group, metric), "ranges", bars[i], { ends: widths, height: 24 * group.length })));
+  const shared = ends([...lines.flat().flatMap((r) => [r.low, r.high]), ...bars.flat().flatMap((r) => [r.worst, r.complete, r.auc])]);
+  fill("curves", parts.map((group, i) => panel(...title(group), sayCurves(group, metric), "curves", lines[i], { ends: shared })));
+  fill("ranges", parts.map((group, i) => panel(...title(group), sayRanges(group, metric), "ranges", bars[i], { ends: shared, height: 24 * group.length })));
   drawExtras(panels);
   try {
     await Promise.all(panels.map((one) => embed(one, number)));

@@ -70,26 +70,39 @@ function reset() {
 function drawHead() {
   const t = table(), natural = t.natural ? `, ${t.natural.toLocaleString("en")} of them naturally incomplete` : "";
   $("title").textContent = `${t.dataset}: ${t.metric}`;
+  const { of, sign } = words(), said = { of: of.replace(/^ /, ", "), beyond: sign > 0 ? "below" : "above" };
+  for (const part of document.querySelectorAll("[data-said]")) part.textContent = said[part.dataset.said];
   $("facts").textContent = `${t.split}, ${t.n.toLocaleString("en")} samples${natural}. ${t.uncertainty[0].toUpperCase()}${t.uncertainty.slice(1)}.`;
   const shown = rows(), total = t.rows.length;
   $("filtered").textContent = shown.length < total ? `${shown.length} of ${total} curves` : `${total} curves`;
   $("announce").textContent = `${shown.length} of ${total} curves shown, ${t.metric}.`;
 }
 
+/** The answers that a reader with one minute wants, of the best checkpoint that is shown. */
 function drawKey() {
-  const shown = rows().filter((r) => r.auc != null), tile = (what, big, who) => make("div", { class: "tile" }, make("p", { class: "what" }, what), make("p", { class: "big" }, big), make("p", { class: "who" }, who));
-  if (!shown.length) return $("key").replaceChildren();
-  const common = shared(shown), best = byQuality(shown)[0], own = common.filter((r) => r.c === best);
-  const scenarios = present("s", common).map((s) => [s, mean(common.filter((r) => r.s === s).map((r) => r.rel))]).filter(([, rel]) => rel != null).sort((a, b) => a[1] - b[1]);
-  const worst = shown.reduce((a, b) => ((b.worst ?? Infinity) < (a.worst ?? Infinity) ? b : a));
-  const steep = shown.reduce((a, b) => ((b.drop ?? -Infinity) > (a.drop ?? -Infinity) ? b : a));
-  const tiles = [
-    !own.length ? null : present("c", shown).length > 1 ? tile("Best mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]) : tile("Mean AUC-η", percent(mean(own.map((r) => r.auc))), NAMES.checkpoint[best]),
-    tile("Worst single cell", percent(worst.worst), `${NAMES.checkpoint[worst.c]}, ${NAMES.scenario[worst.s]}, η ${worst.at[0]}`),
-    steep.drop == null ? null : tile("Steepest, per 10 points of η", `${steep.drop > 0 ? "−" : "+"}${percent(Math.abs(steep.drop))}`, `${NAMES.checkpoint[steep.c]}, ${NAMES.scenario[steep.s]}`),
-  ];
-  if (scenarios.length > 1) tiles.push(tile("Hardest scenario keeps", `${percent(scenarios[0][1])}\u00a0%`, `${NAMES.scenario[scenarios[0][0]]}, of the complete value`));
-  $("key").replaceChildren(...tiles.filter(Boolean));
+  const passing = rows().filter((r) => r.auc != null), { sign, ...said } = words(), t = table();
+  const tile = (question, big, ...answer) => make("div", { class: "tile" }, make("h2", { class: "what" }, question), make("p", { class: "big" }, big), make("p", { class: "who" }, ...answer));
+  const common = shared(passing), [best, next] = byQuality(passing), own = common.filter((r) => r.c === best);
+  if (!own.length) return $("key").replaceChildren();
+  const name = (c) => make("b", {}, NAMES.checkpoint[c]), of = present("c", passing).length, points = t.words ? "" : " points";
+  const signed = (v) => (shown(v).startsWith("-") ? "−" : "+") + shown(Math.abs(v));
+  const tiles = [tile("How robust is it?", `${percent(mean(own.map((r) => r.rel)))}\u00a0%`, name(best), of > 1 ? `, the best of ${of}, ` : " ", `keeps this much: AUC-η ${shown(mean(own.map((r) => r.auc)))}, complete ${shown(mean(own.map((r) => r.complete)))}`)];
+  const worst = own.reduce((a, b) => (b.worst != null && (a.worst == null || sign * b.worst < sign * a.worst) ? b : a));
+  const ten = t.words ? -1 : worst.v.findIndex((v) => v != null && worst.complete - v >= UNIT / 10);
+  tiles.push(tile("Where does it break?", shown(worst.worst), make("b", {}, NAMES.scenario[worst.s]), `, η ${worst.at[0]}: the ${said.worst} value`, t.words ? "" : ten < 0 ? "; never 10 points lost on average" : `; 10 points are lost at η ${t.rates[ten]}`));
+  const told = own.filter((r) => NAMES.prompting[r.p] === "situation"), gaps = told.flatMap((r) => {
+    const blind = own.find((o) => o.s === r.s && NAMES.prompting[o.p] === "concat");
+    return blind ? r.v.map((v, i) => (t.rates[i] > 0 && v != null && blind.v[i] != null ? sign * (v - blind.v[i]) : null)) : [];
+  });
+  if (t.folds) tiles.push(tile("What is knowing the case worth?", "0", "Prompting makes no difference to any checkpoint"));
+  else if (mean(gaps) != null) tiles.push(tile("What is knowing the case worth?", signed(mean(gaps)), `${points.trim()} of `, name(best), ", situation over concat prompting, on average where something is missing"));
+  if (next != null) {
+    const pairs = own.flatMap((r) => { const rival = common.find((o) => o.c === next && o.s === r.s && o.p === r.p); return rival ? r.v.map((_, i) => [r, rival, i]) : []; });
+    const clear = pairs.filter(([r, o, i]) => r.lo[i] != null && o.lo[i] != null && (sign > 0 ? r.lo[i] > o.hi[i] : r.hi[i] < o.lo[i])).length;
+    const gap = sign * (mean(own.map((r) => r.auc)) - mean(common.filter((r) => r.c === next).map((r) => r.auc)));
+    tiles.push(tile("How far ahead of the next?", signed(gap), `${points.trim()} of AUC-η over `, name(next), `; their intervals are apart at ${clear} of ${pairs.length} points`));
+  }
+  $("key").replaceChildren(...tiles);
 }
 
 function drawLegend() {

@@ -1,20 +1,20 @@
 """The data that the page carries: the report as compact JSON, from which its scripts draw charts and tables.
 
-Shares are whole hundred-thousandths (0.8812 is 88120, unknown is null), and a name is its index in a list of names, so
-that a hundred thousand rows of results fit into a page of three megabytes.
+Shares are whole hundred-thousandths (0.8812 is 88120, unknown is null), values of other metrics have six digits, and a
+name is its index in a list of names, so that a hundred thousand rows of results fit into a page of three megabytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mmrobust.report.chart_data import COLOURS, DASHES, LINE_CHARTS, section_points
 from mmrobust.report.curve_table import Curve, CurveTable
-from mmrobust.report.numbers import percent
+from mmrobust.report.numbers import Scale, percent, scale_of
 from mmrobust.report.published import Published
 from mmrobust.report.report import Report
 from mmrobust.report.section import Section
@@ -41,7 +41,7 @@ def build_page_data(report: Report) -> dict[str, Any]:
     """``report`` as the page's scripts read it: see the top of ``state.js``."""
     names = _Names()
     tables, left_out, points = [], 0, 0
-    for number, table in enumerate(report.every_table):
+    for number, table in enumerate(each.folded for each in report.every_table):
         points += sum(len(row.points) for row in table.rows)
         if number and points > MOST_POINTS:
             left_out += 1
@@ -89,35 +89,42 @@ def _table(table: CurveTable, names: _Names, headline: bool) -> dict[str, Any]:
         "natural": table.n_naturally_missing,
         "seeds": table.seeds,
         "uncertainty": table.uncertainty,
+        "folds": table.folds,
         "rates": list(table.rates),
-        "rows": [_row(row, table.rates, names) for row in table.rows],
+        "rows": [_row(row, table, names) for row in table.rows],
+        **({} if table.scale.is_share else {"words": _words(table.scale)}),
     }
 
 
-def _row(row: Curve, rates: Sequence[float], names: _Names) -> dict[str, Any]:
-    points = [row.at(rate) for rate in rates]
+def _words(scale: Scale) -> dict[str, Any]:
+    """How the page speaks of a metric that is no share."""
+    return {"of": scale.of, "relative": scale.relative, "worst": scale.worst, "drop": scale.drop, "sign": scale.sign}
+
+
+def _row(row: Curve, table: CurveTable, names: _Names) -> dict[str, Any]:
+    points, value = [row.at(rate) for rate in table.rates], _value_of(table.metric)
     return {
         "c": names.index("checkpoint", row.checkpoint),
         "s": names.index("scenario", row.scenario),
         "p": names.index("prompting", row.prompting),
-        "v": _units(point.value for point in points),
-        "lo": _units(point.ci_low for point in points),
-        "hi": _units(point.ci_high for point in points),
-        "sd": _units(point.spread for point in points),
-        "auc": _unit(row.auc_eta),
-        "complete": _unit(row.complete),
+        "v": [value(point.value) for point in points],
+        "lo": [value(point.ci_low) for point in points],
+        "hi": [value(point.ci_high) for point in points],
+        "sd": [value(point.spread) for point in points],
+        "auc": value(row.auc_eta),
+        "complete": value(row.complete),
         "rel": _unit(row.relative_robustness),
-        "worst": _unit(row.worst_value),
+        "worst": value(row.worst_value),
         "at": [_known(row.worst_rate), _known(row.worst_seed)],
-        "drop": _unit(row.drop_per_10_points),
-        "ends": {key: _ends(row, figure) for key, figure in _FIGURES.items()},
+        "drop": value(row.drop_per_10_points),
+        "ends": {key: _ends(row, figure, _unit if key == "rel" else value) for key, figure in _FIGURES.items()},
     }
 
 
-def _ends(row: Curve, figure: str) -> list[int | None] | None:
+def _ends(row: Curve, figure: str, value: Callable[[float], float | None]) -> list[float | None] | None:
     """Both ends of the interval of a figure, or nothing if it is not known."""
     low, high = (getattr(row, f"{figure}_{end}") for end in ("low", "high"))
-    return None if math.isnan(low) or math.isnan(high) else [_unit(low), _unit(high)]
+    return None if math.isnan(low) or math.isnan(high) else [value(low), value(high)]
 
 
 def _cells(report: Report) -> dict[str, Any]:
@@ -125,7 +132,9 @@ def _cells(report: Report) -> dict[str, Any]:
     rows = pd.concat(list(report.groups.values())[: len(report.tables)], ignore_index=True)
     shown = rows.head(MOST_CELLS)
     columns: dict[str, list[Any]] = {name: shown[name].tolist() for name in _CELLS}
-    columns |= {name: _units(shown[name]) for name in ("value", "ci_low", "ci_high")}
+    printed = [_value_of(metric) for metric in columns["metric"]]
+    for name in ("value", "ci_low", "ci_high"):
+        columns[name] = [value(number) for value, number in zip(printed, shown[name], strict=True)]
     return {"columns": columns, "shown": len(shown), "of": len(rows)}
 
 
@@ -153,7 +162,7 @@ def _points(section: Section, names: _Names) -> list[list[Any]]:
             None if point.prompting is None else names.index("prompting", point.prompting),
             names.index("checkpoint", point.of) if section.kind in LINE_CHARTS else point.of,
             names.index("checkpoint", str(point.at)) if section.kind == "classes" else point.at,
-            _unit(point.value),
+            _value_of(section.metric)(point.value),
         ]
         for point in section_points(section)
     ]
@@ -190,6 +199,11 @@ def _samples(worst: WorstSamples) -> dict[str, Any]:
 
 def _units(shares: Iterable[float]) -> list[int | None]:
     return [_unit(share) for share in shares]
+
+
+def _value_of(metric: str) -> Callable[[float], float | None]:
+    """How the page carries values of a metric: in units, or, of one that is no share, to six digits."""
+    return _unit if scale_of(metric).is_share else lambda value: None if math.isnan(value) else float(f"{value:.6g}")
 
 
 def _unit(share: float) -> int | None:

@@ -1,21 +1,23 @@
 // The further tables of the report (standings, what knowing the case is worth, classes, reliability …), each with its chart.
 
+/** In the order of reading: what the inputs are worth, how checkpoints compare, classes, calibration, costs. */
 const HEADINGS = {
-  standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
-  rates: "Train rate × test rate", classes: "Classes that break first", reliability: "Reliability", dependence: "Missing by class", worth: "What each modality is worth", costs: "What the trainings cost",
+  worth: "What each modality is worth", standings: "Standings", prompting: "What knowing the case is worth", effective: "Effective robustness",
+  rates: "Train rate × test rate", classes: "Classes that break first", dependence: "Missing by class", reliability: "Reliability", costs: "What the trainings cost",
 };
+const OPEN = new Set(["worth", "standings", "costs"]); // the others have charts
 
-/** Add an empty section for every kind that any data set has. */
+/** Add an empty section for every kind that any data set has: that of modalities above the comparison of checkpoints. */
 function placeSections() {
   const kinds = Object.keys(HEADINGS).filter((kind) => REPORT.sections.some((s) => s.kind === kind));
-  $("extra").append(...kinds.map((kind) => make("section", { id: `s-${kind}`, "aria-labelledby": `h-${kind}` },
+  for (const kind of kinds) $(kind === "worth" ? "worth" : "extra").append(make("section", { "data-section": kind, id: `s-${kind}`, "aria-labelledby": `h-${kind}` },
     make("h2", { id: `h-${kind}` }, HEADINGS[kind]), make("p", { class: "lead", id: `lead-${kind}` }), make("div", { class: "panels", id: `charts-${kind}` }),
-    make("details", { id: `more-${kind}`, class: "numbers", open: kind === "standings" || kind === "costs" }, make("summary", {}, "The numbers"), make("div", { class: "scroll", id: `table-${kind}`, tabindex: "0", role: "region", "aria-label": HEADINGS[kind] })))));
+    make("details", { id: `more-${kind}`, class: "numbers", open: OPEN.has(kind) }, make("summary", {}, "The numbers"), make("div", { class: "scroll", id: `table-${kind}`, tabindex: "0", role: "region", "aria-label": `${HEADINGS[kind]}, table` }))));
 }
 
 function drawSections(panels) {
-  for (const host of $("extra").children) {
-    const kind = host.id.slice(2), section = REPORT.sections.find((s) => s.kind === kind && state.data === dataName(s));
+  for (const host of document.querySelectorAll("[data-section]")) {
+    const kind = host.dataset.section, section = REPORT.sections.find((s) => s.kind === kind && state.data === dataName(s));
     host.hidden = !section;
     if (!section) continue;
     $(`lead-${kind}`).textContent = section.note;
@@ -70,8 +72,8 @@ function sectionPanels(section) {
 }
 
 function heatRow(classes, of, at, v) {
-  return { y: String(of), x: classes ? NAMES.checkpoint[at] : String(at), value: share(v) };
+  return { y: String(of), x: classes ? NAMES.checkpoint[at] : String(at), value: drawn(v) };
 }
 function lineRow(c, rate, v) {
-  return { checkpoint: NAMES.checkpoint[c], colour: colour(c), dash: dash(c), rate, value: share(v), low: share(v), high: share(v), spread: null, interval: UNKNOWN };
+  return { checkpoint: NAMES.checkpoint[c], colour: colour(c), dash: dash(c), rate, value: drawn(v), low: drawn(v), high: drawn(v), spread: null, interval: UNKNOWN };
 }

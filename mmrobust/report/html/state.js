@@ -9,6 +9,18 @@ const COLOURS = REPORT.colours, DASHES = REPORT.dashes;
 
 const $ = (id) => document.getElementById(id);
 const percent = (whole, decimals = 1) => (whole == null ? UNKNOWN : ((100 * whole) / UNIT).toFixed(decimals).replace(/^-(0(?:\.0+)?)$/, "$1"));
+/** A number to four digits, as every other format prints it. */
+const number = (value) => {
+  const size = Math.abs(value);
+  if (value == null || !size) return value == null ? UNKNOWN : "0";
+  return size < 1e-4 || size >= 1e9 ? value.toExponential(3) : value.toFixed(Math.max(0, 3 - Math.floor(Math.log10(size))));
+};
+/** How to speak of the chosen metric, and its sign: -1 where less is better. */
+const SHARE = { of: " in %", relative: "AUC-η in % of complete", worst: "lowest", drop: "percentage points lost per 10 points of missing rate", sign: 1 };
+const words = (of = table()) => of.words ?? SHARE;
+/** A value of the chosen metric as text, and as charts draw it. */
+const shown = (value) => (table().words ? number(value) : percent(value));
+const drawn = (value) => (table().words ? value : share(value));
 const share = (whole) => (whole == null ? null : (100 * whole) / UNIT);
 const mean = (values) => {
   const known = values.filter((v) => v != null);
@@ -73,7 +85,8 @@ function shared(from = table().rows) {
 function byQuality(from = table().rows) {
   const common = shared(from);
   const quality = new Map(present("c", from).map((c) => [c, mean(common.filter((r) => r.c === c).map((r) => r.auc))]));
-  return [...quality.keys()].sort((a, b) => (quality.get(b) ?? -1) - (quality.get(a) ?? -1));
+  const sign = words(REPORT.tables.find((t) => t.rows.includes(from[0]))).sign, good = (c) => (quality.get(c) == null ? -Infinity : sign * quality.get(c));
+  return [...quality.keys()].sort((a, b) => (good(a) === good(b) ? 0 : good(b) - good(a)));
 }
 let ranks = null;
 /** The number that decides a checkpoint's look: its index, or its rank if there are more than colours, so that the best differ. */

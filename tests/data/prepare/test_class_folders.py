@@ -75,7 +75,7 @@ def cifar(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
 def test_cifar10_av_with_splits_by_folder(cifar: Path, tmp_path: Path) -> None:
     info = prepare_cifar10_av(cifar, tmp_path / "out")
     assert (info.name, info.classes, info.splits) == ("cifar10-av", CIFAR.classes, {"train": 20, "test": 20})
-    assert info.notes == ()
+    assert info.notes == ("40 pictures are transparent in places, and laid on white",)
     assert next(iter(Dataset(tmp_path / "out").split("test"))).id == "test/airplane/0000"
 
 
@@ -85,7 +85,7 @@ def test_names_that_differ_are_paired_in_order_and_that_is_said(cifar: Path, tmp
         picture.rename(folder / f"dog_{picture.name}")
     info = prepare_cifar10_av(cifar, tmp_path / "out")
     assert info.splits == {"train": 20, "test": 20}
-    assert info.notes == ("recordings and pictures bear different names: paired by class, in the order of their names",)
+    assert info.notes[0] == "recordings and pictures bear different names: paired by class, in the order of their names"
 
 
 def test_a_recording_without_its_picture(cifar: Path, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_what_save_to_disk_wrote_with_columns_of_other_names(emoji: Pictures, tm
     )
     assert (info.name, info.licence, info.task, info.classes) == ("mine", "CC0", "multi-label", ("a", "b", "c"))
     assert info.splits == {"train": 4, "validation": 4}
-    assert remarks == ["split 'extra' is dropped: it is not train, validation or test"]
+    assert remarks[0] == "split 'extra' is dropped: it is not train, validation or test"
+    assert remarks[1:] == ["8 pictures are transparent in places, and laid on white"]
     last = list(Dataset(tmp_path / "out").split("train"))[-1]
     assert (last.id, last.label, last.text) == ("train-000003", (1,), None)
     assert last.image == emoji[3].png
@@ -87,6 +88,10 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     fails(saved, r"unknown column 'word': did you mean 'words'\?.*--text-column", columns=ManifestColumns(text="word"))
     fails(saved, "column 'label' has fewer than two classes", columns=ManifestColumns(text="words"))
     fails(saved, "unknown task 'singel-label'", UsageError, task="singel-label")
+    decimal = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0.5, 2.0]})
+    datasets.DatasetDict(train=decimal).save_to_disk(tmp_path / "decimal")
+    fails(tmp_path / "decimal", "'label' holds decimal numbers, such as 0.5; .*data prepare manifest --task regression")
+    fails(saved, "this source has classes; numbers are read from a manifest", UsageError, task="regression")
     datasets.DatasetDict(extra=datasets.Dataset.from_dict({"text": ["x"]})).save_to_disk(tmp_path / "extra")
     fails(tmp_path / "extra", r"none of its splits \(extra\) is train, validation or test")
     datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["x"]})).save_to_disk(tmp_path / "bare")

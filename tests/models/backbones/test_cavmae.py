@@ -11,7 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from mmrobust.cases import missing_cases
 from mmrobust.errors import UsageError
 from mmrobust.models.backbones.cavmae import JOINT, UNIMODAL, CavMaeBackbone, CavMaeSettings
-from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel, sincos_positions
+from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
+from mmrobust.models.backbones.parts import sincos_positions
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads.linear import LinearHead
 from mmrobust.models.importing.cavmae import from_cavmae

@@ -76,3 +76,20 @@ def test_mean_is_what_becomes_of_an_image_of_the_mean_colour(
     encoded = processor.encode("image", Image.fromarray(np.tile(colour, (64, 64, 1))))
     # A picture's colours are whole numbers, the mean colour is none.
     torch.testing.assert_close(processor.fill("image", "mean"), encoded, rtol=0, atol=0.5 / 255 / 0.25)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_several_at_once_are_as_each_alone(tiny: Callable[[str], Backbone], name: str) -> None:
+    draws = np.random.default_rng(0)
+    shapes = ((8, 8), (40, 90), (120, 50), (33, 33))
+    media: dict[str, list[Any]] = {
+        "image": [Image.fromarray(draws.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes],
+        "text": ["", "a red seven", "the figure " * 40, "née café 7"],
+        "audio": [(draws.normal(size=size).astype(np.float32), 8000) for size in (100, 4000, 9000, 16_000)],
+    }
+    backbone = tiny(name)
+    for modality in backbone.modalities:
+        together = backbone.processor.encode_all(modality, media[modality])
+        for raw, found in zip(media[modality], together, strict=True):
+            alone = backbone.processor.encode(modality, raw)
+            assert found.dtype == alone.dtype and torch.equal(found, alone)

@@ -304,6 +304,23 @@ def test_an_encoder_that_cannot_take_the_modality_is_one_line(pretrained: Mappin
         build({"image": pretrained["text"]})
 
 
+def test_a_noise_profile_has_no_noise_for_recordings(
+    pretrained: Mapping[str, str], digits: Dataset, tmp_path: Path
+) -> None:
+    """A pretrained encoder takes waveforms, or spectrograms of its own; a named corruption acts on the recording."""
+    asked = partial(settings, digits, "none", encoders={"audio": pretrained["audio"]}, modalities=("audio", "image"))
+    refused = "case 'noisy-audio': .* the encoder makes none of audio; name a corruption, as in noisy-audio:babble@3"
+    with pytest.raises(UsageError, match=refused):
+        train(asked(scenario="noisy-audio"), tmp_path / "it")
+    assert not (tmp_path / "it").exists()
+    train(asked(scenario="noisy-audio:babble@3"), tmp_path / "it")
+    model, run = load_checkpoint(tmp_path / "it"), tmp_path / "run"
+    with pytest.raises(UsageError, match=refused):
+        evaluate_models({"it": model}, digits, Grid(("noisy-audio",), (1.0,), (0,)), run)
+    assert not list(run.rglob("*.parquet"))
+    evaluate_models({"it": model}, digits, Grid(("noisy-audio:babble@3", "noisy-image"), (1.0,), (0,)), run)
+
+
 def test_towers_take_every_modality_of_the_data_and_then_their_own(digits: Dataset, tmp_path: Path) -> None:
     asked = TrainOptions(method="full", backbone="towers")
     resolved = asked.resolve(digits.folder)

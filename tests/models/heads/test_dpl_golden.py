@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrobust.cases import missing_cases
-from mmrobust.models.backbone import Features
 from mmrobust.models.heads.base import HeadSizes
 from mmrobust.models.heads.prototype import PrototypeConfig, PrototypeHead
+from mmrobust.models.pooling import Features
 from mmrobust.scenarios.scenario import Scenario
 from mmrobust.training.objective import loss
 

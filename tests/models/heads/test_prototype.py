@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mmrobust.cases import missing_cases
 from mmrobust.errors import UsageError
-from mmrobust.models.backbone import Features
 from mmrobust.models.heads.base import HeadSizes
 from mmrobust.models.heads.prototype import VERSION_0_1, PrototypeConfig, PrototypeHead
 from mmrobust.models.heads.prototype_losses import supervised_contrast, with_margin
+from mmrobust.models.pooling import Features
 from mmrobust.scenarios.scenario import Scenario
 
 CASES = missing_cases(("image", "text"))
@@ -284,7 +284,7 @@ def test_settings_of_0_1_keep_their_meaning() -> None:
         ),
         ({"normalise": "part"}, "unknown value of the prototype head's normalise 'part': did you mean 'parts'"),
         ({"unknown": "least"}, "unknown value of the prototype head's unknown 'least'"),
-        ({"per_class": 0}, "per_class 0 must be positive"),
+        ({"per_class": 0}, "per_class 0: must be 1 or more"),
         ({"init": "mean"}, "did you mean 'means'"),
     ],
 )

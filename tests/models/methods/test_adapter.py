@@ -33,5 +33,5 @@ def test_every_adapter_learns_and_the_backbone_does_not(classifier: Any, samples
 
 
 def test_a_bottleneck_of_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="bottleneck 0 must be 1 or more"):
+    with pytest.raises(UsageError, match="bottleneck 0: must be 1 or more"):
         AdapterConfig(bottleneck=0)

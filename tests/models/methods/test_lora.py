@@ -74,7 +74,7 @@ def test_a_backbone_that_was_adapted_before_is_refused(tiny: Any) -> None:
 
 
 def test_a_rank_of_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="rank 0 and alpha 16 must be positive"):
+    with pytest.raises(UsageError, match="lora method: rank 0: must be 1 or more"):
         LoraConfig(rank=0)
 
 
