@@ -151,7 +151,7 @@ def test_a_dry_run_shows_the_first_samples_and_writes_nothing(cli: Cli, tmp_path
     assert len([line for line in lines if line.startswith("sample ")]) == 3
     assert lines[2] == "sample '1f600', train"
     assert lines[3] == "    label: People & Body"
-    assert lines[4] == "    image: png/emoji_u1f600.png, 128×128"
+    assert lines[4] == "    image: png/emoji_u1f600.png, 128×128, transparency over white"
     assert lines[5].startswith("    text: grinning face")
     assert sorted(tmp_path.rglob("*")) == before
 

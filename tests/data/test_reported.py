@@ -63,6 +63,17 @@ def test_a_png_with_large_metadata_is_read(kind: str) -> None:
     assert (np.asarray(decode_image(data, "x")) == upside_down).all()  # the orientation is no text: it still counts
 
 
+def test_large_metadata_do_not_stop_the_look_for_transparency(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "x" * 3_000_000, zip=True)
+    written = io.BytesIO()
+    Image.new("RGBA", (8, 8)).save(written, "PNG", pnginfo=info)
+    (tmp_path / "a.png").write_bytes(written.getvalue())
+    prepare_manifest(table(tmp_path, "image,label,split\na.png,a,train\na.png,b,train\n"), tmp_path / "out")
+    (first, _) = Dataset(tmp_path / "out").split("train")
+    assert np.asarray(decode_image(first.image or b"", "x")).min() == 255
+
+
 def test_of_a_multi_picture_jpeg_the_first_is_taken() -> None:
     """serengil/deepface#1515, python-pillow/Pillow#4603: phones save MPO under .jpg."""
     data = encoded("MPO", save_all=True, append_images=[Image.new("RGB", (16, 12))], quality=95)

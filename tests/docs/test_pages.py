@@ -52,11 +52,8 @@ def test_how_to(name: str, project: Any, perform_page: Callable[..., None]) -> N
     perform_page(f"docs/{name}.md", project)
 
 
-def test_i_have_a_model(project: Any, perform_page: Callable[..., None]) -> None:
-    # In a folder that holds data and checkpoints as well, for what the page says of models beside checkpoints.
-    for name in ("MMROBUST_DATA_PREPARE_LIMIT", "MMROBUST_EVAL_LIMIT"):
-        del project.environment[name]
-    perform_page("docs/own-model.md", project)
+def test_i_have_a_model(shell: Callable[..., Any], perform_page: Callable[..., None]) -> None:
+    perform_page("docs/own-model.md", shell())
 
 
 def test_i_train_here(shell: Callable[..., Any], perform_page: Callable[..., None]) -> None:
