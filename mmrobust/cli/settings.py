@@ -1,4 +1,4 @@
-"""Listing of the settings for ``train --method-set``, ``--head-set`` and ``--backbone-set`` without a value."""
+"""Listing of the settings for ``train --method-set`` and the other flags of :data:`FLAGS` without a value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmrobust.configuration import plain
 if TYPE_CHECKING:
     from mmrobust.models.backbone import Backbone
 
-FLAGS = {"--method-set": "method", "--head-set": "head", "--backbone-set": "backbone"}
+FLAGS = {"--method-set": "method", "--head-set": "head", "--backbone-set": "backbone", "--recipe-set": "recipe"}
 """Option → the option that names what it sets."""
 
 
@@ -38,16 +38,20 @@ class SettingsCommand(TyperCommand):
         super().parse_args(ctx, [word for word in args if word not in listed and word])
         for flag in listed:
             for name, settings in _settings(FLAGS[flag], ctx.params):
-                console.out().print(_described(f"{FLAGS[flag]} {name}", flag, settings), markup=False)
+                console.out().print(_described(f"{FLAGS[flag]} {name}".strip(), flag, settings), markup=False)
         raise Exit
 
 
 def _settings(kind: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, type[Any]]]:
-    """(name, settings class) of the method, head or backbone that is named, or of all if none is."""
+    """(name, settings class) of the method, head or backbone that is named, or of all if none is; of the recipe."""
     from mmrobust.models.heads import HEADS, head_class
     from mmrobust.models.methods import METHODS, method_class
+    from mmrobust.training.recipe import Recipe
     from mmrobust.training.settings import read_recipe
 
+    if kind == "recipe":
+        yield "", Recipe
+        return
     named = parameters[kind] or getattr(read_recipe(parameters["recipe"]), kind)
     if kind == "backbone":
         yield from ((family.family, family.settings_class) for family in _families(named))

@@ -83,9 +83,7 @@ def train(
     epochs: Annotated[int | None, _recipe("Passes over the data.")] = None,
     batch_size: Annotated[str, _recipe("Samples per step, or auto.")] = "auto",
     lr: Annotated[float | None, _recipe("Peak learning rate.")] = None,
-    recipe_set: Annotated[
-        list[str] | None, _recipe("A setting of the recipe; may be repeated.", metavar="NAME=VALUE")
-    ] = None,
+    recipe_set: Annotated[list[str] | None, _recipe(f"A setting of the recipe: {_SET}", metavar="NAME=VALUE")] = None,
     patience: Annotated[int | None, _recipe("Stop after this many epochs without improvement; 0: never.")] = None,
     seed: Annotated[int, flag("Seed of weights, batches and missing tables.")] = 0,
     device: Device = "auto",
@@ -150,6 +148,8 @@ def train(
     if not is_main_process():  # one of several processes prints for all
         console.settings.quiet = True
     unasked = left_aside(about, choose_modalities(about, settings.modalities)) if modalities is None else ""
+    if (backbone or preset.backbone) is None and is_main_process():
+        console.remark(f"no --backbone is given: on {settings.backbone}, a small one")
     view = TrainingView(settings.recipe.epochs, unasked)
     config = run(
         settings,

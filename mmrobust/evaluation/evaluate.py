@@ -37,6 +37,7 @@ from mmrobust.evaluation.results_folder import (
     outdated,
     prediction_identity,
     refuse_results,
+    unbacked,
 )
 from mmrobust.models.checkpoint import Checkpoint, classes_fit
 from mmrobust.models.prediction.classifier_model import as_model
@@ -253,10 +254,15 @@ def evaluate_models(
                 bad_samples=samples.bad.describe(),
                 **merged_shares(*(affected_shares(one.tables, one.truth) for one in drawn.values())),
             )
-            for name in outdated(earlier, described):
+            changed = outdated(earlier, described)
+            for name in changed:
                 say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")
-            replaced = settings.overwrite == ALWAYS
-            write_results(out / RESULTS_FILE, *merged(earlier, pd.concat(frames), provenance, replaced=replaced))
+            new = pd.concat(frames)
+            # Of one whose predictions were made again, nothing is left behind rows of other cells.
+            remade = [name for name in described if name not in changed] if settings.overwrite == ALWAYS else []
+            if gone := unbacked(earlier, new, remade):
+                say(f"{out}: {gone:,} earlier rows are dropped, since --overwrite {ALWAYS} made only these cells again")
+            write_results(out / RESULTS_FILE, *merged(earlier, new, provenance, without=[*changed, *remade]))
             return read_results(out)
 
 

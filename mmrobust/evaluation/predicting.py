@@ -33,8 +33,10 @@ def predict_missing(
     if settings.overwrite == ALWAYS:
         store.clear()
     todo = store.missing(plan)
-    if not todo:
-        say(f"{store.name}: its predictions are there from before; --overwrite {ALWAYS} makes them again")
+    wanted, left = (sum(map(len, one.values())) for one in (plan, todo))
+    if left < wanted and not (left and settings.share):  # others may be making the rest of them just now
+        some = f"{wanted - left:,} of {wanted:,} predictions" if left else "its predictions"
+        say(f"{store.name}: {some} are there from before; --overwrite {ALWAYS} makes them again")
     if settings.share:
         todo = settings.share.within(todo)
     if todo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,19 +128,25 @@ def outdated(earlier: Results | None, checkpoints: Mapping[str, Mapping[str, Any
     return [name for name, now in checkpoints.items() if before.get(name, now).get("fingerprint") != now["fingerprint"]]
 
 
+def unbacked(earlier: Results | None, new: pd.DataFrame, names: Sequence[str]) -> int:
+    """How many earlier rows of the checkpoints ``names`` are in no new cell."""
+    if earlier is None:
+        return 0
+    theirs = earlier.frame[earlier.frame["checkpoint"].isin(names)]
+    return len(pd.concat([theirs, new]).drop_duplicates(list(RESULTS_KEYS))) - len(new)
+
+
 def merged(
-    earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any], *, replaced: bool = False
+    earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any], *, without: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows and provenance of the earlier and the new results combined; new rows replace old ones with the same key.
 
-    Earlier rows of a checkpoint that has changed since (:func:`outdated`) are dropped: one name would mean two models.
-    So are all of one whose earlier predictions were ``replaced``, since nothing is left behind them.
+    Earlier rows of the checkpoints ``without`` are dropped, as those of :func:`outdated` ones must be: one name would
+    mean two models.
     """
     if earlier is None:
         return new, dict(provenance)
-    names = provenance["checkpoints"] if replaced else outdated(earlier, provenance["checkpoints"])
-    changed = earlier.frame["checkpoint"].isin(list(names))
-    rows: pd.DataFrame = pd.concat([earlier.frame[~changed], new])
+    rows: pd.DataFrame = pd.concat([earlier.frame[~earlier.frame["checkpoint"].isin(without)], new])
     rows = rows[~rows.duplicated(list(RESULTS_KEYS), keep="last")]
     noise = provenance["noise"] or earlier.provenance.get("noise")
     checkpoints = {**earlier.provenance["checkpoints"], **provenance["checkpoints"]}

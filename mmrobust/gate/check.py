@@ -159,7 +159,7 @@ def check_files(
         DataError: results are missing or cannot be read; or as for :func:`check`.
         NotComparableError, UsageError: as for :func:`check`.
     """
-    after, before = read_results(candidate), read_results(baseline)
+    after, before = read_results(candidate), read_results(baseline, "mmrobust baseline save RESULTS")
     readers = partial(predictions_behind, baseline, before), partial(predictions_behind, candidate, after)
     settings: dict[str, Any] = {"alpha": alpha, "correction": correction, "inconclusive": inconclusive}
     settings["progress"] = progress

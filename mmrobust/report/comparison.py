@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mmrobust.gate.compare import LOST, Comparison
-from mmrobust.report.numbers import Scale, interval, p_value, samples, scale_of
+from mmrobust.report.numbers import BOTH, Scale, interval, p_value, samples, scale_of
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import SafeConsole
 from mmrobust.storage.files import strict_json
@@ -30,7 +31,7 @@ def show(comparison: Comparison, console: Console) -> None:
     for name in _columns(scale):
         table.add_column(name, justify="left" if name in ("scenario", "prompting") else "right", no_wrap=True)
     colours = {"better": "green", "worse": "red", "": "dim"}
-    for row in comparison.cells.to_dict("records"):
+    for row in _folded(comparison.cells, ["scenario", "missing_rate"]).to_dict("records"):
         scenario, prompting, rate, first, second, *rest = (escape(one_line(text)) for text in _cell(row, scale))
         style = colours[_change(row, comparison)]
         table.add_row(scenario, prompting, rate, first, second, *(f"[{style}]{text}[/]" for text in rest))
@@ -40,7 +41,7 @@ def show(comparison: Comparison, console: Console) -> None:
     wide.print(table)
     console.print()
     console.print(one_line(summary(comparison)), style="bold", markup=False)
-    flips = comparison.flips.groupby(["case", "prompting", "change"], sort=False, observed=True)
+    flips = _folded(comparison.flips, ["case"]).groupby(["case", "prompting", "change"], sort=False, observed=True)
     for (case, its_prompting, change), flipped in flips["id"]:
         ids = flipped.tolist()
         more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
@@ -53,7 +54,8 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def summary(comparison: Comparison) -> str:
     """The outcome in a sentence."""
-    changes = [_change(row, comparison) for row in comparison.cells.to_dict("records")]
+    cells = _folded(comparison.cells, ["scenario", "missing_rate"])
+    changes = [_change(row, comparison) for row in cells.to_dict("records")]
     return (
         f"{comparison.second} against {comparison.first}, {comparison.metric}, {samples(comparison.samples)}: "
         f"surely better in {changes.count('better')}, surely worse in {changes.count('worse')} of {len(changes)} cells"
@@ -79,7 +81,7 @@ def note(comparison: Comparison) -> str:
     lost = " Lost: right for the first only." if scale.is_share else ""
     return (
         f"{units}, means over mask seeds; {100 * (1 - comparison.alpha):g} % "
-        f"{comparison.interval} intervals over samples, paired; p-values ({tests}) {holm} over "
+        f"{comparison.interval} intervals over samples, paired, uncorrected; p-values ({tests}) {holm} over "
         f"{comparison.tests} distinct columns."
         f"{power}{lost}"
     )
@@ -101,13 +103,25 @@ def as_html(comparison: Comparison) -> str:
         summary=summary(comparison),
         note=" ".join([*(f"Warning: {warning}." for warning in comparison.warnings), note(comparison)]),
         columns=_columns(scale),
-        rows=[(_cell(row, scale), _change(row, comparison)) for row in comparison.cells.to_dict("records")],
+        rows=[
+            (_cell(row, scale), _change(row, comparison))
+            for row in _folded(comparison.cells, ["scenario", "missing_rate"]).to_dict("records")
+        ],
         flip_columns=_FLIP_COLUMNS,
         flips_by_case=[
             (case, prompting, int((flips["change"] == LOST).sum()), flips[_FLIP_COLUMNS].to_numpy().tolist())
-            for (case, prompting), flips in comparison.flips.groupby(["case", "prompting"], sort=False, observed=True)
+            for (case, prompting), flips in _folded(comparison.flips, ["case"]).groupby(
+                ["case", "prompting"], sort=False, observed=True
+            )
         ],
     )
+
+
+def _folded(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """``rows``, once each where all of the same ``keys`` are the same under both promptings."""
+    alike = rows.duplicated([name for name in rows if name != "prompting"], keep=False)
+    same = alike.groupby([rows[key] for key in keys], observed=True).transform("all")
+    return rows.assign(prompting=rows["prompting"].mask(same, BOTH)).drop_duplicates()
 
 
 def _columns(scale: Scale) -> tuple[str, ...]:

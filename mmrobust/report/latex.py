@@ -55,7 +55,13 @@ def render(report: Report) -> str:
     """Write a LaTeX file with one table for each table and section of ``report``."""
     published = _published(report.published) if report.published is not None else ()
     return "\n".join(
-        [_HEAD, *(_table(table.folded) for table in report.tables), *map(_section, report.sections), *published, _FOOT]
+        [
+            _HEAD,
+            *(_table(table.folded) for table in report.tables),
+            *(_section(each.folded) for each in report.sections),
+            *published,
+            _FOOT,
+        ]
     )
 
 

@@ -21,7 +21,7 @@ def render(report: Report) -> str:
     """Write ``report`` as Markdown: the tables, the checkpoints, and where the numbers come from."""
     blocks = ["# Robustness report", *(block for table in report.tables for block in _table(table.folded))]
     for section in report.sections:
-        blocks += _section(section)
+        blocks += _section(section.folded)
     if report.published is not None:
         blocks += _published(report.published)
     blocks += ["## Checkpoints", _checkpoints(report), "## Provenance", *_provenance(report)]

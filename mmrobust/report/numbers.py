@@ -13,6 +13,8 @@ from mmrobust.gate.figures import in_shares, less_is_better
 
 UNKNOWN = "–"
 """Printed for a value that is not known or not defined."""
+BOTH = "both promptings"
+"""Printed for the prompting where it makes no difference."""
 
 
 def percent(share: float) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from mmrobust.report.curve_table import places
+from mmrobust.report.numbers import BOTH
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Section:
     split: str = ""
     metric: str = ""
     """The headline metric of the data set."""
+
+    @functools.cached_property
+    def folded(self) -> Section:
+        """This table for people: where prompting makes no difference in any row, each row once."""
+        if "prompting" not in self.columns:
+            return self
+        at = self.columns.index("prompting")
+        both = tuple(dict.fromkeys((*row[:at], BOTH, *row[at + 1 :]) for row in self.rows))
+        promptings = {row[at] for row in self.rows}
+        return replace(self, rows=both) if len(self.rows) == len(promptings) * len(both) > len(both) else self
 
     def is_rate(self, column: int) -> bool:
         """Whether a column holds values at one missing rate."""

@@ -53,7 +53,7 @@ def show(report: Report, console: Console, width: int | None = None) -> None:
         _show_table(table.folded, console, width)
     for section in report.sections:
         console.print()
-        _show_section(section, console, width)
+        _show_section(section.folded, console, width)
     if report.published is not None:
         _show_published(report.published, console, width)
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
 from mmrobust.gate.rules import FLOOR
 from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
-from mmrobust.report.numbers import UNKNOWN, p_value, scale_of
+from mmrobust.report.numbers import BOTH, UNKNOWN, p_value, scale_of
 from mmrobust.runtime.printable import one_line, printable
 from mmrobust.runtime.terminal import SafeConsole
 from mmrobust.storage.files import strict_json
@@ -30,7 +30,6 @@ SUMMARY_BYTES = 2**20
 """GitHub accepts a step summary of at most this length."""
 _COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 _SIGNS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
-BOTH = "both promptings"
 _STATISTICS = ["surely", "p", "allowed", "detectable"]
 
 

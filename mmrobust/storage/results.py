@@ -119,8 +119,8 @@ def write_results(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any]
     write_table(path, table, {"kind": "results", "schema_version": RESULTS_VERSION, **provenance})
 
 
-def read_results(path: Path) -> Results:
-    """Read the results in ``path``: a results file, or a folder with a ``results.parquet``.
+def read_results(path: Path, made_by: str = "mmrobust eval CHECKPOINT --data DIR --out") -> Results:
+    """Read the results in ``path``: a results file, or a folder with a ``results.parquet``; ``made_by`` makes one.
 
     Raises:
         DataError: there is no such file, or it is empty, damaged, of a newer schema or not a results table.
@@ -128,7 +128,7 @@ def read_results(path: Path) -> Results:
     file = path / RESULTS_FILE if path.is_dir() else path
     if not is_there(file):
         where = f"{path}: contains no {RESULTS_FILE}" if path.is_dir() else f"{path}: no such file or folder"
-        raise DataError(f"{where}; make results with: mmrobust eval CHECKPOINT --data DIR --out {path}")
+        raise DataError(f"{where}; make results with: {made_by} {path}")
     table = read_parquet(file, "results", "run mmrobust eval again")
     provenance = read_provenance(table.schema, file, "results", RESULTS_VERSION)
     for name in _SINCE_VERSION_2:

@@ -27,7 +27,9 @@ class Recipe:
     """
 
     epochs: int = 20
+    """Passes over the data."""
     batch_size: int = 64
+    """Samples per step."""
     lr: float = 1e-2
     """Peak learning rate."""
     head_lr: float = 1.0
@@ -37,6 +39,7 @@ class Recipe:
     weight_decay: float = 2e-2
     """Not applied to biases, norms and scales."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """How slowly the optimiser forgets: the decay of its means of the gradient and of the squared gradient."""
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from 0."""
     schedule: str = "linear"
@@ -46,6 +49,7 @@ class Recipe:
     task; ``head``: whichever of the two the head of the fine-tuned checkpoint was trained with. Regression has one
     loss, smooth L1, and neither smoothing, ``balance`` nor ``prior``."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
     balance: float = 0.75
     """Multi-label data: positives of a class weigh (negatives / positives)^``balance``. 0: as much as negatives, as in
     the papers' code; 1: all positives of a class together as much as all negatives."""

@@ -15,8 +15,10 @@ from mmrobust.models.backbones import FAMILIES
 from mmrobust.models.checkpoint import CheckpointConfig
 from mmrobust.models.heads import HEADS, head_class
 from mmrobust.models.methods import METHODS, method_class
+from mmrobust.training.recipe import Recipe
 
 SETTINGS = [
+    Recipe,
     *(method_class(name).config_class for name in METHODS),
     *(head_class(name).config_class for name in HEADS),
     *(look_up(FAMILIES, name, "family").settings_class for name in FAMILIES),
@@ -103,3 +105,9 @@ def test_the_old_flags_are_hidden(cli: Any) -> None:
     code, printed, _ = cli("train", "--help")
     assert code == 0 and "--backbone-set" in printed
     assert not any(flag in printed for flag in ("--backbone-dropout", "--missing-path", "--max-text-length"))
+
+
+def test_the_settings_of_the_recipe_are_listed(cli: Any) -> None:
+    printed = lines(cli, "--recipe-set")
+    assert printed[0] == "recipe: --recipe-set NAME=VALUE"
+    assert {"  epochs=20", "  schedule=linear"} < set(printed)

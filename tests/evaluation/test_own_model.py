@@ -382,7 +382,7 @@ def fails(samples: list[dict[str, Any]], case: str | None) -> Any:
     ("predict", "message"),
     [
         (fails, r"mine: predict raised AttributeError: 'NoneType' object has no attribute 'size' \(in case "
-         r"'missing-image', from sample 'digit-\d+' on\); --debug shows the traceback"),
+         r"'missing-image', from sample 'digit-\d+' on\); image may be None there, unless fill"),
         (lambda samples, case: np.zeros((len(samples), 9)), r"mine: predict returned 16 × 9 in case 'complete', from "
          r"sample 'digit-\d+' on; it must return samples × classes, 16 × 10"),
         (lambda samples, case: np.zeros((3, 10)), r"mine: predict returned 3 rows for 16 samples in case 'complete'"),

@@ -149,7 +149,7 @@ def test_a_shard_that_cannot_be_used_is_named_and_made_again(
         first.write_text("id,logits\n")
     said: list[str] = []
     again = run(trained("mmp", "linear"), digits, tmp_path, said)
-    (line,) = said
+    line, _ = said
     assert line.startswith(str(first)) and line.endswith("its predictions are made again")
     aside = first.with_name(f"{first.name}.damaged")
     assert f"it is kept as {aside.name}" in line and aside.is_file()
@@ -244,10 +244,13 @@ def test_what_is_overwritten(trained: Callable[..., Path], digits: Dataset, tmp_
     said: list[str] = []
     run(trained("none", "linear"), digits, tmp_path, said)
     assert "its predictions are there from before; --overwrite always makes them again" in said[-1]
-    few = run(
-        trained("none", "linear"), digits, tmp_path, grid=Grid(("missing-text",), (0.0,), (0,)), overwrite="always"
-    )
+    one_cell = Grid(("missing-text",), (0.0,), (0,))
+    few = run(trained("none", "linear"), digits, tmp_path, said, grid=one_cell, overwrite="always")
+    assert "earlier rows are dropped, since --overwrite always made only these cells again" in said[-1]
     assert set(few.frame["missing_rate"]) == {0.0} and set(few.frame["scenario"]) == {"missing-text"}  # rows, too
+    run(trained("none", "linear"), digits, tmp_path, said, grid=Grid(("missing-text",), (0.0, 1.0), (0,)))
+    size = digits.info.splits["test"]
+    assert f"{size:,} of {2 * size:,} predictions are there from before" in said[-1]
 
 
 BAD = [

@@ -192,3 +192,18 @@ def test_what_cannot_be_compared_is_refused(two, tmp_path, evaluate_into):
         shard.unlink()
     with pytest.raises(DataError, match="holds no predictions of 'mmp'"):
         compare_files(tmp_path, tmp_path)
+
+
+def test_what_is_the_same_under_both_promptings_is_shown_once(tmp_path, evaluate_into):
+    grid = Grid(("missing-text",), (0.0, 1.0), (0,))
+    for name, settings in (("a", {}), ("b", {"seed": 1, "lost": {"missing-text": 2.0}})):
+        evaluate_into(tmp_path / name, name=name, grid=grid, depends=False, **settings)
+    found = compare_files(tmp_path / "a", tmp_path / "b")
+    console = Console(file=io.StringIO(), width=200)
+    comparison.show(found, console)
+    text = console.file.getvalue()
+    assert (
+        len(found.cells) == 4 and text.count("both promptings") == 2 + found.flips.groupby(["case", "change"]).ngroups
+    )
+    assert "situation" not in text and "concat" not in text and " of 2 cells" in text
+    assert comparison.as_html(found).count("both promptings") == 2 + found.flips["case"].nunique()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -13,6 +15,7 @@ from mmrobust.report import markdown, terminal
 from mmrobust.report.analyses import read_behind, with_sections
 from mmrobust.report.markdown import escape_markdown
 from mmrobust.report.report import build_report, read_distinct
+from mmrobust.report.section import Section
 from mmrobust.scenarios.grid import Grid
 
 
@@ -136,3 +139,13 @@ def test_without_predictions_details_say_so(tmp_path, evaluate_into):
         shard.unlink()
     with pytest.raises(DataError, match="holds no predictions of 'mmp'"):
         read_behind(read_distinct([tmp_path]))
+
+
+def test_rows_that_are_the_same_under_both_promptings_are_shown_once() -> None:
+    columns, figures = ("scenario", "prompting", "checkpoint", "0"), pd.DataFrame()
+    rows = [("missing-text", prompting, name, "90.0") for prompting in ("situation", "concat") for name in "ab"]
+    alike = Section("classes", "", "", columns, 3, tuple(rows), figures)
+    assert alike.folded.rows == tuple(("missing-text", "both promptings", name, "90.0") for name in "ab")
+    rows[-1] = (*rows[-1][:3], "80.0")  # one differs: its rivals must stand beside it
+    assert replace(alike, rows=tuple(rows)).folded.rows == tuple(rows)
+    assert replace(alike, rows=tuple(rows[:2])).folded.rows == tuple(rows[:2])  # one prompting

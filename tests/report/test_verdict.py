@@ -168,3 +168,11 @@ def test_an_error_that_no_drop_bounds_is_null_in_json():
     unbounded = replace(outcome(0.0), metric="mae", detectable=float("inf"))
     text = formats.as_json(Verdict((unbounded,), ()))
     assert json.loads(text, parse_constant=pytest.fail)["outcomes"][0]["detectable"] is None
+
+
+def test_a_cell_that_is_the_same_under_both_promptings_is_shown_once():
+    twice = [replace(outcome(0.07), prompting=name) for name in ("situation", "concat")]
+    other = [replace(outcome(drop, rate=0.5), prompting=name) for drop, name in ((0.03, "situation"), (0.04, "concat"))]
+    shown = formats.table(Verdict((*twice, *other), ()))
+    assert shown.count("missing-text/0.7 both promptings") == 1 and "0.7 situation" not in shown.split("FAIL:")[0]
+    assert "missing-text/0.5 situation" in shown and "missing-text/0.5 concat" in shown

@@ -114,8 +114,7 @@ def _roles(source: Path, data: HfDataset, columns: ManifestColumns) -> dict[str,
     for role in ("id", "image", "audio", "text", "label"):
         column = getattr(columns, role)
         if column != getattr(usual, role) and column not in data.column_names:
-            unknown = unknown_name("column", column, data.column_names)
-            raise DataError(f"{source}: {unknown}; name it with --{role}-column")
+            raise DataError(f"{source}: --{role}-column: {unknown_name('column', column, data.column_names)}")
         kind = kinds.get(role)
         of_kind = [name for name, feature in data.features.items() if kind and isinstance(feature, kind)]
         candidates = [column, *(["labels"] if role == "label" else []), *(of_kind if len(of_kind) == 1 else [])]

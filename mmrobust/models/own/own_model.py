@@ -136,8 +136,10 @@ class OwnModel:
         except (Exception, SystemExit) as cause:
             if isinstance(cause, RuntimeError) and out_of_memory(cause):
                 raise  # the command says how to use less
+            lacking = [m for m in self.modalities if any(sample[m] is None for sample in batch)]
+            hint = f"; {' and '.join(lacking)} may be None there, unless fill says otherwise" if lacking else ""
             raise ModelError(
-                f"{self.name}: predict raised {reason(cause)} ({where}, from sample '{ids[0]}' on); "
+                f"{self.name}: predict raised {reason(cause)} ({where}, from sample '{ids[0]}' on){hint}; "
                 "--debug shows the traceback"
             ) from cause
         return logits_of(answer, self.model, tuple(classes), ids, where)

@@ -85,7 +85,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     datasets.DatasetDict(train=datasets.Dataset.from_dict({"words": ["x"], "label": ["a"]})).save_to_disk(saved)
     fails(saved, "no image, audio or text among words, label; name them with --image-column")
-    fails(saved, r"unknown column 'word': did you mean 'words'\?.*--text-column", columns=ManifestColumns(text="word"))
+    fails(saved, r"--text-column: unknown column 'word': did you mean 'words'\?", columns=ManifestColumns(text="word"))
     fails(saved, "column 'label' has fewer than two classes", columns=ManifestColumns(text="words"))
     fails(saved, "unknown task 'singel-label'", UsageError, task="singel-label")
     decimal = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0.5, 2.0]})
