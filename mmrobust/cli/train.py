@@ -108,8 +108,6 @@ def train(
     from mmrobust.runtime.devices import resolve_batch_size, resolve_device, resolve_dtype
     from mmrobust.scenarios.grid import decides_rate, scenario_and_rate
     from mmrobust.training.distributed import is_main_process
-    from mmrobust.training.feature_cache import parse_cache
-    from mmrobust.training.loop import train as run
     from mmrobust.training.settings import TrainOptions, parse_encoders, read_recipe, usual_modalities
 
     prompts = _given(level=prompt_level, length=prompt_length, depth=prompt_depth, train_head=train_head or None)
@@ -142,6 +140,11 @@ def train(
     )
     options = preset.overridden_by(flags)
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
+
+    # Only now, since torch and transformers take seconds: what is wrong with the flags is said before.
+    from mmrobust.training.feature_cache import parse_cache
+    from mmrobust.training.loop import train as run
+
     place = resolve_device(device)
     about = Dataset(data).info
 

@@ -19,6 +19,8 @@ FOCUS = "focus"
 """Parameter that the page sets to the name of a checkpoint, to fade all others."""
 LOW, HIGH = "low_end", "high_end"
 """Parameters that hold both ends of the scale of values, so that all panels share one scale."""
+LABEL_WIDTH = 100
+"""Pixels of the longest name beside a curve."""
 Ends = tuple[float | None, float | None]
 """Initial values of the two; ``None`` lets the values decide, until the page sets them."""
 _FADED = f"{FOCUS} && datum.checkpoint !== {FOCUS}"
@@ -29,8 +31,8 @@ _SCALE = alt.Scale(zero=False, nice=True, domainMin=alt.expr(LOW), domainMax=alt
 def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     """Chart of a metric by missing rate: for each checkpoint a line with points and its 95 % interval.
 
-    Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and
-    ``colour`` and ``dash`` if no ``checkpoints`` are given.
+    Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and, if no
+    ``checkpoints`` are given, ``colour``, ``dash`` and ``label``: at which height its name stands beside a curve's end.
     """
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("rate:Q", title="missing rate η", axis=alt.Axis(format="~g", tickCount=6)),
@@ -53,7 +55,12 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
             _percent("spread", "spread over seeds"),
         ],
     )
-    return _finish(alt.layer(band, line, dot, catch), height=230)
+    name = (
+        base.transform_filter("isValid(datum.label)")
+        .mark_text(align="left", dx=8, fontSize=11, limit=LABEL_WIDTH)
+        .encode(y=_height("label"), text="checkpoint:N", opacity=_opacity(1, 0.15))
+    )
+    return _finish(alt.layer(band, line, dot, name, catch), height=230)
 
 
 def ranges(checkpoints: Sequence[str] = ()) -> alt.LayerChart:

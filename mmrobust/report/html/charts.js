@@ -58,6 +58,20 @@ function rangeRow(row) {
   };
 }
 
+/** How many pixels apart names beside curves stand, and how many there are at most. */
+const LABEL_GAP = 13, MOST_LABELS = 7;
+
+/** The rows of a panel, the last of each curve with the height of its name beside it, so that no two names overlap. */
+function labelled(values, ends, height) {
+  const last = [...new Map(values.map((row) => [row.checkpoint, row])).values()].sort((a, b) => b.value - a.value);
+  if (!ends || last.length < 2 || last.length > MOST_LABELS) return values;
+  const gap = (ends[1] - ends[0]) * LABEL_GAP / height;
+  let above = Infinity, below = ends[0] - gap;
+  for (const row of last) above = row.label = Math.min(row.value, above - gap);
+  for (const row of last.reverse()) below = row.label = Math.max(row.label, below + gap);
+  return values;
+}
+
 /** The shown rows grouped by scenario and prompting, in the order of the table. */
 function groups() {
   const found = new Map();
@@ -108,7 +122,8 @@ async function drawCharts() {
   const title = (group) => [NAMES.scenario[group[0].s], several ? NAMES.prompting[group[0].p] : ""];
   const lines = parts.map((group) => group.flatMap(curveRows)), bars = parts.map((group) => group.map(rangeRow));
   const shared = ends([...lines.flat().flatMap((r) => [r.low, r.high]), ...bars.flat().flatMap((r) => [r.worst, r.complete, r.auc])]);
-  fill("curves", parts.map((group, i) => panel(...title(group), sayCurves(group, metric), "curves", lines[i], { ends: shared })));
+  const beside = (rows) => labelled(rows, shared, CHARTS.curves.height);
+  fill("curves", parts.map((group, i) => panel(...title(group), sayCurves(group, metric), "curves", beside(lines[i]), { ends: shared })));
   fill("ranges", parts.map((group, i) => panel(...title(group), sayRanges(group, metric), "ranges", bars[i], { ends: shared, height: 24 * group.length })));
   drawExtras(panels);
   try {
