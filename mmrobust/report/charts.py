@@ -32,7 +32,7 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     """Chart of a metric by missing rate: for each checkpoint a line with points and its 95 % interval.
 
     Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and, if no
-    ``checkpoints`` are given, ``colour``, ``dash`` and ``label``: at which height its name stands beside a curve's end.
+    ``checkpoints`` are given, ``colour``, ``dash``, and ``name`` at the height ``label``, beside a curve's end (elsewhere empty).
     """
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("rate:Q", title="missing rate η", axis=alt.Axis(format="~g", tickCount=6)),
@@ -55,10 +55,8 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
             _percent("spread", "spread over seeds"),
         ],
     )
-    name = (
-        base.transform_filter("isValid(datum.label)")
-        .mark_text(align="left", dx=8, fontSize=11, limit=LABEL_WIDTH)
-        .encode(y=_height("label"), text="checkpoint:N", opacity=_opacity(1, 0.15))
+    name = base.mark_text(align="left", dx=8, fontSize=11, limit=LABEL_WIDTH).encode(
+        y=_height("label"), text="name:N", opacity=_opacity(1, 0.15)
     )
     return _finish(alt.layer(band, line, dot, name, catch), height=230)
 

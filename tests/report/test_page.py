@@ -84,6 +84,7 @@ def test_the_tables_hold_what_the_report_holds(opened, grid):
     shown = [cell.split()[0] for cell in cells[2:13]]
     assert shown == [f"{100 * own.points[rate].value:.1f}" for rate in table.rates]
     page.locator("#cells-details summary").click()
+    page.wait_for_selector("#cells tbody tr")  # the table is made when it is first opened
     assert page.locator("#cells tbody tr").count() == 4 * 165
 
 

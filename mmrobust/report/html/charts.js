@@ -47,7 +47,7 @@ async function embed(one, number) {
 function curveRows(row) {
   return table().rates.flatMap((rate, i) => row.v[i] == null ? [] : [{
     checkpoint: NAMES.checkpoint[row.c], colour: colour(row.c), dash: dash(row.c), rate,
-    value: drawn(row.v[i]), low: drawn(row.lo[i] ?? row.v[i]), high: drawn(row.hi[i] ?? row.v[i]), spread: drawn(row.sd[i]),
+    name: "", label: drawn(row.v[i]), value: drawn(row.v[i]), low: drawn(row.lo[i] ?? row.v[i]), high: drawn(row.hi[i] ?? row.v[i]), spread: drawn(row.sd[i]),
     interval: row.lo[i] == null ? UNKNOWN : `${shown(row.lo[i])} to ${shown(row.hi[i])}`,
   }]);
 }
@@ -61,14 +61,17 @@ function rangeRow(row) {
 /** How many pixels apart names beside curves stand, and how many there are at most. */
 const LABEL_GAP = 13, MOST_LABELS = 7;
 
-/** The rows of a panel, the last of each curve with the height of its name beside it, so that no two names overlap. */
+/** The rows of a panel, the last of each curve with its name, at a height at which no two names overlap. */
 function labelled(values, ends, height) {
   const last = [...new Map(values.map((row) => [row.checkpoint, row])).values()].sort((a, b) => b.value - a.value);
   if (!ends || last.length < 2 || last.length > MOST_LABELS) return values;
   const gap = (ends[1] - ends[0]) * LABEL_GAP / height;
   let above = Infinity, below = ends[0] - gap;
   for (const row of last) above = row.label = Math.min(row.value, above - gap);
-  for (const row of last.reverse()) below = row.label = Math.max(row.label, below + gap);
+  for (const row of last.reverse()) {
+    below = row.label = Math.max(row.label, below + gap);
+    row.name = row.checkpoint;
+  }
   return values;
 }
 

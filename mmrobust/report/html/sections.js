@@ -66,8 +66,8 @@ function sectionPanels(section) {
   return parts.map(({ s, p, values }) => {
     const prompting = p == null ? "" : NAMES.prompting[p], said = `${section.title}, ${NAMES.scenario[s]} ${prompting}: ${values.length} values; the same numbers stand in the table below.`;
     const rows = new Set(values.map((row) => row.y)).size;
-    const name = classes ? "losses" : heat ? "rates" : "curves";
-    return panel(NAMES.scenario[s], prompting, said, name, values, { ends: limits, height: heat ? 24 * rows : 190 });
+    const name = classes ? "losses" : heat ? "rates" : "curves", height = heat ? 24 * rows : 190;
+    return panel(NAMES.scenario[s], prompting, said, name, heat ? values : labelled(values, limits, height), { ends: limits, height });
   });
 }
 
@@ -75,5 +75,5 @@ function heatRow(classes, of, at, v) {
   return { y: String(of), x: classes ? NAMES.checkpoint[at] : String(at), value: drawn(v) };
 }
 function lineRow(c, rate, v) {
-  return { checkpoint: NAMES.checkpoint[c], colour: colour(c), dash: dash(c), rate, value: drawn(v), low: drawn(v), high: drawn(v), spread: null, interval: UNKNOWN };
+  return { checkpoint: NAMES.checkpoint[c], colour: colour(c), dash: dash(c), rate, name: "", label: drawn(v), value: drawn(v), low: drawn(v), high: drawn(v), spread: null, interval: UNKNOWN };
 }
