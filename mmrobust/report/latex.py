@@ -96,7 +96,7 @@ def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *,
     """A floating table, or a ``long`` one over several pages; the first ``left`` columns are aligned left."""
     columns = "l" * left + "r" * (len(head) - left)
     header = [r"\toprule", " & ".join(head) + r" \\"]
-    caption = rf"\caption{{{caption}}}"
+    caption = re.sub("`(.+?)`", r"\\texttt{\1}", rf"\caption{{{caption}}}")
     if long:
         begin = [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\"]
         header += [r"\endfirsthead", *header, r"\midrule\endhead"]

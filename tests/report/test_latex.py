@@ -65,6 +65,7 @@ def test_sections_mark_the_best_where_something_is_better(two):
     assert f"mmp & \\textbf{{{first[1]}}} & \\textbf{{{first[2]}}} & " in standing
     assert f"none & \\underline{{{second[1]}}} & \\underline{{{second[2]}}} & " in standing
     assert r"\textbf{Best} and \underline{second} of what compares" in standing
+    assert r"\texttt{mmrobust compare} tests two" in standing and "`" not in standing
     assert r"\textbf" not in gap
     assert "6 of 11 rates shown" in gap
     assert r"\textbf" not in effective.split(r"\midrule")[1]  # one checkpoint against the baseline has no rival
