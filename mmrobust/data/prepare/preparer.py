@@ -166,7 +166,7 @@ class Intake:
             self._compare_sizes(about, counts, written)
             if about.task != REGRESSION and (line := untrained(about.classes, seen)):
                 self.note(line)
-        elif about.task != REGRESSION and 2 * len(seen["train"]) < min(written["train"], len(about.classes)):
+        elif about.task == "single-label" and 2 * len(seen["train"]) < min(written["train"], len(about.classes)):
             self._remark(
                 f"the first {written['train']:,} training samples are of {len(seen['train'])} of the "
                 f"{len(about.classes)} classes: shuffle the source's list, or take more"
