@@ -102,7 +102,9 @@ def beside(
             for method, values in theirs["methods"].items()
         ]
         named = {table.dataset.partition(" (")[0] for table in chosen}
-        scored = {metric_settings(one).f1_absent for one in provenances if one["dataset"]["name"] in named}
+        scored = {
+            metric_settings(one).f1_absent for one in provenances if (one.get("dataset") or {}).get("name") in named
+        }
         absent = _absent(scored if ours else set()) if theirs.get("f1_absent") == SKIP else ""
         remark = _remark(theirs["dataset"], bool(same_data), chosen, ours)
         comparisons.append(
@@ -183,7 +185,7 @@ def _absent(ours: set[str]) -> str:
 
 def _remark(dataset: str, same_data: bool, tables: Sequence[CurveTable], ours: Sequence[PublishedLine]) -> str:
     if not ours:
-        return "nothing of this metric and these columns"
+        return "nothing of this metric in these columns"
     remarks = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
     if any(math.isnan(value) for line in ours for value in line.values):
         remarks.append("a dash is what was not evaluated")
