@@ -25,7 +25,9 @@ def prepare(
     source: Annotated[
         Path | None, flag("The raw data: a folder, or for manifest a CSV, JSONL or Parquet file.")
     ] = None,
-    limit: Annotated[int | None, flag("Use only the first N samples of each split.", min=1)] = None,
+    limit: Annotated[
+        int | None, flag("Use only N samples of each split: the first, or, listed class by class, some of each.", min=1)
+    ] = None,
     allow_incomplete: Annotated[
         bool,
         flag("Leave out samples with a file that is missing or unreadable, and name each.", "--allow-incomplete"),

@@ -71,6 +71,7 @@ def run(
         console.out().print(
             f"{len(jobs)} jobs: about {console.duration(total)}, one after the other, and {disk:.0f} MiB"
         )
+        console.remark("starting each job and scoring it are not counted: some seconds a job")
         return
     from mmrobust.studies.runner import run_study
     from mmrobust.studies.summary import LATEX_FILE, REPORT_FILE, TABLE_FILE
@@ -97,12 +98,25 @@ def run(
     console.remark(f"report: {out / REPORT_FILE}, for a paper: {out / LATEX_FILE}, rows: {out / TABLE_FILE}")
 
 
-def list_(json: AsJson = False) -> None:
-    """List the studies that come with mmrobust."""
+def list_(
+    study: Annotated[str | None, typer.Argument(help="Print this one's YAML, to change it.", metavar="NAME")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the studies that come with mmrobust, or print one of them."""
     from json import dumps
 
+    from mmrobust.configuration import plain
+    from mmrobust.errors import unknown_name
     from mmrobust.studies.study import builtin_studies, read_study
 
+    if study is not None:
+        if study not in builtin_studies():
+            raise unknown_name("study", study, builtin_studies())
+        if json:
+            console.print_json(dumps(plain(read_study(study)), indent=2))
+        else:
+            console.out().print(builtin_studies()[study].read_text(encoding="utf-8"), markup=False, end="")
+        return
     studies = {name: read_study(name).about for name in builtin_studies()}
     if json:
         console.print_json(dumps(studies, indent=2))
@@ -112,4 +126,4 @@ def list_(json: AsJson = False) -> None:
 
 
 app.command("run", epilog=EXAMPLE)(with_common_options(run))
-app.command("list", epilog="Example: mmrobust study list")(with_common_options(list_))
+app.command("list", epilog="Example: mmrobust study list mmp-table")(with_common_options(list_))

@@ -20,18 +20,22 @@ MOST_ROWS = 40
 """Rows that fit on a page; a longer table runs over several."""
 
 _HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, longtable).
+% With the package graphicx, what is wider than the text shrinks.
 \makeatletter
 \ifx\@nodocument\relax\else % nothing has begun a document: this file is compiled on its own
   \documentclass{article}
   \usepackage[a4paper,margin=18mm]{geometry}
-  \usepackage{booktabs,longtable}
+  \usepackage{booktabs,graphicx,longtable}
   \gdef\mmrobustend{\end{document}}
   \begin{document}
 \fi
 \makeatother
+\providecommand\resizebox[3]{#3}
 """
 _FOOT = "\\ifdefined\\mmrobustend\\expandafter\\mmrobustend\\fi\n"
 _SMALL = r"\footnotesize\setlength{\tabcolsep}{3pt}"
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Shrinks what is wider than the text."""
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -93,7 +97,7 @@ def _section(section: Section) -> str:
     some = f" {len(rates) - len(dropped)} of {len(rates)} rates shown." if dropped else ""
     best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) else ""
     caption = escape(f"{section.title}. {section.note}{some}") + best
-    head = [escape(columns[column]) for column in shown]
+    head = [_stacked(escape(columns[column])) for column in shown]
     left = len(head) if section.kind == "classes" else labels  # words and numbers
     return _float(caption, left, head, body, long=len(section.rows) > MOST_ROWS)
 
@@ -102,14 +106,15 @@ def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *,
     """A floating table, or a ``long`` one over several pages; the first ``left`` columns are aligned left."""
     columns = "l" * left + "r" * (len(head) - left)
     header = [r"\toprule", " & ".join(head) + r" \\"]
-    caption = rf"\caption{{{caption}}}"
+    caption = re.sub("`(.+?)`", r"\\texttt{\1}", rf"\caption{{{caption}}}")
     if long:
         begin = [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\"]
         header += [r"\endfirsthead", *header, r"\midrule\endhead"]
         end = [r"\end{longtable}}"]
     else:
-        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _SMALL, rf"\begin{{tabular}}{{{columns}}}"]
-        end = [r"\end{tabular}", r"\end{table}"]
+        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _SMALL]
+        begin += [_FITTED, rf"\begin{{tabular}}{{{columns}}}"]
+        end = [r"\end{tabular}}", r"\end{table}"]
     return "\n".join([*begin, *header, *body, r"\bottomrule", *end, ""])
 
 
@@ -160,6 +165,11 @@ def _margin(low: float, high: float, number: Callable[[float], str] = percent) -
     """Half the width of an interval, small, to stand beside its value; empty if the interval is not known."""
     half = (high - low) / 2
     return "" if math.isnan(half) else rf"\,{{\scriptsize$\pm${number(half)}}}"
+
+
+def _stacked(head: str) -> str:
+    """The head of a column with what follows a comma in a line of its own: ``noisy-audio, concat``."""
+    return rf"\shortstack[r]{{{head}}}".replace(", ", r",\\") if ", " in head else head
 
 
 def _spread(cell: str) -> str:

@@ -68,7 +68,7 @@ class Report:
 
     def with_published(self, name: str) -> Report:
         """This report with the figures of the paper ``name`` beside it; raises ``UsageError`` if there is no such."""
-        return dataclasses.replace(self, published=beside(name, self.every_table))
+        return dataclasses.replace(self, published=beside(name, self.every_table, self.checkpoints, self.provenances))
 
     @functools.cached_property
     def every_table(self) -> tuple[CurveTable, ...]:

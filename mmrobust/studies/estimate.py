@@ -51,6 +51,8 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Job name → its expected cost on this machine. Jobs that differ only in their seed are timed once.
 
+    Loading, training, validation and prediction are counted; the start of each process and scoring are not.
+
     Students are timed on the untrained backbone of their teacher, which costs the same. Temporary files go into
     ``scratch``. ``progress`` counts the jobs.
 
@@ -77,7 +79,9 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
         head = {"train_head": True} if method_class(settings.method).reuses_head else {}  # there is no head to keep yet
         settings = replace(settings, backbone=job.base_backbone, method_settings={**settings.method_settings, **head})
     recipe = settings.recipe.changed(loss=TASK if settings.recipe.loss == HEAD else settings.recipe.loss)
+    clock = Stopwatch(device)
     setup = set_up(settings, scratch)
+    loading = clock.seconds()
     check_trainable(setup, recipe, settings.seed)
     classifier, split = setup.classifier, setup.train
     classifier.to(device)
@@ -113,6 +117,7 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
     predictions = sum(map(len, drawn.plan(ClassifierModel(classifier).promptings).values()))
     once = filling * (samples + validated) if isinstance(source, StreamCache) else seconds[0] * len(chosen)
     total = once + recipe.epochs * (seconds[1] * samples + forward * validated) + max(forward, filling) * predictions
+    total += 2 * loading  # to train, and to evaluate
     weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
     if setup.config.backbone["stored"] and not job.needs_teacher:
         weights += sum(tensor.nbytes for tensor in classifier.backbone.weights().values())

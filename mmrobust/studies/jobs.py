@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from mmrobust.cases import MODALITIES
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import DatasetInfo, choose_modalities
 from mmrobust.errors import UsageError
@@ -141,6 +143,9 @@ def _resolve(
     """The settings of a training, once it is known that its scenario and its grid exist for the data."""
     settings = options.resolve(data, seed=seed, recipe_name=recipe)
     modalities = choose_modalities(info, settings.modalities)
+    named = set(re.findall(r"\w+", " ".join((settings.scenario, *study.evaluate.scenarios))))
+    if lacking := [modality for modality in MODALITIES if modality in named and modality not in modalities]:
+        raise UsageError(f"the study is for data with {lacking[0]}: of {data} it takes {' and '.join(modalities)}")
     training_cases(settings.scenario, modalities)
     study.evaluate.grid(modalities).cases(modalities)
     return settings

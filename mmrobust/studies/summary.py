@@ -30,7 +30,6 @@ TABLE_FILE, REPORT_FILE, LATEX_FILE = "study.parquet", "study.md", "study.tex"
 VARIANT = ["dataset", "method", "head", "under"]
 CELL = ["scenario", "prompting"]
 AUC = "AUC-η"
-SPREAD = "mean ± standard deviation over training seeds"
 
 
 def tidy(jobs: Iterable[Job], out: Path) -> pd.DataFrame:
@@ -135,7 +134,7 @@ def _matrix(title: str, rows: pd.DataFrame, metric: str) -> Section:
         }
         cells.append((*map(str, variant), *(_mean(group.loc[at[rate], "value"], scale_of(metric)) for rate in rates)))
     columns = ("method", "head", "trained under", *(f"{rate:g}" for rate in rates[:-1]), AUC)
-    note = f"{_what(metric)}, {SPREAD}."
+    note = f"{_what(metric)}, {_spread(rows)}."
     return Section("study", title, note, columns, 3, tuple(cells), rows, metric=metric)
 
 
@@ -149,7 +148,7 @@ def _overviews(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[Section]
         for variant, group in found.groupby(["method", "head", "under"], sort=False, observed=True):
             each = (_mean(group.loc[group["figure"] == name, "value"], scale_of(metric)) for name in names)
             cells.append((*map(str, variant), *each))
-        note = f"{_what(metric)}, {SPREAD}{_of_curves(rows)}."
+        note = f"{_what(metric)}, {_spread(rows)}{_of_curves(rows)}."
         columns = ("method", "head", "trained under", *names)
         sections.append(Section("study", str(dataset), note, columns, 3, tuple(cells), found, metric=metric))
     return sections
@@ -169,6 +168,8 @@ def _differences(table: pd.DataFrame, pairs: Sequence[Contrast], metrics: Mappin
                 cells.append((f"{pair.of} − {pair.against}", *map(str, variant), *values))
         if cells:
             note = "Paired by training seed, with 95 % t intervals over seeds; bold: 0 lies outside."
+            if rows["train_seed"].nunique() == 1:
+                note = "Of one training seed, so without intervals."
             columns = ("difference", "of", "trained under", *names)
             yield Section("study", f"{dataset}: differences", note, columns, 3, tuple(cells), rows)
 
@@ -182,6 +183,11 @@ def _difference(row: Mapping[Any, Any], number: Callable[[float], str]) -> str:
 
 def _what(metric: str) -> str:
     return f"{METRIC_NAMES.get(metric, metric)}{scale_of(metric).of}"
+
+
+def _spread(rows: pd.DataFrame) -> str:
+    """What the cells hold, of several training seeds or of one."""
+    return "mean ± standard deviation over training seeds" if rows["train_seed"].nunique() > 1 else "one training seed"
 
 
 def _of_curves(rows: pd.DataFrame) -> str:
@@ -210,7 +216,7 @@ def _as_trained(table: pd.DataFrame, jobs: Sequence[Job], out: Path, metrics: Ma
             values = (group.loc[group["under"] == name, "value"] for name, _, _ in under)
             cells.append((*map(str, variant), *(_mean(each, scale_of(metric)) for each in values)))
         title = f"{dataset}: evaluated as trained, {prompting} prompting"
-        note = f"{_what(metric)}, {SPREAD}. In brackets: {'/'.join(names)} available, in %."
+        note = f"{_what(metric)}, {_spread(rows)}. In brackets: {'/'.join(names)} available, in %."
         yield Section("study", title, note, ("method", "head", *columns), 2, tuple(cells), rows, metric=metric)
 
 

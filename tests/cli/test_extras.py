@@ -37,3 +37,13 @@ def test_it_is_named(
     code, out, err = cli(*command[extra])
     assert (code, out) == (2, "") and len(err.splitlines()) == 1
     assert f"mmrobust[{extra}]" in err and "pip install" in err
+
+
+def test_a_study_names_it_before_its_first_training(
+    cli: Callable[..., Any], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    (tmp_path / "own.yaml").write_text("methods: [none, lora]\n")
+    code, out, err = cli("study", "run", tmp_path / "own.yaml", "--data", digits.folder, "--out", tmp_path / "out")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and "mmrobust[peft]" in err
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,8 @@
 
 A block whose fence says ``not-run`` needs data, weights or machines that a test does not have: its commands are parsed.
 Every other ``bash``, ``console`` and ``python`` block is executed, a page's blocks one after the other in one folder.
-A ``console`` block also holds what is printed, with ``…`` for what differs from machine to machine.
+A ``console`` block also holds what is printed, with ``…`` for what differs from machine to machine. A block that begins
+with the name of a file (``.py``, ``.yaml``), as a comment, is saved as that file.
 """
 
 from __future__ import annotations
@@ -151,11 +152,8 @@ def perform(block: Block, shell: Shell) -> None:
 def run_python(block: Block, shell: Shell, names: dict[str, object]) -> None:
     """Run a block of Python in the shell's folder; what earlier blocks of the page defined is in ``names``.
 
-    A test function that it defines is called, as pytest would call it. A block that begins with the name of a file, as
-    a comment, is saved as that file, too.
+    A test function that it defines is called, as pytest would call it.
     """
-    if file := re.match(r"# ([\w/]+\.py)\n", block.text):
-        (shell.folder / file[1]).write_text(block.text, encoding="utf-8")
     before = set(names)
     with shell.inside({}), contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(shell.folder)  # as `python` has it
@@ -215,6 +213,8 @@ def perform_text() -> Callable[[str, str, Shell], None]:
     def perform_all(text: str, page: str, shell: Shell) -> None:
         names: dict[str, object] = {}
         for block in blocks_in(text, page):
+            if file := re.match(r"# ([\w/]+\.(py|yaml))\n", block.text):
+                (shell.folder / file[1]).write_text(block.text, encoding="utf-8")
             if block.run and block.language in SHELLS:
                 perform(block, shell)
             elif block.run and block.language == "python":

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mmrobust.data.prepare import PREPARERS
 from mmrobust.data.prepare.mmimdb import CLASSES
 from mmrobust.data.prepare.urbansound8k_av import DESCRIPTION
 from mmrobust.studies import runner
@@ -145,3 +146,11 @@ def test_reproduce(
     raw_sounds(digits, made.folder / "raw" / "UrbanSound8K-AV")
     perform_page("docs/reproduce.md", made)
     assert "65/65" in (made.folder / "dpl-published.tex").read_text()
+    assert "prototype − linear | dcp" in (made.folder / "rehearsals" / "fewer" / "study.md").read_text()
+
+
+def test_the_sources_are_those_that_are_prepared(root: Path) -> None:
+    page = (root / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.partition("| name | what the folder `--source` holds |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| .+ \| .+ \|$", table, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(PREPARERS)

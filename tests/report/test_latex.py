@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from mmrobust.report import FORMATS
 from mmrobust.report.analyses import with_sections
-from mmrobust.report.latex import MOST_ROWS, escape
+from mmrobust.report.latex import MOST_ROWS, escape, render_sections
 from mmrobust.report.report import build_report
+from mmrobust.report.section import Section
 
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 
@@ -65,6 +67,7 @@ def test_sections_mark_the_best_where_something_is_better(two):
     assert f"mmp & \\textbf{{{first[1]}}} & \\textbf{{{first[2]}}} & " in standing
     assert f"none & \\underline{{{second[1]}}} & \\underline{{{second[2]}}} & " in standing
     assert r"\textbf{Best} and \underline{second} of what compares" in standing
+    assert r"\texttt{mmrobust compare} tests two" in standing and "`" not in standing
     assert r"\textbf" not in gap
     assert "6 of 11 rates shown" in gap
     assert r"\textbf" not in effective.split(r"\midrule")[1]  # one checkpoint against the baseline has no rival
@@ -101,6 +104,21 @@ def test_it_compiles_alone_and_within_a_paper(two, make_results, tmp_path):
     if shutil.which("pdftotext"):
         text = subprocess.run(["pdftotext", "paper.pdf", "-"], cwd=tmp_path, capture_output=True, check=True).stdout
         assert "After it." in text.decode()  # the table did not end the paper
+
+
+@needs_latex
+def test_what_is_too_wide_for_the_text_shrinks(tmp_path):
+    names = [
+        f"noisy-{modality}, {prompting}" for modality in ("audio", "image", "both") for prompting in ("a", "concat")
+    ]
+    cells = ("prompt-the-missing", "linear", "noisy-both 0.7", *["98.4 ± 0.3"] * len(names))
+    section = Section("study", "wide", "", ("method", "head", "trained under", *names), 3, (cells,), pd.DataFrame())
+    text = render_sections([section])
+    assert r"\shortstack[r]{noisy-audio,\\concat}" in text
+    (tmp_path / "wide.tex").write_text(text, encoding="utf-8")
+    body = r"\begin{document}\input{wide}\end{document}"
+    (tmp_path / "paper.tex").write_text(rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}{body}")
+    assert "Overfull" not in compiled(tmp_path, "paper.tex")
 
 
 @needs_latex

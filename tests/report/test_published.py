@@ -126,6 +126,33 @@ def test_ours_stand_in_the_papers_scenarios_at_its_rate(two):
         assert not any(map(math.isnan, expected))
 
 
+def test_where_a_paper_trains_a_model_for_each_column_ours_stand_in_that_of_their_training(two):
+    results = [Results(frame, {**about, "checkpoints": dict(about["checkpoints"])}) for frame, about in two]
+    for (_, about), name, training in zip(
+        results,
+        ("none", "mmp"),
+        ({"scenario": "missing-both", "missing_rate": 0.7}, {"scenario": "missing-text", "missing_rate": 0.3}),
+        strict=True,
+    ):
+        about["checkpoints"][name] = {**about["checkpoints"][name], "training": training}
+    accuracy = build_report(results).with_published("mmp").published.comparisons[1]
+    (line,) = accuracy.lines  # the other was trained under none of the columns
+    assert line.source == "ours: none on digits"
+    assert [math.isnan(value) for value in line.values] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("scored", "end"),
+    [("zero", "leaves out absent classes: score ours with --f1-absent skip"), ("skip", "absent classes, as ours does")],
+)
+def test_what_to_do_about_absent_classes_is_said_where_it_was_not_done(two, scored, end):
+    results = [
+        Results(frame.assign(metric="macro_f1"), {**about, "scoring": {"f1_absent": scored}}) for frame, about in two
+    ]
+    remarks = [one.remark for one in build_report(results).with_published("dpl").published.comparisons]
+    assert remarks[0].endswith(end) and "absent classes" not in remarks[1]
+
+
 def test_an_unknown_paper_is_refused(two):
     with pytest.raises(UsageError, match="unknown published figures 'ptn': did you mean 'ptm'"):
         build_report(two).with_published("ptn")

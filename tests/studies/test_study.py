@@ -8,6 +8,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,11 +28,13 @@ from mmrobust.errors import TrainingError, UsageError
 from mmrobust.models.methods import METHODS
 from mmrobust.runtime.ray_cluster import connected
 from mmrobust.storage.results import read_results
+from mmrobust.studies.estimate import estimate
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.runner import claim_folder, run_study
 from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study, rehearsal
 from mmrobust.studies.summary import contrasts, figures
 from mmrobust.training.settings import TrainSettings
+from mmrobust.training.setup import set_up
 
 SMALL: dict[str, Any] = {
     "methods": ["none"],
@@ -222,7 +225,7 @@ def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_
     assert row == f"| none | linear | {100 * value:.1f} |"
     latex = (tmp_path / "out" / "study.tex").read_text()
     assert r"method & head & 100/50 \\" in latex and rf"none & linear & {100 * value:.1f} \\" in latex
-    assert r"Accuracy in \%, mean $\pm$ standard deviation over training seeds." in latex
+    assert r"Accuracy in \%, one training seed." in latex and r"\resizebox" in latex
     assert "missing-text" not in latex  # evaluated as trained alone, as the papers print it
     (results,) = (tmp_path / "out" / "results").rglob("results.parquet")
     assert read_results(results).provenance["scoring"]["f1_absent"] == "skip"
@@ -286,7 +289,7 @@ def test_a_folder_of_an_earlier_version_is_continued(digits: Dataset, tmp_path: 
         ({"teacher": {"head": "liner"}}, "unknown head 'liner': did you mean 'linear'"),
         ({"under": [{"scenario": "missing-txt"}]}, "unknown scenario for image and text 'missing-txt'"),
         ({"under": [{"missing_rate": 7}]}, "missing rate 7 is not a share"),
-        ({"evaluate": {"scenarios": ["missing-audio"]}}, "unknown scenario for image and text 'missing-audio'"),
+        ({"evaluate": {"scenarios": ["missing-audio"]}}, "for data with audio: of .* it takes image and text"),
         ({"evaluate": {"seeds": 0}}, "--seeds 0: "),
         ({"evaluate": {"promptings": []}}, "the grid has no promptings"),
         ({"evaluate": None}, "study setting evaluate = None: must be a mapping"),
@@ -322,12 +325,21 @@ def test_what_is_refused(digits: Dataset, tmp_path: Path, change: dict[str, Any]
         jobs_of(parse_study({**SMALL, **change}), [digits.folder], tmp_path)
 
 
-def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
+def test_a_built_in_study_is_printed_to_be_changed(cli: Callable[..., Any], tmp_path: Path) -> None:
+    code, out, _ = cli("study", "list", "mmp-table")
+    assert (code, out) == (0, builtin_studies()["mmp-table"].read_text())
+    assert json.loads(cli("study", "list", "mmp-table", "--json").out)["seeds"] == [0, 1, 2]
+    code, out, err = cli("study", "list", "mmp-tabel")
+    assert (code, out) == (2, "") and "unknown study 'mmp-tabel': did you mean 'mmp-table'" in err
+
+
+def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tones: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("methods: [none]\nheadz: [linear]\n")
     for arguments, message in (
         (("mmp-rate", "--data", digits.folder), "unknown study 'mmp-rate': did you mean 'mmp-rates'"),
         ((tmp_path / "bad.yaml", "--data", digits.folder), "unknown study setting 'headz': did you mean 'heads'"),
         (("mmp-rates",), "the study names no data: say --data FOLDER"),
+        (("mmp-table", "--data", tones), f"the study is for data with text: of {tones} it takes audio and image"),
         (("mmp-rates", "--data", digits.folder, "--engine", "rya"), "unknown engine 'rya': did you mean 'ray'"),
         (
             ("mmp-table", "--data", digits.folder, "--backbone", "nowhere", "--dry-run"),
@@ -463,10 +475,49 @@ def test_a_dry_run_is_of_the_device_that_is_asked_for(cli: Callable[..., Any], d
     assert "1 jobs: about" in out
 
 
+def test_a_job_loads_its_model_twice_and_the_dry_run_counts_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any) -> Any:
+        time.sleep(2)
+        return set_up(*arguments)
+
+    monkeypatch.setattr("mmrobust.studies.estimate.set_up", slow)
+    study = parse_study(ONE)
+    (found,) = estimate(study, jobs_of(study, [digits.folder], tmp_path), tmp_path).values()
+    assert found.seconds > 4
+
+
 def test_a_dry_run_lists_the_jobs(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
     command = ("study", "run", tmp_path / "small.yaml", "--data", digits.folder, "--out", tmp_path / "out", "--dry-run")
     code, out, err = cli(*command)
     assert code == 0, err
     assert "digits/none-prototype-missing-both-0.7-s1" in out and "4 jobs: about" in out
+    assert "starting each job and scoring it are not counted" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_says_what_the_papers_tables_train(digits: Dataset, tones: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    listed = page.partition("| study | methods |")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in listed.splitlines()[2:]]
+    films = named(digits, tmp_path / "data", "mmimdb")
+    told: dict[str, set[str]] = {}
+    for study, methods, heads, under, number, *recipe, prompts in rows:
+        jobs = jobs_of(read_study(study.strip("`")), [tones if "ptm" in study else films], tmp_path)
+        names = re.findall(r"`([\w-]+)`", methods)
+        chosen = [job for job in jobs if job.method in names]
+        assert {job.method for job in chosen} == set(names) and len(chosen) == int(number), (study, methods)
+        assert {job.head for job in chosen} == set(re.findall(r"`([\w-]+)`", heads))
+        if under != "the same":
+            scenarios, rates = re.findall(r"`([\w-]+)`", under), re.findall(r"[\d.]+", under)
+            told[study] = {f"{s} {r}" for s in scenarios for r in rates} or {under}
+        assert {job.trained_under for job in chosen} == told[study]
+        for job in chosen:
+            own = job.settings.recipe
+            assert [f"{value:g}" for value in (own.batch_size, own.epochs, own.lr)] == recipe, job.name
+            assert str(getattr(job.settings.method_config(), "length", "–")) == prompts, job.name
+    for study in ("mmp-table", "dpl-table", "ptm-table"):
+        jobs = jobs_of(read_study(study), [tones if "ptm" in study else films], tmp_path)
+        assert len(jobs) == sum(int(row[4]) for row in rows if row[0] == f"`{study}`")

@@ -81,7 +81,8 @@ def prepare_av_mnist(source: Path, intake: Intake) -> Listing:
             image_path=f"{part}-{number:05d}.bmp",
         )
 
-    return Listing(DESCRIPTION, read, ((splits[name], name) for name in sorted(recordings)), len(recordings))
+    samples = ((splits[name], name) for name in sorted(recordings))
+    return Listing(DESCRIPTION, read, samples, len(recordings), by_class=True)
 
 
 def _find(source: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:

@@ -77,7 +77,7 @@ def prepare_cav_mae_json(
         source=str(source),
         task="multi-label" if several else "single-label",
     )
-    return Listing(description, read, samples, len(samples))
+    return Listing(description, read, samples, len(samples), by_class=True)
 
 
 def find_lists(source: Path) -> dict[str, Path]:

@@ -75,7 +75,7 @@ def list_class_folders(
             image_path=pair.picture.name,
         )
 
-    return Listing(description, read, ((splits[pair.id], pair) for pair in pairs), len(pairs))
+    return Listing(description, read, ((splits[pair.id], pair) for pair in pairs), len(pairs), by_class=True)
 
 
 def find_pairs(source: Path, classes: Sequence[str], intake: Intake) -> Iterator[FilePair]:

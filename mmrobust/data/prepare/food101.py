@@ -67,7 +67,7 @@ def prepare_food101(source: Path, intake: Intake) -> Listing:
 
     description = replace(DESCRIPTION, classes=sorted(classes, key=lambda dish: classes[dish]))
     samples = ((split, picture) for split, pictures in splits.items() for picture in pictures)
-    return Listing(description, read, samples, sum(map(len, splits.values())))
+    return Listing(description, read, samples, sum(map(len, splits.values())), by_class=True)
 
 
 def _read_classes(file: Path) -> dict[str, int]:

@@ -86,7 +86,7 @@ def prepare_hf(
         task="multi-label" if several else "single-label",
     )
     samples = ((split, row) for split, data in encoded.items() for row in range(len(data)))
-    return Listing(description, read, samples, sum(map(len, encoded.values())))
+    return Listing(description, read, samples, sum(map(len, encoded.values())), by_class=True)
 
 
 def _load(source: Path, subset: str | None) -> Mapping[str, HfDataset]:

@@ -12,12 +12,14 @@ The source is the folder with ``split.json`` (or the one above it), in either la
                                                 as MMP and DCP have it
 
 ``split.json`` gives the ids of ``train``, ``dev`` and ``test`` (15,552 / 2,608 / 7,799 films); a label file has
-``genres`` (a list) and ``plot`` (a list of summaries). Genres other than the 23 are dropped, as in the papers.
+``genres`` (a list) and ``plot`` (a list of summaries). Other genres are dropped, as in the papers, and
+counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,18 +62,25 @@ def prepare_mmimdb(source: Path, intake: Intake, *, plots: str = "all") -> Listi
     flat = (root / "dataset").is_dir()
     images, labels = (root / "dataset", root / "dataset") if flat else (root / "images", root / "labels")
     intake.record_hash(root / "split.json")
+    others: Counter[str] = Counter()
 
     def read(split: str, film: str) -> Iterator[SampleRow]:
         annotation = _read_annotation(labels / f"{film}.json")
+        others.update(str(genre) for genre in annotation["genres"] if genre not in CLASSES)
         label = tuple(label for label, genre in enumerate(CLASSES) if genre in annotation["genres"])
         image = read_media("image", images / f"{film}.jpeg")
         for sample_id, text in texts_of(film, annotation["plot"], plots):
             group = film if plots == "each" else None
             yield SampleRow(split, sample_id, label, image=image, image_path=f"{film}.jpeg", text=text, group=group)
 
-    samples = ((split, film) for split, films in splits.items() for film in films)
+    def samples() -> Iterator[tuple[str, str]]:
+        yield from ((split, film) for split, films in splits.items() for film in films)
+        if others:
+            named = ", ".join(f"{genre} ({count:,})" for genre, count in others.most_common())
+            intake.note(f"genres other than the {len(CLASSES)} are dropped, as in the papers: {named}")
+
     return Listing(
-        dataclasses.replace(DESCRIPTION, grouped=plots == "each"), read, samples, sum(map(len, splits.values()))
+        dataclasses.replace(DESCRIPTION, grouped=plots == "each"), read, samples(), sum(map(len, splits.values()))
     )
 
 

@@ -79,6 +79,8 @@ class Listing:
     """For each sample its split, followed by whatever else ``read`` takes."""
     total: int
     """Number of samples, for the progress bar."""
+    by_class: bool = False
+    """Whether they are listed class by class, so that the first few would all be of one. Each is then only a name."""
 
     def described(self, **changes: Any) -> Listing:
         """The same samples, with changes to their description."""
@@ -127,8 +129,12 @@ class Intake:
         unusable: list[UnusableSample] = []
         about, transparent = listing.description, 0
         pictures = [modality for modality in about.modalities if about.kinds.get(modality, modality) == "image"]
-        with self._progress(about.name, listing.total) as advance:
-            for sample in listing.samples:
+        samples, total = listing.samples, listing.total
+        if self._limit is not None and listing.by_class:
+            samples = list(_spread(samples, self._limit))
+            total = len(samples)
+        with self._progress(about.name, total) as advance:
+            for sample in samples:
                 split = sample[0]
                 advance(1)
                 if self._limit is not None and counts[split] >= self._limit:
@@ -160,6 +166,11 @@ class Intake:
             self._compare_sizes(about, counts, written)
             if about.task != REGRESSION and (line := untrained(about.classes, seen)):
                 self.note(line)
+        elif about.task == "single-label" and 2 * len(seen["train"]) < min(written["train"], len(about.classes)):
+            self._remark(
+                f"the first {written['train']:,} training samples are of {len(seen['train'])} of the "
+                f"{len(about.classes)} classes: shuffle the source's list, or take more"
+            )
 
     def _leave_out(self, reason: str) -> None:
         self.record.left_out[reason] = self.record.left_out.get(reason, 0) + 1
@@ -177,6 +188,18 @@ class Intake:
         total = sum(counts.values())
         if expected.size is not None and total != expected.size:
             self.note(f"{total:,} samples in all, the release of {expected.name} has {expected.size:,}")
+
+
+def _spread(samples: Iterable[tuple[Any, ...]], limit: int) -> Iterator[tuple[Any, ...]]:
+    """At most ``limit`` samples of each split, evenly spaced."""
+    listed = list(samples)
+    sizes, seen = Counter(sample[0] for sample in listed), Counter[str]()
+    for sample in listed:
+        split = sample[0]
+        before = limit * seen[split] // sizes[split]
+        seen[split] += 1
+        if limit * seen[split] // sizes[split] > before:
+            yield sample
 
 
 def _incomplete(unusable: Sequence[UnusableSample]) -> DataError:
@@ -216,7 +239,8 @@ class Preparer:
 
         Args:
             paths: the source (unless the data are embedded), and the folder to make.
-            limit: take only the first ``limit`` samples of each split.
+            limit: take only ``limit`` samples of each split: the first, or of a listing class by class evenly spaced
+                ones.
             allow_incomplete: leave out samples with a file that is missing or cannot be decoded.
             progress: advanced once per sample.
             remark: called with a line for each choice made in the user's place, each size that differs from the

@@ -6,7 +6,7 @@ puts A and B into the backbone's model, next to the weight that they adapt, whic
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,7 +21,11 @@ from mmrobust.models.methods.base import Injection, Method, MethodConfig
 
 @dataclass(frozen=True)
 class LoraConfig(MethodConfig):
-    """Settings of LoRA."""
+    """Settings of LoRA.
+
+    Raises:
+        UsageError: a value is out of range, or PEFT is not installed.
+    """
 
     rank: int = 8
     """Rank of the change of each adapted weight."""
@@ -35,13 +39,16 @@ class LoraConfig(MethodConfig):
         check_size("lora method: rank", self.rank)
         if self.alpha <= 0:
             raise UsageError(f"lora method: alpha {self.alpha:g} must be positive")
+        # Here, not where the method is made, so that a study says so before its first training.
+        if importlib.util.find_spec("peft") is None:
+            raise UsageError('method lora needs PEFT: pip install "mmrobust[peft]"')
 
 
 class Lora(Method):
     """``lora``: low-rank changes of dense layers, made inside the backbone's model.
 
     Raises:
-        UsageError: PEFT is not installed, the backbone has none of the targets, or it is adapted already.
+        UsageError: the backbone has none of the targets, or it is adapted already.
     """
 
     name = "lora"
@@ -54,10 +61,7 @@ class Lora(Method):
         super().__init__(config, backbone, cases)
         layers = {stream: range(len(backbone.layers(stream))) for stream in backbone.streams}
         self.injections = {stream: Injection(some) for stream, some in layers.items() if some}
-        try:
-            peft: Any = importlib.import_module("peft")
-        except ImportError as cause:
-            raise UsageError('method lora needs PEFT: pip install "mmrobust[peft]"') from cause
+        peft: Any = importlib.import_module("peft")
         if any(".lora_" in name for name, _ in backbone.model.named_parameters()):
             raise UsageError(f"lora method: backbone {backbone.source} has LoRA weights already; load it again")
         targets = list(config.targets or backbone.lora_targets)

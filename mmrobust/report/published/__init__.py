@@ -10,10 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
 
 from mmrobust.cases import SITUATION
 from mmrobust.errors import unknown_name
 from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.scoring.metrics import SKIP, metric_settings
 
 PUBLISHED = {"ptm": "ptm.json", "dpl": "dpl.json", "dcp": "dcp.json", "mmp": "mmp.json"}
 
@@ -59,11 +62,17 @@ class Published:
     """Method → the paper's figures of its costs; empty if it has none."""
 
 
-def beside(name: str, tables: Sequence[CurveTable]) -> Published:
+def beside(
+    name: str,
+    tables: Sequence[CurveTable],
+    checkpoints: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    provenances: Sequence[Mapping[str, Any]] = (),
+) -> Published:
     """The figures of the paper ``name``, with those that ``tables`` (of any metric) have in the same places.
 
-    Our value in a column is that of its scenario at its missing rate, whatever the checkpoint was trained under. If we
-    have several promptings, situation is shown, as in the papers' tables.
+    Our value in a column is that of its scenario at its missing rate; where the paper trained a model for each column,
+    only if the checkpoint was trained under the same, as far as its description in ``checkpoints`` says. If we have
+    several promptings, situation is shown, as in the papers' tables. The ``provenances`` say how we scored.
 
     Raises:
         UsageError: no such paper.
@@ -79,7 +88,8 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
         same_data = [table for table in same_metric if table.dataset.partition(" (")[0] == theirs["prepared_as"]]
         chosen = same_data or same_metric
         averaged = bool(theirs.get("averages"))
-        ours = [line for table in chosen for line in _our_lines(table, columns, averaged)]
+        trained = checkpoints if theirs.get("trained_as_tested") else {}
+        ours = [line for table in chosen for line in _our_lines(table, columns, averaged, trained)]
         published = [
             PublishedLine(
                 f"paper: {method}",
@@ -91,6 +101,11 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
             )
             for method, values in theirs["methods"].items()
         ]
+        named = {table.dataset.partition(" (")[0] for table in chosen}
+        scored = {
+            metric_settings(one).f1_absent for one in provenances if (one.get("dataset") or {}).get("name") in named
+        }
+        absent = _absent(scored if ours else set()) if theirs.get("f1_absent") == SKIP else ""
         remark = _remark(theirs["dataset"], bool(same_data), chosen, ours)
         comparisons.append(
             PublishedTable(
@@ -99,7 +114,7 @@ def beside(name: str, tables: Sequence[CurveTable]) -> Published:
                 columns=(*(column.title for column in columns), *(("average",) if averaged else ())),
                 lines=(*published, *ours),
                 promptings=theirs.get("promptings", {}),
-                remark="; ".join(filter(None, (remark, theirs.get("note")))),
+                remark="; ".join(filter(None, (remark, theirs.get("note"), absent))),
             )
         )
     costs = paper.get("efficiency", {"columns": (), "methods": {}})
@@ -128,9 +143,17 @@ class _Column:
             where = f"{self.scenario} {self.rate:g}"
         return f"{where} ({self.name})" if where and self.name else where or self.name
 
+    def of(self, about: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint was trained under the same, or does not say under what."""
+        training = about.get("training") or {}
+        rate = training.get("missing_rate")
+        return rate is None or (training.get("scenario"), rate) == (self.scenario, self.rate)
 
-def _our_lines(table: CurveTable, columns: Sequence[_Column], averaged: bool) -> list[PublishedLine]:
-    """A line for each checkpoint of ``table`` that was evaluated in any of ``columns``."""
+
+def _our_lines(
+    table: CurveTable, columns: Sequence[_Column], averaged: bool, trained: Mapping[str, Mapping[str, Any]]
+) -> list[PublishedLine]:
+    """A line for each checkpoint of ``table`` that was evaluated in any of ``columns``, and ``trained`` for it."""
     rows: dict[str, dict[str, Curve]] = {}
     for row in table.rows:
         if row.prompting == SITUATION or SITUATION not in table.promptings:
@@ -142,7 +165,7 @@ def _our_lines(table: CurveTable, columns: Sequence[_Column], averaged: bool) ->
             complete
             if column.scenario == "complete"
             else scenarios[column.scenario].at(column.rate).value
-            if column.scenario in scenarios
+            if column.scenario in scenarios and column.of(trained.get(checkpoint, {}))
             else math.nan
             for column in columns
         )
@@ -152,9 +175,17 @@ def _our_lines(table: CurveTable, columns: Sequence[_Column], averaged: bool) ->
     return lines
 
 
+def _absent(ours: set[str]) -> str:
+    """That the paper's macro F1 leaves out classes that neither occur nor are predicted, and what ours does."""
+    said = "the paper's macro F1 leaves out absent classes"
+    if ours == {SKIP}:
+        return f"{said}, as ours does"
+    return f"{said}: score ours with --f1-absent {SKIP}" if ours else said
+
+
 def _remark(dataset: str, same_data: bool, tables: Sequence[CurveTable], ours: Sequence[PublishedLine]) -> str:
     if not ours:
-        return "nothing of this metric and these columns"
+        return "nothing of this metric in these columns"
     remarks = [] if same_data else [f"on {', '.join(sorted({table.dataset for table in tables}))}, not on {dataset}"]
     if any(math.isnan(value) for line in ours for value in line.values):
         remarks.append("a dash is what was not evaluated")

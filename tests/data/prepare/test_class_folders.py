@@ -57,6 +57,15 @@ def test_urbansound8k_av(urban: Path, emoji: Pictures, recordings: list[Path], t
     assert prepare_urbansound8k_av(urban.parent, tmp_path / "again").fingerprint == info.fingerprint
 
 
+def test_a_few_samples_are_of_every_class(urban: Path, tmp_path: Path) -> None:
+    remarks: list[str] = []
+    info = prepare_urbansound8k_av(urban, tmp_path / "out", limit=20, remark=remarks.append)
+    assert info.splits["train"] == info.splits["test"] == 20
+    for split in ("train", "test"):
+        assert {sample.label[0] for sample in Dataset(tmp_path / "out").split(split)} == set(range(10))
+    assert not any("classes" in remark for remark in remarks)
+
+
 @pytest.fixture
 def cifar(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
     """Two pairs of each class and split, in a release's processed form."""

@@ -172,6 +172,13 @@ def test_a_limit_keeps_the_classes_and_modalities_of_all(media: Path, tmp_path: 
     assert info.modalities == ("image", "text")
 
 
+def test_the_first_few_rows_of_a_sorted_table_are_of_few_classes_and_it_is_said(media: Path, tmp_path: Path) -> None:
+    made = [{"id": f"s{i:02}", "text": f"t{i}", "label": "abcdef"[i // 5], "split": "train"} for i in range(30)]
+    remarks: list[str] = []
+    prepare_manifest(write_csv(media, made), tmp_path / "out", limit=10, remark=remarks.append)
+    assert "the first 10 training samples are of 2 of the 6 classes: shuffle the source's list, or take more" in remarks
+
+
 def test_long_texts_and_absolute_paths(media: Path, tmp_path: Path) -> None:
     made = rows(text="x" * 300_000, image=str(media / "1.png"))
     made[0]["text"] = 'two\nlines, "quoted" ü'
