@@ -20,22 +20,18 @@ MOST_ROWS = 40
 """Rows that fit on a page; a longer table runs over several."""
 
 _HEAD = r"""% By mmrobust report. Compiles as it is; in a paper, \input it (packages: booktabs, longtable).
-% With the package graphicx, what is wider than the text shrinks.
 \makeatletter
 \ifx\@nodocument\relax\else % nothing has begun a document: this file is compiled on its own
   \documentclass{article}
   \usepackage[a4paper,margin=18mm]{geometry}
-  \usepackage{booktabs,graphicx,longtable}
+  \usepackage{booktabs,longtable}
   \gdef\mmrobustend{\end{document}}
   \begin{document}
 \fi
 \makeatother
-\providecommand\resizebox[3]{#3}
 """
 _FOOT = "\\ifdefined\\mmrobustend\\expandafter\\mmrobustend\\fi\n"
 _SMALL = r"\footnotesize\setlength{\tabcolsep}{3pt}"
-_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-"""Shrinks what is wider than the text."""
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -112,9 +108,8 @@ def _float(caption: str, left: int, head: Sequence[str], body: Sequence[str], *,
         header += [r"\endfirsthead", *header, r"\midrule\endhead"]
         end = [r"\end{longtable}}"]
     else:
-        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _SMALL]
-        begin += [_FITTED, rf"\begin{{tabular}}{{{columns}}}"]
-        end = [r"\end{tabular}}", r"\end{table}"]
+        begin = [r"\begin{table}[htbp]\centering", caption + r"\smallskip", _SMALL, rf"\begin{{tabular}}{{{columns}}}"]
+        end = [r"\end{tabular}", r"\end{table}"]
     return "\n".join([*begin, *header, *body, r"\bottomrule", *end, ""])
 
 
