@@ -32,7 +32,7 @@ def curves(checkpoints: Sequence[str] = ()) -> alt.LayerChart:
     """Chart of a metric by missing rate: for each checkpoint a line with points and its 95 % interval.
 
     Rows: ``checkpoint``, ``rate``, ``value``, ``low``, ``high``, ``spread`` (in %), ``interval`` (as text); and, if no
-    ``checkpoints`` are given, ``colour``, ``dash``, and ``name`` at the height ``label``, beside a curve's end (elsewhere empty).
+    ``checkpoints`` are given, ``colour``, ``dash``, and ``name`` (empty but at a curve's end) at the height ``label``.
     """
     base = alt.Chart(alt.NamedData(ROWS)).encode(
         x=alt.X("rate:Q", title="missing rate η", axis=alt.Axis(format="~g", tickCount=6)),
