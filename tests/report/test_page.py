@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import axe_playwright_python.sync_playwright as axe
 import pytest
 
 from mmrobust.cli import app
@@ -217,6 +218,12 @@ def test_the_keyboard_reaches_everything_in_reading_order(opened):
     order = ["choose-metric", "missing-image", "missing-text", "missing-both", "situation", "mmp-linear", "#s-curves"]
     places = [seen.index(name) for name in order]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_axe_finds_nothing(opened, width, scheme):
+    page = opened(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    assert axe.Axe().run(page).response["violations"] == []
 
 
 def test_a_screen_reader_is_told_what_everything_is(opened):

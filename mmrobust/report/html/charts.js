@@ -59,7 +59,7 @@ function rangeRow(row) {
 }
 
 /** How many pixels apart names beside curves stand, and how many there are at most. */
-const LABEL_GAP = 13, MOST_LABELS = 7;
+const LABEL_GAP = 13, MOST_LABELS = 8;
 
 /** The rows of a panel, the last of each curve with its name, at a height at which no two names overlap. */
 function labelled(values, ends, height) {
