@@ -32,6 +32,7 @@ from mmrobust.evaluation.predicting import predict_missing
 from mmrobust.evaluation.results_folder import (
     about_data,
     earlier_results,
+    grown,
     hold_folder,
     merged,
     outdated,
@@ -256,10 +257,13 @@ def evaluate_models(
             )
             changed = outdated(earlier, described)
             for name in changed:
-                say(f"{out}: '{name}' has changed since the results there were made; its earlier rows are dropped")
+                was = "has changed since the results there were made; its earlier rows are dropped"
+                say(f"{out}: '{name}' {was} (their predictions are kept: that model's own eval brings them back)")
             new = pd.concat(frames)
             # Of one whose predictions were made again, nothing is left behind rows of other cells.
             remade = [name for name in described if name not in changed] if settings.overwrite == ALWAYS else []
+            if grown(earlier, new, [*changed, *remade]):
+                say(f"{out}: intervals of whole curves, as of AUC-η, over rates of several runs: mmrobust score {out}")
             if gone := unbacked(earlier, new, remade):
                 say(f"{out}: {gone:,} earlier rows are dropped, since --overwrite {ALWAYS} made only these cells again")
             write_results(out / RESULTS_FILE, *merged(earlier, new, provenance, without=[*changed, *remade]))

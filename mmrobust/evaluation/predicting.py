@@ -36,7 +36,9 @@ def predict_missing(
     wanted, left = (sum(map(len, one.values())) for one in (plan, todo))
     if left < wanted and not (left and settings.share):  # others may be making the rest of them just now
         some = f"{wanted - left:,} of {wanted:,} predictions" if left else "its predictions"
-        say(f"{store.name}: {some} are there from before; --overwrite {ALWAYS} makes them again")
+        own = store.described.get("own")
+        version = f", of version '{own['version']}'" if own else ""
+        say(f"{store.name}: {some} are there from before{version}; --overwrite {ALWAYS} makes them again")
     if settings.share:
         todo = settings.share.within(todo)
     if todo:
@@ -48,7 +50,7 @@ def predict_missing(
             batch_size, workers = settings.batch_size, settings.workers
             pieces = model.predict(samples, todo, noise, batch_size=batch_size, workers=workers, progress=progress)
         try:
-            with deferred_interrupt(say, "this shard") as stop_if_asked:
+            with deferred_interrupt(say, "this batch") as stop_if_asked:
                 for predicted in pieces:
                     store.add(predicted)
                     stop_if_asked()

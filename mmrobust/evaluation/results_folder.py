@@ -136,6 +136,17 @@ def unbacked(earlier: Results | None, new: pd.DataFrame, names: Sequence[str]) -
     return len(pd.concat([theirs, new]).drop_duplicates(list(RESULTS_KEYS))) - len(new)
 
 
+def grown(earlier: Results | None, new: pd.DataFrame, without: Sequence[str]) -> bool:
+    """Whether new rows lengthen the curve of a checkpoint that is not among ``without``, whose old rows stay."""
+    if earlier is None:
+        return False
+    curve = ["checkpoint", "scenario", "prompting"]
+    theirs = earlier.frame[~earlier.frame["checkpoint"].isin(without)]
+    rates = pd.concat([theirs, new])[[*curve, "missing_rate"]].drop_duplicates().groupby(curve, observed=True).size()
+    ours = new[[*curve, "missing_rate"]].drop_duplicates().groupby(curve, observed=True).size()
+    return bool((rates.reindex(ours.index) > ours).any())
+
+
 def merged(
     earlier: Results | None, new: pd.DataFrame, provenance: Mapping[str, Any], *, without: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -29,8 +29,9 @@ from mmrobust.models.methods import method_class
 from mmrobust.models.prediction.classifier_model import ClassifierModel
 from mmrobust.runtime.devices import resolve_device, resolve_dtype
 from mmrobust.runtime.hub import cache_only, go_offline_if_unreachable
-from mmrobust.storage.files import check_file, read_json, write_json
+from mmrobust.storage.files import check_file, is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings, fingerprint_tensors
+from mmrobust.storage.shards import PREDICTIONS_FOLDER
 from mmrobust.storage.tasks import REGRESSION, TASKS
 from mmrobust.storage.weights import TensorLimit, check_finite, check_place, read_weights, write_weights
 
@@ -312,6 +313,8 @@ def _fetch(source: str) -> Path:
     """The folder of a checkpoint, downloaded from the Hub if ``source`` is not a folder."""
     folder = Path(source)
     if folder.is_dir():
+        if not is_there(folder / CONFIG_FILE) and is_there(folder / PREDICTIONS_FOLDER):
+            raise CheckpointError(f"{source}: holds results; name the model itself, a checkpoint or my_model.py:model")
         return folder
     if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
         raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")

@@ -223,7 +223,8 @@ def _classes(figures: pd.DataFrame, table: CurveTable) -> Section:
         rows.append((*map(str, key), *(_broken(r) for r in first), *[UNKNOWN] * (FIRST_TO_BREAK - len(first))))
     note = (
         f"A class breaks at the lowest missing rate at which its F1 lies more than {100 * BREAKS:g} points below "
-        "that at the lowest rate; beside it, the points lost up to the highest. Means over mask seeds."
+        f"that at the lowest rate; in brackets the points lost up to the highest; {UNKNOWN}: no more break. "
+        "Means over mask seeds."
     )
     columns = (*_KEYS, "first", "second", "third")
     return Section("classes", f"Classes that break first: {table.dataset}", note, columns, 3, tuple(rows), ordered)
@@ -255,13 +256,15 @@ def _worth(figures: pd.DataFrame, table: CurveTable) -> Section | None:
     if figures["shapley"].isna().any():
         note += " Shapley values need every combination at missing rate 1: --scenario missing-A+missing-B."
     columns = ("prompting", "modality", "checkpoint", "drop", "interval", "Shapley", "its interval", "share", "equity")
-    title = f"What each modality is worth: {table.metric}"
-    return Section("worth", title, note, columns, 3, tuple(rows), figures, better=(0,) * 6)
+    shown = len(columns) if figures["shapley"].notna().any() else columns.index("Shapley")
+    title, rows = f"What each modality is worth: {table.metric}", [row[:shown] for row in rows]
+    return Section("worth", title, note, columns[:shown], 3, tuple(rows), figures, better=(0,) * (shown - 3))
 
 
 def _broken(row: Mapping[Any, Any]) -> str:
-    at = "" if math.isnan(row["breaks_at"]) else f" at {row['breaks_at']:g}"
-    return f"{row['class']}{at} ({points(-row['lost'])})"
+    if math.isnan(row["breaks_at"]):
+        return UNKNOWN
+    return f"{row['class']} at {row['breaks_at']:g} ({percent(row['lost'])})"
 
 
 def _reliability(figures: pd.DataFrame, table: CurveTable) -> Section:

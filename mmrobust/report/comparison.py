@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,6 +132,7 @@ def _columns(scale: Scale) -> tuple[str, ...]:
 
 def _cell(value: Mapping[Any, Any], scale: Scale) -> tuple[str, ...]:
     """A cell's row as text, columns as :func:`_columns`."""
+    same = value["difference"] == 0 and math.isnan(value["smallest"])  # the same logits on both sides
     return (
         value["scenario"],
         value["prompting"],
@@ -138,7 +140,7 @@ def _cell(value: Mapping[Any, Any], scale: Scale) -> tuple[str, ...]:
         scale.value(value["first"]),
         scale.value(value["second"]),
         scale.difference(value["difference"]),
-        interval(value["low"], value["high"], scale.difference),
+        "same" if same else interval(value["low"], value["high"], scale.difference),
         p_value(value["p_value"]),
         f"{value['lost']:.0f}",
         f"{value['gained']:.0f}",

@@ -91,7 +91,8 @@ def _section(section: Section) -> str:
         cells = (_marked(_spread(escape(row[column])), section.place(number, column)) for column in shown)
         body.append(" & ".join(cells) + r" \\")
     some = f" {len(rates) - len(dropped)} of {len(rates)} rates shown." if dropped else ""
-    best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) else ""
+    several = len({row[labels - 1] for row in section.rows}) > 1
+    best = r" \textbf{Best} and \underline{second} of what compares." if any(section.better) and several else ""
     caption = escape(f"{section.title}. {section.note}{some}") + best
     head = [_stacked(escape(columns[column])) for column in shown]
     left = len(head) if section.kind == "classes" else labels  # words and numbers
@@ -204,8 +205,11 @@ def escape(text: str) -> str:
 
     >>> escape("50 % of a_b")
     '50 \\% of a\\_b'
+    >>> escape("--details")
+    '-{}-details'
     """
-    return "".join(_SPECIAL.get(character) or _plain(character) for character in text)
+    parts = ("".join(_SPECIAL.get(character) or _plain(character) for character in part) for part in text.split("--"))
+    return "-{}-".join(parts)  # two hyphens of a flag would be a dash
 
 
 def _plain(character: str) -> str:

@@ -78,7 +78,10 @@ def test_what_cannot_be_audited_is_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_what_is_no_checkpoint_is_refused(cli: Any, digits: Dataset) -> None:
+def test_what_is_no_checkpoint_is_refused(cli: Any, digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    code, _, err = cli("audit", tmp_path, "--data", digits.folder)
+    assert code == 2 and "holds results; name the model itself, a checkpoint or my_model.py:model" in err
     code, _, err = cli("audit", digits.folder, "--data", digits.folder)
     assert code == 2
     assert "config.json: no such file" in err

@@ -385,6 +385,7 @@ def fails(samples: list[dict[str, Any]], case: str | None) -> Any:
          r"'missing-image', from sample 'digit-\d+' on\); image may be None there, unless fill"),
         (lambda samples, case: np.zeros((len(samples), 9)), r"mine: predict returned 16 × 9 in case 'complete', from "
          r"sample 'digit-\d+' on; it must return samples × classes, 16 × 10"),
+        (lambda samples, case: np.zeros(len(samples)), r"returned 16 in case .*: scores of every class, not the"),
         (lambda samples, case: np.zeros((3, 10)), r"mine: predict returned 3 rows for 16 samples in case 'complete'"),
         (lambda samples, case: np.full((len(samples), 10), np.nan), r"returned NaN in case 'complete' for sample"),
         (lambda samples, case: sys.exit(0), r"mine: predict raised SystemExit: 0"),

@@ -251,6 +251,8 @@ def test_what_is_overwritten(trained: Callable[..., Path], digits: Dataset, tmp_
     run(trained("none", "linear"), digits, tmp_path, said, grid=Grid(("missing-text",), (0.0, 1.0), (0,)))
     size = digits.info.splits["test"]
     assert f"{size:,} of {2 * size:,} predictions are there from before" in said[-1]
+    run(trained("none", "linear"), digits, tmp_path, said, grid=Grid(("missing-text",), (0.5, 1.0), (0,)))
+    assert f"over rates of several runs: mmrobust score {tmp_path}" in said[-1]
 
 
 BAD = [

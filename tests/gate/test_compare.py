@@ -206,4 +206,6 @@ def test_what_is_the_same_under_both_promptings_is_shown_once(tmp_path, evaluate
         len(found.cells) == 4 and text.count("both promptings") == 2 + found.flips.groupby(["case", "change"]).ngroups
     )
     assert "situation" not in text and "concat" not in text and " of 2 cells" in text
+    comparison.show(compare_files(tmp_path / "a", tmp_path / "a"), console)
+    assert console.file.getvalue().count(" same ") == 2
     assert comparison.as_html(found).count("both promptings") == 2 + found.flips["case"].nunique()

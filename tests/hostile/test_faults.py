@@ -214,7 +214,7 @@ def test_ctrl_c_once_finishes_the_shard_and_twice_stops_at_once(
     presses(2)
     code, printed, said = cli(*command)
     assert (code, printed) == (130, "")
-    assert said.splitlines()[0] == "stopping after this shard; Ctrl-C again stops at once"
+    assert said.splitlines()[0] == "stopping after this batch; Ctrl-C again stops at once"
     assert said.splitlines()[-1].startswith(f"mmrobust: evaluation stopped; predictions so far are kept in {out}")
     assert not shards_of(out)
     presses(1)

@@ -264,7 +264,9 @@ def find_columns(
             found[role.name] = column
         elif column != role.default or role.name == "label":
             unknown = unknown_name("column", column, header)
-            raise DataError(f"{source} ({table.format}): {unknown}; name it with --{role.name}-column")
+            given = column != role.default
+            known = f"--{role.name}-column: {unknown}" if given else f"{unknown}; name it with --{role.name}-column"
+            raise DataError(f"{source} ({table.format}): {known}")
     kinds = {modality: modality for modality in MODALITIES if modality in found}
     for one in further:
         if one.column not in header:

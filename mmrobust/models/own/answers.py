@@ -36,6 +36,7 @@ def logits_of(
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         shape = " × ".join(map(str, scores.shape)) or "a single number"
         must = f"samples × classes, {len(ids)} × {len(classes)}"
+        must += ": scores of every class, not the class" if scores.shape == (len(ids),) else ""
         if model.task == REGRESSION:
             must = f"a number for each sample, {len(ids)} or {len(ids)} × 1"
         raise ModelError(f"{model.name}: predict returned {shape} {from_first}; it must return {must}")

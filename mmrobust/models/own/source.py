@@ -18,6 +18,7 @@ from typing import Any
 from mmrobust.errors import MmrobustError, ModelError
 from mmrobust.models.own.model import Model
 
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 LONGEST_REASON = 200
 """The most characters of an exception's message that are quoted."""
 
@@ -73,6 +74,9 @@ class Source:
         found = self._object()
         if isinstance(found, Model):
             return found
+        if _predicts(found):
+            way = f"mmrobust.Model(name=…, predict={self.attribute}, …)"
+            raise ModelError(f"{self}: is a predict function; wrap it: {way}")
         with _failing(self, "making the model"), _on_path(self._folder):
             made = found(**({"device": device} if _takes_device(found) else {}))
         if not isinstance(made, Model):
@@ -95,7 +99,7 @@ class Source:
             found = getattr(found, name)
         if not isinstance(found, Model) and (not callable(found) or isinstance(found, type)):
             problem = f"{self}: is {_kind(found)}, neither a mmrobust.Model nor a function that makes one"
-            raise ModelError(f"{problem}; {_offered(module)}")
+            raise ModelError(f"{problem} (mmrobust.Model wraps any model); {_offered(module)}")
         return found
 
     def _import_module(self) -> ModuleType:
@@ -169,6 +173,17 @@ def _takes_device(function: Any) -> bool:
         return "device" in inspect.signature(function).parameters
     except (TypeError, ValueError):  # of a builtin
         return False
+
+
+def _predicts(function: Any) -> bool:
+    """Whether it takes (samples, case), as the function does that a model wraps."""
+    if isinstance(function, Model):
+        return False
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a builtin
+        return False
+    return len([one for one in parameters if one.default is one.empty and one.kind in _BY_PLACE]) == 2
 
 
 def _offered(module: ModuleType) -> str:

@@ -332,7 +332,7 @@ def test_settings_that_do_not_fit(media: Path, tmp_path: Path) -> None:
     three = write_csv(media, rows(label="c"))
     fails(three, tmp_path, "has 3 classes; --task binary needs two", UsageError, task="binary")
     columns = ManifestColumns(text="txet")
-    fails(source, tmp_path, r"unknown column 'txet': did you mean 'text'\?.*--text-column", columns=columns)
+    fails(source, tmp_path, r"--text-column: unknown column 'txet': did you mean 'text'\?", columns=columns)
 
 
 def prepared(source: Path, out: Path, **settings: Any) -> tuple[Any, list[tuple[str, ...]], list[str]]:

@@ -156,6 +156,7 @@ def test_a_file_is_imported_once(folder: Path) -> None:
         ("my_model.py", r"my_model.py: say which object of the file is the model, as in my_model.py:model"),
         ("my_model:number", r"my_model:number: is an object of type int, neither a mmrobust.Model nor a function that"),
         ("my_model:Several", r"my_model:Several: is the class Several, neither"),
+        ("functions.py:predict", r"is a predict function; wrap it: mmrobust.Model\(name=…, predict=predict, …\)"),
         ("my_model:none", r"my_model:none: the function returned an object of type NoneType, not a mmrobust.Model"),
         ("my_model:broken", r"my_model:broken: making the model raised ValueError: no weights here; --debug shows the"),
         ("my_model:ends", r"my_model:ends: making the model raised SystemExit: 0"),
@@ -170,14 +171,16 @@ def test_a_file_is_imported_once(folder: Path) -> None:
         ("needs:model", r"needs:model: importing it raised ModuleNotFoundError: No module named 'no_such'"),
         ("task.py:model", r"^task.py:model: unknown task of model m: 'tsk': Known: "),
         ("empty.py:model", r"empty.py has no 'model'; it has no mmrobust.Model, and no function$"),
-        ("functions.py:model", r"functions.py has no 'model'; it has make, other$"),
+        ("functions.py:model", r"functions.py has no 'model'; it has make, other, predict$"),
     ],
 )
 def test_what_is_not_there_is_one_line(text: str, message: str, folder: Path) -> None:
     (folder / "wrong.py").write_text("def (:\n")
     (folder / "needs.py").write_text("import no_such\n")
     (folder / "empty.py").write_text("")
-    (folder / "functions.py").write_text("def make(): pass\ndef other(): pass\ndef _hidden(): pass\n")
+    (folder / "functions.py").write_text(
+        "def make(): pass\ndef other(): pass\ndef _hidden(): pass\ndef predict(samples, case): pass\n"
+    )
     (folder / "task.py").write_text(
         "import mmrobust\nmodel = mmrobust.Model(name='m', version='1', modalities=['text'], classes=['a', 'b'], "
         "task='tsk', predict=print)\n"
