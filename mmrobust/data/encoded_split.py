@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from mmrobust.data.input_store import InputStore
 from mmrobust.data.loading import Encoded, Loader, Request
 from mmrobust.degradations import Noise, check_recordings
 from mmrobust.runtime.machine import MemoryBudget
+from mmrobust.runtime.threads import in_background
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,12 +94,14 @@ class EncodedSplit:
                 _add(request, int(position), present)
         return request
 
-    def prefetch(self, steps: Iterable[T], cases_of: Callable[[T], Cases], *, cache: bool = True) -> Iterator[T]:
+    def prefetch(
+        self, steps: Iterable[T], cases_of: Callable[[T], Cases], *, cache: bool = True, ahead: bool = False
+    ) -> Generator[T, None, None]:
         """Yield each of the ``steps`` once its samples are encoded.
 
         They stay encoded until the step is over. Several small steps are loaded together: a sample that they share is
         decoded once, and each part of the file is read once for many of them. With ``cache``, inputs go into the cache,
-        as far as its budget allows.
+        as far as its budget allows. With ``ahead``, a thread loads what follows while a step is worked on.
         """
         waiting: deque[list[T]] = deque()
 
@@ -108,12 +111,13 @@ class EncodedSplit:
                 yield self._uncached(request)
 
         try:
-            for encoded in self._load(requests(), self._loader):
-                self._prefetched = encoded
-                for key, tensor in encoded.items() if cache else ():
-                    self._add_to_cache(key, tensor)
-                yield from waiting.popleft()
-                self._prefetched = {}
+            with in_background(self._load(requests(), self._loader), ahead) as loaded:
+                for encoded in loaded:
+                    self._prefetched = encoded
+                    for key, tensor in encoded.items() if cache else ():
+                        self._add_to_cache(key, tensor)
+                    yield from waiting.popleft()
+                    self._prefetched = {}
         finally:
             self._prefetched = {}
 
