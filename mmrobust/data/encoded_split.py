@@ -18,6 +18,7 @@ from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.threads import in_background
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from mmrobust.data.processor import Processor
@@ -76,6 +77,21 @@ class EncodedSplit:
 
     def inputs(self, positions: Iterable[int], modality: str, case: Case, noise: Noise | None = None) -> list[Tensor]:
         """One modality of the samples, as in :meth:`samples`."""
+        return [self.processor.unpack(modality, t) for t in self.packed(positions, modality, case, noise)]
+
+    def batch(
+        self, positions: Iterable[int], case: Case, device: torch.device, noise: Noise | None = None
+    ) -> dict[str, Tensor]:
+        """The backbone's inputs for the samples, as in :meth:`samples`, unpacked on ``device``."""
+        batch = {}
+        for modality in self.modalities:
+            packed = [{modality: tensor} for tensor in self.packed(positions, modality, case, noise)]
+            for name, tensor in self.processor.collate(packed).items():
+                batch[name] = self.processor.unpack(modality, tensor.to(device))
+        return batch
+
+    def packed(self, positions: Iterable[int], modality: str, case: Case, noise: Noise | None = None) -> list[Tensor]:
+        """One modality of the samples; what is neither missing nor degraded is packed (:meth:`Processor.pack`)."""
         return [self._in_case(int(position), modality, case, noise or self.noise) for position in positions]
 
     def lengths(self, request: Request) -> list[tuple[int, ...]]:
@@ -170,7 +186,7 @@ class EncodedSplit:
         degradation = self._degrader.degradation(case, modality, self.split.ids[position], noise)
         if degradation.encoded:
             check_recordings(case, self.processor.recordings, "the encoder")
-            return degradation.on_tensor(self._encoded(position, modality))
+            return degradation.on_tensor(self.processor.unpack(modality, self._encoded(position, modality)))
         medium = decode(self.split.read([position])[0], modality)
         return self.processor.encode(modality, degradation.on_medium(medium))
 

@@ -91,7 +91,7 @@ class Predictor:
         self.device = next(classifier.parameters()).device
         # While a GPU computes, batches are prepared and copied, and the next stretch is loaded.
         self.ahead = self.device.type != "cpu"
-        self._passes = Passes(classifier, lambda modality: self._on_device(modality, [encoded.fills[modality]]))
+        self._passes = Passes(classifier, self._fill)
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
         """All planned predictions, one stretch of the split at a time; memory does not grow with the split.
@@ -171,7 +171,7 @@ class Predictor:
             logits: dict[Key, Tensor] | None = None
             try:
                 with torch.inference_mode(), self.classifier.autocast():
-                    logits = self._passes.logits(wanted, self._all_on_device(inputs))
+                    logits = self._passes.logits(wanted, self._unpacked(inputs))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -198,12 +198,12 @@ class Predictor:
                     cases[of] = steps.case
         inputs = {}
         for of, some in rows.items():
-            tensors = self.encoded.inputs(positions[some].tolist(), of.modality, cases[of])
+            tensors = self.encoded.packed(positions[some].tolist(), of.modality, cases[of])
             inputs[of] = some, self._on_device(of.modality, tensors)
         return inputs
 
     def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The backbone's inputs from encoded samples, on the device if they fit there beside what is computed now."""
+        """A batch of packed samples, on the device if it fits there beside what is computed now."""
         batch = self.encoded.processor.collate([{modality: tensor} for tensor in tensors])
         if not self.ahead:
             return batch
@@ -214,11 +214,18 @@ class Predictor:
                 raise
             return batch
 
-    def _all_on_device(self, inputs: Mapping[InputKey, Inputs]) -> dict[InputKey, Inputs]:
+    def _unpacked(self, inputs: Mapping[InputKey, Inputs]) -> dict[InputKey, Inputs]:
+        """The backbone's inputs, on the device."""
+        unpack = self.encoded.processor.unpack
         return {
-            of: (some, {name: tensor.to(self.device) for name, tensor in tensors.items()})
+            of: (some, {name: unpack(of.modality, tensor.to(self.device)) for name, tensor in tensors.items()})
             for of, (some, tensors) in inputs.items()
         }
+
+    def _fill(self, modality: str) -> dict[str, Tensor]:
+        """The backbone's inputs for a sample without this modality."""
+        batch = self.encoded.processor.collate([{modality: self.encoded.fills[modality]}])
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 def _by_case(step: Mapping[Key, Positions]) -> Iterator[tuple[str, Positions]]:
