@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ class Split:
         if not rows:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
         self._recent: dict[int, pa.Table] = {}  # the row groups that were read last, the latest at the end
+        self._one_reader = threading.Lock()
         self._rows = np.arange(rows)  # position → row of the files
         self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → for each row of the files
 
@@ -284,11 +286,12 @@ class Split:
 
     def _row_group(self, index: int) -> pa.Table:
         """A row group, from memory or from the file."""
-        table = self._recent.pop(index) if index in self._recent else self._table(index)
-        self._recent[index] = table
-        while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > ROW_GROUPS_BYTES:
-            del self._recent[next(iter(self._recent))]
-        return table
+        with self._one_reader:
+            table = self._recent.pop(index) if index in self._recent else self._table(index)
+            self._recent[index] = table
+            while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > ROW_GROUPS_BYTES:
+                del self._recent[next(iter(self._recent))]
+            return table
 
     def _table(self, index: int) -> pa.Table:
         """Read a row group from the file."""

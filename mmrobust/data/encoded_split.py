@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,8 +15,10 @@ from mmrobust.data.input_store import InputStore
 from mmrobust.data.loading import Encoded, Loader, Request
 from mmrobust.degradations import Noise, check_recordings
 from mmrobust.runtime.machine import MemoryBudget
+from mmrobust.runtime.threads import in_background
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from mmrobust.data.processor import Processor
@@ -75,6 +77,21 @@ class EncodedSplit:
 
     def inputs(self, positions: Iterable[int], modality: str, case: Case, noise: Noise | None = None) -> list[Tensor]:
         """One modality of the samples, as in :meth:`samples`."""
+        return [self.processor.unpack(modality, t) for t in self.packed(positions, modality, case, noise)]
+
+    def batch(
+        self, positions: Iterable[int], case: Case, device: torch.device, noise: Noise | None = None
+    ) -> dict[str, Tensor]:
+        """The backbone's inputs for the samples, as in :meth:`samples`, unpacked on ``device``."""
+        batch = {}
+        for modality in self.modalities:
+            packed = [{modality: tensor} for tensor in self.packed(positions, modality, case, noise)]
+            for name, tensor in self.processor.collate(packed).items():
+                batch[name] = self.processor.unpack(modality, tensor.to(device))
+        return batch
+
+    def packed(self, positions: Iterable[int], modality: str, case: Case, noise: Noise | None = None) -> list[Tensor]:
+        """One modality of the samples; what is neither missing nor degraded is packed (:meth:`Processor.pack`)."""
         return [self._in_case(int(position), modality, case, noise or self.noise) for position in positions]
 
     def lengths(self, request: Request) -> list[tuple[int, ...]]:
@@ -93,12 +110,14 @@ class EncodedSplit:
                 _add(request, int(position), present)
         return request
 
-    def prefetch(self, steps: Iterable[T], cases_of: Callable[[T], Cases], *, cache: bool = True) -> Iterator[T]:
+    def prefetch(
+        self, steps: Iterable[T], cases_of: Callable[[T], Cases], *, cache: bool = True, ahead: bool = False
+    ) -> Generator[T, None, None]:
         """Yield each of the ``steps`` once its samples are encoded.
 
         They stay encoded until the step is over. Several small steps are loaded together: a sample that they share is
         decoded once, and each part of the file is read once for many of them. With ``cache``, inputs go into the cache,
-        as far as its budget allows.
+        as far as its budget allows. With ``ahead``, a thread loads what follows while a step is worked on.
         """
         waiting: deque[list[T]] = deque()
 
@@ -108,12 +127,13 @@ class EncodedSplit:
                 yield self._uncached(request)
 
         try:
-            for encoded in self._load(requests(), self._loader):
-                self._prefetched = encoded
-                for key, tensor in encoded.items() if cache else ():
-                    self._add_to_cache(key, tensor)
-                yield from waiting.popleft()
-                self._prefetched = {}
+            with in_background(self._load(requests(), self._loader), ahead) as loaded:
+                for encoded in loaded:
+                    self._prefetched = encoded
+                    for key, tensor in encoded.items() if cache else ():
+                        self._add_to_cache(key, tensor)
+                    yield from waiting.popleft()
+                    self._prefetched = {}
         finally:
             self._prefetched = {}
 
@@ -166,7 +186,7 @@ class EncodedSplit:
         degradation = self._degrader.degradation(case, modality, self.split.ids[position], noise)
         if degradation.encoded:
             check_recordings(case, self.processor.recordings, "the encoder")
-            return degradation.on_tensor(self._encoded(position, modality))
+            return degradation.on_tensor(self.processor.unpack(modality, self._encoded(position, modality)))
         medium = decode(self.split.read([position])[0], modality)
         return self.processor.encode(modality, degradation.on_medium(medium))
 

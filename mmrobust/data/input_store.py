@@ -1,10 +1,10 @@
 """Encoded inputs kept in a folder between commands: a sample is decoded and encoded once for all of them.
 
-``FOLDER/inputs/KEY/`` holds the inputs of one modality of one split. Its key is a fingerprint of all that decides them:
-the data set's own fingerprint, the processor's settings, the modality and the versions of the libraries; so nothing in
-it is ever out of date. Each file is written once, under a name of its own, and moved into place when it is complete:
-several commands may fill a folder at a time. Where two hold the same sample, the newer file counts. What cannot be
-read, or is not what its checksum says, is encoded anew and written into a further file.
+``FOLDER/inputs/KEY/`` holds the inputs of one modality of one split, packed. Its key is a fingerprint of all that
+decides them: the data set's own fingerprint, the processor's settings, the modality and the versions of the libraries;
+so nothing in it is ever out of date. Each file is written once, under a name of its own, and moved into place when it
+is complete: several commands may fill a folder at a time. Where two hold the same sample, the newer file counts. What
+cannot be read, or is not what its checksum says, is encoded anew and written into a further file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mmrobust.data.processor import Processor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: images were float32
 FOLDER, ENDING = "inputs", ".safetensors"
 FILE_BYTES = 32 * 2**20
 """Inputs that are collected before a file is written."""

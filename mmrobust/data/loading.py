@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Request = Mapping[int, Collection[str]]
 """Position of a sample → the modalities of it to load."""
 Encoded = dict[tuple[int, str], "Tensor"]
-"""(position, modality) → tensor."""
+"""(position, modality) → packed tensor (:meth:`Processor.pack`)."""
 
 _Task = Sequence[tuple[Sample, Sequence[str]]]
 """Samples, each with the modalities to encode."""
@@ -69,7 +69,7 @@ class Loader:
         self._pool: Workers[_Task, list[_Result]] | None = None
 
     def load(self, requests: Iterable[Request]) -> Iterator[Encoded]:
-        """Yield the tensors of each request. Workers meanwhile load those of the next ones.
+        """Yield the packed tensors of each request. Workers meanwhile load those of the next ones.
 
         Raises:
             DataError: a sample cannot be read or decoded (names it), or a worker was killed.
@@ -225,7 +225,7 @@ def _decoded(sample: Sample, modality: str) -> _Result:
 def _encoded(processor: Processor, modality: str, samples: Sequence[Sample], media: Sequence[Any]) -> list[_Result]:
     """The arrays of decoded media, or the error of each that cannot be encoded."""
     try:
-        return [np.asarray(tensor.numpy()) for tensor in processor.encode_all(modality, media)]
+        return [np.asarray(tensor.numpy()) for tensor in processor.pack(modality, media)]
     except Exception as cause:  # the library's processor did not expect an input of this shape
         if len(media) == 1:
             return [cause if isinstance(cause, MmrobustError) else _cannot(samples[0], modality, cause)]

@@ -33,6 +33,18 @@ class Processor(ABC):
         """One modality of several samples: the tensors of :meth:`encode`, to the last bit."""
         return [self.encode(modality, raw) for raw in raws]
 
+    def pack(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """One modality of several samples as it is loaded, kept and copied to a device; smaller, where it can be."""
+        return self.encode_all(modality, raws)
+
+    def unpack(self, modality: str, tensor: Tensor) -> Tensor:
+        """The tensor of :meth:`encode`, to the last bit, from a packed one, or many from those of a batch.
+
+        Any other tensor of a batch is returned as it is, as is one that was never packed.
+        """
+        del modality
+        return tensor
+
     @abstractmethod
     def fill(self, modality: str, fill: str) -> Tensor:
         """The tensor that replaces the modality where it is missing, the same for the whole data set.

@@ -75,17 +75,15 @@ class LiveSource:
 
     def _inputs(self, positions: Positions, case: Case, noise: Noise | None) -> dict[str, Tensor]:
         """The backbone's inputs, on the classifier's device."""
-        samples = self.encoded.samples(positions, case, noise)
-        if self._augmented:
-            samples = [augment(sample, self.encoded.split.info.kinds) for sample in samples]
-        return self._collated(samples)
-
-    def _collated(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        if not self._augmented:
+            return self.encoded.batch(positions, case, self.device, noise)
+        kinds = self.encoded.split.info.kinds
+        samples = [augment(sample, kinds) for sample in self.encoded.samples(positions, case, noise)]
         return {name: tensor.to(self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
 
     def inputs(self, positions: Positions, case: Case) -> dict[str, Tensor]:
         """The backbone's inputs of samples in ``case``, never augmented."""
-        return self._collated(self.encoded.samples(positions, case))
+        return self.encoded.batch(positions, case, self.device)
 
     @property
     def device(self) -> torch.device:

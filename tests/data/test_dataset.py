@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmrobust.data.dataset import Dataset
+from mmrobust.data.dataset import Dataset, Split
 from mmrobust.data.format import INFO_FILE, DatasetInfo, choose_modalities, parquet_schema
 from mmrobust.data.inspection import describe
 from mmrobust.data.writing import SampleRow, write_dataset
@@ -83,6 +85,28 @@ def test_reading_in_any_order_across_row_groups(digits: Dataset) -> None:
     assert backwards == list(split)[::-1]
     assert tuple(s.id for s in split) == split.ids
     assert tuple(s.label for s in split) == split.labels
+
+
+def test_one_thread_at_a_time_reads_the_file(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that load ahead and those that decode a degraded sample."""
+    split, table, reading, most = Dataset(small).split("train"), Split._table, list[int](), list[int]()
+
+    def slow(self: Split, index: int) -> pa.Table:
+        reading.append(index)
+        time.sleep(0.05)
+        most.append(len(reading))
+        reading.pop()
+        return table(self, index)
+
+    monkeypatch.setattr(Split, "_table", slow)
+
+    def read(position: int) -> str:
+        split.release()
+        return split.read([position])[0].id
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(read, range(3))) == ["t0", "t1", "t2"]
+    assert max(most) == 1
 
 
 def test_the_schema_names_the_features_for_datasets(small: Path) -> None:

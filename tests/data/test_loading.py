@@ -113,7 +113,7 @@ def test_how_many_workers() -> None:
 class Picky:
     """A processor that cannot stand one picture."""
 
-    encode_all = Processor.encode_all
+    encode_all, pack = Processor.encode_all, Processor.pack
 
     def __init__(self, picture: Any) -> None:
         self.picture = picture

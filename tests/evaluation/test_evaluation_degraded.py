@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,13 +132,13 @@ def test_case_wise_training_uses_the_corruption_that_the_scenario_names(
     trained: Callable[..., Path], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[str] = set()
-    true = EncodedSplit.samples
+    true = EncodedSplit.packed
 
-    def spied(self: EncodedSplit, positions: object, case: Case, noise: Noise | None = None) -> object:
+    def spied(self: EncodedSplit, positions: Any, modality: str, case: Case, noise: Noise | None = None) -> object:
         seen.add(case.name)
-        return true(self, positions, case, noise)  # type: ignore[arg-type]
+        return true(self, positions, modality, case, noise)
 
-    monkeypatch.setattr(EncodedSplit, "samples", spied)
+    monkeypatch.setattr(EncodedSplit, "packed", spied)
     settings = TrainSettings(
         data=digits.folder,
         backbone=str(trained("full", "linear", ("audio", "image"))),

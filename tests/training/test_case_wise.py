@@ -129,14 +129,14 @@ def test_noise_is_the_samples_own_or_drawn_anew_in_each_epoch_but_not_in_validat
 ) -> None:
     """Under a missing table too: full fine-tuning on noisy inputs, as a baseline."""
     seen: list[tuple[str, Noise]] = []
-    true = EncodedSplit.inputs
+    true = EncodedSplit.packed
 
     def spied(self: EncodedSplit, positions: Any, modality: str, case: Case, noise: Noise | None = None) -> Any:
         if modality in case.degraded:
             seen.append((self.split.name, noise or self.noise))
         return true(self, positions, modality, case, noise)
 
-    monkeypatch.setattr(EncodedSplit, "inputs", spied)
+    monkeypatch.setattr(EncodedSplit, "packed", spied)
     mixed = Recipe(epochs=2, batch_size=30, lr=1e-3, draws=draws)
     changes = {"method": "full", "method_settings": {}, "recipe": mixed, "missing_rate": 0.5, "seed": 3}
     config = train(dataclasses.replace(settings, **changes, noise_profile="released"), tmp_path / "full")

@@ -9,6 +9,7 @@ norms), or average this pass with the usual pass of the joint layers over the on
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmrobust.errors import CheckpointError, UsageError, unknown_name
 from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.filterbank import AudioSettings, check_range, encode_filterbank
+from mmrobust.models.backbones.pixels import Pixels
 from mmrobust.models.backbones.processors import describe_images, fill_image
 from mmrobust.models.layers import LayerView
 from mmrobust.models.pooling import Pooling
@@ -78,9 +80,19 @@ class CavMaeProcessor(Processor):
 
     def encode(self, modality: str, raw: Any) -> Tensor:
         """See :meth:`Processor.encode`: audio [frames, mel] is cut or padded with zeros, then normalised."""
-        if modality == "image":
-            return torch.from_numpy(self.image_processor(raw)["pixel_values"][0])
-        return encode_filterbank(raw, self.audio)
+        return self._pixels.encode([raw])[0] if modality == "image" else encode_filterbank(raw, self.audio)
+
+    def pack(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.pack`: images are bytes."""
+        return self._pixels.pack(raws) if modality == "image" else self.encode_all(modality, raws)
+
+    def unpack(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.unpack`."""
+        return self._pixels.unpack(tensor) if modality == "image" else tensor
+
+    @functools.cached_property
+    def _pixels(self) -> Pixels:
+        return Pixels(self.image_processor)
 
     def fill(self, modality: str, fill: str) -> Tensor:
         """See :meth:`Processor.fill`: a zero filter bank, or an image of the model's size."""

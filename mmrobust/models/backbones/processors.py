@@ -6,6 +6,7 @@ into tensors needs the processor as well, so a missing one (:class:`Unavailable`
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmrobust.configuration import plain
 from mmrobust.data.processor import Processor
 from mmrobust.errors import CheckpointError
+from mmrobust.models.backbones.pixels import Pixels
 from mmrobust.storage.fingerprints import fingerprint_settings
 
 P = TypeVar("P", bound="TextImageProcessor")
@@ -81,8 +83,20 @@ class TextImageProcessor(Processor):
         if modality == "text":
             found = self.tokenizer(list(raws), truncation=True, max_length=self.max_length)["input_ids"]
             return [torch.tensor(ids, dtype=torch.long) for ids in found]
-        # Padded to one another, they would depend on each other.
-        return [torch.from_numpy(image) for image in self.image_processor(list(raws), do_pad=False)["pixel_values"]]
+        return self._pixels.encode(raws)
+
+    def pack(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.pack`: images are bytes."""
+        own_way = type(self).encode is not TextImageProcessor.encode
+        return self.encode_all(modality, raws) if own_way or modality == "text" else self._pixels.pack(raws)
+
+    def unpack(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.unpack`."""
+        return tensor if modality == "text" else self._pixels.unpack(tensor)
+
+    @functools.cached_property
+    def _pixels(self) -> Pixels:
+        return Pixels(self.image_processor, do_pad=False)  # padded to one another, they would depend on each other
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from mmrobust.data.processor import Processor
 from mmrobust.data.resampling import resample
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.backbones.filterbank import AudioSettings, encode_filterbank
+from mmrobust.models.backbones.pixels import Pixels
 from mmrobust.models.backbones.processors import (
     LARGEST_SIDE,
     describe_images,
@@ -57,6 +58,14 @@ class TowerInput(ABC):
     def encode_all(self, raws: Sequence[Any]) -> list[Tensor]:
         """The tensors of several media."""
         return [self.encode(raw) for raw in raws]
+
+    def pack(self, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.pack`."""
+        return self.encode_all(raws)
+
+    def unpack(self, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.unpack`."""
+        return tensor
 
     @abstractmethod
     def fill(self, fill: str) -> Tensor:
@@ -170,7 +179,7 @@ class ImageInput(TowerInput):
     def __init__(self, image_processor: Any) -> None:
         from PIL import Image
 
-        self.image_processor = image_processor
+        self.image_processor, self._pixels = image_processor, Pixels(image_processor)
         _, *size = self.encode(Image.new("RGB", (PROBE_SIDE, PROBE_SIDE))).shape
         self._size: tuple[int, int] = (size[0], size[1])
         if max(self._size) > LARGEST_SIDE:
@@ -178,7 +187,15 @@ class ImageInput(TowerInput):
 
     def encode(self, raw: Any) -> Tensor:
         """See :meth:`TowerInput.encode`."""
-        return torch.from_numpy(np.asarray(self.image_processor(raw)["pixel_values"][0], dtype=np.float32))
+        return self._pixels.encode([raw])[0]
+
+    def pack(self, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`TowerInput.pack`: bytes."""
+        return self._pixels.pack(raws)
+
+    def unpack(self, tensor: Tensor) -> Tensor:
+        """See :meth:`TowerInput.unpack`."""
+        return self._pixels.unpack(tensor)
 
     def fill(self, fill: str) -> Tensor:
         """See :meth:`TowerInput.fill`: an image of the size that the processor makes of a square one."""
@@ -303,6 +320,14 @@ class TowersProcessor(Processor):
     def encode_all(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
         """See :meth:`Processor.encode_all`."""
         return self.inputs[modality].encode_all(raws)
+
+    def pack(self, modality: str, raws: Sequence[Any]) -> list[Tensor]:
+        """See :meth:`Processor.pack`."""
+        return self.inputs[modality].pack(raws)
+
+    def unpack(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.unpack`."""
+        return self.inputs[modality].unpack(tensor)
 
     def fill(self, modality: str, fill: str) -> Tensor:
         """See :meth:`Processor.fill`."""

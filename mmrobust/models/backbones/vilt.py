@@ -62,9 +62,13 @@ class ViltProcessor(TextImageProcessor):
     def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W] and, where images are padded, what :func:`place_patches` says of them."""
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-        padded = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
+        padded = images[0].new_empty(len(images), 3, height, width)
+        for row, image in zip(padded, images, strict=True):
+            if image.shape != row.shape:
+                row.zero_()
+            row[:, : image.shape[1], : image.shape[2]] = image
         grids = [(image.shape[1] // self.patch, image.shape[2] // self.patch) for image in images]
-        return {"pixel_values": torch.stack(padded)} | place_patches(grids, (height // self.patch, width // self.patch))
+        return {"pixel_values": padded} | place_patches(grids, (height // self.patch, width // self.patch))
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Patches and their rows and columns, so that images of one size are batched together, and text tokens."""

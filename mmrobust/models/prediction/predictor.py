@@ -15,7 +15,9 @@ result besides the sample is collected in a key. Steps with equal keys have the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.batch import Inputs, Passes, Rows
 from mmrobust.models.prediction.forward_pass import InputKey
 from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
+from mmrobust.runtime.machine import free_memory
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import in_background
 from mmrobust.scoring.truth import Key, PredictedRows
@@ -37,6 +40,38 @@ from mmrobust.scoring.truth import Key, PredictedRows
 CPU_STRETCH_BYTES, GPU_STRETCH_BYTES = 32 * 2**20, 2**30
 """Largest size of a stretch of encoded samples; it has at least two batches, however large they are. On a GPU it leaves
 room for the batch size to grow."""
+HOST_SHARE = 1 / 16
+"""Largest share of the free memory that a stretch may take beside a GPU, where four are in memory at a time."""
+
+
+class _Stretch(NamedTuple):
+    """A stretch of the split that is being predicted."""
+
+    wanted: Mapping[Key, Positions]
+    places: Mapping[Key, npt.NDArray[np.int64]]
+    """Key → index among its positions of each sample of the stretch; −1 if it is not there."""
+    batch_size: int
+    done: list[tuple[Key, npt.NDArray[np.int64], Tensor]]
+    """Key, where in its logits, logits on the device."""
+
+
+class _Batch(NamedTuple):
+    """Samples of a stretch, and all that their forward passes need."""
+
+    rows: npt.NDArray[np.int64]
+    """Indices of the samples in the stretch [B]."""
+    wanted: Mapping[Key, Rows]
+    inputs: Mapping[InputKey, Inputs]
+
+    def half(self, rows: slice) -> _Batch:
+        """The samples in ``rows``."""
+        wanted = {key: chosen[rows] for key, chosen in self.wanted.items()}
+        inputs = {}
+        for of, (some, tensors) in self.inputs.items():
+            before, kept = int(some[: rows.start].sum()), int(some[rows].sum())
+            if kept:
+                inputs[of] = some[rows], {name: all_[before : before + kept] for name, all_ in tensors.items()}
+        return _Batch(self.rows[rows], {key: chosen for key, chosen in wanted.items() if chosen.any()}, inputs)
 
 
 class Predictor:
@@ -54,7 +89,9 @@ class Predictor:
         self.classifier, self.encoded = classifier, encoded
         self.batch_size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
         self.device = next(classifier.parameters()).device
-        self._passes = Passes(classifier, lambda modality: self._on_device(modality, [encoded.fills[modality]]))
+        # While a GPU computes, batches are prepared and copied, and the next stretch is loaded.
+        self.ahead = self.device.type != "cpu"
+        self._passes = Passes(classifier, self._fill)
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
         """All planned predictions, one stretch of the split at a time; memory does not grow with the split.
@@ -67,75 +104,86 @@ class Predictor:
             UsageError: not even one sample fits into memory.
         """
         union = np.unique(np.concatenate(list(plan.values()))) if plan else np.empty(0, np.int64)
-        encoded_bytes = sum(fill.nbytes for fill in self.encoded.fills.values())
-        room = CPU_STRETCH_BYTES if self.device.type == "cpu" else GPU_STRETCH_BYTES
-        size = max(2 * self.batch_size.now, min(STRETCH_SAMPLES, room // encoded_bytes))
+        size = self._stretch_size()
         blocks = np.split(union, np.flatnonzero(np.diff(union // STRETCH_SAMPLES)) + 1)
         stretches = (block[start : start + size] for block in blocks for start in range(0, len(block), size))
         steps = (
             {key: chosen for key, p in plan.items() if len(chosen := p[(p >= stretch[0]) & (p <= stretch[-1])])}
             for stretch in stretches
         )
-        for step in self.encoded.prefetch(steps, _by_case):
-            logits = self(step, advance)
-            yield {key: (positions, logits[key]) for key, positions in step.items()}
+        with closing(self.encoded.prefetch(steps, _by_case, ahead=self.ahead)) as loaded:
+            yield from self._predicted(loaded, advance)
 
     def __call__(
         self, wanted: Mapping[Key, Positions], advance: Advance | None = None
     ) -> dict[Key, npt.NDArray[np.float32]]:
         """Logits [n, classes] under each key for the samples at its positions [n], in that order."""
-        modalities = self.encoded.request(_by_case(wanted))
-        modalities = {position: modalities[position] for position in sorted(modalities)}
-        positions = np.asarray(list(modalities), dtype=np.int64)
-        places = {key: _places(positions, chosen) for key, chosen in wanted.items()}
-        lengths = self.encoded.lengths(modalities)
-        done: list[tuple[Key, npt.NDArray[np.int64], Tensor]] = []  # key, where in its logits, logits on the device
-        left = np.arange(len(positions))
-        with torch.inference_mode(), self.classifier.autocast():
-            while len(left):
-                batches = (left[rows] for rows in group_by_length([lengths[row] for row in left], self.batch_size.now))
-                finished = self._run(batches, positions, places, done, advance)
-                left = np.setdiff1d(left, finished, assume_unique=True)
-        self.batch_size.grow(self.device)
-        logits = {key: np.empty((len(p), len(self.classifier.classes)), np.float32) for key, p in wanted.items()}
-        for key, place, values in done:
-            logits[key][place] = values.float().cpu().numpy()
-        return logits
+        (predicted,) = self._predicted([wanted], advance)
+        return {key: logits for key, (_, logits) in predicted.items()}
 
-    def _run(
-        self,
-        batches: Iterator[npt.NDArray[np.int64]],
-        positions: Positions,
-        places: Mapping[Key, npt.NDArray[np.int64]],
-        done: list[tuple[Key, npt.NDArray[np.int64], Tensor]],
-        advance: Advance | None,
-    ) -> npt.NDArray[np.int64]:
-        """Run batches until all are done or one does not fit into memory. Returns the rows that are done."""
-        finished = [np.empty(0, np.int64)]
+    def _stretch_size(self) -> int:
+        """The most samples of a stretch."""
+        encoded_bytes = sum(fill.nbytes for fill in self.encoded.fills.values())
+        room = CPU_STRETCH_BYTES
+        if self.device.type != "cpu":
+            free = free_memory()
+            room = GPU_STRETCH_BYTES if free is None else min(GPU_STRETCH_BYTES, int(HOST_SHARE * free))
+        return max(2 * self.batch_size.now, min(STRETCH_SAMPLES, room // encoded_bytes))
 
-        def prepared() -> Iterator[tuple[npt.NDArray[np.int64], dict[Key, Rows], dict[InputKey, Inputs]]]:
-            for rows in batches:
+    def _predicted(self, steps: Iterable[Mapping[Key, Positions]], advance: Advance | None) -> Iterator[PredictedRows]:
+        """The predictions of each step."""
+        with in_background(self._batches(steps), self.ahead) as following:
+            for stretch, batch in following:
+                if batch is not None:
+                    self._run(batch, stretch, advance)
+                    continue
+                if stretch.batch_size == self.batch_size.now:  # it shows what batches of this size need
+                    self.batch_size.grow(self.device)
+                shape = len(self.classifier.classes)
+                logits = {key: np.empty((len(p), shape), np.float32) for key, p in stretch.wanted.items()}
+                for key, place, values in stretch.done:
+                    logits[key][place] = values.float().cpu().numpy()
+                yield {key: (positions, logits[key]) for key, positions in stretch.wanted.items()}
+
+    def _batches(self, steps: Iterable[Mapping[Key, Positions]]) -> Iterator[tuple[_Stretch, _Batch | None]]:
+        """The batches of each step; ``None`` after its last."""
+        for wanted in steps:
+            modalities = self.encoded.request(_by_case(wanted))
+            modalities = {position: modalities[position] for position in sorted(modalities)}
+            positions = np.asarray(list(modalities), dtype=np.int64)
+            places = {key: _places(positions, chosen) for key, chosen in wanted.items()}
+            stretch = _Stretch(wanted, places, self.batch_size.now, [])
+            for rows in group_by_length(self.encoded.lengths(modalities), stretch.batch_size):
                 chosen = {key: place[rows] >= 0 for key, place in places.items()}
-                wanted = {key: some for key, some in chosen.items() if some.any()}
-                yield rows, wanted, self._inputs(positions[rows], wanted)
+                here = {key: some for key, some in chosen.items() if some.any()}
+                yield stretch, _Batch(rows, here, self._inputs(positions[rows], here))
+            yield stretch, None
 
-        try:
-            # On a GPU, the next batch is prepared and copied while the current one is computed.
-            with in_background(prepared(), self.device.type != "cpu") as following:
-                for rows, wanted, inputs in following:
-                    logits = self._passes.logits(wanted, inputs)
-                    for key, values in logits.items():
-                        place = places[key][rows]
-                        done.append((key, place[place >= 0], values))
-                    finished.append(rows)
-                    if advance is not None:
-                        advance(sum(len(values) for values in logits.values()))
-            return np.concatenate(finished)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        self.batch_size.halve(self.device)  # outside the handler, which keeps the failed batch's tensors alive
-        return np.concatenate(finished)
+    def _run(self, batch: _Batch, stretch: _Stretch, advance: Advance | None) -> None:
+        """Run a batch, in halves for as long as it does not fit into memory."""
+        left = [batch]
+        while left:
+            rows, wanted, inputs = batch = left.pop()
+            if len(rows) > self.batch_size.now:
+                middle = len(rows) // 2
+                left += [batch.half(slice(middle, len(rows))), batch.half(slice(0, middle))]
+                continue
+            logits: dict[Key, Tensor] | None = None
+            try:
+                with torch.inference_mode(), self.classifier.autocast():
+                    logits = self._passes.logits(wanted, self._unpacked(inputs))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            if logits is None:  # outside the handler, which keeps the failed batch's tensors alive
+                self.batch_size.halve(self.device)
+                left.append(batch)
+                continue
+            for key, values in logits.items():
+                place = stretch.places[key][rows]
+                stretch.done.append((key, place[place >= 0], values))
+            if advance is not None:
+                advance(sum(len(values) for values in logits.values()))
 
     def _inputs(self, positions: Positions, wanted: Mapping[Key, Rows]) -> dict[InputKey, Inputs]:
         """The inputs that the predictions of the samples at ``positions`` under the keys need."""
@@ -150,15 +198,34 @@ class Predictor:
                     cases[of] = steps.case
         inputs = {}
         for of, some in rows.items():
-            tensors = self.encoded.inputs(positions[some].tolist(), of.modality, cases[of])
+            tensors = self.encoded.packed(positions[some].tolist(), of.modality, cases[of])
             inputs[of] = some, self._on_device(of.modality, tensors)
         return inputs
 
     def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """A batch of packed samples, on the device if it fits there beside what is computed now."""
         batch = self.encoded.processor.collate([{modality: tensor} for tensor in tensors])
-        if self.device.type == "cpu":
+        if not self.ahead:
             return batch
-        return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        try:
+            return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return batch
+
+    def _unpacked(self, inputs: Mapping[InputKey, Inputs]) -> dict[InputKey, Inputs]:
+        """The backbone's inputs, on the device."""
+        unpack = self.encoded.processor.unpack
+        return {
+            of: (some, {name: unpack(of.modality, tensor.to(self.device)) for name, tensor in tensors.items()})
+            for of, (some, tensors) in inputs.items()
+        }
+
+    def _fill(self, modality: str) -> dict[str, Tensor]:
+        """The backbone's inputs for a sample without this modality."""
+        batch = self.encoded.processor.collate([{modality: self.encoded.fills[modality]}])
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 def _by_case(step: Mapping[Key, Positions]) -> Iterator[tuple[str, Positions]]:
