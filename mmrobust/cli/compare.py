@@ -9,13 +9,17 @@ import typer
 
 from mmrobust.cli import console
 from mmrobust.cli.options import AsJson, flag, listed
+from mmrobust.errors import UsageError
 
 EXAMPLE = "Example: mmrobust compare runs/grid-none runs/grid-mmp --html compare.html"
 
 
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="results.parquet, or its folder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The results to compare with A; differences are B − A.")],
+    second: Annotated[
+        Path | None,
+        typer.Argument(metavar="B", help="The results to compare with A, by default A itself; differences are B − A."),
+    ] = None,
     checkpoints: Annotated[
         list[str] | None, flag("The checkpoint of A and of B, if they hold several.", metavar="NAME,NAME")
     ] = None,
@@ -32,9 +36,11 @@ def compare(
     from mmrobust.gate.compare import compare_files
     from mmrobust.report import comparison
 
+    if second is None and checkpoints is None:
+        raise UsageError(f"name B as well, or with --checkpoints two checkpoints of {first}")
     found = compare_files(
         first,
-        second,
+        second or first,
         listed(checkpoints, "--checkpoints"),
         metric=metric,
         alpha=alpha,

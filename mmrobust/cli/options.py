@@ -13,8 +13,11 @@ from mmrobust.errors import UsageError
 
 
 def flag(text: str, *names: str, panel: str | None = None, **settings: Any) -> Any:
-    """``typer.Option`` that begins with its help ``text``, which stands in the ``panel`` of that name."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+    """``typer.Option`` that begins with its help ``text``, which stands in the ``panel`` of that name.
+
+    Environment variables, one for every flag, stand in docs/commands.md: they would triple the help.
+    """
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_envvar=False, **settings)
 
 
 RATES = "Numbers, start:stop:step, or a rate for each modality, as in image=0.3,text=0.7 (several separated by ;)."

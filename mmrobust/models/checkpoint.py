@@ -38,6 +38,8 @@ from mmrobust.storage.weights import TensorLimit, check_finite, check_place, rea
 FORMAT_VERSION = 2
 """2: a tiny backbone may have a glance beside its network."""
 CONFIG_FILE = "config.json"
+UNFINISHED = ".training"
+"""Folder of the state of a training that is not finished."""
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS = "trained weights of a checkpoint"
 """Description of :data:`WEIGHTS_FILE` in messages."""
@@ -315,6 +317,8 @@ def _fetch(source: str) -> Path:
     if folder.is_dir():
         if not is_there(folder / CONFIG_FILE) and is_there(folder / PREDICTIONS_FOLDER):
             raise CheckpointError(f"{source}: holds results; name the model itself, a checkpoint or my_model.py:model")
+        if not is_there(folder / CONFIG_FILE) and is_there(folder / UNFINISHED):
+            raise CheckpointError(f"{source}: holds an unfinished training; continue it with train --resume")
         return folder
     if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
         raise CheckpointError(f"{source}: no such checkpoint folder; checkpoints are made by: mmrobust train")

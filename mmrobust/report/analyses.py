@@ -141,6 +141,9 @@ def _standings(
             unsure = " Interval: 95 %, over samples, in resamples that all checkpoints share."
         except DataError as cause:
             unsure = f" No intervals of the wins: {cause}."
+    cells = int(figures["cells"].max())
+    if others := means.drop_duplicates(["scenario", "prompting", "missing_rate"]).shape[0] - cells:
+        unsure = f" The {others} cells that not every checkpoint has are left out.{unsure}"
     rows = []
     for r in figures.to_dict("records"):
         ends = [interval(r["wins_low"], r["wins_high"])] if with_interval else []
@@ -149,7 +152,7 @@ def _standings(
     return Section(
         "standings",
         f"Standings: {table.metric}",
-        f"Ranked in each of {int(figures['cells'].max())} cells (scenario, prompting, missing rate) on the mean over "
+        f"Ranked in each of {cells} cells (scenario, prompting, missing rate) on the mean over "
         f"mask seeds. Wins: % of the comparisons with a rival in a cell. Clear: the 95 % intervals do not overlap; "
         f"`mmrobust compare` tests two against each other.{unsure}",
         ("checkpoint", "mean rank", "wins", *["interval"] * with_interval, "clear wins", "clear losses"),

@@ -103,7 +103,7 @@ def train(
     setup.classifier.dtype = dtype
     setup.classifier.backbone.checkpointing = settings.recipe.checkpointing
 
-    store = StateStore(out, _identity(setup, settings, dtype, cache), dtype)
+    store = StateStore(out, _identity(setup, settings, dtype, cache), dtype, plain(settings))
     kept = "finished epochs are kept; run the same command with --resume to continue"
     with (
         writing(out, kept),

@@ -55,7 +55,7 @@ def take_head(classifier: Classifier, config: CheckpointConfig, backbone: str) -
         return False
     raise UsageError(
         f"method {classifier.method.name} keeps the head of the fine-tuned backbone as it is, but {backbone} {reason}: "
-        "name a checkpoint made by --method full, or train the head with --train-head"
+        f"name a checkpoint made by --method full --head {config.head['name']}, or train the head with --train-head"
     )
 
 

@@ -23,7 +23,7 @@ from mmrobust.models.backbones import CONFIG, LINEAR, MODEL_TYPE, TINY, TINY_TOW
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
 from mmrobust.scenarios.grid import check_rate, check_seed
-from mmrobust.scenarios.scenario import usual_scenario
+from mmrobust.scenarios.scenario import Scenario, usual_scenario
 from mmrobust.storage.files import read_json, read_text
 from mmrobust.training.recipe import Recipe, default_recipe
 from mmrobust.training.recipes import BUILTIN, DEFAULT
@@ -148,6 +148,7 @@ class TrainOptions:
             UsageError: no method or no backbone is named, or a setting does not exist or is out of range.
         """
         if self.where:
+            self._check_sections(data)
             return self.overridden_by(TrainOptions()).resolve(
                 data, seed=seed, recipe_name=recipe_name, on_bad_sample=on_bad_sample
             )
@@ -176,6 +177,21 @@ class TrainOptions:
         usual = {m: LINEAR if kinds.get(m) == "features" else TINY for m in self.modalities or kinds}
         return {**usual, **self.encoders}
 
+    def _modalities_of(self, data: Path) -> tuple[str, ...]:
+        wanted = self.modalities or usual_modalities(str(self.backbone), data)
+        return tuple(choose_modalities(DatasetInfo.read(data), wanted))
+
+    def _check_sections(self, data: Path) -> None:
+        """Raise if a section under ``where`` is for a scenario that these data cannot have, as one with a typo."""
+        if not (data / INFO_FILE).is_file():
+            return
+        modalities = self._modalities_of(data)
+        for number, section in enumerate(self.where, start=1):
+            try:
+                Scenario.parse(str(section.scenario), modalities)
+            except UsageError as cause:
+                raise UsageError(f"recipe: section {number} under where: {cause}") from cause
+
     def _usual_scenario(self, data: Path, of_method: str) -> str:
         """The scenario of a training that names none: the method's, or for other than two modalities one of theirs.
 
@@ -183,8 +199,7 @@ class TrainOptions:
         """
         if of_method != USUAL or not (data / INFO_FILE).is_file():
             return of_method
-        wanted = self.modalities or usual_modalities(str(self.backbone), data)
-        modalities = choose_modalities(DatasetInfo.read(data), wanted)
+        modalities = self._modalities_of(data)
         if len(modalities) == 1:
             return f"noisy-{modalities[0]}"
         return usual_scenario(modalities) if len(modalities) > 2 else of_method
@@ -271,6 +286,7 @@ def parse_recipe(values: Mapping[str, Any]) -> TrainOptions:
     Raises:
         UsageError: an unknown key, with the nearest correct spelling, or a value of the wrong type or out of range.
     """
+    values = {key: value for key, value in values.items() if key != "about"}  # whatever the author says of it
     of_recipe = {each.name for each in dataclasses.fields(Recipe)}
     of_options = [each.name for each in dataclasses.fields(TrainOptions) if each.name != "recipe"]
     for key in values:

@@ -11,15 +11,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmrobust.errors import CheckpointError, UsageError
+from mmrobust.models.checkpoint import UNFINISHED
 from mmrobust.storage.files import atomic_folder, files_in, is_there, read_json, write_json
 from mmrobust.storage.weights import read_weights, write_weights
 
-STATE_FOLDER = ".training"
+STATE_FOLDER = UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,13 @@ class StateStore:
         out: the checkpoint folder.
         identity: fingerprint of everything that decides the result; the state of another training is refused.
         dtype: the number format, which is part of it, and which ``auto`` takes from the device.
+        settings: those of the training, to name the ones that differ.
     """
 
-    def __init__(self, out: Path, identity: str, dtype: str = "float32") -> None:
-        self.folder, self._identity, self._dtype = out / STATE_FOLDER, identity, dtype
+    def __init__(
+        self, out: Path, identity: str, dtype: str = "float32", settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder, self._identity, self._dtype, self._settings = out / STATE_FOLDER, identity, dtype, settings or {}
         self.scratch = self.folder / "scratch"
         """A folder for files that are deleted when the training ends."""
 
@@ -106,6 +111,7 @@ class StateStore:
             facts = {
                 "identity": self._identity,
                 "dtype": self._dtype,
+                "settings": self._settings,
                 "best_epoch": state.best_epoch,
                 "records": records,
             }
@@ -132,8 +138,9 @@ class StateStore:
                 f"continue with --dtype {before}"
             )
         if facts.get("identity") != self._identity:
+            other = _other_settings(facts.get("settings") or {}, self._settings) or "other settings or data"
             raise UsageError(
-                f"{self.folder.parent}: was started with other settings or data; repeat its command with --resume, "
+                f"{self.folder.parent}: was started with {other}; repeat its command with --resume, "
                 "or name another --out"
             )
         saved, moments, best = (
@@ -161,6 +168,17 @@ class StateStore:
 def remove_state(out: Path) -> None:
     """Remove the state of the training in ``out``, which is finished."""
     shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
+
+
+def _other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, for a message: ``epochs=20, now 4``."""
+    found = []
+    for name, value in before.items():
+        if isinstance(value, dict) and isinstance(now.get(name), dict):
+            found.append(_other_settings(value, now[name]))
+        elif value != now.get(name):
+            found.append(f"{name}={value}, now {now.get(name)}")
+    return "; ".join(filter(None, found))
 
 
 def is_unfinished(out: Path) -> bool:

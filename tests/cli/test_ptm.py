@@ -63,7 +63,7 @@ def test_without_a_head_to_keep(cli: Callable[..., Any], digits: Dataset, tmp_pa
     command = ("train", "--data", digits.folder, "--modalities", "audio,image", "--backbone", "tiny")
     code, out, err = cli(*command, "--method", "ptm", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
-    assert "tiny is no fine-tuned checkpoint: name a checkpoint made by --method full, or train" in err
+    assert "tiny is no fine-tuned checkpoint: name a checkpoint made by --method full --head linear, or train" in err
     assert len(err.strip().splitlines()) == 1
     code, _, err = cli(*command, "--method", "mmp", "--train-head", "--out", tmp_path / "out")
     assert code == 2 and "unknown mmp method setting 'train_head'" in err

@@ -153,7 +153,7 @@ def test_the_command(cli, two, tmp_path):
     assert json.loads(cli("compare", folder / "a", folder / "b", "--json").out)["second"] == "b"
 
 
-def test_two_checkpoints_of_one_file(two, tmp_path):
+def test_two_checkpoints_of_one_file(cli, two, tmp_path):
     import pandas as pd
 
     (first, _, _), (second, _, _) = two[1]["a"], two[1]["b"]
@@ -174,6 +174,10 @@ def test_two_checkpoints_of_one_file(two, tmp_path):
         compare_files(tmp_path, tmp_path, ["a", "c"])
     with pytest.raises(UsageError, match="--checkpoints a: name two"):
         compare_files(tmp_path, tmp_path, ["a"])
+    code, out, _ = cli("compare", tmp_path, "--checkpoints", "b,a")
+    assert code == 0 and "a against b" in out
+    code, _, err = cli("compare", tmp_path)
+    assert code == 2 and f"name B as well, or with --checkpoints two checkpoints of {tmp_path}" in err
 
 
 def test_what_cannot_be_compared_is_refused(two, tmp_path, evaluate_into):

@@ -122,6 +122,13 @@ def test_standings_without_intervals_say_why(two, tmp_path, evaluate_into):
     assert "No intervals of the wins: the predictions are of other samples" in standing.note
 
 
+def test_cells_that_not_every_checkpoint_has_are_told(make_results):
+    few = make_results("few")
+    few = few._replace(frame=few.frame[few.frame["scenario"] == "missing-text"])
+    standing = with_sections(build_report([make_results("all"), few])).sections[0]
+    assert re.search(r"Ranked in each of \d+ cells .* The \d+ cells that not every checkpoint has are", standing.note)
+
+
 def test_best_and_second_are_told_among_the_rows_that_compare(two):
     report = with_sections(build_report(two), baseline="none")
     standing = report.sections[0]

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from mmrobust.cases import missing_cases
 from mmrobust.data import Dataset
-from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageError
+from mmrobust.errors import CheckpointError, Interrupted, MmrobustError, TrainingError, UsageError
 from mmrobust.models.backbones import load_backbone
+from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.training import loop
 from mmrobust.training.loop import train
 from mmrobust.training.recipe import Recipe
@@ -89,7 +90,9 @@ def test_a_stopped_training_resumes_to_the_bit(
     assert {path.name for path in (tmp_path / "stopped").iterdir()} == {".training"}
     with pytest.raises(UsageError, match="unfinished training; continue it with --resume"):
         train(settings, tmp_path / "stopped")
-    with pytest.raises(UsageError, match="started with other settings"):
+    with pytest.raises(CheckpointError, match="holds an unfinished training; continue it with train --resume"):
+        load_checkpoint(tmp_path / "stopped")
+    with pytest.raises(UsageError, match=r"was started with seed=\d+, now 7; repeat its"):
         train(dataclasses.replace(settings, seed=7), tmp_path / "stopped", resume=True)
     with pytest.raises(UsageError, match="started in float32, and this is bfloat16; continue with --dtype float32"):
         train(settings, tmp_path / "stopped", resume=True, dtype="bfloat16")

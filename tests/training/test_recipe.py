@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmrobust.configuration import from_mapping
+from mmrobust.data import Dataset
 from mmrobust.errors import UsageError
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
@@ -116,6 +118,7 @@ def test_every_built_in_recipe_is_whole_and_says_where_its_numbers_come_from(nam
 
 
 SECTIONS = """
+about: mine
 method: none
 head: prototype
 scenario: missing-both
@@ -183,6 +186,12 @@ def test_sections_that_are_refused(tmp_path: Path, section: str, message: str) -
     (tmp_path / "mine.yaml").write_text("scenario: missing-both\nmissing_rate: 0.7\nwhere: {}\n")
     with pytest.raises(UsageError, match="where must be a list of sections"):
         read_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_section_for_a_scenario_that_the_data_cannot_have_is_refused(tmp_path: Path, digits: Dataset) -> None:
+    (tmp_path / "mine.yaml").write_text(SECTIONS + "  - {scenario: missing-txet, lr: 0.1}\n")
+    with pytest.raises(UsageError, match=r"section 3 under where: unknown scenario .* 'missing-txet'"):
+        dataclasses.replace(read_recipe(str(tmp_path / "mine.yaml")), backbone="tiny").resolve(digits.folder)
 
 
 # OverfitFlow/DPL, scripts of DPL_DCP: margin when something is missing, weight of the loss over prototypes.
