@@ -14,7 +14,7 @@ the limit alone always decides. A drop that did not fail is inconclusive where t
 large as the limit.
 
 The gate fails closed: predictions are held against the table wherever they are, and what contradicts it is an error.
-Only if a side has no predictions at all does the limit alone decide, and the verdict says so.
+Only if the baseline has no predictions, or without statistics, does the limit alone decide, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def check(
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
-            defined; or a figure that a rule names needs predictions, and a side has none.
+            defined; only the candidate has no predictions, with ``stats``; or a figure that a rule names needs
+            predictions, and a side has none.
         DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
             of the other side.
         UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
@@ -104,7 +105,7 @@ def check(
         try:
             if readers is None:
                 raise NoPredictionsError("they were not given")
-            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress)
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress, verified=stats)
         except NoPredictionsError as none:
             outcomes += _judge(cells.to_dict("records"), rules)
             warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)

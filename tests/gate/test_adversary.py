@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.cases import SITUATION
+from mmrobust.errors import NotComparableError
 from mmrobust.scenarios.grid import Grid
 from mmrobust.storage.results import read_results, write_results
+from mmrobust.testing import assert_robust
 
 BOTH = Grid(("missing-image", "missing-text"), (0.0, 0.5, 1.0), (0, 1), ("situation", "concat"))
 ONE = Grid(BOTH.scenarios, BOTH.rates, BOTH.seeds, ("situation",))
@@ -286,16 +288,27 @@ def test_the_predictions_are_another_checkpoint_s(cli, runs, evaluate_into):
     refused(cli, "no checkpoint of the results made these predictions", "check", "worse", "--baseline", "main")
 
 
-@pytest.mark.parametrize("side", ["worse", "main"])
-def test_the_predictions_are_removed(cli, runs, side):
-    shutil.rmtree(runs / side / "predictions")
+def test_the_predictions_of_the_baseline_are_removed(cli, runs):
+    shutil.rmtree(runs / "main" / "predictions")
     told(cli, "'mmp' is judged by the limit alone", "worse", "--baseline", "main", code=1)
+    refused(cli, "so its values cannot be verified", "baseline", "save", "main", "kept")
 
 
-def test_the_table_is_raised_and_its_predictions_are_removed(cli, runs):
+@pytest.mark.parametrize("rule", ["accuracy:-0.01", "accuracy>=0.3"])
+def test_the_table_is_raised_and_its_predictions_are_removed(cli, runs, rule):
     edit_table(runs / "worse", lambda frame, _: frame.assign(value=1.0))
     shutil.rmtree(runs / "worse" / "predictions")
-    told(cli, "limit alone: no paired interval", "worse", "--baseline", "main")
+    message = "holds no predictions of 'mmp', but the baseline has some, so the candidate's values cannot be verified"
+    refused(cli, message, "check", "worse", "--baseline", "main", "--fail", rule)
+    with pytest.raises(NotComparableError, match="cannot be verified"):
+        assert_robust("worse", "main", rule)
+    told(cli, "is judged by the limit alone", "worse", "--baseline", "main", "--fail", rule, "--no-stats")
+
+
+def test_neither_side_has_predictions(cli, runs):
+    for side in ("main", "worse"):
+        shutil.rmtree(runs / side / "predictions")
+    told(cli, "'mmp' is judged by the limit alone", "worse", "--baseline", "main", code=1)
 
 
 @pytest.mark.parametrize(
