@@ -37,6 +37,7 @@ PredictionReader = Callable[[str], Predictions]
 PairKey = tuple[str, float, str]
 """Scenario, missing rate and prompting."""
 _ROWS_AT_ONCE = 1024
+IDENTICAL = "has identical predictions on both sides"
 _SAME = 1e-6  # by how much two ways to add up the same numbers may differ
 
 
@@ -291,7 +292,7 @@ def _remarks(
     remarks, total = [], len(pair.tables.keys)
     occurs = pair.baseline.truth.targets.any(axis=0)
     if same:
-        remarks.append(f"'{name}' has identical predictions on both sides")
+        remarks.append(f"'{name}' {IDENTICAL}")
     if pair.baseline.truth.task == REGRESSION:
         occurs = np.zeros_like(used)
     elif pair.baseline.truth.task != "multi-label" and occurs.sum() == 1:
