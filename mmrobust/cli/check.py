@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, flag, listed, set_by_environment
+from mmrobust.cli.options import AsJson, flag, listed, set_by_environment, unknown_in_environment
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import speaks_utf_8
@@ -101,7 +101,11 @@ def check(
         for name in printed or ["github"] * annotated:
             _print(name, texts[name])
         raise
-    told = (*set_by_environment(context), *["--informational: a failure exits with 0"] * informational)
+    told = (
+        *unknown_in_environment(context),
+        *set_by_environment(context),
+        *["--informational: a failure exits with 0"] * informational,
+    )
     verdict = replace(verdict, warnings=(*told, *verdict.warnings))
     console.settings.verdict = int(verdict.failed and not informational)
     texts = {name: VERDICT_FORMATS[name](verdict) for name in {"github", *(name for name, _ in outputs)}}
