@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mmrobust.errors import MmrobustError
 from mmrobust.gate.check import DEFAULT_ALPHA, check_files
 from mmrobust.gate.outcome import INCONCLUSIVE, WARN, Verdict
 from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
@@ -56,9 +57,12 @@ def assert_robust(
         MmrobustError: the two cannot be read or compared, which is an error in the test, not a failure of the model.
     """
     __tracebackhide__ = True
-    chosen = choose_rules([] if gates is None else read_rules(Path(gates)), [parse_rule(rule) for rule in rules])
     settings: dict[str, Any] = {"alpha": alpha, "correction": correction, "stats": stats, "inconclusive": inconclusive}
-    verdict = check_files(Path(results), Path(baseline), chosen, **settings)
+    try:
+        chosen = choose_rules([] if gates is None else read_rules(Path(gates)), [parse_rule(rule) for rule in rules])
+        verdict = check_files(Path(results), Path(baseline), chosen, **settings)
+    except MmrobustError as error:  # its message says all; pages of the gate's own code would only hide it
+        raise error.with_traceback(None) from None
     if verdict.failures:
         raise AssertionError(f"{results} is less robust than {baseline}\n\n{table(verdict)}")
     if verdict.failed:

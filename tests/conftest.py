@@ -309,7 +309,8 @@ def evaluated(
     rows = frame.assign(checkpoint=name, dataset="made", split="test", **about)
     write_results(folder / "results.parquet", rows, provenance)
     identity = {"checkpoint": facts["fingerprint"], "dataset": "0123", "split": "test", "dtype": "float32"}
-    store = PredictionWriter(folder, truth, identity, name=name, described=facts, dataset=provenance["dataset"])
+    about = {"dataset": provenance["dataset"], "git": provenance["git"]}
+    store = PredictionWriter(folder, truth, identity, name=name, described=facts, **about)
     plan = DrawnGrid(grid, truth, truth.draw_grid(grid)).plan(told_apart)
     for part in (range(n // 2), range(n // 2, n)):  # two shards, as a larger split has several
         chosen = {key: np.asarray([i for i in positions if i in part]) for key, positions in plan.items()}

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mmrobust.cli import console
-from mmrobust.cli.options import AsJson, flag, listed, set_by_environment
+from mmrobust.cli.options import AsJson, flag, listed, set_by_environment, unknown_in_environment
 from mmrobust.errors import UsageError, unknown_name
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.terminal import speaks_utf_8
-
-if TYPE_CHECKING:
-    from mmrobust.gate.outcome import Verdict
 
 EXAMPLE = 'Example: mmrobust check runs/new --baseline runs/main --fail "accuracy@missing-image/0.7:-0.01"'
 
@@ -68,7 +66,7 @@ def check(
     """
     from mmrobust.gate.check import check_files
     from mmrobust.gate.rules import choose_rules, parse_rule, read_rules
-    from mmrobust.report.verdict import VERDICT_FORMATS, github, markdown, show
+    from mmrobust.report.verdict import ERROR_FORMATS, VERDICT_FORMATS, markdown, show
 
     outputs = [(name, file) for name, _, file in (text.partition("=") for text in listed(format, "--format") or ())]
     outputs += [("json", "")] if json else []
@@ -83,32 +81,41 @@ def check(
     if len(printed) > 1:
         raise UsageError(f"formats {' and '.join(printed)} are both for standard output: name a file, as in md=FILE")
 
-    given = [parse_rule(text) for text in listed(fail, "--fail") or ()]
-    chosen = choose_rules([] if rules is None else read_rules(rules), given)
-    verdict = check_files(
-        candidate,
-        baseline,
-        chosen,
-        stats=not no_stats,
-        alpha=alpha,
-        correction=correction,
-        inconclusive=inconclusive,
-        progress=console.progress_bar,
+    try:
+        given = [parse_rule(text) for text in listed(fail, "--fail") or ()]
+        chosen = choose_rules([] if rules is None else read_rules(rules), given)
+        verdict = check_files(
+            candidate,
+            baseline,
+            chosen,
+            stats=not no_stats,
+            alpha=alpha,
+            correction=correction,
+            inconclusive=inconclusive,
+            progress=console.progress_bar,
+        )
+    except Exception as error:  # whatever it is, it must not leave the files of an earlier run
+        message = one_line(" ".join(str(error).split()) or type(error).__name__)
+        texts = {name: form(message) for name, form in ERROR_FORMATS.items()}
+        _write_files(outputs, texts, lambda _: texts["md"], silent=True)
+        for name in printed or ["github"] * annotated:
+            _print(name, texts[name])
+        raise
+    told = (
+        *unknown_in_environment(context),
+        *set_by_environment(context),
+        *["--informational: a failure exits with 0"] * informational,
     )
-    told = (*set_by_environment(context), *["--informational: a failure exits with 0"] * informational)
     verdict = replace(verdict, warnings=(*told, *verdict.warnings))
     console.settings.verdict = int(verdict.failed and not informational)
-    for name, file in outputs:
-        if name == "github":
-            _write_step_summary(file, markdown, verdict)
-        elif file:
-            console.write(Path(file), VERDICT_FORMATS[name](verdict))
+    texts = {name: VERDICT_FORMATS[name](verdict) for name in {"github", *(name for name, _ in outputs)}}
+    _write_files(outputs, texts, partial(markdown, verdict))
     if printed:
-        _print(printed[0], VERDICT_FORMATS[printed[0]](verdict))
+        _print(printed[0], texts[printed[0]])
     else:
         show(verdict, console.out())
     if annotated:
-        sys.stdout.write(github(verdict))
+        sys.stdout.write(texts["github"])
     if console.settings.verdict:
         raise typer.Exit(console.settings.verdict)
 
@@ -125,7 +132,22 @@ def _print(form: str, text: str) -> None:
         sys.stdout.write(text)
 
 
-def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdict) -> None:
+def _write_files(
+    outputs: Iterable[tuple[str, str]],
+    texts: Mapping[str, str],
+    summary: Callable[[int], str],
+    *,
+    silent: bool = False,
+) -> None:
+    """Write what the formats have to say to the files that ``outputs`` name, and the ``summary`` for GitHub."""
+    for name, file in outputs:
+        if name == "github":
+            _write_step_summary(file, summary, silent=silent)
+        elif file:
+            console.write(Path(file), texts[name], silent=silent)
+
+
+def _write_step_summary(file: str, markdown: Callable[[int], str], *, silent: bool) -> None:
     """Append to the step summary in ``file``, by default the one that GitHub names."""
     from mmrobust.report.verdict import SUMMARY_BYTES
 
@@ -133,4 +155,4 @@ def _write_step_summary(file: str, markdown: Callable[..., str], verdict: Verdic
         return
     summary = Path(path)
     before = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-    console.write(summary, before + markdown(verdict, SUMMARY_BYTES - len(before.encode())))
+    console.write(summary, before + markdown(SUMMARY_BYTES - len(before.encode())), silent=silent)

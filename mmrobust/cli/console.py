@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 
-from mmrobust.cli.options import flag
+from mmrobust.cli.options import flag, unknown_in_environment
 from mmrobust.runtime.printable import one_line
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.terminal import SafeConsole, speaks_utf_8
@@ -50,18 +51,26 @@ _Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug", pane
 
 
 def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the flags of every command, ``--quiet`` and ``--debug``, to a command's function."""
+    """Add the flags of every command, ``--quiet`` and ``--debug``, to a command's function.
+
+    A variable of the environment that looks like one of its flags, and is none, is told.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    takes_context = "context" in signature.parameters
 
     @functools.wraps(function)
-    def command(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
+    def command(*args: Any, context: typer.Context, quiet: bool, debug: bool, **kwargs: Any) -> None:
         settings.quiet, settings.debug = quiet, debug
-        function(*args, **kwargs)
+        for line in unknown_in_environment(context):
+            complain(f"warning: {line}")
+        function(*args, **({"context": context} if takes_context else {}), **kwargs)
 
-    signature = inspect.signature(function, eval_str=True)
     flags = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
         for name, annotation in (("quiet", _Quiet), ("debug", _Debug))
     ]
+    if not takes_context:
+        flags.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     parameters = [*signature.parameters.values(), *flags]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
     command.__annotations__ = {p.name: p.annotation for p in parameters}

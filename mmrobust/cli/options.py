@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmrobust.errors import UsageError
+from mmrobust.errors import UsageError, unknown_name
 
 
 def flag(text: str, *names: str, panel: str | None = None, **settings: Any) -> Any:
@@ -61,6 +61,16 @@ def listed_paths(values: Iterable[str] | None, flag: str) -> tuple[Path, ...]:
     """
     parts = ((value,) if "," in value and Path(value).exists() else listed([value], flag) for value in values or ())
     return tuple(dict.fromkeys(Path(part) for several in parts for part in several or ()))
+
+
+def unknown_in_environment(context: typer.Context) -> Iterator[str]:
+    """A line for each environment variable that begins as those of the running command, but sets no flag of it."""
+    prefix = f"{context.auto_envvar_prefix}_"
+    flags = [parameter for parameter in context.command.params if parameter.param_type_name == "option"]
+    known = [f"{prefix}{parameter.name}".upper() for parameter in flags]
+    for variable in sorted(os.environ):
+        if variable.startswith(prefix) and variable not in known:
+            yield str(unknown_name("environment variable", variable, known))
 
 
 def set_by_environment(context: typer.Context) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import LogitMatrices, Predictions
 from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.locks import hold
-from mmrobust.storage.provenance import now, results_provenance
+from mmrobust.storage.provenance import git_state, now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 from mmrobust.storage.tasks import REGRESSION
 
@@ -212,6 +212,7 @@ def evaluate_models(
     models = told_apart(models, out, say)
     plans = {name: drawn[model.modalities].plan(model.promptings) for name, model in models.items()}
     about, described = about_data(samples), {name: entry_of(model, out) for name, model in models.items()}
+    git = git_state()
     with hold_folder(out, next(iter(models.values())).device, settings.share):
         earlier_results(out, about, noise_of_grids, scoring)
         for one in grids.values():
@@ -225,6 +226,7 @@ def evaluate_models(
                 name=name,
                 described=described[name],
                 dataset=about,
+                git=git,
                 noise=dataclasses.asdict(noise),
                 say=say,
             )

@@ -34,7 +34,7 @@ from mmrobust.scoring.truth import Key, Plan, PredictedRows
 from mmrobust.scoring.writer import PredictionWriter
 from mmrobust.storage.files import sha256
 from mmrobust.storage.fingerprints import new_digest
-from mmrobust.storage.provenance import now, results_provenance
+from mmrobust.storage.provenance import git_state, now, results_provenance
 from mmrobust.storage.results import RESULTS_FILE, Results, identified, read_results, write_results
 from mmrobust.storage.tasks import REGRESSION
 
@@ -151,7 +151,15 @@ def import_predictions(
         if not replace:
             before.check_extension(described, identity, used_noise)
         store = PredictionWriter(
-            out, truth, identity, name=name, described=described, dataset=about, noise=plain(used_noise), say=say
+            out,
+            truth,
+            identity,
+            name=name,
+            described=described,
+            dataset=about,
+            git=git_state(),
+            noise=plain(used_noise),
+            say=say,
         )
         if replace:
             store.clear()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmrobust.errors import DataError, NoPredictionsError, UsageError
 from mmrobust.gate.evidence import refuse_contradiction
@@ -22,7 +24,8 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     Args:
         results: the results file, or its folder.
         folder: the folder to make.
-        allow_dirty: accept results that were made from a working tree with uncommitted changes.
+        allow_dirty: accept results that nobody can reproduce or verify: made, or with predictions made, from a working
+            tree with uncommitted changes or without any commit, or without predictions.
         replace: replace the baseline in ``folder``, which stays until the new one is complete.
 
     Returns:
@@ -31,15 +34,10 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     Raises:
         DataError: there are no such results, their predictions cannot be read or do not give their values, or a value
             is not defined.
-        UsageError: the results are from a dirty tree, or ``folder`` exists and is not empty.
+        UsageError: the results or their predictions are from a dirty tree, there are no predictions, or ``folder``
+            exists and is not empty.
     """
     read = read_results(results)
-    git = read.provenance.get("git") or {}
-    if git.get("dirty") and not allow_dirty:
-        raise UsageError(
-            f"{results}: was made from a dirty tree (commit {str(git.get('commit'))[:12]} and uncommitted changes), so "
-            "it cannot be reproduced; commit and evaluate again, or pass --allow-dirty"
-        )
     if folder.suffix == ".parquet":
         raise UsageError(f"{folder}: a baseline is a folder, as it holds predictions too; leave out '.parquet'")
     source = results / RESULTS_FILE if results.is_dir() else results
@@ -48,21 +46,37 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     _refuse_undefined(results, read)
     headers = shard_headers(source.parent)
     names = dict.fromkeys(read.frame["checkpoint"])
-    shards = {name: PredictionStore.behind(results, read, name, headers).paths for name in names}
-    notes = [note for name in names for note in _hold_against_predictions(results, read, name)]
+    shards = [shard for name in names for shard in PredictionStore.behind(results, read, name, headers).shards]
+    git = read.provenance.get("git")
+    if not allow_dirty:
+        for file, made_from in ((results, git), *((shard.path, shard.provenance.get("git")) for shard in shards)):
+            _refuse_dirty(file, made_from or {})
+    notes = [note for name in names for note in _hold_against_predictions(results, read, name, allow_dirty)]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
     kept = {name: of for name, of in tables.items() if is_there(of)}
     notes += [f"no missing table '{name}': the limits alone will decide" for name in tables if name not in kept]
     if not git:
         notes.append("the results do not record a git commit")
 
+    if is_there(folder / RESULTS_FILE) and not replace:
+        raise UsageError(f"{folder}: already holds a baseline; replace it with --replace, or name another folder")
     with atomic_folder(folder, "baseline", replace=replace and is_there(folder / RESULTS_FILE)) as partial:
         _copy(source, partial / RESULTS_FILE)
-        for shard in sorted({shard for found in shards.values() for shard in found}):
+        for shard in sorted({shard.path for shard in shards}):
             _copy(shard, partial / PREDICTIONS_FOLDER / shard.name)
         for table in kept.values():
             _copy(table, partial / FOLDER / table.name)
     return tuple(notes)
+
+
+def _refuse_dirty(file: Path, git: Mapping[str, Any]) -> None:
+    if git.get("dirty"):
+        tree = f"commit {git['commit'][:12]} and uncommitted changes" if git.get("commit") else "no commit yet"
+        tree += f": {', '.join(changed)}" if (changed := git.get("changed")) else ""
+        raise UsageError(
+            f"{file}: was made from a dirty tree ({tree}), so it cannot be reproduced; commit and evaluate again with "
+            "--overwrite always, or pass --allow-dirty"
+        )
 
 
 def _refuse_undefined(path: Path, results: Results) -> None:
@@ -75,11 +89,16 @@ def _refuse_undefined(path: Path, results: Results) -> None:
         )
 
 
-def _hold_against_predictions(path: Path, results: Results, name: str) -> list[str]:
+def _hold_against_predictions(path: Path, results: Results, name: str, allow_none: bool) -> list[str]:
     """Raise if the predictions of a checkpoint do not give its results. Returns notes on what was not looked at."""
     try:
         predictions = predictions_behind(path, results, name)
-    except NoPredictionsError:
+    except NoPredictionsError as none:
+        if not allow_none:
+            raise UsageError(
+                f"{none}, so its values cannot be verified; keep predictions/ beside the results, or evaluate again; "
+                "--allow-dirty takes them as they are"
+            ) from none
         return [f"no predictions of '{name}': the limits alone will decide"]
     metrics = dict.fromkeys(results.frame.loc[results.frame["checkpoint"] == name, "metric"])
     known = [metric for metric in metrics if metric in TASK_METRICS[predictions.truth.task]]

@@ -14,11 +14,12 @@ the limit alone always decides. A drop that did not fail is inconclusive where t
 large as the limit.
 
 The gate fails closed: predictions are held against the table wherever they are, and what contradicts it is an error.
-Only if a side has no predictions at all does the limit alone decide, and the verdict says so.
+Only if the baseline has no predictions, or without statistics, does the limit alone decide, and the verdict says so.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -78,7 +79,8 @@ def check(
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
-            defined; or a figure that a rule names needs predictions, and a side has none.
+            defined; only the candidate has no predictions, with ``stats``; or a figure that a rule names needs
+            predictions, and a side has none.
         DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
             of the other side.
         UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
@@ -104,7 +106,7 @@ def check(
         try:
             if readers is None:
                 raise NoPredictionsError("they were not given")
-            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress)
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress, verified=stats)
         except NoPredictionsError as none:
             outcomes += _judge(cells.to_dict("records"), rules)
             warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)
@@ -126,8 +128,11 @@ def check(
     warnings += [*_limits_alone(outcomes, stats), *_cannot_fail(outcomes)]
     if inconclusive == PASS and (unsure := sum(outcome.unsure and outcome.passed for outcome in outcomes)):
         warnings.append(f"{unsure} inconclusive cell{'s' * (unsure > 1)} counted as passed (--inconclusive pass)")
-    if unjudged := len(before.drop_duplicates(["checkpoint", *MEAN_KEYS])) - len({o.cell for o in outcomes}):
-        notes.append(f"{unjudged} cells of the baseline are under no rule")
+    unjudged = Counter(before.drop_duplicates(["checkpoint", *MEAN_KEYS])["metric"])
+    unjudged.subtract(metric for *_, metric in {outcome.cell for outcome in outcomes} if metric in unjudged)
+    if unjudged := +unjudged:
+        listed = ", ".join(f"{count} of {metric}" for metric, count in sorted(unjudged.items()))
+        notes.append(f"{unjudged.total()} cells of the baseline are under no rule: {listed}")
     new = (
         after[list(MEAN_KEYS)]
         .drop_duplicates()
@@ -272,8 +277,13 @@ def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: in
         notes.append(f"{smallest}{shown[len(shown) // 2]:.4g} (median), {shown[-1]:.4g} (largest)")
     if hidden := len(changed) - len(shown):
         notes.append(f"in {hidden} of {len(tested)} cells no drop could be found: the samples are too few")
-    if unsure := sum(outcome.verdict != FAIL and outcome.below_limit for outcome in tested):
-        notes.append(f"{unsure} cell{'s' * (unsure > 1)} below the limit, by no more than chance would do")
+    below = [outcome for outcome in tested if outcome.verdict != FAIL and outcome.below_limit]
+    few = sum(outcome.few is not None for outcome in below)
+    for count, why in (
+        (len(below) - few, "by no more than chance would do"),
+        (few, "with too few samples to tell that from chance"),
+    ):
+        notes += [f"{count} cell{'s' * (count > 1)} below the limit, {why}"] * bool(count)
     return notes
 
 
@@ -288,11 +298,23 @@ def _limits_alone(outcomes: Sequence[Outcome], stats: bool) -> list[str]:
 
 
 def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
-    """Rules that no candidate could break."""
-    cells: dict[str, int] = {}
-    for outcome in outcomes:
-        if outcome.sign * (outcome.limit - worst_of(outcome.metric)) <= 0:
-            cells[outcome.rule] = cells.get(outcome.rule, 0) + 1
+    """Rules that no candidate could break somewhere.
+
+    Raises:
+        UsageError: one that limits a drop, cannot be broken anywhere, and this not for want of anything to lose.
+    """
+    all_of = Counter(outcome.rule for outcome in outcomes)
+    void = [outcome for outcome in outcomes if outcome.sign * (outcome.limit - worst_of(outcome.metric)) <= 0]
+    cells = Counter(outcome.rule for outcome in void)
+    for outcome in void:
+        loses = outcome.baseline != worst_of(outcome.metric)
+        if outcome.kind != FLOOR and loses and cells[outcome.rule] == all_of[outcome.rule]:
+            sign = "+" if outcome.less_is_better else "-"
+            hint = f"; 1 is the whole range, one point is 0.01, one per cent is {sign}1%"
+            raise UsageError(
+                f"rule '{outcome.rule}' cannot fail in any cell: no value is worse than its limit"
+                f"{hint if in_shares(outcome.metric) else ''}"
+            )
     return [
         f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: no value there is worse than its limit"
         for rule, count in cells.items()

@@ -12,7 +12,9 @@ import pandas as pd
 
 from mmrobust.errors import NotComparableError, UsageError, unknown_name
 from mmrobust.scoring.metrics import metric_settings, refuse_other_settings
+from mmrobust.scoring.rescore import grid_flags
 from mmrobust.scoring.significance import CORRECTIONS
+from mmrobust.scoring.store import cells_of
 from mmrobust.storage.results import CELL_KEYS, Results
 
 MEAN_KEYS = tuple(key for key in CELL_KEYS if key != "seed")
@@ -113,11 +115,13 @@ def pair_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     if before.duplicated(keys).any() or after.duplicated(keys).any():
         raise NotComparableError("a cell occurs twice: results of several data sets or splits are in one table")
     both = before[columns].merge(after[columns], on=keys, how="left", suffixes=("_baseline", "_candidate"))
-    _refuse(both, both["n_candidate"].isna(), "the candidate does not have {cell}, which the baseline has")
+    remedy = f"; evaluate it with the baseline's grid: {' '.join(grid_flags(cells_of(before)))}"
+    _refuse(both, both["n_candidate"].isna(), "the candidate does not have {cell}, which the baseline has", remedy)
     for column, what in (("n", "samples"), ("n_affected", "affected samples")):
         differs = both[f"{column}_candidate"] != both[f"{column}_baseline"]
         message = f"{{cell}} is over another number of {what}: candidate {{{column}_candidate:.0f}}, "
-        _refuse(both, differs, message + f"baseline {{{column}_baseline:.0f}}")
+        remedy = f"; evaluate it on the same samples: --limit {both['n_baseline'].max():.0f}" if column == "n" else ""
+        _refuse(both, differs, message + f"baseline {{{column}_baseline:.0f}}", remedy)
     for side in ("candidate", "baseline"):
         _refuse(both, both[f"value_{side}"].isna(), f"the {side} has no value in {{cell}}: the metric is not defined")
     grouped = both.groupby(["checkpoint", *MEAN_KEYS], sort=True, observed=True)
@@ -125,14 +129,14 @@ def pair_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return means.set_axis(["baseline", "candidate"], axis=1).assign(seeds=grouped["seed"].nunique()).reset_index()
 
 
-def _refuse(cells: pd.DataFrame, wrong: pd.Series[bool], message: str) -> None:
-    """Raise if any of the ``cells`` is ``wrong``, naming the first."""
+def _refuse(cells: pd.DataFrame, wrong: pd.Series[bool], message: str, remedy: str = "") -> None:
+    """Raise if any of the ``cells`` is ``wrong``, naming the first, and what to do."""
     if wrong.any():
         first: Any = cells[wrong].iloc[0]
         cell = f"{first['metric']} of '{first['checkpoint']}' at {first['scenario']}/{first['missing_rate']:g}, "
         cell += f"seed {first['seed']}, {first['prompting']}"
         more = f" ({int(wrong.sum()) - 1} more like it)" if wrong.sum() > 1 else ""
-        raise NotComparableError(message.format(cell=cell, **first) + more)
+        raise NotComparableError(message.format(cell=cell, **first) + more + remedy)
 
 
 def _short(value: object) -> str:

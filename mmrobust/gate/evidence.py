@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import CONCAT
-from mmrobust.errors import DataError, NoPredictionsError
+from mmrobust.errors import DataError, NoPredictionsError, NotComparableError
 from mmrobust.gate.figures import figure_of
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.draws import CellTables
@@ -37,6 +37,7 @@ PredictionReader = Callable[[str], Predictions]
 PairKey = tuple[str, float, str]
 """Scenario, missing rate and prompting."""
 _ROWS_AT_ONCE = 1024
+IDENTICAL = "has identical predictions on both sides"
 _SAME = 1e-6  # by how much two ways to add up the same numbers may differ
 
 
@@ -93,6 +94,8 @@ def read_pair(
     names: tuple[str, str],
     metrics: Sequence[str],
     progress: Progress = no_progress,
+    *,
+    verified: bool = False,
 ) -> Pair:
     """The predictions of a checkpoint on both sides, each held against its own results.
 
@@ -102,23 +105,30 @@ def read_pair(
         names: of the checkpoint in both.
         metrics: the metrics whose values the predictions must give.
         progress: counts the cells of each side.
+        verified: whether to refuse a candidate without predictions whose baseline has some.
 
     Raises:
         NoPredictionsError: a side has none; what the other has was still held against its results.
+        NotComparableError: the candidate alone has none, and its values were to be ``verified``.
         DataError: a side contradicts its results, or the two are not of the same samples with the same labels.
     """
     sides: list[Predictions] = []
-    absent: NoPredictionsError | None = None
+    absent: dict[str, NoPredictionsError] = {}
     for read, of_side, name, whose in zip(readers, results, names, ("the baseline's", "the candidate's"), strict=True):
         try:
             predictions = read(name)
         except NoPredictionsError as none:
-            absent = absent or none
+            absent[whose] = none
             continue
         refuse_contradiction(predictions, of_side, name, metrics, whose, progress)
         sides.append(predictions)
-    if absent is not None:
-        raise absent
+    if verified and list(absent) == [whose]:  # the last side, the candidate
+        raise NotComparableError(
+            f"{absent[whose]}, but the baseline has some, so the candidate's values cannot be verified: keep "
+            "predictions/ beside its results, or evaluate it again; --no-stats compares the values alone"
+        ) from absent[whose]
+    for lacking in absent.values():
+        raise lacking
     return make_pair(*sides)
 
 
@@ -282,7 +292,7 @@ def _remarks(
     remarks, total = [], len(pair.tables.keys)
     occurs = pair.baseline.truth.targets.any(axis=0)
     if same:
-        remarks.append(f"'{name}' has identical predictions on both sides")
+        remarks.append(f"'{name}' {IDENTICAL}")
     if pair.baseline.truth.task == REGRESSION:
         occurs = np.zeros_like(used)
     elif pair.baseline.truth.task != "multi-label" and occurs.sum() == 1:

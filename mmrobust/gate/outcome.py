@@ -141,8 +141,12 @@ class Verdict:
 
     @property
     def largest_detectable(self) -> float | None:
-        """The largest of the drops that can be detected in the cells; ``None`` if the limits alone decided."""
-        return max((o.detectable for o in self.outcomes if o.detectable is not None), default=None)
+        """The largest of the drops that can be detected in the inconclusive cells, or, if there are none, in all.
+
+        ``None`` if the limits alone decided.
+        """
+        of = self.inconclusive or self.outcomes
+        return max((o.detectable for o in of if o.detectable is not None), default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain values, for JSON."""

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, Outcome, Verdict
+from mmrobust.gate.evidence import IDENTICAL
+from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, WARN, Outcome, Verdict
 from mmrobust.gate.rules import FLOOR
 from mmrobust.report.markdown import code_span, escape_markdown, pipe_row
 from mmrobust.report.numbers import BOTH, UNKNOWN, p_value, scale_of
@@ -30,6 +31,7 @@ SUMMARY_BYTES = 2**20
 """GitHub accepts a step summary of at most this length."""
 _COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 _SIGNS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+_TITLE = "mmrobust check"
 _STATISTICS = ["surely", "p", "allowed", "detectable"]
 
 
@@ -127,10 +129,8 @@ def junit(verdict: Verdict) -> str:
     """
     failed = verdict.failures + verdict.inconclusive * (verdict.inconclusive_as == FAIL)
     skipped = () if verdict.inconclusive_as == FAIL else verdict.inconclusive
-    counts = {"tests": str(len(verdict.outcomes)), "failures": str(len(failed)), "errors": "0"}
-    root = ElementTree.Element("testsuites", {"name": "mmrobust check", **counts})
-    more = {"skipped": str(len(skipped)), "time": "0"}
-    suite = ElementTree.SubElement(root, "testsuite", {"name": "mmrobust check", **counts, **more})
+    counts = {"tests": len(verdict.outcomes), "failures": len(failed), "errors": 0}
+    root, suite = _suite(counts, len(skipped))
     for outcome in verdict.outcomes:
         name = _xml(f"{cell_name(outcome)} {outcome.rule}")
         about = {"name": name, "classname": _xml(f"mmrobust.{outcome.checkpoint}"), "time": "0"}
@@ -143,6 +143,24 @@ def junit(verdict: Verdict) -> str:
         elif outcome in skipped:
             ElementTree.SubElement(case, "skipped", {"message": said})
     ElementTree.SubElement(suite, "system-out").text = _xml("\n".join([summary(verdict), *_lines(verdict)]))
+    return _document(root)
+
+
+def _junit_of_error(message: str) -> str:
+    root, suite = _suite({"tests": 1, "failures": 0, "errors": 1}, 0)
+    case = ElementTree.SubElement(suite, "testcase", {"name": "check", "classname": "mmrobust", "time": "0"})
+    ElementTree.SubElement(case, "error", {"message": _xml(message), "type": "error"}).text = _xml(message)
+    return _document(root)
+
+
+def _suite(counts: Mapping[str, int], skipped: int) -> tuple[ElementTree.Element, ElementTree.Element]:
+    """The root of a JUnit document, and its only suite."""
+    about = {"name": _TITLE, **{name: str(count) for name, count in counts.items()}}
+    root = ElementTree.Element("testsuites", about)
+    return root, ElementTree.SubElement(root, "testsuite", {**about, "skipped": str(skipped), "time": "0"})
+
+
+def _document(root: ElementTree.Element) -> str:
     ElementTree.indent(root)
     # Declared by hand: the library would declare the locale's encoding, and files are written as UTF-8.
     return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -151,17 +169,23 @@ def junit(verdict: Verdict) -> str:
 def github(verdict: Verdict) -> str:
     """``verdict`` as GitHub workflow commands.
 
-    An error for each of the worst failures, or else a warning or a notice of the verdict; a warning for each
+    The verdict as an error, a warning or a notice; an error for each of the worst failures; a warning for each
     inconclusive cell, the last of which names those that are too many; and one for all that the verdict warns of.
     """
-    lines = [_annotation("error", _named(o), _sentence(o)) for o in verdict.failures[:MOST_ANNOTATIONS]]
-    if not verdict.failures:
-        lines.append(_annotation("notice" if verdict.passed else "warning", "mmrobust check", summary(verdict)))
-    if verdict.warnings:
-        lines.append(_annotation("warning", "mmrobust check", "; ".join(verdict.warnings)))
+    failures, inconclusive = _folded(verdict.failures), _folded(verdict.inconclusive)
+    kind = "error" if failures else "notice" if verdict.passed else "warning"
+    lines = [_annotation(kind, _TITLE, "; ".join([summary(verdict), *_advice(verdict)]))]
+    most = MOST_ANNOTATIONS - 1 - (len(failures) >= MOST_ANNOTATIONS)
+    lines += [_annotation("error", _named(o), _sentence(o)) for o in failures[:most]]
+    if rest := failures[most:]:
+        lines.append(_annotation("error", _TITLE, f"and {len(rest)} more in the summary"))
+    # A model that did not change is no reason to worry.
+    same = [text for text in verdict.warnings if text.endswith(IDENTICAL)]
+    for kind, texts in (("warning", [text for text in verdict.warnings if text not in same]), ("notice", same)):
+        lines += [_annotation(kind, _TITLE, "; ".join(texts))] * bool(texts)
     kind, most = "error" if verdict.inconclusive_as == FAIL else "warning", MOST_ANNOTATIONS - 3
-    lines += [_annotation(kind, _named(o), _sentence(o)) for o in verdict.inconclusive[:most]]
-    if rest := verdict.inconclusive[most:]:
+    lines += [_annotation(kind, _named(o), _sentence(o)) for o in inconclusive[:most]]
+    if rest := inconclusive[most:]:
         lines.append(_annotation(kind, f"{len(rest)} more inconclusive cells", ", ".join(map(_named, rest))))
     return "".join(lines)
 
@@ -177,6 +201,14 @@ def _named(outcome: Outcome) -> str:
 VERDICT_FORMATS: dict[str, Callable[[Verdict], str]]
 VERDICT_FORMATS = {"table": table, "md": markdown, "json": as_json, "junit": junit, "github": github}
 """The formats of ``mmrobust check --format``."""
+ERROR_FORMATS: dict[str, Callable[[str], str]] = {
+    "table": lambda message: f"ERROR: {message}\n",
+    "md": lambda message: f"### {_SIGNS[FAIL]} ERROR: {escape_markdown(message)}\n",
+    "json": lambda message: json.dumps({"verdict": "error", "passed": False, "message": message}, indent=2) + "\n",
+    "junit": _junit_of_error,
+    "github": lambda message: _annotation("error", _TITLE, f"ERROR: {message}"),
+}
+"""What stands in place of a verdict where there is none: a file of an earlier run must not pass for this one's."""
 
 
 def cell_name(outcome: Outcome) -> str:
@@ -213,33 +245,44 @@ def _sentence(outcome: Outcome) -> str:
 
 def summary(verdict: Verdict) -> str:
     """The verdict in a sentence."""
-    compared = f"{len(verdict.outcomes)} cell{'s' if len(verdict.outcomes) > 1 else ''} compared"
-    if verdict.failures:
-        worst, unsure = verdict.failures[0], verdict.inconclusive
+    count, unsure = len(_folded(verdict.outcomes)), _folded(verdict.inconclusive)
+    compared = f"{count} cell{'s' if count > 1 else ''} compared"
+    if failures := _folded(verdict.failures):
+        worst = failures[0]
         drop = f"{_values(worst)[2]}{scale_of(worst.metric).differences} under rule {worst.rule}"
         more = f"; {len(unsure)} inconclusive" if unsure else ""
-        return f"FAIL: {len(verdict.failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
+        return f"FAIL: {len(failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
     if verdict.value == INCONCLUSIVE:
-        scale = scale_of(max(verdict.outcomes, key=lambda outcome: outcome.detectable or 0.0).metric)
+        scale = scale_of(max(unsure, key=lambda outcome: outcome.detectable or 0.0).metric)
         largest = verdict.largest_detectable or 0.0
         could = "some could have shown none"
         if largest < scale.span:
             could = f"the largest that could have stayed hidden: {scale.amount(largest)}{scale.differences}"
-        few = sum(outcome.few is not None for outcome in verdict.inconclusive)
-        if few == len(verdict.inconclusive):
+        few = sum(outcome.few is not None for outcome in unsure)
+        if few == len(unsure):
             return f"INCONCLUSIVE: {few} of {compared} rest on too few samples for the test to hold"
-        return (
-            f"INCONCLUSIVE: {len(verdict.inconclusive)} of {compared} could not have shown a drop as large as its "
-            f"limit ({could})"
-        )
+        return f"INCONCLUSIVE: {len(unsure)} of {compared} could not have shown a drop as large as its limit ({could})"
     surely = " surely" if any(outcome.below_limit for outcome in verdict.outcomes) else ""
     return f"PASS: {compared}, none{surely} below its limit"
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:
-    passed = not (verdict.failures or verdict.inconclusive)
-    hidden = passed and len(_folded(verdict.outcomes)) > MOST_PASSED
-    return (*verdict.notes, f"shown are the {MOST_PASSED} cells nearest to their limits") if hidden else verdict.notes
+    hidden = len(_folded(verdict.outcomes)) - len(_shown(verdict))
+    more = f"{hidden} passed cell{'s are' if hidden > 1 else ' is'} not shown"
+    if not (verdict.failures or verdict.inconclusive):
+        more = f"shown are the {MOST_PASSED} cells nearest to their limits"
+    return (*_advice(verdict), *verdict.notes, *[more] * bool(hidden))
+
+
+def _advice(verdict: Verdict) -> list[str]:
+    """What an inconclusive verdict comes to, and what to do about it."""
+    if verdict.value != INCONCLUSIVE:
+        return []
+    code, others = (1, f"{WARN} makes it 0") if verdict.failed else (0, f"{FAIL} makes it 1")
+    return [
+        f"inconclusive exits with {code} (--inconclusive {verdict.inconclusive_as}; {others}, and {PASS} counts such "
+        "cells as passed); more samples, a wider limit or fewer cells would decide"
+    ]
 
 
 def _shown(verdict: Verdict) -> tuple[Outcome, ...]:

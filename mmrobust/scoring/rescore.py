@@ -164,20 +164,29 @@ def _cells(predictions: Predictions, choice: CellChoice, folder: Path, say: Say)
 
 def _remedy(predictions: Predictions, cells: Sequence[Cell], folder: Path) -> str:
     """How the predictions that ``cells`` need are made: the lowest and the highest rate need all that others do."""
+    flags, prompting = grid_flags(cells, ends=True)
+    if predictions.described.get("method") == IMPORTED:
+        plan = f"mmrobust plan --data DIR {flags} --out PLAN"
+        return f"list what is needed with: {plan}; then: {import_command(predictions.name, folder)}"
+    return f"make it with: mmrobust eval CHECKPOINT --data DIR {flags} {prompting} --out {folder}"
+
+
+def grid_flags(cells: Sequence[Cell], *, ends: bool = False) -> tuple[str, str]:
+    """The flags of ``eval`` that give ``cells``, and beside them that of the prompting, which ``plan`` does not have.
+
+    With ``ends``, only the lowest and the highest of the rates.
+    """
     drawn = [cell for cell in cells if not is_given(cell.scenario)]
     flags = []
     if drawn:
-        rates = [cell.missing_rate for cell in drawn]
+        rates = sorted({cell.missing_rate for cell in drawn})
+        rates = sorted({rates[0], rates[-1]}) if ends else rates
         flags += [
             f"--scenario {','.join(dict.fromkeys(cell.scenario for cell in drawn))}",
-            f"--missing-rate {','.join(f'{rate:g}' for rate in sorted({min(rates), max(rates)}))}",
+            f"--missing-rate {','.join(f'{rate:g}' for rate in rates)}",
             f"--seeds {max(cell.seed for cell in drawn) + 1}",
         ]
     if len(drawn) < len(cells):
         flags.append("--missing-table FILE")
-    if predictions.described.get("method") == IMPORTED:
-        plan = f"mmrobust plan --data DIR {' '.join(flags)} --out PLAN"
-        return f"list what is needed with: {plan}; then: {import_command(predictions.name, folder)}"
     promptings = {cell.prompting for cell in cells}
-    flags.append(f"--prompting {','.join(prompting for prompting in PROMPTINGS if prompting in promptings)}")
-    return f"make it with: mmrobust eval CHECKPOINT --data DIR {' '.join(flags)} --out {folder}"
+    return " ".join(flags), f"--prompting {','.join(name for name in PROMPTINGS if name in promptings)}"

@@ -49,6 +49,8 @@ class PredictionWriter(PredictionStore):
         truth: the samples.
         identity: everything that determines a logit except case, prompting and noise (fingerprints of checkpoint and
             data, split, dtype …): plain values.
+        git: the tree that makes the predictions, as :func:`mmrobust.storage.provenance.git_state` has it. It identifies
+            nothing: predictions of another tree are used again, and still say where they are from.
         say: called with a message for each shard that cannot be used, whose predictions are made again.
     """
 
@@ -61,11 +63,12 @@ class PredictionWriter(PredictionStore):
         name: str,
         described: Mapping[str, Any],
         dataset: Mapping[str, Any],
+        git: Mapping[str, Any] | None,
         noise: Mapping[str, Any] | None = None,
         say: Say = say_nothing,
     ) -> None:
         super().__init__(folder, name, described, dataset, noise, len(truth.ids))
-        self._truth, self._report = truth, say
+        self._truth, self._git, self._report = truth, git, say
         with_noise = {**identity, **{f"noise_{key}": value for key, value in (noise or {}).items()}}
         # Each of these has one entry for predictions in degraded cases, and one for all others.
         self._identities: dict[bool, Mapping[str, Any]] = {False: identity, True: with_noise}
@@ -98,7 +101,7 @@ class PredictionWriter(PredictionStore):
             self._mark(rows)
             # Upgrade schema 1, unless --limit leaves out samples of the shard, which rewriting it would lose.
             if shard.natural is None and len(shard.id) == read_shard_header(path).rows:
-                self._write(path, degraded, rows)
+                self._write(path, degraded, rows, shard.provenance.get("git"))
 
     def missing(self, plan: Plan) -> dict[Key, npt.NDArray[np.int64]]:
         """The part of ``plan`` that has not been predicted yet."""
@@ -118,7 +121,7 @@ class PredictionWriter(PredictionStore):
         """Write what was added, as one shard of each kind."""
         for degraded, pending in self._pending.items():
             if pending:
-                self._write(self._path(pending, degraded), degraded, pending)
+                self._write(self._path(pending, degraded), degraded, pending, self._git)
                 self._mark(pending)
                 pending.clear()
         self._flushed = time.monotonic()
@@ -153,7 +156,7 @@ class PredictionWriter(PredictionStore):
         name = f"{self._names[degraded]}-{first:07d}-{digest.hexdigest()[:8]}.parquet"
         return self.folder / PREDICTIONS_FOLDER / name
 
-    def _write(self, path: Path, degraded: bool, rows: Sequence[_Rows]) -> None:
+    def _write(self, path: Path, degraded: bool, rows: Sequence[_Rows], git: Mapping[str, Any] | None) -> None:
         positions = np.concatenate([positions for _, positions, _ in rows])
         logits = np.ascontiguousarray(np.concatenate([values for _, _, values in rows]), dtype=np.float32)
         natural, identity = self._truth.natural, self._identities[degraded]
@@ -174,7 +177,7 @@ class PredictionWriter(PredictionStore):
             },
             schema=predictions_schema(grouped=bool(of_group), numbers=self._truth.task == REGRESSION),
         )
-        metadata = {"name": self.name, "about": self.dataset, "described": self.described}
+        metadata = {"name": self.name, "about": self.dataset, "described": self.described, "git": git}
         write_shard(path, table, {"identity": self._names[degraded], **metadata, **identity})
 
     def _read(self, path: Path, degraded: bool) -> Shard:

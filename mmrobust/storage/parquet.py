@@ -17,6 +17,7 @@ from mmrobust.storage.files import atomic_file, check_file, is_utf8, read_error,
 from mmrobust.storage.provenance import METADATA_KEY
 
 _ROWS_AT_ONCE = 1024
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
 @contextmanager
@@ -47,6 +48,9 @@ def open_parquet(file: Path, what: str, way_out: str = "") -> pq.ParquetFile:
     """
     check_file(file, what)
     with reading(file, way_out):
+        with file.open("rb") as raw:
+            if raw.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise DataError(f"{file}: is a Git LFS pointer, not the {what} itself; fetch it with: git lfs pull")
         place = file if is_utf8(file) else pa.OSFile(os.fsencode(file))
         opened = pq.ParquetFile(place, page_checksum_verification=True, pre_buffer=False, buffer_size=2**18)
         _ = opened.schema_arrow.names  # raises where the schema itself is damaged

@@ -37,18 +37,32 @@ def versions() -> dict[str, str]:
     return found
 
 
+MOST_CHANGED = 3
+"""How many of the changed files of a dirty tree are named."""
+
+
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Return the commit of the working folder and whether it is dirty; ``None`` outside a repository or without git."""
+    """Return the commit of the working folder, whether it is dirty, and the first files that make it so.
+
+    ``None`` outside a repository or without git. A repository without any commit is dirty: nothing leads back to it.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=10, check=True
+        )
+        return done.stdout.rstrip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        changed = [line[3:] for line in git("status", "--porcelain").splitlines()]
     except (OSError, subprocess.SubprocessError):
         return None
+    named = {"changed": changed[:MOST_CHANGED]} if changed else {}
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), **named}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": True, **named}
 
 
 def command_line() -> str:
@@ -116,6 +130,7 @@ _CHECKPOINT = {
     "training?": {**_TRAINING, "efficiency?": _EFFICIENCY},
     "depends_on_prompting?": bool,
 }
+_GIT = {"commit?": str, "dirty?": bool, "changed?": [str]}
 _BAD_SAMPLES = {"summary?": str, "number?": int}
 SHAPES: dict[str, dict[str, Any]] = {
     "results": {
@@ -126,7 +141,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "bad_samples?": _BAD_SAMPLES,
         "affected_shares?": {str: {str: {str: float}}},
         "versions?": {str: str},
-        "git?": {"commit?": str, "dirty?": bool},
+        "git?": _GIT,
         **_optional(str, "device", "dtype", "command", "started", "finished"),
     },
     "predictions": {
@@ -136,6 +151,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         # What the predictions are of, so that they can be scored on their own:
         **{"name?": str, "about?": _DATASET, "described?": _CHECKPOINT},
         "bad_samples?": _BAD_SAMPLES,
+        "git?": _GIT,
     },
 }
 """Kind of file → the shape of its provenance, for :func:`mmrobust.configuration.check_json`."""

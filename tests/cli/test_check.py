@@ -91,6 +91,25 @@ def test_formats_to_files_leave_the_table_on_standard_output(cli, runs):
     assert "| **fail** | mmp | accuracy@missing-image/1 situation | 80.0 | 77.0 | -3.0 |" in (runs / "v.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "arguments", [["elsewhere", "--baseline", "main"], ["main", "--baseline", "main", "--fail", "accuracy"]]
+)
+def test_an_error_takes_the_place_of_an_earlier_verdict(cli, runs, monkeypatch, arguments):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    formats = "--format", "github", "--format", "json=v.json,md=v.md,junit=v.xml,table=v.txt"
+    assert cli("check", "main", "--baseline", "main", *formats).code == 0
+    code, out, err = cli("check", *arguments, *formats)
+    assert (code, len(err.splitlines())) == (2, 1)
+    message = err.strip().removeprefix("mmrobust: ")
+    assert out.replace("%25", "%") == f"::error title=mmrobust check::ERROR: {message}\n"
+    assert json.loads((runs / "v.json").read_text()) == {"verdict": "error", "passed": False, "message": message}
+    assert 'errors="1"' in (runs / "v.xml").read_text()
+    assert (runs / "v.txt").read_text() == f"ERROR: {message}\n"
+    for file in ("v.md", "summary.md"):
+        assert "ERROR" in (runs / file).read_text() and "PASS" not in (runs / "v.md").read_text()
+    assert json.loads(cli("check", *arguments, "--json").out)["message"] == message
+
+
 def test_flags_come_from_the_environment(cli, runs, monkeypatch):
     monkeypatch.setenv("MMROBUST_CHECK_BASELINE", "main")
     monkeypatch.setenv("MMROBUST_CHECK_JSON", "1")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.errors import DataError, UsageError
@@ -11,6 +15,7 @@ from mmrobust.gate.baseline import save_baseline
 from mmrobust.gate.check import check_files
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scenarios.missing_tables import keep_table, kept_file, read_missing_table
+from mmrobust.storage.provenance import METADATA_KEY
 from mmrobust.storage.results import read_results, write_results
 
 
@@ -46,11 +51,75 @@ def test_a_dirty_tree_is_refused_unless_it_is_allowed(cli, tmp_path, evaluate_in
     assert (tmp_path / "main" / "results.parquet").is_file()
 
 
+MODEL = """
+import numpy as np
+from mmrobust import Model
+
+model = Model(name="it", version="1", modalities=("image", "text"), classes={classes}, task="single-label",
+              predict=lambda samples, case: np.tile(np.arange(10.0) * {factor}, (len(samples), 1)))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch, digits):
+    """A repository with nothing in a commit, and the working folder: a function that writes the model's file."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text("results\n__pycache__\n")
+    return lambda factor: (tmp_path / "model.py").write_text(MODEL.format(classes=digits.info.classes, factor=factor))
+
+
+def git(*arguments):
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+def test_predictions_of_edited_code_stay_dirty_after_a_checkout(cli, repository, digits):
+    repository(1)
+    git("add", ".")
+    git("commit", "-qm", "it")
+    evaluate = "eval", "model.py:model", "--data", digits.folder, "--missing-rate", 1, "--seeds", 1, "--out", "results"
+    repository(2)
+    assert cli(*evaluate).code == 0
+    git("checkout", "-q", ".")
+    assert cli(*evaluate).code == 0
+    assert not read_results(Path("results")).provenance["git"]["dirty"]
+    refused = cli("baseline", "save", "results", "main")
+    assert refused.code == 2 and "results/predictions/" in refused.err
+    assert "uncommitted changes: model.py), so it cannot be reproduced; commit and evaluate again with " in refused.err
+    assert "--overwrite always" in refused.err
+    assert cli(*evaluate, "--overwrite", "always").code == 0
+    assert cli("baseline", "save", "results", "main").code == 0
+
+
+def test_a_repository_without_a_commit_is_dirty(cli, repository, digits):
+    repository(1)
+    for name in "abc":
+        Path(name).touch()
+    evaluate = "eval", "model.py:model", "--data", digits.folder, "--missing-rate", 1, "--seeds", 1, "--out", "results"
+    assert cli(*evaluate).code == 0
+    refused = cli("baseline", "save", "results", "main")
+    assert (refused.code, refused.out) == (2, "")
+    assert "from a dirty tree (no commit yet: .gitignore, a, b)" in refused.err
+
+
+def test_shards_that_do_not_say_which_tree_made_them_are_taken(tmp_path, evaluate_into):
+    evaluate_into(tmp_path / "run")
+    for shard in (tmp_path / "run" / "predictions").iterdir():
+        table = pq.read_table(shard)
+        about = json.loads(table.schema.metadata[METADATA_KEY])
+        assert about.pop("git") == {"commit": "abc", "dirty": False}
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(about)}), shard)
+    assert save_baseline(tmp_path / "run", tmp_path / "main") == ()
+
+
 def test_nothing_is_overwritten_unless_it_is_to_be(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "old")
     evaluate_into(tmp_path / "new", seed=1)
     save_baseline(tmp_path / "old", tmp_path / "main")
-    with pytest.raises(UsageError, match="already contains files; name another folder for the baseline"):
+    with pytest.raises(UsageError, match="main: already holds a baseline; replace it with --replace"):
         save_baseline(tmp_path / "new", tmp_path / "main")
     save_baseline(tmp_path / "new", tmp_path / "main", replace=True)
     assert read_results(tmp_path / "main").provenance["checkpoints"]["mmp"]["fingerprint"] == "of-mmp-1"
@@ -130,7 +199,7 @@ def test_predictions_whose_given_table_lacks_are_refused(tmp_path, given_table):
     for shard in (tmp_path / "run" / "predictions").iterdir():
         shard.unlink()
     assert f"no missing table '{given_table}': the limits alone will decide" in save_baseline(
-        tmp_path / "run", tmp_path / "main"
+        tmp_path / "run", tmp_path / "main", allow_dirty=True
     )
 
 
@@ -142,7 +211,9 @@ def test_what_is_lacking_is_noted(tmp_path, evaluate_into):
     evaluate_into(tmp_path / "run")
     for shard in (tmp_path / "run" / "predictions").iterdir():
         shard.unlink()
-    assert save_baseline(tmp_path / "run", tmp_path / "main") == (
+    with pytest.raises(UsageError, match="holds no predictions of 'mmp', so its values cannot be verified"):
+        save_baseline(tmp_path / "run", tmp_path / "main")
+    assert save_baseline(tmp_path / "run", tmp_path / "main", allow_dirty=True) == (
         "no predictions of 'mmp': the limits alone will decide",
     )
 

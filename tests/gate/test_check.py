@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from mmrobust.cases import missing_cases
-from mmrobust.errors import NotComparableError, UsageError
-from mmrobust.gate.check import LIMIT_ALONE, check
+from mmrobust.errors import DataError, NotComparableError, UsageError
+from mmrobust.gate.check import LIMIT_ALONE, check, check_files
 from mmrobust.gate.rules import parse_rule
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.join import ScoringSettings, score
 from mmrobust.scoring.predictions import Predictions
 from mmrobust.scoring.truth import SplitTruth
 from mmrobust.storage.results import Results
+from mmrobust.testing import assert_robust
 
 MODALITIES = ("image", "text")
 GRID = Grid(("missing-image", "missing-text"), (0.0, 0.7, 1.0), (0, 1, 2), ("situation",))
@@ -117,7 +118,8 @@ def test_a_specific_floor_does_not_lift_the_limit_on_the_drop():
 def test_cells_under_no_rule_are_counted():
     verdict = check(evaluated(), evaluated(), rules("accuracy@missing-image/1:-0.01"))
     assert len(verdict.outcomes) == 1
-    assert "11 cells of the baseline are under no rule" in verdict.notes  # 6 cells × 2 metrics − 1
+    # 6 cells × 2 metrics − 1
+    assert "11 cells of the baseline are under no rule: 5 of accuracy, 6 of macro_f1" in verdict.notes
 
 
 def test_a_rule_for_no_cell_is_refused():
@@ -161,7 +163,7 @@ def changed(column, value, where=None):
 
 
 def test_another_number_of_samples_is_not_comparable():
-    with pytest.raises(NotComparableError, match="another number of samples: candidate 99, baseline 100"):
+    with pytest.raises(NotComparableError, match=r"candidate 99, baseline 100.*: --limit 100$"):
         check(changed("n", 99), evaluated())
     with pytest.raises(NotComparableError, match="another number of affected samples: candidate 50, baseline 100"):
         check(changed("n_affected", 50), evaluated())
@@ -172,7 +174,11 @@ def test_missing_cells_are_not_comparable():
     message = (
         "the candidate does not have accuracy of 'mmp' at missing-image/1, seed 0, situation, which the baseline has"
     )
-    with pytest.raises(NotComparableError, match=message + r" \(5 more like it\)"):
+    remedy = (
+        r" \(5 more like it\); evaluate it with the baseline's grid: --scenario missing-image,missing-text "
+        "--missing-rate 0,0.7,1 --seeds 3 --prompting situation"
+    )
+    with pytest.raises(NotComparableError, match=message + remedy):
         check(evaluated(grid=fewer), evaluated())
     with pytest.raises(NotComparableError, match="seed 2"):
         check(evaluated(grid=Grid(GRID.scenarios, GRID.rates, (0, 1), GRID.promptings)), evaluated())
@@ -240,3 +246,21 @@ def test_other_noise_is_not_comparable():
     theirs.provenance["noise"] = {"profile": "default", "seed": 0}
     with pytest.raises(NotComparableError, match="the noise differs: candidate released, seed 0, baseline default"):
         check(ours, theirs)
+
+
+def test_errors_in_a_test_suite_show_their_message_and_no_code_of_the_gate(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such file") as raised:
+        assert_robust(tmp_path / "nowhere", tmp_path)
+    inside = raised.traceback[1:]
+    assert [entry.name for entry in inside] == ["assert_robust"]
+    assert inside[0].locals["__tracebackhide__"]
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "predictions"])
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path, evaluate_into, name):
+    evaluate_into(tmp_path / "run")
+    file = tmp_path / "run" / name
+    file = next(file.iterdir()) if file.is_dir() else file
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n")
+    with pytest.raises(DataError, match=r"is a Git LFS pointer, not the .* itself; fetch it with: git lfs pull"):
+        check_files(tmp_path / "run", tmp_path / "run")

@@ -72,14 +72,73 @@ def test_names_in_the_table_are_no_emoji():
     assert "clip:x:1 :o:" in formats.table(Verdict((outcome(checkpoint="clip:x:1 :o:"), outcome()), ()))
 
 
-def test_github_annotates_the_ten_worst_cells():
+def test_github_annotates_the_worst_cells_after_the_verdict():
     many = Verdict(tuple(outcome(0.5 - i / 100, rate=i / 100) for i in range(20)), ())
     lines = formats.github(many).splitlines()
     assert len(lines) == 10
-    assert lines[0].startswith(
+    assert lines[0].startswith("::error title=mmrobust check::FAIL: 20 of 20 cells compared; worst: ")
+    assert lines[1].startswith(
         "::error title=accuracy@missing-text/0 situation (mmp)::accuracy@missing-text/0 situation"
     )
-    assert "40.0 %25, baseline 90.0 %25" in lines[0]
+    assert "40.0 %25, baseline 90.0 %25" in lines[1]
+    assert lines[-1] == "::error title=mmrobust check::and 12 more in the summary"
+    assert "more in the summary" not in formats.github(replace(many, outcomes=many.outcomes[:9]))
+    twice = tuple(replace(o, prompting=name) for o in many.outcomes[:9] for name in ("situation", "concat"))
+    folded = formats.github(replace(many, outcomes=twice)).splitlines()
+    assert len(folded) == 10 and "both promptings (mmp)" in folded[-1]
+
+
+def test_counts_are_those_of_the_rows_and_what_is_not_shown_is_counted():
+    outcomes = [outcome(0.07), outcome(0.0, rate=0.0), outcome(0.0, rate=0.1)]
+    twice = tuple(replace(o, prompting=name) for o in outcomes for name in ("situation", "concat"))
+    text = formats.table(Verdict(twice, ()))
+    assert "FAIL: 1 of 3 cells compared" in text and text.count("both promptings") == 2  # the row, and the worst
+    assert "Note: 2 passed cells are not shown." in text
+
+
+@pytest.mark.parametrize("name", formats.ERROR_FORMATS)
+def test_an_error_is_told_in_every_format(name):
+    assert formats.ERROR_FORMATS.keys() == formats.VERDICT_FORMATS.keys()
+    text = formats.ERROR_FORMATS[name]('results: "<none>"')
+    if name == "json":
+        assert json.loads(text) == {"verdict": "error", "passed": False, "message": 'results: "<none>"'}
+    elif name == "junit":
+        JUNIT.validate(text)
+        (suite,) = ElementTree.fromstring(text)
+        assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
+        assert suite.find("testcase/error").get("message") == 'results: "<none>"'
+    elif name == "github":
+        assert text == '::error title=mmrobust check::ERROR: results: "<none>"\n'
+    else:
+        assert "ERROR: results: " in text
+
+
+def test_that_nothing_changed_is_a_notice():
+    same = replace(PASSED, warnings=("'mmp' has identical predictions on both sides", "another"))
+    kinds = [line.partition(" ")[0] for line in formats.github(same).splitlines()]
+    assert kinds == ["::notice", "::warning", "::notice"]
+
+
+def test_the_largest_drop_that_could_have_stayed_hidden_is_of_an_inconclusive_cell():
+    ruled_out = replace(outcome(-0.3, detectable=0.2, rate=0.1), verdict=PASS)
+    verdict = Verdict((*UNSURE.outcomes, ruled_out), ())
+    assert verdict.largest_detectable == 0.04
+    assert "the largest that could have stayed hidden: 4.0 points" in formats.summary(verdict)
+
+
+@pytest.mark.parametrize(
+    ("counts_as", "said"),
+    [
+        ("warn", "exits with 0 (--inconclusive warn; fail makes it 1"),
+        ("fail", "exits with 1 (--inconclusive fail; warn makes it 0"),
+    ],
+)
+def test_an_inconclusive_verdict_says_what_to_do(counts_as, said):
+    verdict = replace(UNSURE, inconclusive_as=counts_as)
+    for name in ("table", "github", "junit"):
+        text = formats.VERDICT_FORMATS[name](verdict)
+        assert f"inconclusive {said}, and pass counts" in text
+        assert "more samples, a wider limit or fewer cells would decide" in text
 
 
 def test_github_says_that_it_passed():
@@ -87,7 +146,7 @@ def test_github_says_that_it_passed():
 
 
 def test_github_commands_are_escaped():
-    (line,) = formats.github(Verdict((outcome(checkpoint="a,b:c\nd"),), ())).splitlines()
+    _, line = formats.github(Verdict((outcome(checkpoint="a,b:c\nd"),), ())).splitlines()
     assert "title=accuracy@missing-text/0.7 situation (a%2Cb%3Ac%0Ad)::" in line
 
 
@@ -101,7 +160,7 @@ def test_markdown_is_worst_first_and_shows_how_sure_it_is():
     )
     assert "| 90.0 | 83.0 | -7.0 | ≤ -6.0 | <0.001 | 1.0 | 0.8 | `accuracy:-0.01` |" in lines[4]
     assert "| 90.0 | 87.0 | -3.0 |" in lines[5]
-    assert lines[-1] == "- a note"
+    assert lines[-2:] == ["- a note", "- 1 passed cell is not shown"]
 
 
 def test_a_summary_keeps_within_its_bytes_and_says_what_it_left_out():
@@ -174,5 +233,5 @@ def test_a_cell_that_is_the_same_under_both_promptings_is_shown_once():
     twice = [replace(outcome(0.07), prompting=name) for name in ("situation", "concat")]
     other = [replace(outcome(drop, rate=0.5), prompting=name) for drop, name in ((0.03, "situation"), (0.04, "concat"))]
     shown = formats.table(Verdict((*twice, *other), ()))
-    assert shown.count("missing-text/0.7 both promptings") == 1 and "0.7 situation" not in shown.split("FAIL:")[0]
+    assert shown.split("FAIL:")[0].count("missing-text/0.7 both promptings") == 1 and "0.7 situation" not in shown
     assert "missing-text/0.5 situation" in shown and "missing-text/0.5 concat" in shown

@@ -98,7 +98,7 @@ def test_what_is_right_is_what_the_results_count_as_right(digits, tmp_path):
     facts["depends_on_prompting"] = True
     identity = {"checkpoint": "f", "dataset": dataset.info.fingerprint, "split": "test", "dtype": "float32"}
     data = {**common, "fingerprint": dataset.info.fingerprint, "split": "test", "n": 3}
-    store = PredictionWriter(tmp_path / "run", truth, identity, name="it", described=facts, dataset=data)
+    store = PredictionWriter(tmp_path / "run", truth, identity, name="it", described=facts, dataset=data, git=None)
     store.add({key: (np.arange(3), values) for key, values in logits.items()})
     store.flush()
     found = {}
