@@ -20,7 +20,7 @@ def save(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.parquet, or its folder.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder to make.")],
     allow_dirty: Annotated[
-        bool, flag("Accept results made from a tree with uncommitted changes, or without predictions.", "--allow-dirty")
+        bool, flag("Accept results made from a tree with uncommitted changes.", "--allow-dirty")
     ] = False,
     replace: Annotated[bool, flag("Replace the baseline in PATH.", "--replace")] = False,
 ) -> None:

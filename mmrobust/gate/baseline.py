@@ -24,8 +24,8 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     Args:
         results: the results file, or its folder.
         folder: the folder to make.
-        allow_dirty: accept results that nobody can reproduce or verify: made, or with predictions made, from a working
-            tree with uncommitted changes or without any commit, or without predictions.
+        allow_dirty: accept results that were made, or whose predictions were, from a working tree with uncommitted
+            changes or without any commit.
         replace: replace the baseline in ``folder``, which stays until the new one is complete.
 
     Returns:
@@ -34,8 +34,7 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     Raises:
         DataError: there are no such results, their predictions cannot be read or do not give their values, or a value
             is not defined.
-        UsageError: the results or their predictions are from a dirty tree, there are no predictions, or ``folder``
-            exists and is not empty.
+        UsageError: the results or their predictions are from a dirty tree, or ``folder`` exists and is not empty.
     """
     read = read_results(results)
     if folder.suffix == ".parquet":
@@ -51,7 +50,7 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
     if not allow_dirty:
         for file, made_from in ((results, git), *((shard.path, shard.provenance.get("git")) for shard in shards)):
             _refuse_dirty(file, made_from or {})
-    notes = [note for name in names for note in _hold_against_predictions(results, read, name, allow_dirty)]
+    notes = [note for name in names for note in _hold_against_predictions(results, read, name)]
     tables = {name: kept_file(source.parent, name) for name in read.frame["scenario"].unique() if is_given(name)}
     kept = {name: of for name, of in tables.items() if is_there(of)}
     notes += [f"no missing table '{name}': the limits alone will decide" for name in tables if name not in kept]
@@ -89,16 +88,11 @@ def _refuse_undefined(path: Path, results: Results) -> None:
         )
 
 
-def _hold_against_predictions(path: Path, results: Results, name: str, allow_none: bool) -> list[str]:
+def _hold_against_predictions(path: Path, results: Results, name: str) -> list[str]:
     """Raise if the predictions of a checkpoint do not give its results. Returns notes on what was not looked at."""
     try:
         predictions = predictions_behind(path, results, name)
-    except NoPredictionsError as none:
-        if not allow_none:
-            raise UsageError(
-                f"{none}, so its values cannot be verified; keep predictions/ beside the results, or evaluate again; "
-                "--allow-dirty takes them as they are"
-            ) from none
+    except NoPredictionsError:
         return [f"no predictions of '{name}': the limits alone will decide"]
     metrics = dict.fromkeys(results.frame.loc[results.frame["checkpoint"] == name, "metric"])
     known = [metric for metric in metrics if metric in TASK_METRICS[predictions.truth.task]]

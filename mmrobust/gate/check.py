@@ -14,7 +14,7 @@ the limit alone always decides. A drop that did not fail is inconclusive where t
 large as the limit.
 
 The gate fails closed: predictions are held against the table wherever they are, and what contradicts it is an error.
-Only if the baseline has no predictions, or without statistics, does the limit alone decide, and the verdict says so.
+Only if a side has no predictions at all does the limit alone decide, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def check(
     Raises:
         NotComparableError: data, split, task, metric, fill, noise or metric settings differ; cells, seeds or
             checkpoints of the baseline are missing in the candidate; the numbers of samples differ; a value is not
-            defined; only the candidate has no predictions, with ``stats``; or a figure that a rule names needs
-            predictions, and a side has none.
+            defined; or a figure that a rule names needs predictions, and a side has none.
         DataError: predictions cannot be read, do not give the values of their results, or have other labels than those
             of the other side.
         UsageError: a rule covers no cell, ``alpha`` is out of range, or the correction is unknown.
@@ -106,7 +105,7 @@ def check(
         try:
             if readers is None:
                 raise NoPredictionsError("they were not given")
-            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress, verified=stats)
+            pair = read_pair(readers, (baseline, candidate), (theirs, ours), metrics, progress)
         except NoPredictionsError as none:
             outcomes += _judge(cells.to_dict("records"), rules)
             warnings += [f"'{ours}' is judged by the limit alone: {none}"] * (readers is not None)
@@ -298,23 +297,9 @@ def _limits_alone(outcomes: Sequence[Outcome], stats: bool) -> list[str]:
 
 
 def _cannot_fail(outcomes: Sequence[Outcome]) -> list[str]:
-    """Rules that no candidate could break somewhere.
-
-    Raises:
-        UsageError: one that limits a drop, cannot be broken anywhere, and this not for want of anything to lose.
-    """
-    all_of = Counter(outcome.rule for outcome in outcomes)
+    """Rules that no candidate could break."""
     void = [outcome for outcome in outcomes if outcome.sign * (outcome.limit - worst_of(outcome.metric)) <= 0]
     cells = Counter(outcome.rule for outcome in void)
-    for outcome in void:
-        loses = outcome.baseline != worst_of(outcome.metric)
-        if outcome.kind != FLOOR and loses and cells[outcome.rule] == all_of[outcome.rule]:
-            sign = "+" if outcome.less_is_better else "-"
-            hint = f"; 1 is the whole range, one point is 0.01, one per cent is {sign}1%"
-            raise UsageError(
-                f"rule '{outcome.rule}' cannot fail in any cell: no value is worse than its limit"
-                f"{hint if in_shares(outcome.metric) else ''}"
-            )
     return [
         f"rule {rule} cannot fail in {count} cell{'s' * (count > 1)}: no value there is worse than its limit"
         for rule, count in cells.items()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import CONCAT
-from mmrobust.errors import DataError, NoPredictionsError, NotComparableError
+from mmrobust.errors import DataError, NoPredictionsError
 from mmrobust.gate.figures import figure_of
 from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.scenarios.draws import CellTables
@@ -94,8 +94,6 @@ def read_pair(
     names: tuple[str, str],
     metrics: Sequence[str],
     progress: Progress = no_progress,
-    *,
-    verified: bool = False,
 ) -> Pair:
     """The predictions of a checkpoint on both sides, each held against its own results.
 
@@ -105,30 +103,23 @@ def read_pair(
         names: of the checkpoint in both.
         metrics: the metrics whose values the predictions must give.
         progress: counts the cells of each side.
-        verified: whether to refuse a candidate without predictions whose baseline has some.
 
     Raises:
         NoPredictionsError: a side has none; what the other has was still held against its results.
-        NotComparableError: the candidate alone has none, and its values were to be ``verified``.
         DataError: a side contradicts its results, or the two are not of the same samples with the same labels.
     """
     sides: list[Predictions] = []
-    absent: dict[str, NoPredictionsError] = {}
+    absent: NoPredictionsError | None = None
     for read, of_side, name, whose in zip(readers, results, names, ("the baseline's", "the candidate's"), strict=True):
         try:
             predictions = read(name)
         except NoPredictionsError as none:
-            absent[whose] = none
+            absent = absent or none
             continue
         refuse_contradiction(predictions, of_side, name, metrics, whose, progress)
         sides.append(predictions)
-    if verified and list(absent) == [whose]:  # the last side, the candidate
-        raise NotComparableError(
-            f"{absent[whose]}, but the baseline has some, so the candidate's values cannot be verified: keep "
-            "predictions/ beside its results, or evaluate it again; --no-stats compares the values alone"
-        ) from absent[whose]
-    for lacking in absent.values():
-        raise lacking
+    if absent is not None:
+        raise absent
     return make_pair(*sides)
 
 
