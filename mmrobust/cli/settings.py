@@ -37,28 +37,36 @@ class SettingsCommand(TyperCommand):
         ctx.resilient_parsing = True  # --data and --out are not needed to list settings
         super().parse_args(ctx, [word for word in args if word not in listed and word])
         for flag in listed:
-            for name, settings in _settings(FLAGS[flag], ctx.params):
-                console.out().print(_described(f"{FLAGS[flag]} {name}".strip(), flag, settings), markup=False)
+            for name, settings, values in _settings(FLAGS[flag], ctx.params):
+                console.out().print(_described(f"{FLAGS[flag]} {name}".strip(), flag, settings, values), markup=False)
         raise Exit
 
 
-def _settings(kind: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, type[Any]]]:
-    """(name, settings class) of the method, head or backbone that is named, or of all if none is; of the recipe."""
+def _settings(kind: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, type[Any], Mapping[str, Any]]]:
+    """(name, class, values) of the settings of the method, head or backbone that is named, or of all; of the recipe.
+
+    The values are those that the recipe gives, or its method; the others are the class's defaults.
+    """
     from mmrobust.models.heads import HEADS, head_class
     from mmrobust.models.methods import METHODS, method_class
-    from mmrobust.training.recipe import Recipe
-    from mmrobust.training.settings import read_recipe
+    from mmrobust.training.recipe import Recipe, default_recipe
+    from mmrobust.training.recipes import DEFAULT
+    from mmrobust.training.settings import TrainOptions, read_recipe
 
+    recipe = parameters["recipe"]
+    flags = TrainOptions(**{name: parameters[name] for name in ("method", "head", "backbone")})
+    options = read_recipe(recipe).overridden_by(flags)
     if kind == "recipe":
-        yield "", Recipe
+        usual = plain(default_recipe(options.method, options.backbone or "")) if options.method else {}
+        yield "" if recipe == DEFAULT else recipe, Recipe, {**usual, **options.recipe}
         return
-    named = parameters[kind] or getattr(read_recipe(parameters["recipe"]), kind)
+    named, values = getattr(options, kind), getattr(options, f"{kind}_settings")
     if kind == "backbone":
-        yield from ((family.family, family.settings_class) for family in _families(named))
+        yield from ((family.family, family.settings_class, values) for family in _families(named))
     elif kind == "method":
-        yield from ((name, method_class(name).config_class) for name in ([named] if named else METHODS))
+        yield from ((name, method_class(name).config_class, values) for name in ([named] if named else METHODS))
     else:
-        yield from ((name, head_class(name).config_class) for name in ([named] if named else HEADS))
+        yield from ((name, head_class(name).config_class, values) for name in ([named] if named else HEADS))
 
 
 def _families(backbone: str | None) -> Sequence[type[Backbone]]:
@@ -79,8 +87,8 @@ def _families(backbone: str | None) -> Sequence[type[Backbone]]:
     return [TINY[str(backbone)][0]]
 
 
-def _described(title: str, flag: str, settings: type[Any]) -> str:
-    """Name, default and meaning of every setting of a dataclass."""
+def _described(title: str, flag: str, settings: type[Any], values: Mapping[str, Any]) -> str:
+    """Name, value and meaning of every setting of a dataclass; what ``values`` does not say is at its default."""
     fields = dataclasses.fields(settings)
     if not fields:
         return f"{title} has no settings"
@@ -88,7 +96,8 @@ def _described(title: str, flag: str, settings: type[Any]) -> str:
     lines = [f"{title}: {flag} NAME=VALUE"]
     for field in fields:
         default = plain(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
-        lines.append(f"  {field.name}={default if isinstance(default, str) else json.dumps(default)}")
+        value = values.get(field.name, default)
+        lines.append(f"  {field.name}={value if isinstance(value, str) else json.dumps(value)}")
         lines += textwrap.wrap(meanings.get(field.name, ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 

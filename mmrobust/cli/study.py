@@ -20,10 +20,13 @@ def run(
     study: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="FILE.yaml|NAME")],
     out: Annotated[Path, flag("Folder for the study; finished jobs in it are not repeated.")],
     backbone: Annotated[str | None, flag("A folder, a checkpoint or a Hub id, in place of the study's.")] = None,
-    data: Annotated[list[str] | None, flag("Data set folders, in addition to the study's own.", metavar="PATH")] = None,
+    data: Annotated[
+        list[str] | None,
+        flag("Data set folders besides the study's own; commas or repetition for several.", metavar="PATH"),
+    ] = None,
     engine: Annotated[str, flag("local, or ray: as many jobs at once as there is room for.")] = "local",
     ray_address: Annotated[str | None, flag("Address of the Ray cluster. Default: start one here.")] = None,
-    dry_run: Annotated[bool, flag("Only list the jobs, with their time and disk.", "--dry-run")] = False,
+    dry_run: Annotated[bool, flag("Only list the jobs, with their time, disk and recipe.", "--dry-run")] = False,
     rehearse: Annotated[
         bool,
         flag(
@@ -41,6 +44,7 @@ def run(
 
     from mmrobust.runtime.devices import resolve_device, resolve_dtype
     from mmrobust.studies.jobs import jobs_of
+    from mmrobust.studies.runner import check_rehearsed
     from mmrobust.studies.study import read_study, rehearsal
 
     asked = read_study(study)
@@ -48,6 +52,7 @@ def run(
         asked = dataclasses.replace(asked, backbone=backbone)
     if rehearse:
         asked = rehearsal(asked)
+    check_rehearsed(asked, out)
     jobs = jobs_of(asked, [*listed_paths(data, "--data"), *(Path(folder) for folder in asked.data)], out)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
@@ -62,10 +67,10 @@ def run(
         if json:
             console.print_json(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
             return
-        for name, one in found.items():
-            console.out().print(
-                f"{name:60} {console.duration(one.seconds):>9} {one.disk / 2**20:8.1f} MiB", markup=False
-            )
+        for job in jobs:
+            one, recipe = found[job.name], job.settings.recipe_name
+            cost = f"{console.duration(one.seconds):>9} {one.disk / 2**20:8.1f} MiB"
+            console.out().print(f"{job.name:60} {cost}  recipe {recipe}", markup=False)
         total = sum(one.seconds for one in found.values())
         disk = sum(one.disk for one in found.values()) / 2**20
         console.out().print(

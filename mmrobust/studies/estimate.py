@@ -11,6 +11,7 @@ import torch
 from mmrobust.cases import SITUATION, Case
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.selection import select_samples
+from mmrobust.errors import MmrobustError
 from mmrobust.evaluation.plan import DrawnGrid
 from mmrobust.models.checkpoint import trained_tensors
 from mmrobust.models.methods import method_class
@@ -67,7 +68,10 @@ def estimate(
         for job in jobs:
             kind = (job.dataset, job.method, job.head, job.trained_under, job.settings.recipe)
             if kind not in kinds:
-                kinds[kind] = _timed(study, job, scratch, place, dtype)
+                try:
+                    kinds[kind] = _timed(study, job, scratch, place, dtype)
+                except MmrobustError as cause:
+                    raise job.error(cause) from cause
             found[job.name] = kinds[kind]
             advance(1)
     return found

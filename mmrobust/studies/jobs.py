@@ -13,7 +13,8 @@ from pathlib import Path
 from mmrobust.cases import MODALITIES
 from mmrobust.data.dataset import Dataset
 from mmrobust.data.format import DatasetInfo, choose_modalities
-from mmrobust.errors import UsageError
+from mmrobust.data.prepare import PREPARERS
+from mmrobust.errors import MmrobustError, UsageError, unknown_name
 from mmrobust.scenarios.scenario import training_cases
 from mmrobust.studies.study import Study, Teacher, TrainedUnder, Variant, check_folder_name
 from mmrobust.training.recipes import DEFAULT
@@ -39,6 +40,12 @@ class Job:
     """The backbone before any teacher."""
     needs_teacher: bool
     """Whether the teacher's checkpoint is its backbone, so that the teacher must be trained first."""
+
+    def error(self, cause: MmrobustError) -> MmrobustError:
+        """The ``cause`` that it failed, with its name and the recipe that its settings come from."""
+        recipe = self.settings.recipe_name
+        source = "" if recipe == DEFAULT else f", with settings from recipe {recipe}"
+        return type(cause)(f"job {self.name}{source}: {cause}")
 
     @property
     def name(self) -> str:
@@ -67,7 +74,8 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
 
     Raises:
         UsageError: no data, two data sets or two jobs of one name, or a method, head, setting or scenario that does not
-            exist for these data.
+            exist for these data; recipes for a data set that is neither among them nor one of mmrobust's; with
+            ``availability``, a training whose own scenario and rate are not in the grid.
         DataError: a folder that is not a data set.
     """
     if not data:
@@ -78,6 +86,9 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
     names = [info.name for info in infos.values()]
     if len(set(names)) < len(names):
         raise UsageError(f"data sets {', '.join(names)}: one is named twice")
+    for name in (*study.recipes, *(name for method in study.methods.values() for name in method.recipes)):
+        if name not in (*names, *PREPARERS):  # a built-in study's recipes are for more data than are at hand
+            raise unknown_name("data set of the study's recipes", name, [*names, *PREPARERS])
     teachers: dict[str, Job] = {}
     students = []
     for (folder, info), seed, (name, method) in product(infos.items(), study.seeds, study.methods.items()):
@@ -96,6 +107,8 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
             recipe = (method.recipes or study.recipes).get(info.name, DEFAULT)
             options = _options(study, name, head, under, backbone, recipe)
             settings = _resolve(study, options, folder, info, seed, recipe)
+            if study.availability and not method.complete:
+                _check_cell(study, settings, choose_modalities(info, settings.modalities))
             students.append(Job(info.name, name, head, method.complete, seed, settings, base_backbone, needs_teacher))
     jobs = [*teachers.values(), *students]
     for name, number in Counter(job.name for job in jobs).items():
@@ -122,6 +135,16 @@ def _options(study: Study, name: str, head: str, under: TrainedUnder, backbone: 
     options = read_recipe(recipe).overridden_by(trained_under).overridden_by(study.options)
     options = options.overridden_by(method).overridden_by(study.heads[head])
     return options.overridden_by(dataclasses.replace(trained_under, backbone=backbone))
+
+
+def _check_cell(study: Study, settings: TrainSettings, modalities: Sequence[str]) -> None:
+    """Raise where a training is not evaluated as it was trained, which is what the table of ``availability`` shows."""
+    scenario, rate = settings.scenario, f"{settings.missing_rate:g}"
+    if (scenario, rate) not in {(c.scenario, f"{c.missing_rate:g}") for c in study.evaluate.grid(modalities).cells()}:
+        raise UsageError(
+            f"study: availability shows what is trained under {scenario} at {rate} under the same, and evaluate has no "
+            f"cell at {rate}: add it to missing_rates, or {scenario} to scenarios"
+        )
 
 
 def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info: DatasetInfo, seed: int) -> Job:

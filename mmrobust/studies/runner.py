@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import sys
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
 from mmrobust.storage.weights import check_place
 from mmrobust.studies.jobs import Job, checkpoint_of, results_of
-from mmrobust.studies.study import Evaluation, Study
+from mmrobust.studies.study import Evaluation, Study, rehearsal
 from mmrobust.studies.summary import write_report
 from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
@@ -72,12 +73,18 @@ def run_study(
     ends = (DONE_FILE, RESULTS_FILE)
     todo = [job for job in jobs if not all(is_there(results_of(out, job) / file) for file in ends)]
     work = partial(run_job, study=study, out=out, device=device, dtype=dtype, kept=cache and cache.resolve())
+    done = len(jobs) - len(todo)
+    say(f"{len(jobs)} jobs, {done} of them done already" if todo else f"all {len(jobs)} jobs were done already")
     with progress("jobs", len(jobs)) as advance:
-        advance(len(jobs) - len(todo))
-        for wave in ([job for job in todo if not job.needs_teacher], [job for job in todo if job.needs_teacher]):
-            for job in _run_locally(wave, work) if engine == LOCAL else _run_on_ray(wave, work, address):
-                advance(1)
-                say(f"{job.name} done")
+        advance(done)
+        try:
+            for wave in ([job for job in todo if not job.needs_teacher], [job for job in todo if job.needs_teacher]):
+                for job in _run_locally(wave, work) if engine == LOCAL else _run_on_ray(wave, work, address):
+                    done += 1
+                    advance(1)
+                    say(f"{job.name} done")
+        except KeyboardInterrupt:
+            raise Interrupted(f"study stopped after {done} of {len(jobs)} jobs; the same command continues") from None
     if cache is None:
         shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
     return write_report(study, jobs, out, title)
@@ -110,6 +117,15 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})
 
 
+def check_rehearsed(study: Study, out: Path) -> None:
+    """Raise a ``UsageError`` where ``out`` holds a rehearsal of this study."""
+    file = out / STUDY_FILE
+    if is_there(file) and not study.mark:
+        held = read_json(file, "study of this folder", UsageError)
+        if held.get("study") == plain(rehearsal(study)):
+            raise UsageError(f"{out}: holds a rehearsal: say --rehearse, or name another --out")
+
+
 def run_job(job: Job, study: Study, out: Path, device: str, dtype: str, kept: Path | None = None) -> None:
     """Train a job's checkpoint and evaluate it; an unfinished training is resumed.
 
@@ -128,17 +144,25 @@ def run_job(job: Job, study: Study, out: Path, device: str, dtype: str, kept: Pa
 
 
 def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[Job]:
-    """Run one job at a time, each in a fresh process, so that measured memory is its own; yield it when it is done."""
+    """Run one job at a time, each in a fresh process, so that measured memory is its own; yield it when it is done.
+
+    Ctrl-C is for this process alone, which then ends that of the job: it keeps what a training or evaluation that is
+    killed keeps.
+    """
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(kind)
     if kind == "forkserver":  # modules are imported once for all jobs
         context.set_forkserver_preload([__name__])
+        resource_tracker.ensure_running()  # which would unblock the signal
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     for job in jobs:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_in_process, args=(sender, work, job))
-        process.start()
-        sender.close()
         try:
+            process.start()
+            sender.close()
             error = receiver.recv()
         except EOFError:
             process.join()
@@ -147,13 +171,13 @@ def _run_locally(jobs: Sequence[Job], work: Callable[[Job], None]) -> Iterator[J
                 how = f"was killed (signal {-process.exitcode}); too little memory is the usual cause"
             error = TrainingError(f"its process {how}")
         except KeyboardInterrupt:
-            process.join()
-            raise Interrupted(
-                f"study stopped; finished jobs are kept; run the same command to continue with {job.name}"
-            ) from None
+            if process.pid is not None:  # it has started
+                process.terminate()
+                process.join()
+            raise
         process.join()
         if error is not None:
-            raise type(error)(f"job {job.name}: {error}")
+            raise job.error(error)
         yield job
 
 
@@ -167,10 +191,8 @@ def _in_process(sender: Any, work: Callable[[Job], None], job: Job) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_study, daemon=True).start()
-    try:
-        sender.send(_error_of(work, job))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sender.send(_error_of(work, job))
 
 
 def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -> Iterator[Job]:
@@ -190,12 +212,10 @@ def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -
                 try:
                     error = ray.get(finished)
                 except ray.exceptions.RayError as cause:
-                    raise TrainingError(f"job {job.name}: its Ray worker failed: {reason(cause)}") from cause
+                    raise job.error(TrainingError(f"its Ray worker failed: {reason(cause)}")) from cause
                 if error is not None:
-                    raise type(error)(f"job {job.name}: {error}")
+                    raise job.error(error)
                 yield job
-        except KeyboardInterrupt:
-            raise Interrupted("study stopped; finished jobs are kept; run the same command to continue") from None
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -134,6 +134,13 @@ class Study:
     """GiB of memory for cached features where the cache is not shared; the rest goes to files."""
 
     @property
+    def mark(self) -> str:
+        """What stands with the numbers of a :func:`rehearsal`; empty for another study."""
+        if self != rehearsal(self):
+            return ""
+        return f"REHEARSAL on {self.backbone}, one epoch: the numbers mean nothing"
+
+    @property
     def options(self) -> TrainOptions:
         """The options of every method."""
         return TrainOptions(backbone=self.backbone, modalities=self.modalities, recipe=self.recipe)

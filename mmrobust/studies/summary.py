@@ -96,9 +96,10 @@ def write_report(study: Study, jobs: Sequence[Job], out: Path, title: str) -> st
     table = tidy(jobs, out)
     with atomic_file(out / TABLE_FILE) as partial:
         table.to_parquet(partial, index=False)
-    parts = [f"# {study.about or title}\n"]
+    absent = ""
     if study.evaluate.f1_absent != ZERO:
-        parts.append(f"Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: {SKIP}`).\n")
+        absent = f"Macro F1 leaves out classes that neither occur nor are predicted (`f1_absent: {SKIP}`)."
+    parts = [f"# {study.about or title}\n", *(f"{remark}\n" for remark in (study.mark, absent) if remark)]
     metrics = headlines(jobs, out)
     values = list(_as_trained(table, jobs, out, metrics)) if study.availability else _overviews(table, metrics)
     parts += map(_markdown, values)
@@ -110,7 +111,8 @@ def write_report(study: Study, jobs: Sequence[Job], out: Path, title: str) -> st
     ]
     with atomic_file(out / LATEX_FILE) as partial:
         shown = values if study.availability else [*values, *by_scenario]
-        partial.write_text(latex.render_sections(map(_for_a_paper, shown)), encoding="utf-8")
+        tables = (_for_a_paper(section, study.mark, absent) for section in shown)
+        partial.write_text(latex.render_sections(tables), encoding="utf-8")
     with atomic_file(out / REPORT_FILE) as partial:
         partial.write_text("\n".join([*parts, *map(_markdown, by_scenario)]), encoding="utf-8")
     return "\n".join(parts)
@@ -157,7 +159,8 @@ def _overviews(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[Section]
 def _differences(table: pd.DataFrame, pairs: Sequence[Contrast], metrics: Mapping[str, str]) -> Iterator[Section]:
     """Per data set, the contrasts of what the overview shows; what excludes 0 is bold."""
     for dataset, rows in table.groupby("dataset", sort=False, observed=True):
-        number, cells = scale_of(metrics[str(dataset)]).difference, []
+        metric, cells = metrics[str(dataset)], []
+        number = scale_of(metric).difference
         names = list(dict.fromkeys(figures(rows)["figure"]))
         for pair in pairs:
             other = "head" if pair.axis == "method" else "method"
@@ -167,9 +170,10 @@ def _differences(table: pd.DataFrame, pairs: Sequence[Contrast], metrics: Mappin
                 values = (_difference(at[name], number) if name in at else UNKNOWN for name in names)
                 cells.append((f"{pair.of} − {pair.against}", *map(str, variant), *values))
         if cells:
-            note = "Paired by training seed, with 95 % t intervals over seeds; bold: 0 lies outside."
+            what = f"{'Points of ' * scale_of(metric).is_share}{METRIC_NAMES.get(metric, metric)}{_of_curves(rows)}."
+            note = f"{what} Paired by training seed, with 95 % t intervals over seeds; bold: 0 lies outside."
             if rows["train_seed"].nunique() == 1:
-                note = "Of one training seed, so without intervals."
+                note = f"{what} Of one training seed, so without intervals."
             columns = ("difference", "of", "trained under", *names)
             yield Section("study", f"{dataset}: differences", note, columns, 3, tuple(cells), rows)
 
@@ -227,10 +231,14 @@ def _markdown(section: Section) -> str:
     return f"## {section.title}\n\n{note}" + "\n".join(lines) + "\n"
 
 
-def _for_a_paper(section: Section) -> Section:
-    """The table with what is available alone above its columns, and with the metric in its caption."""
+def _for_a_paper(section: Section, mark: str, absent: str) -> Section:
+    """The table with what is available alone above its columns; its caption says what a reader must know to cite it.
+
+    That is the ``mark`` of a rehearsal, and how classes that are ``absent`` count in macro F1.
+    """
     columns = tuple(re.sub(r".* \((.*)\)", r"\1", column) for column in section.columns)
-    note = section.note.replace("In brackets", "Columns")
+    remarks = (mark and f"{mark}.", section.note, absent if section.metric == "macro_f1" else "")
+    note = " ".join(filter(None, remarks)).replace("In brackets", "Columns")
     return dataclasses.replace(section, columns=columns, note=note)
 
 

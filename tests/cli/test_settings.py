@@ -111,3 +111,11 @@ def test_the_settings_of_the_recipe_are_listed(cli: Any) -> None:
     printed = lines(cli, "--recipe-set")
     assert printed[0] == "recipe: --recipe-set NAME=VALUE"
     assert {"  epochs=20", "  schedule=linear"} < set(printed)
+
+
+def test_a_recipe_that_is_named_shows_its_own_values(cli: Any) -> None:
+    named = ("--recipe", "mmp-mmimdb", "--backbone", "tiny-vilt")
+    printed = lines(cli, *named, "--recipe-set", "--method-set", "--backbone-set")
+    assert printed[0] == "recipe mmp-mmimdb: --recipe-set NAME=VALUE"
+    assert {"  batch_size=256", "  layers=[0, 1, 2, 3, 4, 5]", "  max_text_length=1024"} < set(printed)
+    assert "  batch_size=64" in lines(cli, "--recipe-set")

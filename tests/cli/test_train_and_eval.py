@@ -53,6 +53,7 @@ BAD = [
     (["--missing-rate", "70%"], "missing rate '70%' is neither a number nor start:stop:step; is 0.7 meant?"),
     (["--missing-rate", "0,7"], "(in '0,7'; is 0.7 meant? Decimals are written with a point)"),
     (["--recipe", "mmp-mmimdb"], "prompt layers [0, 1, 2, 3, 4, 5]: vilt has 4 layers; name others with --method-set"),
+    (["--recipe", "mmp-mmimdb"], "with --prompt-depth 4; in a study, its method's settings: {depth: 4}"),
     (["--metod", "full"], "No such option: --metod"),
 ]
 

@@ -145,6 +145,8 @@ def test_reproduce(
     raw_films(digits, made.folder / "raw" / "mmimdb")
     raw_sounds(digits, made.folder / "raw" / "UrbanSound8K-AV")
     perform_page("docs/reproduce.md", made)
+    latex = (made.folder / "rehearsals" / "dpl" / "study.tex").read_text()
+    assert "are predicted (\\texttt{f1\\_absent: skip})" in latex
     assert "65/65" in (made.folder / "dpl-published.tex").read_text()
     assert "prototype − linear | dcp" in (made.folder / "rehearsals" / "fewer" / "study.md").read_text()
 

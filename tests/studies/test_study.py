@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ from mmrobust.storage.results import read_results
 from mmrobust.studies.estimate import estimate
 from mmrobust.studies.jobs import jobs_of
 from mmrobust.studies.runner import claim_folder, run_study
-from mmrobust.studies.study import Contrast, builtin_studies, parse_study, read_study, rehearsal
+from mmrobust.studies.study import Contrast, Study, builtin_studies, parse_study, read_study, rehearsal
 from mmrobust.studies.summary import contrasts, figures
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import set_up
@@ -205,6 +206,24 @@ def test_a_rehearsal_is_of_every_method_and_head_in_little(digits: Dataset, tone
         assert {job.settings.recipe.epochs for job in jobs} == {1} and {job.seed for job in jobs} == {0}
 
 
+def test_a_rehearsal_is_marked_and_no_study_goes_on_in_its_folder(
+    cli: Callable[..., Any], digits: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "one.yaml").write_text(json.dumps({**ONE, "rehearse_on": "tiny-vilt"}))
+    command = ("study", "run", tmp_path / "one.yaml", "--data", digits.folder, "--out", tmp_path / "out")
+    code, out, err = cli(*command, "--rehearse")
+    assert code == 0, err
+    for text in (out, (tmp_path / "out" / "study.md").read_text()):
+        assert text.count("REHEARSAL on tiny-vilt, one epoch: the numbers mean nothing\n") == 1
+    latex = (tmp_path / "out" / "study.tex").read_text()
+    captions = re.findall(r"\\caption\{(.*)\}\\", latex)
+    assert captions and all("REHEARSAL on tiny-vilt, one epoch: the numbers" in caption for caption in captions)
+    assert cli(*command, "--rehearse").err.splitlines()[0] == "all 1 jobs were done already"
+    code, out, err = cli(*command)
+    assert (code, out) == (2, "") and "out: holds a rehearsal: say --rehearse, or name another --out" in err
+    assert not parse_study(ONE).mark
+
+
 def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_path: Path) -> None:
     asked = {
         **ONE,
@@ -225,7 +244,7 @@ def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_
     assert row == f"| none | linear | {100 * value:.1f} |"
     latex = (tmp_path / "out" / "study.tex").read_text()
     assert r"method & head & 100/50 \\" in latex and rf"none & linear & {100 * value:.1f} \\" in latex
-    assert r"Accuracy in \%, one training seed." in latex and r"\resizebox" in latex
+    assert r"Accuracy in \%, one training seed." in latex
     assert "missing-text" not in latex  # evaluated as trained alone, as the papers print it
     (results,) = (tmp_path / "out" / "results").rglob("results.parquet")
     assert read_results(results).provenance["scoring"]["f1_absent"] == "skip"
@@ -283,6 +302,18 @@ def test_a_folder_of_an_earlier_version_is_continued(digits: Dataset, tmp_path: 
         ({"methods": {"mmp": {"settings": {"length": 0}}}}, "--prompt-length 0: must be 1 or more"),
         ({"heads": {"linear": None, "prototype": {"settings": {"scal": 2}}}}, "unknown prototype head setting 'scal'"),
         ({"recipes": {"digits": "dpl-mmimbd"}}, "unknown recipe 'dpl-mmimbd': did you mean 'dpl-mmimdb'"),
+        (
+            {"recipes": {"digit": "dpl-mmimdb"}},
+            "unknown data set of the study's recipes 'digit': did you mean 'digits'",
+        ),
+        (
+            {"methods": {"none": {"recipes": {"mmimd": "dpl-mmimdb"}}}},
+            "unknown data set of the study's recipes 'mmimd': did you mean 'mmimdb'",
+        ),
+        (
+            {"availability": True, "under": [{"scenario": "missing-both", "missing_rate": 0.7}]},
+            "and evaluate has no cell at 0.7: add it to missing_rates, or missing-both to scenarios",
+        ),
         ({"evaluate": {"f1_absent": "none"}}, "unknown --f1-absent 'none'"),
         ({"contrast": [{"axis": "head", "of": "prototype"}]}, "study's contrast: against is missing"),
         ({"heads": ["liner"], "contrast": None}, "unknown head 'liner': did you mean 'linear'"),
@@ -407,6 +438,7 @@ def test_a_study_that_is_killed_twice_is_finished_by_the_same_command(digits: Da
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr
     assert [file.stat().st_mtime_ns for file in done] == stamps
+    assert "Points of Accuracy; under a scenario the mean height of the curve from 0 to 1 (AUC-η)." in finished.stdout
     assert "| prototype − linear | none |" in finished.stdout and "what the trainings cost" in finished.stdout
     table = pd.read_parquet(tmp_path / "out" / "study.parquet")
     assert len(table) == 4 * 3 and set(table["head"]) == {"linear", "prototype"} and table["value"].between(0, 1).all()
@@ -417,12 +449,50 @@ ONE: dict[str, Any] = {**SMALL, "heads": ["linear"], "seeds": [0], "contrast": N
 JOB = "digits/none-linear-missing-both-0.7-s0"
 
 
+def test_a_job_that_fails_names_the_recipe_of_its_settings(
+    cli: Callable[..., Any], digits: Dataset, tmp_path: Path
+) -> None:
+    of_vilt = {**ONE, "backbone": "tiny-clip", "recipes": {"digits": "mmp-mmimdb"}}
+    (tmp_path / "vilt.yaml").write_text(json.dumps(of_vilt))
+    for dry in ((), ("--dry-run",)):
+        command = ("study", "run", tmp_path / "vilt.yaml", "--data", digits.folder, "--out", tmp_path / "out", *dry)
+        code, _, err = cli(*command)
+        said = f"job {JOB}, with settings from recipe mmp-mmimdb: unknown clip backbone setting 'max_text_length'"
+        assert code == 2 and said in err
+
+
 def test_an_error_in_a_job_is_told_as_what_it_is(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study(ONE)
     claim_folder(study, [], tmp_path / "out")
     (tmp_path / "out" / "checkpoints").write_text("no folder")
     with pytest.raises(TrainingError, match=rf"^job {JOB}: unexpected (FileExists|NotADirectory)Error: .*checkpoints"):
         run_study(study, jobs_of(study, [digits.folder], tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts by signal")
+def test_ctrl_c_stops_a_study_at_once_in_a_line(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(json.dumps({**SMALL, "seeds": [0]}))
+    command = [sys.executable, "-m", "mmrobust", "study", "run", str(tmp_path / "small.yaml")]
+    command += ["--data", str(digits.folder), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    lines = ["2 jobs, 0 of them done already", f"{JOB} done"]
+    for done in (0, 1):
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        ) as running:
+            assert running.stderr is not None
+            said = []
+            for line in running.stderr:
+                if not line.startswith("jobs: "):  # how far it is
+                    said.append(line.rstrip())
+                if line.rstrip() == lines[done]:
+                    time.sleep(0.5)  # the process of the next job begins
+                    os.killpg(running.pid, signal.SIGINT)  # as a terminal does, to every process of the study
+        assert running.returncode == 130
+        assert said == [
+            *lines[: 1 + done],
+            f"mmrobust: study stopped after {done} of 2 jobs; the same command continues",
+        ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
@@ -494,6 +564,7 @@ def test_a_dry_run_lists_the_jobs(cli: Callable[..., Any], digits: Dataset, tmp_
     code, out, err = cli(*command)
     assert code == 0, err
     assert "digits/none-prototype-missing-both-0.7-s1" in out and "4 jobs: about" in out
+    assert out.count("  recipe default\n") == 4
     assert "starting each job and scoring it are not counted" in err
     assert not (tmp_path / "out").exists()
 
@@ -521,3 +592,9 @@ def test_the_page_says_what_the_papers_tables_train(digits: Dataset, tones: Path
     for study in ("mmp-table", "dpl-table", "ptm-table"):
         jobs = jobs_of(read_study(study), [tones if "ptm" in study else films], tmp_path)
         assert len(jobs) == sum(int(row[4]) for row in rows if row[0] == f"`{study}`")
+
+
+def test_the_page_lists_the_keys_of_a_study() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", page.partition("| key | what it says |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {each.name for each in dataclasses.fields(Study)}

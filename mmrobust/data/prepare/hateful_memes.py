@@ -52,7 +52,9 @@ def prepare_hateful_memes(source: Path, intake: Intake, *, test_file: str | None
     files = {"train": root / "train.jsonl", "validation": _dev_file(root), "test": _test_file(root, test_file)}
     for file in files.values():
         intake.record_hash(file)
-    intake.note(f"the test split is {files['test'].name}")
+    used = files["test"].name
+    passed = [name for name in TEST_FILES[: TEST_FILES.index(used)] if (root / name).is_file()] if not test_file else []
+    intake.note(f"the test split is {used}" + (f", since not every line of {passed[0]} has a label" if passed else ""))
 
     def read(split: str, meme: dict[str, Any], where: str) -> Iterator[SampleRow]:
         for key in ("img", "text"):

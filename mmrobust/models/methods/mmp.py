@@ -91,7 +91,8 @@ class MissingAwarePrompts(Method):
         if max(config.layers, default=0) >= deepest:
             raise UsageError(
                 f"prompt layers {list(config.layers)}: {backbone.family} has {deepest} layers; name others with "
-                f"--method-set layers=[0,1], or the first ones with --prompt-depth {deepest}"
+                f"--method-set layers=[0,1], or the first ones with --prompt-depth {deepest}; in a study, its method's "
+                f"settings: {{depth: {deepest}}}"
             )
 
     def prompts(self, stream: str, layer: int, sets: Sequence[str], sequence: TokenSequence) -> Prompts:

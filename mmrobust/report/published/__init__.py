@@ -18,6 +18,9 @@ from mmrobust.errors import unknown_name
 from mmrobust.report.curve_table import Curve, CurveTable
 from mmrobust.scoring.metrics import SKIP, metric_settings
 
+COMPLETE = "complete"
+"""The column of complete data."""
+
 PUBLISHED = {"ptm": "ptm.json", "dpl": "dpl.json", "dcp": "dcp.json", "mmp": "mmp.json"}
 
 
@@ -72,7 +75,8 @@ def beside(
 
     Our value in a column is that of its scenario at its missing rate; where the paper trained a model for each column,
     only if the checkpoint was trained under the same, as far as its description in ``checkpoints`` says. If we have
-    several promptings, situation is shown, as in the papers' tables. The ``provenances`` say how we scored.
+    several promptings, situation is shown, as in the papers' tables. Where the paper has tables of our data sets, its
+    others are left out. The ``provenances`` say how we scored.
 
     Raises:
         UsageError: no such paper.
@@ -81,7 +85,9 @@ def beside(
         raise unknown_name("published figures", name, PUBLISHED)
     paper = json.loads((files(__package__) / PUBLISHED[name]).read_text(encoding="utf-8"))
     comparisons = []
-    for theirs in paper["tables"]:
+    prepared = {table.dataset.partition(" (")[0] for table in tables}  # without what distinguishes those of one name
+    at_hand = [theirs for theirs in paper["tables"] if theirs["prepared_as"] in prepared]
+    for theirs in at_hand or paper["tables"]:
         columns = [_Column(**column) for column in theirs["columns"]]
         same_metric = [table for table in tables if table.metric == theirs["metric"]]
         # Data sets that share a name are distinguished by a fingerprint in brackets.
@@ -139,7 +145,7 @@ class _Column:
     @property
     def title(self) -> str:
         where = self.scenario or ""
-        if self.scenario and self.rate != 1:
+        if self.scenario not in (None, COMPLETE):
             where = f"{self.scenario} {self.rate:g}"
         return f"{where} ({self.name})" if where and self.name else where or self.name
 
@@ -163,7 +169,7 @@ def _our_lines(
         complete = next((row.complete for row in scenarios.values() if not math.isnan(row.complete)), math.nan)
         values = tuple(
             complete
-            if column.scenario == "complete"
+            if column.scenario == COMPLETE
             else scenarios[column.scenario].at(column.rate).value
             if column.scenario in scenarios and column.of(trained.get(checkpoint, {}))
             else math.nan

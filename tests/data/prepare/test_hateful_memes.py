@@ -65,7 +65,7 @@ def test_a_test_file_without_labels_is_not_used_unasked(source: Path, tmp_path: 
     (source / "test_seen.jsonl").unlink()
     write_memes(source, "test.jsonl", range(6, 9), labels=False)
     info = prepare_hateful_memes(source, tmp_path / "out")
-    assert info.notes[0] == "the test split is test_unseen.jsonl"
+    assert info.notes[0] == "the test split is test_unseen.jsonl, since not every line of test.jsonl has a label"
     (source / "test_unseen.jsonl").unlink()
     for asked in (None, "test.jsonl"):
         with pytest.raises(DataError, match=r"test\.jsonl: has no labels, as it was first released; --test-file"):
