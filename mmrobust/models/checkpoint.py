@@ -315,9 +315,9 @@ def _fetch(source: str) -> Path:
     """The folder of a checkpoint, downloaded from the Hub if ``source`` is not a folder."""
     folder = Path(source)
     if folder.is_dir():
-        if not is_there(folder / CONFIG_FILE) and is_there(folder / PREDICTIONS_FOLDER):
+        if is_there(folder / PREDICTIONS_FOLDER) and not is_there(folder / CONFIG_FILE):
             raise CheckpointError(f"{source}: holds results; name the model itself, a checkpoint or my_model.py:model")
-        if not is_there(folder / CONFIG_FILE) and is_there(folder / UNFINISHED):
+        if is_there(folder / UNFINISHED) and not is_there(folder / CONFIG_FILE):
             raise CheckpointError(f"{source}: holds an unfinished training; continue it with train --resume")
         return folder
     if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
