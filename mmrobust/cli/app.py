@@ -68,6 +68,9 @@ def _root(version: Annotated[bool, flag("Print the version and exit.", "--versio
         raise typer.Exit
 
 
+AGAIN = "interrupted; run the same command again"
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -81,6 +84,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_place()
         code = app(args=arguments, prog_name="mmrobust", standalone_mode=False)
+        if code == 130:  # typer catches Ctrl-C, and says nothing
+            raise KeyboardInterrupt
     except SystemExit as end:
         sys.stdout, sys.stderr = streams  # typer replaces them
         # With 1, typer and rich end where nobody reads the output any more; no command of ours ends so.
@@ -118,7 +123,7 @@ def _fail(error: BaseException, code: int, message: str = "") -> int:
     if console.settings.debug:
         console.err().print_exception()
     message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
-    line = " ".join(message.split()) or ("interrupted" if code == 130 else type(error).__name__)
+    line = " ".join(message.split()) or (AGAIN if code == 130 else type(error).__name__)
     console.complain(f"mmrobust: {line}", style="red")
     return code
 

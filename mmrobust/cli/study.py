@@ -111,12 +111,13 @@ def list_(
     from json import dumps
 
     from mmrobust.configuration import plain
-    from mmrobust.errors import unknown_name
+    from mmrobust.errors import UsageError, unknown_name
     from mmrobust.studies.study import builtin_studies, read_study
 
     if study is not None:
         if study not in builtin_studies():
-            raise unknown_name("study", study, builtin_studies())
+            hint = "; of a file of yours, `study run FILE --dry-run` lists the jobs" if Path(study).suffix else ""
+            raise UsageError(f"{unknown_name('study', study, builtin_studies())}{hint}")
         if json:
             console.print_json(dumps(plain(read_study(study)), indent=2))
         else:

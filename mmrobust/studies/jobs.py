@@ -22,6 +22,8 @@ from mmrobust.training.settings import TrainOptions, TrainSettings, read_recipe
 
 TEACHER = "teacher"
 FULL = "full"
+FOLDERS = ("checkpoints", "results")
+"""Where a study keeps a folder for each job."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Job:
         """The ``cause`` that it failed, with its name and the recipe that its settings come from."""
         recipe = self.settings.recipe_name
         source = "" if recipe == DEFAULT else f", with settings from recipe {recipe}"
-        return type(cause)(f"job {self.name}{source}: {cause}")
+        of_another = bool(source) and "backbone setting" in str(cause)
+        way = "; name a recipe for this backbone under recipes, or none" if of_another else ""
+        return type(cause)(f"job {self.name}{source}: {cause}{way}")
 
     @property
     def name(self) -> str:
@@ -61,12 +65,12 @@ class Job:
 
 def checkpoint_of(out: Path, job: Job) -> Path:
     """The checkpoint folder of a job."""
-    return out / "checkpoints" / job.name
+    return out / FOLDERS[0] / job.name
 
 
 def results_of(out: Path, job: Job) -> Path:
     """The results folder of a job."""
-    return out / "results" / job.name
+    return out / FOLDERS[1] / job.name
 
 
 def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
@@ -88,7 +92,7 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
         raise UsageError(f"data sets {', '.join(names)}: one is named twice")
     for name in (*study.recipes, *(name for method in study.methods.values() for name in method.recipes)):
         if name not in (*names, *PREPARERS):  # a built-in study's recipes are for more data than are at hand
-            raise unknown_name("data set of the study's recipes", name, [*names, *PREPARERS])
+            raise unknown_name("data set of the study's recipes", name, dict.fromkeys([*names, *PREPARERS]))
     teachers: dict[str, Job] = {}
     students = []
     for (folder, info), seed, (name, method) in product(infos.items(), study.seeds, study.methods.items()):

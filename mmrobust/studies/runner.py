@@ -26,7 +26,7 @@ from mmrobust.storage.files import is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
 from mmrobust.storage.weights import check_place
-from mmrobust.studies.jobs import Job, checkpoint_of, results_of
+from mmrobust.studies.jobs import FOLDERS, Job, checkpoint_of, results_of
 from mmrobust.studies.study import Evaluation, Study, rehearsal
 from mmrobust.studies.summary import write_report
 from mmrobust.training.feature_cache import Cache
@@ -107,11 +107,12 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
             check_json(held, {"jobs": {str: str}, "evaluate": dict})
         except UsageError as cause:
             raise UsageError(f"{file}: the description of the study is damaged ({cause})") from cause
-        changed = [name for name, own in fingerprints.items() if held["jobs"].get(name, own) != own]
-        if changed or {**plain(Evaluation()), **held["evaluate"]} != grid:
+        begun = {name: of for name, of in held["jobs"].items() if any(is_there(out / f / name) for f in FOLDERS)}
+        changed = [name for name, own in fingerprints.items() if begun.get(name, own) != own]
+        if changed or (begun and {**plain(Evaluation()), **held["evaluate"]} != grid):
             what = f"job {changed[0]} had other settings" if changed else "another grid"
             raise UsageError(f"{out}: holds another study ({what}); name another --out")
-        fingerprints = {**held["jobs"], **fingerprints}
+        fingerprints = {**begun, **fingerprints}
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: holds files that belong to no study; name another --out")
     write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})

@@ -54,3 +54,12 @@ def test_a_study_takes_its_data_as_a_list(cli, digits, tmp_path):
     flags = ("--data", f"{digits.folder},{tmp_path / 'nowhere'}", "--out", tmp_path / "out", "--dry-run")
     code, _, err = cli("study", "run", "dpl-vs-linear", *flags)
     assert code == 2 and f"{tmp_path / 'nowhere'}: no such folder" in err
+
+
+def test_ctrl_c_is_told_wherever_it_comes(cli, digits, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmrobust.data.dataset.Dataset.__init__", interrupt)
+    code, out, err = cli("data", "info", digits.folder)
+    assert (code, out) == (130, "") and "interrupted; run the same command again" in err

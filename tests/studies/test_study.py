@@ -383,8 +383,9 @@ def test_what_the_command_refuses(cli: Callable[..., Any], digits: Dataset, tone
 
 def test_another_study_is_not_mixed_in(digits: Dataset, tmp_path: Path) -> None:
     study = parse_study({**SMALL, "methods": []} | {"methods": ["none"]})
-    claim_folder(study, [], tmp_path / "out")
     jobs = jobs_of(study, [digits.folder], tmp_path / "out")
+    claim_folder(study, jobs, tmp_path / "out")
+    (tmp_path / "out" / "results" / jobs[0].name).mkdir(parents=True)
     other = dataclasses.replace(study, evaluate=dataclasses.replace(study.evaluate, seeds=2))
     with pytest.raises(UsageError, match="holds another study \\(another grid\\); name another --out"):
         run_study(other, jobs, tmp_path / "out")
@@ -458,7 +459,20 @@ def test_a_job_that_fails_names_the_recipe_of_its_settings(
         command = ("study", "run", tmp_path / "vilt.yaml", "--data", digits.folder, "--out", tmp_path / "out", *dry)
         code, _, err = cli(*command)
         said = f"job {JOB}, with settings from recipe mmp-mmimdb: unknown clip backbone setting 'max_text_length'"
+        assert "; name a recipe for this backbone under recipes, or none" in err
         assert code == 2 and said in err
+
+
+def test_a_study_of_which_nothing_was_begun_does_not_hold_its_folder(digits: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for backbone in ("tiny-clip", "tiny-vilt"):
+        study = parse_study({**ONE, "backbone": backbone})
+        jobs = jobs_of(study, [digits.folder], out)
+        claim_folder(study, jobs, out)
+    (out / "checkpoints" / jobs[-1].name).mkdir(parents=True)
+    study = parse_study({**ONE, "backbone": "tiny-clip"})
+    with pytest.raises(UsageError, match="holds another study"):
+        claim_folder(study, jobs_of(study, [digits.folder], out), out)
 
 
 def test_an_error_in_a_job_is_told_as_what_it_is(digits: Dataset, tmp_path: Path) -> None:
