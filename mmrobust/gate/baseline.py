@@ -13,6 +13,7 @@ from mmrobust.gate.evidence import refuse_contradiction
 from mmrobust.scenarios.missing_tables import FOLDER, is_given, kept_file
 from mmrobust.scoring.store import PredictionStore, predictions_behind, shard_headers
 from mmrobust.storage.files import atomic_folder, is_there
+from mmrobust.storage.provenance import ignored_by_git
 from mmrobust.storage.results import RESULTS_FILE, Results, read_results
 from mmrobust.storage.shards import PREDICTIONS_FOLDER
 from mmrobust.storage.tasks import TASK_METRICS
@@ -65,6 +66,8 @@ def save_baseline(results: Path, folder: Path, *, allow_dirty: bool = False, rep
             _copy(shard, partial / PREDICTIONS_FOLDER / shard.name)
         for table in kept.values():
             _copy(table, partial / FOLDER / table.name)
+    if ignored := ignored_by_git((folder / RESULTS_FILE, folder / PREDICTIONS_FOLDER)):
+        notes.append(f"git ignores {' and '.join(ignored)}: commit with `git add --force`, or CI will not have it")
     return tuple(notes)
 
 

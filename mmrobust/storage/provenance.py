@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,16 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), **named}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": True, **named}
+
+
+def ignored_by_git(paths: Iterable[Path]) -> list[str]:
+    """Which of the paths git ignores; none outside a repository or without git."""
+    command = ["git", "check-ignore", "--", *map(str, paths)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.splitlines()
 
 
 def command_line() -> str:

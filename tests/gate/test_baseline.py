@@ -91,7 +91,11 @@ def test_predictions_of_edited_code_stay_dirty_after_a_checkout(cli, repository,
     assert "uncommitted changes: model.py), so it cannot be reproduced; commit and evaluate again with " in refused.err
     assert "--overwrite always" in refused.err
     assert cli(*evaluate, "--overwrite", "always").code == 0
-    assert cli("baseline", "save", "results", "main").code == 0
+    kept = cli("baseline", "save", "results", "main")
+    assert kept.code == 0 and "git ignores" not in kept.err
+    Path(".git/info/exclude").write_text("predictions\n")
+    kept = cli("baseline", "save", "results", "main", "--replace")
+    assert kept.code == 0 and "git ignores main/predictions: commit with `git add --force`" in kept.err
 
 
 def test_a_repository_without_a_commit_is_dirty(cli, repository, digits):
