@@ -254,6 +254,7 @@ def test_a_folder_of_an_earlier_version_is_continued(digits: Dataset, tmp_path: 
     study = parse_study(ONE)
     jobs = jobs_of(study, [digits.folder], tmp_path / "out")
     claim_folder(study, jobs, tmp_path / "out")
+    (tmp_path / "out" / "results" / jobs[0].name).mkdir(parents=True)
     file = tmp_path / "out" / "study.json"
     held = json.loads(file.read_text())
     del held["evaluate"]["f1_absent"]  # which 0.1 did not have
