@@ -68,9 +68,6 @@ def _root(version: Annotated[bool, flag("Print the version and exit.", "--versio
         raise typer.Exit
 
 
-AGAIN = "interrupted; run the same command again"
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -123,7 +120,8 @@ def _fail(error: BaseException, code: int, message: str = "") -> int:
     if console.settings.debug:
         console.err().print_exception()
     message = message or (error.format_message() if isinstance(error, typer.TyperException) else str(error))
-    line = " ".join(message.split()) or (AGAIN if code == 130 else type(error).__name__)
+    unsaid = "interrupted; run the same command again" if code == 130 else type(error).__name__
+    line = " ".join(message.split()) or unsaid
     console.complain(f"mmrobust: {line}", style="red")
     return code
 

@@ -32,7 +32,7 @@ def show(comparison: Comparison, console: Console) -> None:
     for name in _columns(scale):
         table.add_column(name, justify="left" if name in ("scenario", "prompting") else "right", no_wrap=True)
     colours = {"better": "green", "worse": "red", "": "dim"}
-    for row in _folded(comparison.cells, ["scenario", "missing_rate"]).to_dict("records"):
+    for row in _shown(comparison).to_dict("records"):
         scenario, prompting, rate, first, second, *rest = (escape(one_line(text)) for text in _cell(row, scale))
         style = colours[_change(row, comparison)]
         table.add_row(scenario, prompting, rate, first, second, *(f"[{style}]{text}[/]" for text in rest))
@@ -55,7 +55,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def summary(comparison: Comparison) -> str:
     """The outcome in a sentence."""
-    cells = _folded(comparison.cells, ["scenario", "missing_rate"])
+    cells = _shown(comparison)
     changes = [_change(row, comparison) for row in cells.to_dict("records")]
     return (
         f"{comparison.second} against {comparison.first}, {comparison.metric}, {samples(comparison.samples)}: "
@@ -104,10 +104,7 @@ def as_html(comparison: Comparison) -> str:
         summary=summary(comparison),
         note=" ".join([*(f"Warning: {warning}." for warning in comparison.warnings), note(comparison)]),
         columns=_columns(scale),
-        rows=[
-            (_cell(row, scale), _change(row, comparison))
-            for row in _folded(comparison.cells, ["scenario", "missing_rate"]).to_dict("records")
-        ],
+        rows=[(_cell(row, scale), _change(row, comparison)) for row in _shown(comparison).to_dict("records")],
         flip_columns=_FLIP_COLUMNS,
         flips_by_case=[
             (case, prompting, int((flips["change"] == LOST).sum()), flips[_FLIP_COLUMNS].to_numpy().tolist())
@@ -116,6 +113,10 @@ def as_html(comparison: Comparison) -> str:
             )
         ],
     )
+
+
+def _shown(comparison: Comparison) -> pd.DataFrame:
+    return _folded(comparison.cells, ["scenario", "missing_rate"])
 
 
 def _folded(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from mmrobust.training.settings import TrainOptions, TrainSettings, read_recipe
 
 TEACHER = "teacher"
 FULL = "full"
-FOLDERS = ("checkpoints", "results")
+CHECKPOINTS, RESULTS = FOLDERS = ("checkpoints", "results")
 """Where a study keeps a folder for each job."""
 
 
@@ -65,12 +65,12 @@ class Job:
 
 def checkpoint_of(out: Path, job: Job) -> Path:
     """The checkpoint folder of a job."""
-    return out / FOLDERS[0] / job.name
+    return out / CHECKPOINTS / job.name
 
 
 def results_of(out: Path, job: Job) -> Path:
     """The results folder of a job."""
-    return out / FOLDERS[1] / job.name
+    return out / RESULTS / job.name
 
 
 def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:

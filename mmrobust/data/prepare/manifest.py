@@ -264,9 +264,9 @@ def find_columns(
             found[role.name] = column
         elif column != role.default or role.name == "label":
             unknown = unknown_name("column", column, header)
-            given = column != role.default
-            known = f"--{role.name}-column: {unknown}" if given else f"{unknown}; name it with --{role.name}-column"
-            raise DataError(f"{source} ({table.format}): {known}")
+            flag = f"--{role.name}-column"
+            said = f"{flag}: {unknown}" if column != role.default else f"{unknown}; name it with {flag}"
+            raise DataError(f"{source} ({table.format}): {said}")
     kinds = {modality: modality for modality in MODALITIES if modality in found}
     for one in further:
         if one.column not in header:
