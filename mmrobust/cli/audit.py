@@ -45,7 +45,8 @@ def audit(
     number format and on the case that the model is told; whether fills reveal labels; whether the backbone has changed;
     and how well the model is calibrated. What cannot be checked on a model of your own is said.
     """
-    from mmrobust.audit.audit import audit_checkpoint, audit_own_model
+    with console.waiting("load torch"):
+        from mmrobust.audit.audit import audit_checkpoint, audit_own_model
     from mmrobust.cli.evaluate import load_models
     from mmrobust.data.dataset import Dataset
     from mmrobust.models.own.own_model import OwnModel

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -189,6 +189,12 @@ def bar_of(*columns: ProgressColumn) -> Progress:
 
     hidden = settings.quiet or not sys.stderr.isatty()
     return Progress(*columns, console=Console(stderr=True, emoji=False), disable=hidden, transient=True)
+
+
+def waiting(what: str) -> AbstractContextManager[object]:
+    """Show on a terminal, unless ``--quiet``, what takes a while of which nobody knows how long."""
+    hidden = settings.quiet or not sys.stderr.isatty()
+    return nullcontext() if hidden else err().status(f"{what} …")
 
 
 class PlainProgress:

@@ -112,7 +112,8 @@ def evaluate(
         overwrite=overwrite,
         workers=resolve_workers(workers, samples, on_cpu=place.type == "cpu"),
     )
-    loaded = load_models(models, device=device, dtype=dtype, backbone=backbone, compile=compile, cache=cache)
+    with console.waiting("load the models"):
+        loaded = load_models(models, device=device, dtype=dtype, backbone=backbone, compile=compile, cache=cache)
     try:
         results = evaluate_models(
             loaded,

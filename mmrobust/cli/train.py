@@ -142,8 +142,9 @@ def train(
     settings = options.resolve(data, seed=seed, recipe_name=recipe, on_bad_sample=on_bad_sample)
 
     # Only now, since torch and transformers take seconds: what is wrong with the flags is said before.
-    from mmrobust.training.feature_cache import parse_cache
-    from mmrobust.training.loop import train as run
+    with console.waiting("load torch"):
+        from mmrobust.training.feature_cache import parse_cache
+        from mmrobust.training.loop import train as run
 
     place = resolve_device(device)
     about = Dataset(data).info
