@@ -30,7 +30,7 @@ import pandas as pd
 
 from mmrobust.errors import DataError, NoPredictionsError, NotComparableError, UsageError, check_name, unknown_name
 from mmrobust.gate.comparable import MEAN_KEYS, check_statistics, comparable_checkpoints, pair_cells
-from mmrobust.gate.drops import Shown, judge_drops, largest_drop, show_drops
+from mmrobust.gate.drops import Shown, hides_any, judge_drops, show_drops
 from mmrobust.gate.evidence import PredictionReader, columns_of, read_pair
 from mmrobust.gate.figures import FIGURES, figure_of, in_shares, metric_behind, worst_of
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE_AS, PASS, WARN, Cell, Outcome, Verdict, worst_first
@@ -268,7 +268,7 @@ def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: in
     # Where both sides have the same logits (0), there is nothing to find; where even the loss of everything would hide,
     # nothing can be found.
     changed = [outcome for outcome in tested if outcome.detectable]
-    shown = sorted(o.detectable for o in changed if o.detectable is not None and o.detectable < largest_drop(o))
+    shown = sorted(o.detectable for o in changed if o.detectable is not None and not hides_any(o))
     smallest = "smallest true drop that would be found in a cell, corrected, with 80 % power: "
     if shown and all(in_shares(outcome.metric) for outcome in tested):
         notes.append(f"{smallest}{100 * shown[len(shown) // 2]:.1f} points (median), {100 * shown[-1]:.1f} (largest)")

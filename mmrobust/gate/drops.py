@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mmrobust.gate.evidence import Columns, corrected
-from mmrobust.gate.figures import figure_of, in_shares
+from mmrobust.gate.figures import figure_of, in_shares, worst_of
 from mmrobust.gate.outcome import INCONCLUSIVE, PASS, Cell, Outcome
 from mmrobust.gate.rules import FLOOR
 from mmrobust.scoring import Bools, Floats
@@ -118,6 +118,11 @@ def largest_drop(outcome: Outcome) -> float:
     """The largest drop there could be."""
     least, most = SHARE if in_shares(outcome.metric) else RANGES.get(outcome.metric.rpartition(".")[2], SHARE)
     return most - least
+
+
+def hides_any(outcome: Outcome) -> bool:
+    """Whether not even the loss of all that the baseline has would be found."""
+    return (outcome.detectable or -math.inf) >= abs(outcome.baseline - worst_of(outcome.metric))
 
 
 def _within(at_most: float, outcome: Outcome) -> float:

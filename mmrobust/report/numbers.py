@@ -103,10 +103,6 @@ class Scale:
         """A difference without its sign, as a sentence has it."""
         return f"{100 * difference:.1f}" if self.is_share else number(difference)
 
-    def findable(self, size: float) -> str:
-        """The smallest drop that could be found; ``none`` where even the largest there is would hide."""
-        return "none" if size >= self.span else self.amount(size)
-
 
 _SHARE = Scale(
     percent,

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmrobust.gate.drops import hides_any
 from mmrobust.gate.evidence import IDENTICAL
 from mmrobust.gate.outcome import FAIL, INCONCLUSIVE, PASS, WARN, Outcome, Verdict
 from mmrobust.gate.rules import FLOOR
@@ -233,9 +234,7 @@ def _sentence(outcome: Outcome) -> str:
         samples = "one sample stands" if outcome.few == 1 else f"{outcome.few} samples stand"
         sure += f"; inconclusive: only {samples} behind it, too few for the test to hold"
     elif outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
-        shown = (
-            "nor any other" if outcome.detectable >= scale.span else f"only one of {scale.amount(outcome.detectable)}"
-        )
+        shown = "nor any other" if hides_any(outcome) else f"only one of {scale.amount(outcome.detectable)}"
         sure = (
             f"; inconclusive: a {'drop' if scale.sign > 0 else 'rise'} of {scale.amount(outcome.allowed)}"
             f"{scale.differences} could not have been shown, {shown}"
@@ -245,19 +244,18 @@ def _sentence(outcome: Outcome) -> str:
 
 def summary(verdict: Verdict) -> str:
     """The verdict in a sentence."""
-    count, unsure = len(_folded(verdict.outcomes)), _folded(verdict.inconclusive)
-    compared = f"{count} cell{'s' if count > 1 else ''} compared"
-    if failures := _folded(verdict.failures):
-        worst = failures[0]
+    compared, unsure = _compared(verdict.outcomes), verdict.inconclusive
+    if failures := verdict.failures:
+        worst = _folded(failures)[0]
         drop = f"{_values(worst)[2]}{scale_of(worst.metric).differences} under rule {worst.rule}"
         more = f"; {len(unsure)} inconclusive" if unsure else ""
         return f"FAIL: {len(failures)} of {compared}; worst: {cell_name(worst)}, {drop}{more}"
     if verdict.value == INCONCLUSIVE:
         scale = scale_of(max(unsure, key=lambda outcome: outcome.detectable or 0.0).metric)
         largest = verdict.largest_detectable or 0.0
-        could = "some could have shown none"
-        if largest < scale.span:
-            could = f"the largest that could have stayed hidden: {scale.amount(largest)}{scale.differences}"
+        could = f"the largest that could have stayed hidden: {scale.amount(largest)}{scale.differences}"
+        if any(map(hides_any, unsure)):
+            could = "some could have shown none"
         few = sum(outcome.few is not None for outcome in unsure)
         if few == len(unsure):
             return f"INCONCLUSIVE: {few} of {compared} rest on too few samples for the test to hold"
@@ -266,12 +264,20 @@ def summary(verdict: Verdict) -> str:
     return f"PASS: {compared}, none{surely} below its limit"
 
 
+def _compared(outcomes: Sequence[Outcome]) -> str:
+    """How much was compared: a cell once for each rule that decides in it."""
+    count, cells = len(outcomes), len({outcome.cell for outcome in outcomes})
+    of_cells = f"{cells} cell{'s' * (cells > 1)}"
+    return f"{of_cells} compared" if count == cells else f"{count} comparisons in {of_cells}"
+
+
 def _notes(verdict: Verdict) -> tuple[str, ...]:
-    hidden = len(_folded(verdict.outcomes)) - len(_shown(verdict))
+    notable = verdict.failures + verdict.inconclusive
+    hidden = len(verdict.outcomes) - len(notable) if notable else len(_folded(verdict.outcomes)) - MOST_PASSED
     more = f"{hidden} passed cell{'s are' if hidden > 1 else ' is'} not shown"
-    if not (verdict.failures or verdict.inconclusive):
+    if not notable:
         more = f"shown are the {MOST_PASSED} cells nearest to their limits"
-    return (*_advice(verdict), *verdict.notes, *[more] * bool(hidden))
+    return (*_advice(verdict), *verdict.notes, *[more] * (hidden > 0))
 
 
 def _advice(verdict: Verdict) -> list[str]:
@@ -316,7 +322,7 @@ def _statistics(outcome: Outcome) -> list[str]:
     if outcome.detectable is not None:
         scale = scale_of(outcome.metric)
         allowed = scale.amount(outcome.allowed)
-        shown = scale.findable(outcome.detectable) if outcome.detectable else "same"
+        shown = "none" if hides_any(outcome) else scale.amount(outcome.detectable) if outcome.detectable else "same"
     return [_surely(outcome), p_value(outcome.p_value), allowed, shown]
 
 

@@ -88,12 +88,23 @@ def test_github_annotates_the_worst_cells_after_the_verdict():
     assert len(folded) == 10 and "both promptings (mmp)" in folded[-1]
 
 
-def test_counts_are_those_of_the_rows_and_what_is_not_shown_is_counted():
+def test_every_form_counts_the_same_cells_and_what_is_not_shown_is_counted():
     outcomes = [outcome(0.07), outcome(0.0, rate=0.0), outcome(0.0, rate=0.1)]
     twice = tuple(replace(o, prompting=name) for o in outcomes for name in ("situation", "concat"))
-    text = formats.table(Verdict(twice, ()))
-    assert "FAIL: 1 of 3 cells compared" in text and text.count("both promptings") == 2  # the row, and the worst
-    assert "Note: 2 passed cells are not shown." in text
+    verdict = Verdict(twice, ())
+    text = formats.table(verdict)
+    assert "FAIL: 2 of 6 cells compared" in text and text.count("both promptings") == 2  # the row, and the worst
+    assert "Note: 4 passed cells are not shown." in text
+    assert {"compared": 6, "failed": 2}.items() <= json.loads(formats.as_json(verdict)).items()
+    assert 'tests="6" failures="2"' in formats.junit(verdict)
+    floors = tuple(replace(o, rule="accuracy>=0.5", kind="floor", verdict=PASS) for o in twice)
+    assert "FAIL: 2 of 12 comparisons in 6 cells" in formats.table(Verdict((*twice, *floors), ()))
+
+
+def test_a_drop_of_more_than_the_baseline_has_is_none_that_could_be_found():
+    poor = replace(outcome(0.0, detectable=0.16), baseline=0.15, candidate=0.15, limit=0.14)
+    text = formats.table(Verdict((poor,), ()))
+    assert " 1.0        none " in text and "some could have shown none" in text
 
 
 @pytest.mark.parametrize("name", formats.ERROR_FORMATS)
