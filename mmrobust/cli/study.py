@@ -26,7 +26,7 @@ def run(
     ] = None,
     engine: Annotated[str, flag("local, or ray: as many jobs at once as there is room for.")] = "local",
     ray_address: Annotated[str | None, flag("Address of the Ray cluster. Default: start one here.")] = None,
-    dry_run: Annotated[bool, flag("Only list the jobs, with their time, disk and recipe.", "--dry-run")] = False,
+    dry_run: Annotated[bool, flag("Only list the trainings, with their time, disk and recipe.", "--dry-run")] = False,
     rehearse: Annotated[
         bool,
         flag(
@@ -57,7 +57,9 @@ def run(
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if dry_run:
+        from itertools import groupby
         from json import dumps
+        from operator import attrgetter
         from tempfile import TemporaryDirectory
 
         from mmrobust.studies.estimate import estimate
@@ -67,14 +69,17 @@ def run(
         if json:
             console.print_json(dumps({name: dataclasses.asdict(one) for name, one in found.items()}, indent=2))
             return
-        for job in jobs:
-            one, recipe = found[job.name], job.settings.recipe_name
-            cost = f"{console.duration(one.seconds):>9} {one.disk / 2**20:8.1f} MiB"
-            console.out().print(f"{job.name:60} {cost}  recipe {recipe}", markup=False)
+        # Those of one training with other seeds, which take the same, are a line.
+        for training, seeds in groupby(sorted(jobs, key=attrgetter("training")), attrgetter("training")):
+            of_seeds = list(seeds)
+            seconds, disk = (sum(getattr(found[job.name], of) for job in of_seeds) for of in ("seconds", "disk"))
+            cost = f"{console.duration(seconds):>9} {disk / 2**20:8.1f} MiB"
+            recipe = of_seeds[0].settings.recipe_name
+            console.out().print(f"{training:56} × {len(of_seeds):<2}{cost}  recipe {recipe}", markup=False)
         total = sum(one.seconds for one in found.values())
         disk = sum(one.disk for one in found.values()) / 2**20
         console.out().print(
-            f"{len(jobs)} jobs: about {console.duration(total)}, one after the other, and {disk:.0f} MiB"
+            f"{len(jobs)} jobs, a seed each: about {console.duration(total)}, one after the other, and {disk:.0f} MiB"
         )
         console.remark("starting each job and scoring it are not counted: some seconds a job")
         return

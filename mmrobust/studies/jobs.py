@@ -42,6 +42,8 @@ class Job:
     """The backbone before any teacher."""
     needs_teacher: bool
     """Whether the teacher's checkpoint is its backbone, so that the teacher must be trained first."""
+    rehearsed: bool
+    """Whether its numbers mean nothing, which its name says wherever they are shown."""
 
     def error(self, cause: MmrobustError) -> MmrobustError:
         """The ``cause`` that it failed, with its name and the recipe that its settings come from."""
@@ -52,10 +54,15 @@ class Job:
         return type(cause)(f"job {self.name}{source}: {cause}{way}")
 
     @property
-    def name(self) -> str:
-        """The name of its folders."""
+    def training(self) -> str:
+        """Its name without the seed."""
         under = "complete" if self.complete else f"{self.settings.scenario}-{self.settings.missing_rate:g}"
-        return f"{self.dataset}/{self.method}-{self.head}-{under}-s{self.seed}"
+        return f"{self.dataset}/{'rehearsal-' * self.rehearsed}{self.method}-{self.head}-{under}"
+
+    @property
+    def name(self) -> str:
+        """The name of its folders, and of its checkpoint in results."""
+        return f"{self.training}-s{self.seed}"
 
     @property
     def trained_under(self) -> str:
@@ -113,7 +120,10 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
             settings = _resolve(study, options, folder, info, seed, recipe)
             if study.availability and not method.complete:
                 _check_cell(study, settings, choose_modalities(info, settings.modalities))
-            students.append(Job(info.name, name, head, method.complete, seed, settings, base_backbone, needs_teacher))
+            complete, rehearsed = method.complete, bool(study.mark)
+            students.append(
+                Job(info.name, name, head, complete, seed, settings, base_backbone, needs_teacher, rehearsed)
+            )
     jobs = [*teachers.values(), *students]
     for name, number in Counter(job.name for job in jobs).items():
         if number > 1:
@@ -161,7 +171,7 @@ def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info:
     if modalities and modalities != study.modalities:
         name = "-".join((name, *modalities))
     settings = _resolve(study, options, data, info, seed)
-    return Job(info.name, name, teacher.head, True, seed, settings, backbone, needs_teacher=False)
+    return Job(info.name, name, teacher.head, True, seed, settings, backbone, False, bool(study.mark))
 
 
 def _resolve(

@@ -219,6 +219,8 @@ def test_a_rehearsal_is_marked_and_no_study_goes_on_in_its_folder(
     captions = re.findall(r"\\caption\{(.*)\}\\", latex)
     assert captions and all("REHEARSAL on tiny-vilt, one epoch: the numbers" in caption for caption in captions)
     assert cli(*command, "--rehearse").err.splitlines()[0] == "all 1 jobs were done already"
+    results = cli("report", tmp_path / "out").out
+    assert "/rehearsal-" in results and results.count("/rehearsal-") == results.count("digits/")
     code, out, err = cli(*command)
     assert (code, out) == (2, "") and "out: holds a rehearsal: say --rehearse, or name another --out" in err
     assert not parse_study(ONE).mark
@@ -557,7 +559,7 @@ def test_a_dry_run_is_of_the_device_that_is_asked_for(cli: Callable[..., Any], d
     assert (code, out) == (2, "") and "device cuda:99: PyTorch sees" in err
     code, out, err = cli(*command, "--device", "cpu", "--dtype", "bfloat16")
     assert code == 0, err
-    assert "1 jobs: about" in out
+    assert "1 jobs, a seed each: about" in out
 
 
 def test_a_job_loads_its_model_twice_and_the_dry_run_counts_it(
@@ -578,8 +580,8 @@ def test_a_dry_run_lists_the_jobs(cli: Callable[..., Any], digits: Dataset, tmp_
     command = ("study", "run", tmp_path / "small.yaml", "--data", digits.folder, "--out", tmp_path / "out", "--dry-run")
     code, out, err = cli(*command)
     assert code == 0, err
-    assert "digits/none-prototype-missing-both-0.7-s1" in out and "4 jobs: about" in out
-    assert out.count("  recipe default\n") == 4
+    assert re.search(r"^digits/none-prototype-missing-both-0.7 +× 2 ", out, re.MULTILINE) and "4 jobs, a seed" in out
+    assert out.count("  recipe default\n") == 2
     assert "starting each job and scoring it are not counted" in err
     assert not (tmp_path / "out").exists()
 
