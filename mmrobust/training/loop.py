@@ -88,6 +88,8 @@ def train(
         raise UsageError(f"{out}: holds an unfinished training; continue it with --resume, or remove the folder")
     if not is_unfinished(out):
         refuse_to_overwrite(out, "checkpoint")
+        if resume:
+            remark(f"{out}: holds no training to resume; this one starts")
     place = resolve_device(local_device(device))
     dtype = resolve_dtype(dtype, place)
     cache = cache or Cache()

@@ -119,8 +119,8 @@ class Trainer:
             if not state.epoch:
                 self._initialise()
             size = sum(map(count, epoch_batches(self.train_split, self.chosen, recipe, self.cases)))
-            with self.progress(f"train {self.settings.method} + {self.settings.head}", recipe.epochs * size) as advance:
-                advance(state.epoch * size)
+            left = (recipe.epochs - state.epoch) * size  # what was done before would count as done in no time
+            with self.progress(f"train {self.settings.method} + {self.settings.head}", left) as advance:
                 while state.epoch < recipe.epochs and not 0 < recipe.patience <= state.since_improvement:
                     record = self._epoch(optimizer, state.epoch, advance)
                     release_memory()  # otherwise the heap fragments, and the peak grows from epoch to epoch

@@ -104,7 +104,9 @@ def test_a_stopped_training_resumes_to_the_bit(
 
 
 def test_resume_of_what_is_done_or_never_begun(settings: TrainSettings, tmp_path: Path) -> None:
-    config = train(settings, tmp_path / "a", resume=True)
+    said: list[str] = []
+    config = train(settings, tmp_path / "a", resume=True, remark=said.append)
+    assert said == [f"{tmp_path / 'a'}: holds no training to resume; this one starts"]
     before = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     assert train(settings, tmp_path / "a", resume=True) == config
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
