@@ -106,7 +106,9 @@ def cost_notes(found: Sequence[ReportedCost], headline: str = "") -> str:
     if full is None:
         return meaning
     compared = "time per sample under samples/s; {}, batches of {}".format(*full.setting)
-    return f"{meaning} In brackets: share of {full.name} ({compared})."
+    others = ", ".join(cost.name for cost in found if cost.setting != full.setting)
+    unlike = f" Without shares, since the device or the batch size is another: {others}." if others else ""
+    return f"{meaning} In brackets: share of {full.name} ({compared}).{unlike}"
 
 
 def costs_markdown(found: Sequence[ReportedCost], headline: str = "") -> str:

@@ -97,6 +97,9 @@ COST = {
 def test_costs_and_verdicts_show_any_name(make_results):
     found = training_costs({ODD: {"method": "full", "training": {"efficiency": COST}}})
     assert rendered(costs_markdown(found)).count(ODD) == 2  # in its row, and in the note on ratios
+    small = {"method": "mmp", "training": {"efficiency": {**COST, "batch_size": COST["batch_size"] + 1}}}
+    both = training_costs({"whole": {"method": "full", "training": {"efficiency": COST}}, "mmp": small})
+    assert "Without shares, since the device or the batch size is another: mmp." in costs_markdown(both)
     about = {"checkpoint": ODD, "scenario": "missing-text", "missing_rate": 1.0, "prompting": "situation", "seeds": 1}
     values = {"baseline": 0.9, "candidate": 0.8, "limit": 0.89, "verdict": "fail"}
     failed = Outcome(**about, metric="macro_f1", rule="macro_f1:-0.01", kind="drop", **values)
