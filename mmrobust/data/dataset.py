@@ -122,7 +122,9 @@ class Split:
             raise DataError(f"{dataset.folder}: split '{name}' has {rows} rows, {INFO_FILE} says {declared}")
         if not rows:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
-        self._recent: dict[int, pa.Table] = {}  # the row groups that were read last, the latest at the end
+        self._recent: dict[
+            int, tuple[pa.Table, int]
+        ] = {}  # row groups read last, and their bytes; the latest at the end
         self._one_reader = threading.Lock()
         self._rows = np.arange(rows)  # position → row of the files
         self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → for each row of the files
@@ -287,11 +289,14 @@ class Split:
     def _row_group(self, index: int) -> pa.Table:
         """A row group, from memory or from the file."""
         with self._one_reader:
-            table = self._recent.pop(index) if index in self._recent else self._table(index)
-            self._recent[index] = table
-            while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > ROW_GROUPS_BYTES:
-                del self._recent[next(iter(self._recent))]
-            return table
+            if index in self._recent:
+                self._recent[index] = self._recent.pop(index)
+            else:
+                table = self._table(index)
+                self._recent[index] = table, table.nbytes
+                while len(self._recent) > 1 and sum(size for _, size in self._recent.values()) > ROW_GROUPS_BYTES:
+                    del self._recent[next(iter(self._recent))]
+            return self._recent[index][0]
 
     def _table(self, index: int) -> pa.Table:
         """Read a row group from the file."""

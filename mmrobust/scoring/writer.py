@@ -74,7 +74,7 @@ class PredictionWriter(PredictionStore):
         self._identities: dict[bool, Mapping[str, Any]] = {False: identity, True: with_noise}
         self._names = {degraded: fingerprint_settings(one) for degraded, one in self._identities.items()}
         self._pending: dict[bool, list[_Rows]] = {False: [], True: []}
-        self._flushed = time.monotonic()
+        self._waiting, self._flushed = 0, time.monotonic()
         self._ids = pa.array(truth.ids, pa.string())
         self.refresh()
 
@@ -113,8 +113,8 @@ class PredictionWriter(PredictionStore):
         for (case, prompting), of_key in predicted.items():
             degraded = bool(Case.parse(case, self._truth.modalities).degraded)
             self._pending[degraded].append(((case, prompting), *of_key))
-        count = sum(len(positions) for pending in self._pending.values() for _, positions, _ in pending)
-        if count >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._waiting += len(of_key[0])
+        if self._waiting >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -124,7 +124,7 @@ class PredictionWriter(PredictionStore):
                 self._write(self._path(pending, degraded), degraded, pending, self._git)
                 self._mark(pending)
                 pending.clear()
-        self._flushed = time.monotonic()
+        self._waiting, self._flushed = 0, time.monotonic()
 
     def read(self) -> Predictions:
         """Read all predictions.
