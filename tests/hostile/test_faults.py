@@ -500,4 +500,4 @@ def test_every_file_follows_the_umask(cli: Cli, digits: Dataset, trained: Callab
         os.umask(before)
     modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
     assert modes == {name: 0o750 if (folder / name).is_dir() else 0o640 for name in modes}
-    assert {"full/model.safetensors", "full/backbone/model.safetensors", "grid/.run.lock"} <= modes.keys()
+    assert {"full/model.safetensors", "full/backbone/model.safetensors", "grid/results.parquet"} <= modes.keys()

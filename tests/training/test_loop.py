@@ -147,7 +147,8 @@ def test_the_backbone_is_bit_identical_after_prompt_training(settings: TrainSett
 def test_the_best_epoch_is_kept(settings: TrainSettings, tmp_path: Path) -> None:
     config = train(settings, tmp_path / "a")
     curves = pd.read_parquet(tmp_path / "a" / "training.parquet")
-    assert config.training["best_epoch"] == curves.validation.idxmax() + 1
+    best = curves.sort_values(["validation", "validation_loss"], ascending=[False, True]).index[0]
+    assert config.training["best_epoch"] == best + 1
     assert config.training["validation"] == curves.validation.max()
     assert list(curves.epoch) == [1, 2, 3]
 

@@ -303,7 +303,10 @@ class RecordingInput(TowerInput):
 
 def read_image_processor(place: str) -> Any:
     """The image processor in a folder or on the Hub; on Pillow, which gives the same pixels on every machine."""
-    return transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False, backend="pil")
+    # From its module: what transformers 5.17 exports under this name wants torchvision, whatever the backend.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(place, trust_remote_code=False, backend="pil")
 
 
 class TowersProcessor(Processor):
