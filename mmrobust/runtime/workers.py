@@ -7,12 +7,13 @@ and a lock that is never released: everyone waits forever. Here the end of its p
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
+
+from mmrobust.runtime.slabs import Slab, Slabs, Span
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,14 +33,16 @@ class Workers(Generic[Task, Result]):
         # Not forked: this process may hold threads, a GPU and open files that a copy must not touch.
         context = multiprocessing.get_context("spawn")
         self._pipes, self.processes = [], []
+        self._slabs = Slabs()
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, work, setup), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, self._slabs, work, setup), daemon=True)
             process.start()
             theirs.close()  # only the worker's copy keeps the pipe open
             self._pipes.append(ours)
             self.processes.append(process)
         self._submitted = 0
+        self._lent: dict[int, Slab] = {}
         self._results: dict[int, Result] = {}
         self._discarded: set[int] = set()
 
@@ -50,8 +53,9 @@ class Workers(Generic[Task, Result]):
             WorkerLost: it is gone.
         """
         number = self._submitted
+        slab = self._lent[number] = self._slabs.take()
         try:
-            self._pipes[number % len(self._pipes)].send((number, task))
+            self._pipes[number % len(self._pipes)].send((number, slab.span, task))
         except OSError as cause:
             raise WorkerLost from cause
         self._submitted += 1
@@ -64,8 +68,10 @@ class Workers(Generic[Task, Result]):
             WorkerLost: the worker that had the task is gone.
         """
         while number not in self._results:
+            pipe = self._pipes[number % len(self._pipes)]
             try:
-                done, result = self._pipes[number % len(self._pipes)].recv()
+                done, written = pipe.recv()
+                result = self._lent.pop(done).read(pipe.recv_bytes(), written)
             except (EOFError, OSError) as cause:
                 raise WorkerLost from cause
             if done in self._discarded:
@@ -85,9 +91,10 @@ class Workers(Generic[Task, Result]):
             pipe.close()
             process.terminate()
             process.join()
+        self._slabs.close()
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any], setup: Callable[[], object]) -> None:
+def _serve(pipe: Connection, slabs: Slabs, work: Callable[[Any], Any], setup: Callable[[], object]) -> None:
     """Carry out tasks until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the main one decides
     setup()
@@ -95,7 +102,12 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], setup: Callable[[], obj
     with ThreadPoolExecutor(1) as sender:
         while True:
             try:
-                number, task = pipe.recv()
+                number, slab, task = pipe.recv()
             except (EOFError, OSError):
                 return
-            sender.submit(pipe.send_bytes, pickle.dumps((number, work(task)), pickle.HIGHEST_PROTOCOL))
+            sender.submit(_send, pipe, number, *slabs.write(slab, work(task)))
+
+
+def _send(pipe: Connection, number: int, pickled: bytes, written: Sequence[Span]) -> None:
+    pipe.send((number, written))
+    pipe.send_bytes(pickled)
