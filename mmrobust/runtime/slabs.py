@@ -1,7 +1,7 @@
-"""Memory that a process shares with its workers, in slabs: a large result is written once and read where it lies.
+"""Memory that a process shares with its workers, in slabs: a large result is written once, and read where it lies.
 
-What is read keeps its slab: only once nothing refers to any part of it is the slab given to another task. So nothing
-is overwritten that is still used, and memory is new to a process once, not with every result.
+What is read keeps its slab. Only once nothing refers to any part of it is the slab given to another task: nothing is
+overwritten that is still used, and the pages of a slab are new to a process once, not with every result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import mmap
 import os
 import pickle
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing import reduction
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 SLABS, SLAB_BYTES = 64, 16 * 2**20
-"""Together, the most that results of a pool of workers lie in; of each slab, only what was written to takes memory."""
+"""Together the most that the results of all workers take; of each slab, only what was written to takes memory."""
 ALIGNMENT = 64
 
 Span = tuple[int, int]
-"""Where bytes begin and end in the shared memory."""
+"""Where something begins and ends in the shared memory."""
 
 
 class Slab(NamedTuple):
@@ -32,62 +32,70 @@ class Slab(NamedTuple):
     bytes_: npt.NDArray[np.uint8]
 
     def read(self, pickled: bytes, written: Sequence[Span]) -> Any:
-        """The result that :meth:`Slabs.write` wrote; its arrays lie in the slab."""
+        """The result that :meth:`Slabs.write` was given; its arrays lie in the slab."""
         start, _ = self.span
-        return pickle.loads(pickled, buffers=[self.bytes_[begin - start : end - start] for begin, end in written])
+        arrays = [self.bytes_[begin - start : end - start] for begin, end in written]
+        return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # a worker of this process's own sent it
 
 
 class Slabs:
-    """Memory in slabs, of a process and of the workers that get it when they start.
+    """The slabs of a process and its workers, each of which is sent them when it is started.
 
-    It has no name: nothing is left of it however the processes end, and the size of ``/dev/shm`` does not matter. Where
-    the system has no such memory, slabs have no room, and results lie in the messages as a whole.
+    Their memory has no name: nothing is left of it, however the processes end, and the size of ``/dev/shm`` does not
+    matter. Without a ``descriptor`` of such memory, slabs have no room, and results are pickled as a whole.
     """
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor, self._free = descriptor, list[int]()
-        if hasattr(os, "memfd_create") and descriptor is None:
-            self._descriptor = os.memfd_create("mmrobust")
-            os.ftruncate(self._descriptor, SLABS * SLAB_BYTES)
-            self._free += reversed(range(SLABS))  # the last that is given back is the next to be taken: few are used
-        self._memory = None if self._descriptor is None else mmap.mmap(self._descriptor, SLABS * SLAB_BYTES)
+    def __init__(self, descriptor: int | None, free: Iterable[int] = ()) -> None:
+        self._descriptor, self._free = descriptor, list(free)
+        self._memory = None if descriptor is None else mmap.mmap(descriptor, SLABS * SLAB_BYTES)
+
+    @classmethod
+    def new(cls) -> Slabs:
+        """Slabs that are all free."""
+        try:
+            descriptor = os.memfd_create("mmrobust")
+        except (AttributeError, OSError):  # only Linux has it
+            return cls(None)
+        os.ftruncate(descriptor, SLABS * SLAB_BYTES)
+        return cls(descriptor, range(SLABS))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (self._descriptor if self._descriptor is None else reduction.DupFd(self._descriptor),)
+        return (Slabs, (None,)) if self._descriptor is None else (_received, (reduction.DupFd(self._descriptor),))
 
     def take(self) -> Slab:
-        """A slab for one result, without room if none is left."""
-        if not self._free or self._memory is None:
+        """A slab for one result; one without room if all are in use."""
+        if self._memory is None or not self._free:
             return Slab((0, 0), np.empty(0, np.uint8))
-        start = SLAB_BYTES * (number := self._free.pop())
+        number = self._free.pop()  # the one that was used last: few are ever written to
+        start = number * SLAB_BYTES
         slab = Slab((start, start + SLAB_BYTES), np.frombuffer(self._memory, np.uint8, SLAB_BYTES, start))
-        weakref.finalize(slab.bytes_, self._free.append, number)  # to which every array that is read refers
+        weakref.finalize(slab.bytes_, self._free.append, number)  # whatever is read refers to these bytes
         return slab
 
     def write(self, slab: Span, result: object) -> tuple[bytes, list[Span]]:
-        """Pickle ``result``, with as many of its arrays in the slab as there is room for; says where those lie."""
-        end, last = slab
+        """Pickle ``result``, but write its arrays into the slab while there is room; returns where they lie as well."""
+        memory, (free, end) = self._memory, slab
         written: list[Span] = []
 
         def stays(array: pickle.PickleBuffer) -> bool:
-            """Whether the array does not fit: it is pickled like the rest."""
-            nonlocal end
-            raw = array.raw()
-            begin = end
-            if begin + raw.nbytes >= last:
-                return True
-            self._memory[begin : begin + raw.nbytes] = raw
-            written.append((begin, begin + raw.nbytes))
-            end = -(-(begin + raw.nbytes) // ALIGNMENT) * ALIGNMENT
+            """Whether there is no room for the array."""
+            nonlocal free
+            with array.raw() as raw:
+                span = free, free + raw.nbytes
+                if memory is None or span[1] > end:
+                    return True
+                memory[slice(*span)] = raw
+            written.append(span)
+            free = -(-span[1] // ALIGNMENT) * ALIGNMENT
             return False
 
         return pickle.dumps(result, 5, buffer_callback=stays), written
 
     def close(self) -> None:
-        """Give the memory back, but for what is still read."""
+        """Give the memory back, as soon as nothing refers to what was read."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-        self._memory = self._descriptor = None
+        self._descriptor = self._memory = None
 
 
 def _received(descriptor: Any) -> Slabs:

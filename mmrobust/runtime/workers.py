@@ -6,8 +6,10 @@ and a lock that is never released: everyone waits forever. Here the end of its p
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -17,6 +19,10 @@ from mmrobust.runtime.slabs import Slab, Slabs, Span
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+KEPT_BYTES = 32 * 2**20
+"""Freed memory that a worker keeps, and the smallest piece that it does not: the most that glibc allows."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 class WorkerLost(Exception):
@@ -33,7 +39,7 @@ class Workers(Generic[Task, Result]):
         # Not forked: this process may hold threads, a GPU and open files that a copy must not touch.
         context = multiprocessing.get_context("spawn")
         self._pipes, self.processes = [], []
-        self._slabs = Slabs()
+        self._slabs = Slabs.new()
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, self._slabs, work, setup), daemon=True)
@@ -97,6 +103,7 @@ class Workers(Generic[Task, Result]):
 def _serve(pipe: Connection, slabs: Slabs, work: Callable[[Any], Any], setup: Callable[[], object]) -> None:
     """Carry out tasks until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the main one decides
+    _keep_freed_memory()
     setup()
     # A thread sends, so that the next task can be received meanwhile: if both ends only sent, they would wait forever.
     with ThreadPoolExecutor(1) as sender:
@@ -111,3 +118,11 @@ def _serve(pipe: Connection, slabs: Slabs, work: Callable[[Any], Any], setup: Ca
 def _send(pipe: Connection, number: int, pickled: bytes, written: Sequence[Span]) -> None:
     pipe.send((number, written))
     pipe.send_bytes(pickled)
+
+
+def _keep_freed_memory() -> None:
+    """Keep the memory of one task for the next, where the library can; the system would clear new memory for each."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)

@@ -136,6 +136,7 @@ class Predictor:
             for stretch, batch in following:
                 if batch is not None:
                     self._run(batch, stretch, advance)
+                    del batch  # its memory is the next one's
                     continue
                 if stretch.batch_size == self.batch_size.now:  # it shows what batches of this size need
                     self.batch_size.grow(self.device)
