@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-SLABS, SLAB_BYTES = 64, 16 * 2**20
-"""Together the most that the results of all workers take; of each slab, only what was written to takes memory."""
+SLABS, SLAB_BYTES = 128, 32 * 2**20
+"""More than there are results at a time, and larger than nearly all. What of it is never written to takes no memory."""
 ALIGNMENT = 64
 
 Span = tuple[int, int]
@@ -47,17 +47,18 @@ class Slabs:
 
     def __init__(self, descriptor: int | None, free: Iterable[int] = ()) -> None:
         self._descriptor, self._free = descriptor, list(free)
-        self._memory = None if descriptor is None else mmap.mmap(descriptor, SLABS * SLAB_BYTES)
+        self._memory = None if descriptor is None else mmap.mmap(descriptor, 0)
 
     @classmethod
     def new(cls) -> Slabs:
         """Slabs that are all free."""
+        size = SLABS * SLAB_BYTES
         try:
             descriptor = os.memfd_create("mmrobust")
-        except (AttributeError, OSError):  # only Linux has it
+            os.ftruncate(descriptor, size)
+            return cls(descriptor, range(0, size, SLAB_BYTES))
+        except (AttributeError, OSError):  # only Linux has it, and a limit may be too low even for what is never used
             return cls(None)
-        os.ftruncate(descriptor, SLABS * SLAB_BYTES)
-        return cls(descriptor, range(SLABS))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Slabs, (None,)) if self._descriptor is None else (_received, (reduction.DupFd(self._descriptor),))
@@ -66,10 +67,9 @@ class Slabs:
         """A slab for one result; one without room if all are in use."""
         if self._memory is None or not self._free:
             return Slab((0, 0), np.empty(0, np.uint8))
-        number = self._free.pop()  # the one that was used last: few are ever written to
-        start = number * SLAB_BYTES
+        start = self._free.pop()  # of the one that was used last, so that few are ever written to
         slab = Slab((start, start + SLAB_BYTES), np.frombuffer(self._memory, np.uint8, SLAB_BYTES, start))
-        weakref.finalize(slab.bytes_, self._free.append, number)  # whatever is read refers to these bytes
+        weakref.finalize(slab.bytes_, self._free.append, start)  # whatever is read refers to these bytes
         return slab
 
     def write(self, slab: Span, result: object) -> tuple[bytes, list[Span]]:
