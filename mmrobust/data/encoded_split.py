@@ -175,7 +175,7 @@ class EncodedSplit:
 
     def _add_to_cache(self, key: tuple[int, str], tensor: Tensor) -> None:
         if key not in self._cache and self._memory.take(tensor.nbytes):
-            self._cache[key] = tensor
+            self._cache[key] = tensor.clone()  # what the others of a request lie in does not stay for its sake
 
     def _in_case(self, position: int, modality: str, case: Case, noise: Noise) -> Tensor:
         if case.is_missing(modality):

@@ -154,7 +154,7 @@ class _Table:
         first = next(iter(self._waiting.values()), values)
         if (first.dtype, first.ndim) != (values.dtype, values.ndim):
             self.write()
-        self._waiting[row] = values
+        self._waiting[row] = values.copy()  # what the others of a request lie in does not wait with it
         self._bytes += values.nbytes
         if self._bytes >= FILE_BYTES:
             self.write()

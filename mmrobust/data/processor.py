@@ -53,10 +53,11 @@ class Processor(ABC):
         """
 
     @abstractmethod
-    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
         """One batch of the backbone's inputs from encoded samples (modality → tensor), padded where sizes differ.
 
-        All samples must have the same modalities; the batch holds the inputs of those modalities.
+        All samples must have the same modalities; the batch holds the inputs of those modalities. If ``pinned``, large
+        ones are made in memory that a GPU reads by itself, and that PyTorch uses again for later batches.
         """
 
     @abstractmethod

@@ -43,7 +43,7 @@ class Plain(Processor):
     def fill(self, modality: str, fill: str) -> Tensor:
         return torch.zeros(1)
 
-    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
         return {}
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:

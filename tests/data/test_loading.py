@@ -51,6 +51,70 @@ def test_workers_and_windows_change_nothing(digits: Dataset, processor: Any, mon
         assert len(again) == len(expected) and all(map(same, again, expected))
 
 
+class Plain:
+    """A processor that gives the numbers of a medium, however many."""
+
+    def pack(self, modality: str, raws: Any) -> list[torch.Tensor]:
+        numbers = {"audio": lambda raw: raw[0], "text": lambda raw: bytearray(raw.encode())}.get(modality, np.array)
+        return [torch.from_numpy(np.array(numbers(raw))) for raw in raws]
+
+
+@pytest.fixture
+def ragged(digits: Dataset, tmp_path: Path) -> Dataset:
+    """Texts, sounds and features of any length, beside pictures."""
+    rng = np.random.default_rng(0)
+    rows = [
+        SampleRow(name, s.id, s.label, image=s.image, audio=s.audio, text="ab" * i, others={"imu": rng.random((i, 3))})
+        for name in ("train", "validation", "test")
+        for i, s in enumerate(digits.split(name).read(range(40)), 1)
+    ]
+    about = {"classes": CLASSES, "task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
+    kinds, steps = {"imu": "features"}, {"imu": True}
+    modalities = ("image", "text", "audio", "imu")
+    write_dataset(tmp_path / "ragged", rows, name="digits", modalities=modalities, kinds=kinds, steps=steps, **about)
+    return Dataset(tmp_path / "ragged")
+
+
+@pytest.mark.parametrize("slabs", [(128, 2**20), (3, 2**14), None], ids=["large", "small", "none"])
+def test_every_kind_of_input_is_the_same_from_any_number_of_workers(
+    ragged: Dataset, slabs: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where results do not fit into the shared memory."""
+    if slabs is None:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    else:
+        monkeypatch.setattr("mmrobust.runtime.slabs.SLABS", slabs[0])
+        monkeypatch.setattr("mmrobust.runtime.slabs.SLAB_BYTES", slabs[1])
+    monkeypatch.setattr(loading, "CHUNK_SAMPLES", 4)
+    split = ragged.split("test")
+    requests = [dict.fromkeys(range(start, start + 8), split.info.modalities) for start in range(0, 40, 8)]
+    alone = list(Loader(split, Plain()).load(requests))  # type: ignore[arg-type]
+    for workers in (1, 2):
+        loader = Loader(split, Plain(), workers)  # type: ignore[arg-type]
+        try:
+            assert all(map(same, loader.load(requests), alone))  # each is used while later ones are loaded
+            assert all(map(same, list(loader.load(requests)), alone))
+        finally:
+            loader.close()
+
+
+def test_what_is_kept_does_not_change_and_holds_no_shared_memory(
+    digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmrobust.runtime.slabs.SLABS", 4)
+    monkeypatch.setattr(encoded_split, "PREFETCH_BYTES", 1)
+    split = digits.split("train")
+    encoded = EncodedSplit(split, processor, MODALITIES, "ones", workers=1, memory=MemoryBudget(2_000_000))
+    plain = EncodedSplit(split, processor, MODALITIES, "ones")
+    for _ in encoded.prefetch(np.arange(60).reshape(-1, 4), lambda step: [("complete", step)]):
+        pass
+    kept = dict(encoded._cache)
+    assert 0 < len(kept) < 120
+    assert all(torch.equal(tensor, plain._encoded(*key)) for key, tensor in kept.items())
+    assert encoded._loader._pool is not None and len(encoded._loader._pool._slabs._free) == 4
+    encoded.release()
+
+
 def test_a_killed_worker_is_one_line(digits: Dataset, processor: Any) -> None:
     loader = Loader(digits.split("train"), processor, 1)
     parts = loader.load([{p: MODALITIES} for p in range(60)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ def five_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRETCH_SAMPLES", 12)
     monkeypatch.setattr("mmrobust.data.encoded_split.PREFETCH_BYTES", 1)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    new_empty = torch.Tensor.new_empty
+
+    def unpinned(tensor: torch.Tensor, *shape: int, pin_memory: bool = False) -> torch.Tensor:
+        return new_empty(tensor, *shape)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", unpinned)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +142,40 @@ def test_what_does_not_fit_beside_the_batches_before_is_copied_later(
     for ours, theirs in zip(predictor(size=size).stretches(PLAN), expected, strict=True):
         assert all((ours[key][1] == theirs[key][1]).all() for key in PLAN)
     assert size.now == 4
+
+
+def test_copies_have_a_stream_of_their_own_that_is_waited_for(
+    predictor: Callable[..., Predictor], built: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And their memory is not copied to again before it was computed with."""
+    expected = list(predictor().stretches(PLAN))
+    events: list[str] = []
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            assert other is made._copies
+            events.append("wait")
+
+    @contextmanager
+    def copying(stream: Any) -> Iterator[None]:
+        assert stream is made._copies
+        yield
+
+    def embedded(modality: str, *arguments: Any) -> Any:
+        events.append("compute")
+        return embed(modality, *arguments)
+
+    made, computing, embed = predictor(), Stream(), built.backbone.embed
+    made._copies = Stream()  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "stream", copying)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: events.append(f"note {stream is computing}"))
+    monkeypatch.setattr(built.backbone, "embed", embedded)
+    for ours, theirs in zip(made.stretches(PLAN), expected, strict=True):
+        assert all((ours[key][1] == theirs[key][1]).all() for key in PLAN)
+    text = " ".join(event for event, last in zip(events, ["", *events], strict=False) if event != last)
+    assert re.fullmatch("(wait note True compute ?)+", text)
 
 
 def test_a_size_grows_once_batches_of_it_have_run(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmrobust.runtime.workers import WorkerLost, Workers
@@ -36,3 +39,25 @@ def test_a_worker_that_is_killed_while_it_writes_is_noticed() -> None:
         workers.result(lost)
     assert workers.result(kept) == bytes(4)
     workers.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list open files")
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_is_left_of_the_memory_that_workers_share(killed: bool) -> None:
+    places = [place for place in (Path("/proc/self/fd"), Path("/dev/shm")) if place.is_dir()]
+    Workers(np.ones, 1, int).close()  # starts what all pools share
+    before = [len(list(place.iterdir())) for place in places]
+    workers = Workers(np.ones, 2, int)
+    numbers = [workers.submit(MUCH // 8) for _ in range(6)]
+    found = [workers.result(number) for number in numbers[:3]]
+    if killed:
+        for pid in [process.pid for process in workers.processes]:
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerLost):
+            [workers.result(number) for number in numbers[3:]]
+    workers.close()
+    assert all((ones == 1).all() for ones in found)
+    del workers, found
+    gc.collect()  # the error holds what it was raised from
+    assert [len(list(place.iterdir())) for place in places] == before

@@ -25,7 +25,7 @@ from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, 
 from mmrobust.models.backbones.cavmae_model import CavMaeConfig, CavMaeModel
 from mmrobust.models.backbones.filterbank import AudioSettings, check_range, encode_filterbank
 from mmrobust.models.backbones.pixels import Pixels
-from mmrobust.models.backbones.processors import describe_images, fill_image
+from mmrobust.models.backbones.processors import describe_images, fill_image, stack
 from mmrobust.models.layers import LayerView
 from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
@@ -101,10 +101,10 @@ class CavMaeProcessor(Processor):
         crop = self.image_processor.crop_size
         return fill_image(fill, (int(crop["height"]), int(crop["width"])), self.image_processor)
 
-    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
         """audio_values [B, frames, mel] and pixel_values [B, 3, H, W]; all samples have the same size."""
         inputs = {"audio": "audio_values", "image": "pixel_values"}
-        return {name: torch.stack([s[m] for s in samples]) for m, name in inputs.items() if m in samples[0]}
+        return {name: stack([s[m] for s in samples], pinned) for m, name in inputs.items() if m in samples[0]}
 
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """All samples have the same size."""

@@ -107,7 +107,7 @@ class TextImageProcessor(Processor):
         """See :meth:`Processor.fill`: ``''``, or an image of :attr:`fill_size`."""
         return self.encode("text", "") if modality == "text" else fill_image(fill, self.fill_size, self.image_processor)
 
-    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
         """See :meth:`Processor.collate`: input_ids and attention_mask [B, L] of the texts, inputs of the images."""
         batch: dict[str, Tensor] = {}
         if "text" in samples[0]:
@@ -115,12 +115,12 @@ class TextImageProcessor(Processor):
             batch["input_ids"] = pad_sequence(texts, batch_first=True, padding_value=padding)
             batch["attention_mask"] = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
         if "image" in samples[0]:
-            batch |= self.collate_images([sample["image"] for sample in samples])
+            batch |= self.collate_images([sample["image"] for sample in samples], pinned)
         return batch
 
-    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    def collate_images(self, images: Sequence[Tensor], pinned: bool) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W], from images [3, H, W] of one size."""
-        return {"pixel_values": torch.stack(list(images))}
+        return {"pixel_values": stack(images, pinned)}
 
     def save(self, folder: Path) -> None:
         """See :meth:`Processor.save`."""
@@ -130,6 +130,12 @@ class TextImageProcessor(Processor):
     def described(self) -> dict[str, Any]:
         """See :meth:`Processor.described`; a tokenizer by what it does, as its files differ between versions."""
         return {"tokenizer": describe_tokenizer(self.tokenizer), "image": describe_images(self.image_processor)}
+
+
+def stack(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
+    """Tensors of one shape as a batch; see :meth:`Processor.collate` for ``pinned``."""
+    batch = tensors[0].new_empty(len(tensors), *tensors[0].shape, pin_memory=pinned)
+    return torch.stack(list(tensors), out=batch)
 
 
 class Unavailable:

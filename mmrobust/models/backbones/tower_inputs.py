@@ -336,14 +336,15 @@ class TowersProcessor(Processor):
         """See :meth:`Processor.fill`."""
         return self.inputs[modality].fill(fill)
 
-    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
         """See :meth:`Processor.collate`: for each modality, its padded tensors [B, …] and their sizes [B, axes]."""
         batch: dict[str, Tensor] = {}
         for modality in (modality for modality in self.inputs if modality in samples[0]):
             tensors = [sample[modality] for sample in samples]
             sizes = torch.tensor([tensor.shape for tensor in tensors])
             largest = sizes.amax(0).tolist()
-            padded = tensors[0].new_full((len(tensors), *largest), self.inputs[modality].padding)
+            shape, padding = (len(tensors), *largest), self.inputs[modality].padding
+            padded = tensors[0].new_full(shape, padding, pin_memory=pinned)
             for row, tensor in zip(padded, tensors, strict=True):
                 row[tuple(slice(size) for size in tensor.shape)] = tensor
             batch[modality], batch[sizes_of(modality)] = padded, sizes

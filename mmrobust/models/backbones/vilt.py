@@ -59,10 +59,10 @@ class ViltProcessor(TextImageProcessor):
         side = int(self.image_processor.size["shortest_edge"])
         return side, side
 
-    def collate_images(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    def collate_images(self, images: Sequence[Tensor], pinned: bool) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W] and, where images are padded, what :func:`place_patches` says of them."""
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-        padded = images[0].new_empty(len(images), 3, height, width)
+        padded = images[0].new_empty(len(images), 3, height, width, pin_memory=pinned)
         for row, image in zip(padded, images, strict=True):
             if image.shape != row.shape:
                 row.zero_()

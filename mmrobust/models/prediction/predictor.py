@@ -91,6 +91,8 @@ class Predictor:
         self.device = next(classifier.parameters()).device
         # While a GPU computes, batches are prepared and copied, and the next stretch is loaded.
         self.ahead = self.device.type != "cpu"
+        on_gpu = self.device.type == "cuda"
+        self._copies = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]  # PyTorch's
         self._passes = Passes(classifier, self._fill)
 
     def stretches(self, plan: Mapping[Key, Positions], advance: Advance | None = None) -> Iterator[PredictedRows]:
@@ -136,6 +138,7 @@ class Predictor:
             for stretch, batch in following:
                 if batch is not None:
                     self._run(batch, stretch, advance)
+                    del batch  # its memory is the next one's
                     continue
                 if stretch.batch_size == self.batch_size.now:  # it shows what batches of this size need
                     self.batch_size.grow(self.device)
@@ -204,18 +207,24 @@ class Predictor:
 
     def _on_device(self, modality: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """A batch of packed samples, on the device if it fits there beside what is computed now."""
-        batch = self.encoded.processor.collate([{modality: tensor} for tensor in tensors])
-        if not self.ahead:
-            return batch
-        try:
-            return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            return batch
+        collate, samples = self.encoded.processor.collate, [{modality: tensor} for tensor in tensors]
+        if self.ahead:
+            try:
+                with torch.cuda.stream(self._copies):
+                    batch = collate(samples, pinned=True)
+                    return {name: t.pin_memory().to(self.device, non_blocking=True) for name, t in batch.items()}
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+        return collate(samples)
 
     def _unpacked(self, inputs: Mapping[InputKey, Inputs]) -> dict[InputKey, Inputs]:
         """The backbone's inputs, on the device."""
+        if self._copies is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_stream(self._copies)
+            for tensor in (tensor for _, tensors in inputs.values() for tensor in tensors.values() if tensor.is_cuda):
+                tensor.record_stream(computing)  # freed, it is not copied to again before it was computed with
         unpack = self.encoded.processor.unpack
         return {
             of: (some, {name: unpack(of.modality, tensor.to(self.device)) for name, tensor in tensors.items()})
