@@ -85,9 +85,10 @@ def counted(classifier: Classifier, one: dict[str, Tensor]) -> Kernels:
     """The kernels of a forward pass of a batch, with weights held as an evaluation holds them."""
     batch = {name: value.expand(BATCH, *value.shape[1:]).clone() for name, value in one.items()}
     classifier.dtype = "bfloat16"
-    with held_in_bfloat16(classifier), FakeTensorMode(allow_non_fake_inputs=True):
-        with Kernels() as kernels, FusedAttention(kernels):
-            classifier(batch)
+    kernels = Kernels()
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with held_in_bfloat16(classifier), fake, kernels, FusedAttention(kernels):
+        classifier(batch)
     return kernels
 
 

@@ -185,10 +185,10 @@ def test_a_training_step_stays_on_the_device(
         _case=lambda name: Case.parse(name, built.modalities),
     )
     split: Any = SimpleNamespace(targets=OneHot())
-    batches = {case: np.arange(3) for case in (built.cases[0], built.cases[-1])}
+    parts = [(case, np.arange(3)) for case in (built.cases[0], built.cases[-1])]
     with MadeOnCpu() as made:
         optimizer.step = lambda: None  # counts its steps on the CPU, unless it is fused
-        assert Trainer._step(trainer, split, batches, 3, optimizer, Noise()).device.type == "meta"
+        assert Trainer._step(trainer, split, parts, 3, optimizer, Noise()).device.type == "meta"
     assert not made.found
     gradients = [parameter.grad for parameter in built.trained().values() if parameter.grad is not None]
     assert {gradient.device.type for gradient in gradients} == {"meta"}

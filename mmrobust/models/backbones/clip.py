@@ -145,6 +145,6 @@ def _quick_gelu_mlp(mlp: Any) -> Callable[[Tensor], Tensor]:
     def run(x_BLD: Tensor) -> Tensor:
         bias = QUICK * cast_once(mlp.fc1.bias)
         inner = F.silu(torch.addmm(bias, x_BLD.flatten(0, 1), mlp.fc1.weight.T, alpha=QUICK))
-        return torch.addmm(mlp.fc2.bias, inner, mlp.fc2.weight.T, alpha=1 / QUICK).unflatten(0, x_BLD.shape[:2])
+        return torch.addmm(mlp.fc2.bias, inner, mlp.fc2.weight.T, alpha=1 / QUICK).view_as(x_BLD)
 
     return run
