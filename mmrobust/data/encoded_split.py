@@ -14,6 +14,7 @@ from mmrobust.data.decoding import SplitDegrader, decode
 from mmrobust.data.input_store import InputStore
 from mmrobust.data.loading import Encoded, Loader, Request
 from mmrobust.degradations import Noise, check_recordings
+from mmrobust.runtime.devices import copied
 from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.runtime.threads import in_background
 
@@ -87,7 +88,7 @@ class EncodedSplit:
         for modality in self.modalities:
             packed = [{modality: tensor} for tensor in self.packed(positions, modality, case, noise)]
             for name, tensor in self.processor.collate(packed).items():
-                batch[name] = self.processor.unpack(modality, tensor.to(device))
+                batch[name] = self.processor.unpack(modality, copied(tensor, device))
         return batch
 
     def packed(self, positions: Iterable[int], modality: str, case: Case, noise: Noise | None = None) -> list[Tensor]:

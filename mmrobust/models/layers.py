@@ -65,12 +65,12 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     if prompts is not None and prompts.tokens_PD is not None:
         sequence = sequence.with_prompts(prompts.tokens_PD)
     x_BLD = sequence.tokens_BLD
-    query, key, value = layer.project(layer.norm1(x_BLD))
+    query, key, value = layer.project(cast_once(layer.norm1(x_BLD)))
     if prompts is not None and prompts.keys_PD is not None and prompts.values_PD is not None:
         key, value = prepend(prompts.keys_PD, key), prepend(prompts.values_PD, value)
     if prompts is not None and prompts.context_PD is not None:
         # Once for the whole batch: these keys and values do not depend on the sample.
-        _, keys, values = layer.project(layer.norm1(prompts.context_PD[None]))
+        _, keys, values = layer.project(cast_once(layer.norm1(prompts.context_PD[None])))
         key, value = prepend(keys[0], key), prepend(values[0], value)
     dropout = layer.attention_dropout
     attended = F.scaled_dot_product_attention(
@@ -88,6 +88,12 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
     if prompts is not None and prompts.after_mlp is not None:
         output_BLD = prompts.after_mlp(output_BLD)
     return sequence.with_tokens(x_BLD + output_BLD)
+
+
+def cast_once(x: Tensor) -> Tensor:
+    """``x`` as the matrix products that read it take it: autocast would cast it for each of them."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def prepend(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:

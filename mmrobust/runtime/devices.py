@@ -102,6 +102,13 @@ def device_errors(device: str | torch.device, use_less: str, resume: str) -> Ite
         raise
 
 
+def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``tensor`` on ``device``. Whoever copies it to a GPU does not wait for what the GPU is doing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 

@@ -14,7 +14,7 @@ backbone's dropout and methods that change the first layer leave nothing to cach
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,14 +32,16 @@ from mmrobust.models.backbone import PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.pooling import Features
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.devices import copied
 from mmrobust.runtime.machine import MemoryBudget, free_memory
 from mmrobust.runtime.progress import Advance
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.training.feature_table import FeatureTable
-from mmrobust.training.sources import STRETCH, FeatureRequest, LiveSource
-from mmrobust.training.splits import PositionsByCase
+from mmrobust.training.sources import STRETCH, FeatureRequest, LiveSource, Loaded, Part
 
 FILL_BATCH = 64
+SHARE_OF_DEVICE = 1 / 4
+"""Share of a GPU's free memory that each of the sources of a training may fill with frozen outputs."""
 MEMORY_IF_UNKNOWN = 2**32
 """Free memory in bytes, assumed where the system does not report it."""
 FEATURES, POOLED = "features", "pooled"
@@ -136,26 +138,27 @@ class StreamCache(LiveSource):
                     yield case.name, table.absent(_within(positions, start))
 
         # Each sample is read for one stretch only, and the training will not read it again: it need not stay in memory.
-        for start in self.encoded.prefetch(range(0, len(self.encoded.split), STRETCH), unread, cache=False):
+        starts = range(0, len(self.encoded.split), STRETCH)
+        for start in self.encoded.prefetch(starts, unread, cache=False, ahead=self.ahead):
             for case, noise, positions in requests:
                 stretch = _within(positions, start)
                 for output, table in self._cacheable(case, noise):
                     self._fill(output, table, case, noise, stretch)
                 advance(len(stretch))
         self.encoded.release()
+        room = device_room(self.device)
         for table in self._tables.values():
             table.finish(self._lasting)
+            table.move(self.device, self._held_as, room)
         self.classifier.train(training)
 
-    def prefetch(self, batches: Iterable[PositionsByCase], noise: Noise) -> Iterator[PositionsByCase]:
-        """See :meth:`LiveSource.prefetch`; samples whose outputs are cached are not read."""
+    def _read(self, batches: Iterable[Sequence[Part]], noise: Noise) -> Generator[Sequence[Part], None, None]:
+        """Samples whose outputs are cached are not read."""
 
-        def unread(batch: PositionsByCase) -> Iterator[tuple[str, Positions]]:
-            for name, positions in batch.items():
-                if self._needs_inputs(Case.parse(name, self.classifier.modalities), positions, noise):
-                    yield name, positions
+        def unread(batch: Sequence[Part]) -> Iterator[Part]:
+            return (part for part in batch if self._needs_inputs(self._case(part[0]), part[1], noise))
 
-        yield from self.encoded.prefetch(batches, unread)
+        return self.encoded.prefetch(batches, unread, ahead=self.ahead)
 
     def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
         """See :meth:`LiveSource.batches`; samples whose outputs are cached are not read to learn their length."""
@@ -164,14 +167,12 @@ class StreamCache(LiveSource):
             return
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
-    def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
-        """See :meth:`LiveSource.features`."""
+    def _load(self, positions: Positions, case: Case, noise: Noise) -> Loaded:
         begun = {}
         for stream in self._outputs(case):
             if (sequence := self._cached(stream, positions, case, noise)) is not None:
-                begun[stream] = PartialStream(sequence, self.depths[stream])
-        inputs = {} if self._cover(begun, case) else self._inputs(positions, case, noise)
-        return self._features(inputs, case, begun)
+                begun[stream] = PartialStream(sequence, self.depths.get(stream, 0))
+        return Loaded({} if self._cover(begun, case) else self._inputs(positions, case, noise), begun)
 
     # What is cached: here, streams. FeatureCache replaces these two.
 
@@ -220,13 +221,23 @@ class StreamCache(LiveSource):
         if not self._has(output, positions, case, noise):
             return None
         found, device, batch = self._table(output, case, noise).read(positions), self.device, len(positions)
+        tokens_BLD = found.tokens_BLD
+        if self.ahead:  # rounded as in the device's memory, so that its room decides no result
+            tokens_BLD = copied(tokens_BLD.to(self._held_as), device).float()
         return replace(
             found,
-            tokens_BLD=found.tokens_BLD.to(device).expand(batch, -1, -1),
-            mask_BL=None if found.mask_BL is None else found.mask_BL.to(device).expand(batch, -1),
-            marked_B=None if found.marked_B is None else found.marked_B.to(device).expand(batch),
-            glance={modality: glance.to(device).expand(batch, -1) for modality, glance in found.glance.items()},
+            tokens_BLD=tokens_BLD.expand(batch, -1, -1),
+            mask_BL=None if found.mask_BL is None else copied(found.mask_BL, device).expand(batch, -1),
+            marked_B=None if found.marked_B is None else copied(found.marked_B, device).expand(batch),
+            glance={modality: copied(glance, device).expand(batch, -1) for modality, glance in found.glance.items()},
         )
+
+    @property
+    def _held_as(self) -> torch.dtype:
+        """The number format of what a GPU holds or is sent."""
+        dtype = getattr(torch, self.classifier.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
     def _key(self, output: str, case: Case, noise: Noise | None) -> _Key:
         """What decides an output, beside the sample. Cases that differ only in what it does not read share a table."""
@@ -250,14 +261,12 @@ class StreamCache(LiveSource):
 class FeatureCache(StreamCache):
     """A source that caches the features themselves, for any head: only the head trains."""
 
-    def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
-        """See :meth:`LiveSource.features`."""
-        found = self._cached(FEATURES, positions, case, noise)
-        if found is None:
-            return LiveSource.features(self, positions, case, noise)
-        pooling = self.classifier.pooling
+    def _features(self, loaded: Loaded, case: Case) -> Features:
+        if FEATURES not in loaded.begun:
+            return super()._features(loaded, case)
+        found_BD, pooling = loaded.begun[FEATURES].sequence.tokens_BLD[:, 0], self.classifier.pooling
         sizes = {POOLED: pooling.pooled_size} | {m: pooling.modality_sizes[m] for m in case.present}
-        parts = dict(zip(sizes, torch.split(found.tokens_BLD[:, 0], list(sizes.values()), dim=-1), strict=True))
+        parts = dict(zip(sizes, torch.split(found_BD, list(sizes.values()), dim=-1), strict=True))
         return Features(parts.pop(POOLED), parts)
 
     def _outputs(self, case: Case) -> dict[str, tuple[str, ...]]:
@@ -291,6 +300,14 @@ def make_source(
         return LiveSource(classifier, encoded, augmented)
     kind = FeatureCache if only_head_trains(classifier) else StreamCache
     return kind(classifier, encoded, cache, scratch, identity, cache.budget() if memory is None else memory)
+
+
+def device_room(device: torch.device) -> MemoryBudget:
+    """The memory of a GPU for what is read in every step; none on a CPU, where it is in memory already."""
+    if device.type != "cuda":
+        return MemoryBudget(0)
+    free, _ = torch.cuda.mem_get_info(device)
+    return MemoryBudget(int(SHARE_OF_DEVICE * free))
 
 
 def frozen_depths(classifier: Classifier) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Tables of token sequences or features by sample, in memory or in memory-mapped files.
+"""Tables of token sequences or features by sample, in memory, in memory-mapped files, or on a GPU.
 
 A training that adds to a table in files writes one array of numbers (``.values``) and, last, an index that says which
 samples they belong to (``.index``). A killed training leaves an array without an index, which is never read. Several
@@ -21,10 +21,12 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from mmrobust.data.dataset import Positions
 from mmrobust.errors import DataError
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.devices import copied
 from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.storage.files import atomic_file
 
@@ -33,6 +35,8 @@ SHARED = -1
 NO_MARK = -1
 DISK_LEFT = 0.1
 """Share of the disk that is left free."""
+MOVED_TOKENS = 2**14
+"""Tokens that are moved to a GPU at a time."""
 
 
 class _Kind(NamedTuple):
@@ -52,10 +56,14 @@ class _File:
     tokens: int = 0
 
 
+_Array = npt.NDArray[np.float32] | _File | Tensor
+"""Tokens [tokens, D]: in memory, in a file, or, behind a row of zeros, on a GPU."""
+
+
 class _Place(NamedTuple):
     """Where one sample's tokens lie."""
 
-    array: npt.NDArray[np.float32] | _File
+    array: _Array
     start: int
     """Its first token in the array."""
     mark: int
@@ -126,6 +134,30 @@ class FeatureTable:
         with atomic_file(file.path.with_suffix(".index")) as written:
             save_file({"places": np.asarray(rows)}, written, metadata={"kind": json.dumps(self._kind)})
 
+    def move(self, device: torch.device, dtype: torch.dtype, room: MemoryBudget) -> None:
+        """Move the values to a GPU, in ``dtype``, if there is ``room`` for all of them; reading no longer copies them.
+
+        Raises:
+            DataError: a file was changed or removed.
+        """
+        arrays = {id(place.array): place.array for place in self._places.values()}
+        sizes = {key: array.tokens if isinstance(array, _File) else len(array) for key, array in arrays.items()}
+        if self._kind is None or not room.take((1 + sum(sizes.values())) * self._kind.width * dtype.itemsize):
+            return
+        moved = torch.zeros(1 + sum(sizes.values()), self._kind.width, dtype=dtype, device=device)
+        firsts = dict(zip(sizes, np.cumsum([1, *sizes.values()]).tolist(), strict=False))
+        for key, array in arrays.items():
+            values = _values(array, self._kind.width)
+            for start in range(0, len(values), MOVED_TOKENS):
+                part = torch.tensor(values[start : start + MOVED_TOKENS])
+                moved[firsts[key] + start : firsts[key] + start + len(part)] = part
+            self._memory.give_back(array.nbytes if isinstance(array, np.ndarray) else 0)
+        self._places = {
+            position: place._replace(array=moved, start=firsts[id(place.array)] + place.start)
+            for position, place in self._places.items()
+        }
+        self.nbytes = moved.nbytes
+
     def read(self, positions: Positions) -> TokenSequence:
         """The sequences of the samples at ``positions``, all of which are in the table, padded to the longest.
 
@@ -137,21 +169,14 @@ class FeatureTable:
         kind = self._kind
         assert kind is not None, f"table {self.name} is empty"
         places = [self._places[int(position)] for position in ([SHARED] if self._shared else positions)]
-        distinct = {id(place.array): place.array for place in places}
-        arrays = {key: _values(array, kind.width) for key, array in distinct.items()}
         lengths_BS = np.asarray([place.lengths for place in places])
         longest_S = lengths_BS.max(0).tolist()
         offsets = np.cumsum([0, *longest_S]).tolist()
-        tokens_BLD = np.zeros((len(places), offsets[-1], kind.width), dtype=np.float32)
-        for tokens_LD, place in zip(tokens_BLD, places, strict=True):
-            start, values = place.start, arrays[id(place.array)]
-            for offset, length in zip(offsets[:-1], place.lengths, strict=True):
-                tokens_LD[offset : offset + length] = values[start : start + length]
-                start += length
+        gather = _on_device if all(isinstance(place.array, Tensor) for place in places) else _in_memory
         masks = [np.arange(n) < lengths_BS[:, i : i + 1] for i, n in enumerate(longest_S)]
         marks = [place.mark for place in places]
         return TokenSequence(
-            torch.from_numpy(tokens_BLD),
+            gather(places, offsets, kind.width),
             torch.from_numpy(np.concatenate(masks, axis=1)) if kind.masked else None,
             tuple(zip(kind.segments, longest_S, strict=True)),
             causal=kind.causal,
@@ -193,14 +218,42 @@ class FeatureTable:
             self._places.setdefault(position, _Place(file, start, mark, tuple(lengths)))
 
 
-def _values(array: npt.NDArray[np.float32] | _File, width: int) -> npt.NDArray[np.float32]:
+def _in_memory(places: Sequence[_Place], offsets: Sequence[int], width: int) -> Tensor:
+    """The tokens [B, L, D] of the samples at ``places``, whose segments begin at ``offsets`` and end at the last."""
+    arrays = {key: _values(array, width) for key, array in {id(p.array): p.array for p in places}.items()}
+    tokens_BLD = np.zeros((len(places), offsets[-1], width), dtype=np.float32)
+    for tokens_LD, place in zip(tokens_BLD, places, strict=True):
+        start, values = place.start, arrays[id(place.array)]
+        for offset, length in zip(offsets[:-1], place.lengths, strict=True):
+            tokens_LD[offset : offset + length] = values[start : start + length]
+            start += length
+    return torch.from_numpy(tokens_BLD)
+
+
+def _on_device(places: Sequence[_Place], offsets: Sequence[int], width: int) -> Tensor:
+    """As :func:`_in_memory`, where all values are on a GPU."""
+    rows_BL = np.zeros((len(places), offsets[-1]), dtype=np.int64)  # row 0 is padding
+    for rows_L, place in zip(rows_BL, places, strict=True):
+        start = place.start
+        for offset, length in zip(offsets[:-1], place.lengths, strict=True):
+            rows_L[offset : offset + length] = np.arange(start, start + length)
+            start += length
+    values = places[0].array
+    assert isinstance(values, Tensor), "these values are not on a GPU"
+    rows = copied(torch.from_numpy(rows_BL).flatten(), values.device)
+    return values.index_select(0, rows).view(*rows_BL.shape, width).float()
+
+
+def _values(array: _Array, width: int) -> npt.NDArray[np.float32]:
     """The values [tokens, D] of an array. A file is mapped for each read only, so that it does not stay in memory.
 
     Raises:
         DataError: the file was changed or removed.
     """
-    if not isinstance(array, _File):
+    if isinstance(array, np.ndarray):
         return array
+    if isinstance(array, Tensor):
+        return np.asarray(array.float().cpu().numpy())
     try:
         return np.asarray(np.memmap(array.path, np.float32, "r", shape=(array.tokens, width)))
     except (FileNotFoundError, ValueError) as cause:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,28 @@ from mmrobust.degradations import Noise
 from mmrobust.models.backbone import PartialStream
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.pooling import Features
+from mmrobust.runtime.devices import copied
 from mmrobust.runtime.progress import Advance
+from mmrobust.runtime.threads import in_background
 from mmrobust.training.augmentation import augment
-from mmrobust.training.splits import PositionsByCase, TrainingSplit
+from mmrobust.training.splits import TrainingSplit
 
 STRETCH = 256
 """Samples that are decoded at a time, for all their cases."""
 START_BATCH = 64
+
+
+Part = tuple[str, Positions]
+"""The name of a case and samples that run in it together: a batch, or a part of one."""
+
+
+class Loaded(NamedTuple):
+    """What the features of some samples are computed from, on the device."""
+
+    inputs: Mapping[str, Tensor]
+    """The backbone's."""
+    begun: Mapping[str, PartialStream]
+    """What is cached of each stream, by the stream's name."""
 
 
 class FeatureRequest(NamedTuple):
@@ -39,6 +55,7 @@ class LiveSource:
 
     def __init__(self, classifier: Classifier, encoded: EncodedSplit, augmented: bool = False) -> None:
         self.classifier, self.encoded, self._augmented = classifier, encoded, augmented
+        self._ready: dict[tuple[str, bytes], Loaded] = {}
 
     @property
     def cached_bytes(self) -> int:
@@ -48,15 +65,39 @@ class LiveSource:
     def prepare(self, requests: Iterable[FeatureRequest], advance: Advance) -> None:
         """Compute and cache what can be cached of ``requests``; ``advance`` is called with the samples done."""
 
-    def prefetch(self, batches: Iterable[PositionsByCase], noise: Noise) -> Iterator[PositionsByCase]:
-        """Yield each batch once the samples that :meth:`features` needs for it have been read."""
+    def prefetch(self, batches: Iterable[Sequence[Part]], noise: Noise) -> Generator[Sequence[Part], None, None]:
+        """Yield each batch once the samples that :meth:`features` needs for it have been read.
+
+        On a GPU they are there by then: a thread reads and copies the next batches while one is computed.
+        """
+        with (
+            closing(self._read(batches, noise)) as read,
+            in_background(self._load_all(read, noise), self.ahead) as ready,
+        ):
+            for batch, self._ready in ready:
+                yield batch
+
+    @property
+    def ahead(self) -> bool:
+        """Whether inputs are loaded while others are computed with."""
+        return self.device.type != "cpu"
+
+    def _read(self, batches: Iterable[Sequence[Part]], noise: Noise) -> Generator[Sequence[Part], None, None]:
         del noise
-        yield from self.encoded.prefetch(batches, dict.items)
+        return self.encoded.prefetch(batches, iter, ahead=self.ahead)
+
+    def _load_all(
+        self, batches: Iterable[Sequence[Part]], noise: Noise
+    ) -> Iterator[tuple[Sequence[Part], dict[tuple[str, bytes], Loaded]]]:
+        """Each batch, and where it is to be loaded ahead, all of its parts by what :meth:`features` is asked for."""
+        for batch in batches:
+            ahead = batch if self.ahead else ()
+            yield batch, {(name, p.tobytes()): self._load(p, self._case(name), noise) for name, p in ahead}
 
     def batches(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
         """``positions`` in batches for evaluation, of samples of similar length, each once it has been read."""
         stretches = [positions[start : start + STRETCH] for start in range(0, len(positions), STRETCH)]
-        for stretch in self.encoded.prefetch(stretches, lambda some: [(case.name, some)]):
+        for stretch in self.encoded.prefetch(stretches, lambda some: [(case.name, some)], ahead=self.ahead):
             yield from self._by_length(case, stretch, size)
 
     def _by_length(self, case: Case, positions: Positions, size: int) -> Iterator[Positions]:
@@ -65,13 +106,15 @@ class LiveSource:
 
     def features(self, positions: Positions, case: Case, noise: Noise) -> Features:
         """Features of the samples at ``positions`` in ``case``, as the head takes them."""
-        return self._features(self._inputs(positions, case, noise), case)
+        loaded = self._ready.pop((case.name, positions.tobytes()), None) or self._load(positions, case, noise)
+        return self._features(loaded, case)
 
-    def _features(
-        self, inputs: Mapping[str, Tensor], case: Case, partial: Mapping[str, PartialStream] | None = None
-    ) -> Features:
+    def _features(self, loaded: Loaded, case: Case) -> Features:
         with self.classifier.autocast():
-            return self.classifier.features(inputs, self.classifier.told(case.name, SITUATION), partial)
+            return self.classifier.features(loaded.inputs, self.classifier.told(case.name, SITUATION), loaded.begun)
+
+    def _load(self, positions: Positions, case: Case, noise: Noise) -> Loaded:
+        return Loaded(self._inputs(positions, case, noise), {})
 
     def _inputs(self, positions: Positions, case: Case, noise: Noise | None) -> dict[str, Tensor]:
         """The backbone's inputs, on the classifier's device."""
@@ -79,11 +122,14 @@ class LiveSource:
             return self.encoded.batch(positions, case, self.device, noise)
         kinds = self.encoded.split.info.kinds
         samples = [augment(sample, kinds) for sample in self.encoded.samples(positions, case, noise)]
-        return {name: tensor.to(self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
+        return {name: copied(tensor, self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
 
     def inputs(self, positions: Positions, case: Case) -> dict[str, Tensor]:
         """The backbone's inputs of samples in ``case``, never augmented."""
         return self.encoded.batch(positions, case, self.device)
+
+    def _case(self, name: str) -> Case:
+        return Case.parse(name, self.classifier.modalities)
 
     @property
     def device(self) -> torch.device:

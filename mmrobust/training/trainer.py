@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from mmrobust.cases import Case
 from mmrobust.degradations import Noise
 from mmrobust.errors import Interrupted, TrainingError
 from mmrobust.models.glance import UNIT, Glance
+from mmrobust.runtime.devices import copied
 from mmrobust.runtime.progress import Advance, Progress
 from mmrobust.storage.tasks import sign_of
 from mmrobust.training.cost import ResourceMeter, Stopwatch, TrainingCost, release_memory
@@ -22,7 +23,7 @@ from mmrobust.training.objective import learning_rate, loss, make_optimizer, pos
 from mmrobust.training.probe import fit_glance
 from mmrobust.training.settings import TrainSettings
 from mmrobust.training.setup import Setup
-from mmrobust.training.sources import FeatureRequest, LiveSource, starting_features
+from mmrobust.training.sources import FeatureRequest, LiveSource, Part, starting_features
 from mmrobust.training.splits import PositionsByCase, TrainingSplit, count, epoch_batches, training_share, union
 from mmrobust.training.state import EpochRecord, StateStore, TrainingState
 from mmrobust.training.validation import Validation, validate, validation_groups
@@ -217,16 +218,16 @@ class Trainer:
         split, noise = self._drawn(epoch)
         order = self.chosen[draws.permutation(len(self.chosen))]
         batches = epoch_batches(split, order, self.recipe, self.cases)
-        mine = [{name: positions[rank::size] for name, positions in batch.items()} for batch in batches]
+        mine = [list(self._parts({name: p[rank::size] for name, p in batch.items()})) for batch in batches]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         seen, rate, so_far, clock = 0, 0.0, 0.0, Stopwatch(self.device)
         self.classifier.train(True)
-        for index, own in enumerate(self.train_source.prefetch(mine, noise)):
+        for index, parts in enumerate(self.train_source.prefetch(mine, noise)):
             samples = count(batches[index])
             rate = learning_rate(self.recipe, epoch * len(batches) + index, self.recipe.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
-            total += self._step(split, own, samples, optimizer, noise) * samples
+            total += self._step(split, parts, samples, optimizer, noise) * samples
             seen += samples
             advance(samples)
             if index + 1 < len(batches) and not self._looks(index):
@@ -263,27 +264,30 @@ class Trainer:
         """Validate the classifier as it is."""
         return validate(self.validation_source, self.validation_split, self.config.headline_metric, self.groups)
 
+    def _parts(self, batch: PositionsByCase) -> Iterator[Part]:
+        """What of a batch runs at a time."""
+        for name, positions in batch.items():
+            parts = np.array_split(positions, min(self.recipe.accumulate, max(1, len(positions))))
+            yield from ((name, part) for part in parts if len(part))
+
     def _step(
-        self, split: TrainingSplit, batch: PositionsByCase, samples: int, optimizer: torch.optim.Optimizer, noise: Noise
+        self, split: TrainingSplit, parts: Sequence[Part], samples: int, optimizer: torch.optim.Optimizer, noise: Noise
     ) -> torch.Tensor:
-        """One step of the optimiser, case by case, on this process's part of a batch of so many ``samples``.
+        """One step of the optimiser on the parts of a batch of so many ``samples`` that are this process's.
 
         Returns the mean loss over all of them, on the device: to know it, one would have to wait.
         """
         classifier, recipe = self.classifier, self.recipe
         optimizer.zero_grad(set_to_none=True)
         value = torch.zeros((), dtype=torch.float64, device=self.device)
-        for name, mine in batch.items():
-            for positions in np.array_split(mine, min(recipe.accumulate, max(1, len(mine)))):
-                if not len(positions):
-                    continue
-                features = self.train_source.features(positions, self._case(name), noise)
-                targets = split.targets[positions].to(self.device)
-                logits, own = classifier.learn(features, name, targets)
-                weight, smoothing = self.positive_weight, recipe.label_smoothing
-                part = loss(logits, targets, classifier.task, smoothing, recipe.loss, weight, classifier.scale) + own
-                (part / samples).backward()  # type: ignore[no-untyped-call]  # torch's stub
-                value += part.detach().double() / samples
+        for name, positions in parts:
+            features = self.train_source.features(positions, self._case(name), noise)
+            targets = copied(split.targets[positions], self.device)
+            logits, own = classifier.learn(features, name, targets)
+            weight, smoothing = self.positive_weight, recipe.label_smoothing
+            part = loss(logits, targets, classifier.task, smoothing, recipe.loss, weight, classifier.scale) + own
+            (part / samples).backward()  # type: ignore[no-untyped-call]  # torch's stub
+            value += part.detach().double() / samples
         parameters = list(classifier.trained().values())
         self.processes.sum_gradients(parameters)
         if recipe.clip:

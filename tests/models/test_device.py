@@ -2,15 +2,19 @@
 
 So an operation that mixes devices raises, and so does one that must know a value (``tolist``, ``if tensor``, boolean
 indexing), for which a real device would have to be waited for. Tensors that a forward pass makes on the CPU are
-counted: each of them would have to be copied to the device first.
+counted: each of them would have to be copied to the device first. A PyTorch without CUDA has no backward pass for its
+fake tensors; whole training steps run on meta tensors, of which the same is true.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,11 +22,16 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmrobust.cases import PROMPTINGS
+from mmrobust.cases import PROMPTINGS, Case
+from mmrobust.degradations import Noise
 from mmrobust.errors import UsageError
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.heads import HEADS
 from mmrobust.models.methods import METHODS
+from mmrobust.training.distributed import ProcessGroup
+from mmrobust.training.objective import make_optimizer
+from mmrobust.training.recipe import Recipe
+from mmrobust.training.trainer import Trainer
 
 BACKBONES: list[tuple[str, dict[str, Any]]] = [
     ("tiny-vilt", {}),
@@ -31,6 +40,7 @@ BACKBONES: list[tuple[str, dict[str, Any]]] = [
     ("tiny-cavmae", {}),
     ("tiny-cavmae", {"missing_path": "single"}),
     ("tiny-cavmae-fusion", {}),
+    ("tiny-towers", {}),
 ]
 
 
@@ -136,3 +146,58 @@ def test_a_forward_pass_stays_on_the_device(
                 for prompting in PROMPTINGS:
                     assert built(inputs, case, prompting).device.type == "cuda"
     assert not made.found
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [*((method, "linear") for method in METHODS), *product(("mmp",), sorted(HEADS.keys() - {"linear"}))],
+)
+@pytest.mark.parametrize("backbone", ["tiny-vilt", "tiny-clip", "tiny-cavmae-fusion", "tiny-towers"])
+def test_a_training_step_stays_on_the_device(
+    classifier: Callable[..., Classifier],
+    batch: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: str,
+    method: str,
+    head: str,
+) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for meta tensors
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    try:
+        built = classifier(backbone, method, head, scrambled=False)
+    except UsageError as refused:
+        pytest.skip(str(refused))
+    inputs = {name: tensor.to("meta") for name, tensor in batch(built, backbone).items()}
+    built.to("meta").train()
+    recipe = Recipe()
+    optimizer = make_optimizer(built, recipe)
+
+    def features(positions: Any, case: Any, noise: Noise) -> Any:
+        return built.features(inputs, (case.name,))
+
+    trainer: Any = SimpleNamespace(
+        classifier=built,
+        recipe=recipe,
+        device=torch.device("meta"),
+        processes=ProcessGroup(),
+        positive_weight=None,
+        train_source=SimpleNamespace(features=features),
+        _case=lambda name: Case.parse(name, built.modalities),
+    )
+    split: Any = SimpleNamespace(targets=OneHot())
+    parts = [(case, np.arange(3)) for case in (built.cases[0], built.cases[-1])]
+    with MadeOnCpu() as made:
+        optimizer.step = lambda: None  # counts its steps on the CPU, unless it is fused
+        assert Trainer._step(trainer, split, parts, 3, optimizer, Noise()).device.type == "meta"
+    assert not made.found
+    gradients = [parameter.grad for parameter in built.trained().values() if parameter.grad is not None]
+    assert {gradient.device.type for gradient in gradients} == {"meta"}
+    del optimizer.step
+    optimizer.step()
+
+
+class OneHot:
+    """Targets that are on the device already."""
+
+    def __getitem__(self, positions: Any) -> torch.Tensor:
+        return torch.empty(len(positions), 3, device="meta")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from mmrobust.data import Dataset
+from mmrobust.data.encoded_split import EncodedSplit
+from mmrobust.runtime.machine import MemoryBudget
 from mmrobust.training.loop import train
 from mmrobust.training.objective import make_optimizer
 from mmrobust.training.recipe import GRID, Recipe
@@ -44,6 +47,37 @@ def test_a_batch_in_parts_is_the_same_step(settings: TrainSettings, tmp_path: Pa
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "method_settings"), [("none", {}), ("mmp", {"length": 2, "layers": [3]}), ("full", {})]
+)
+def test_batches_that_are_loaded_ahead_are_the_same(
+    settings: TrainSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    method_settings: dict[str, Any],
+) -> None:
+    """As on a GPU, in a thread: cached features and streams, of which its memory holds some, and inputs."""
+    recipe = RECIPE.changed(accumulate=2, batching="case-wise")
+    settings = dataclasses.replace(settings, method=method, method_settings=method_settings, recipe=recipe)
+    train(settings, tmp_path / "in-turn")
+    monkeypatch.setattr(LiveSource, "ahead", True)
+    monkeypatch.setattr("mmrobust.training.feature_cache.device_room", lambda _: MemoryBudget(2**18))
+    threads: set[str] = set()
+    true = EncodedSplit.prefetch
+
+    def spied(self: EncodedSplit, *arguments: Any, **options: Any) -> Any:
+        for step in true(self, *arguments, **options):
+            threads.add(threading.current_thread().name)
+            yield step
+
+    monkeypatch.setattr(EncodedSplit, "prefetch", spied)
+    train(settings, tmp_path / "ahead")
+    assert "mmrobust-background" in threads
+    in_turn, ahead = weights(tmp_path / "in-turn"), weights(tmp_path / "ahead")
+    assert all(torch.equal(ahead[name], tensor) for name, tensor in in_turn.items())
 
 
 def test_the_head_has_its_own_learning_rate(settings: TrainSettings, tmp_path: Path) -> None:

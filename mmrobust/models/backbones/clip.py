@@ -7,15 +7,18 @@ is not told (concat prompting), both towers run, the missing modality's on its f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPModel
+from transformers.activations import QuickGELUActivation
 
 from mmrobust.models.backbone import Backbone
 from mmrobust.models.backbones.processors import TextImageProcessor
-from mmrobust.models.layers import LayerView
+from mmrobust.models.layers import LayerView, cast_once
 from mmrobust.models.pooling import Pooling
 from mmrobust.models.sequence import TokenSequence
 
@@ -123,7 +126,30 @@ def _view(layer: Any) -> LayerView:
         project=lambda x: (attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)),
         out=attention.out_proj,
         norm2=layer.layer_norm2,
-        mlp=layer.mlp,
+        mlp=_quick_gelu_mlp(layer.mlp) if _is_plain(layer.mlp) else layer.mlp,
         heads=attention.num_heads,
         attention_dropout=nn.Dropout(attention.dropout).train(attention.training),
     )
+
+
+def _is_plain(mlp: Any) -> bool:
+    """Whether it is CLIP's own: no other activation, and no product that LoRA has wrapped."""
+    return isinstance(mlp.activation_fn, QuickGELUActivation) and {type(mlp.fc1), type(mlp.fc2)} == {nn.Linear}
+
+
+QUICK = 1.702
+"""The factor of the quick GELU, h · σ(1.702 h)."""
+
+
+def _quick_gelu_mlp(mlp: Any) -> Callable[[Tensor], Tensor]:
+    """CLIP's feed-forward half, with its activation in one operation instead of three, each of four times the tokens.
+
+    h · σ(1.702 h) is silu(1.702 h) / 1.702, whose two factors the matrix products before and after it apply themselves.
+    """
+
+    def run(x_BLD: Tensor) -> Tensor:
+        bias = QUICK * cast_once(mlp.fc1.bias)
+        inner = F.silu(torch.addmm(bias, x_BLD.flatten(0, 1), mlp.fc1.weight.T, alpha=QUICK))
+        return torch.addmm(mlp.fc2.bias, inner, mlp.fc2.weight.T, alpha=1 / QUICK).view_as(x_BLD)
+
+    return run

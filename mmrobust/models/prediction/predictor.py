@@ -31,7 +31,7 @@ from mmrobust.data.selection import STRETCH_SAMPLES
 from mmrobust.models.classifier import Classifier
 from mmrobust.models.prediction.batch import Inputs, Passes, Rows
 from mmrobust.models.prediction.forward_pass import InputKey
-from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, out_of_memory
+from mmrobust.runtime.devices import DEFAULT_BATCH_SIZE, BatchSize, copied, out_of_memory
 from mmrobust.runtime.machine import free_memory
 from mmrobust.runtime.progress import Advance
 from mmrobust.runtime.threads import in_background
@@ -212,7 +212,7 @@ class Predictor:
             try:
                 with torch.cuda.stream(self._copies):
                     batch = collate(samples, pinned=True)
-                    return {name: t.pin_memory().to(self.device, non_blocking=True) for name, t in batch.items()}
+                    return {name: copied(tensor, self.device) for name, tensor in batch.items()}
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

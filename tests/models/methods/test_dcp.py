@@ -160,7 +160,7 @@ def counted(classifier: Classifier, inputs: Tensors, case: str, prompting: str) 
         def count(*_: object, tower: str = tower) -> None:
             runs[tower] += 1
 
-        handles += [layer.mlp.register_forward_hook(count) for layer in part.encoder.layers]
+        handles += [layer.layer_norm2.register_forward_hook(count) for layer in part.encoder.layers]
     with torch.inference_mode():
         classifier(inputs, case, prompting)
     for handle in handles:

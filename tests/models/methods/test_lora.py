@@ -61,6 +61,18 @@ def test_targets_can_be_chosen(tiny: Any) -> None:
     assert adapted and all(name.endswith("mlp.fc1") for name in adapted)
 
 
+@pytest.mark.parametrize("target", ["mlp.fc1", "mlp.fc2"])
+def test_what_is_adapted_of_clips_feed_forward_halves_counts(classifier: Any, samples: Any, target: str) -> None:
+    adapted = classifier("tiny-clip", "lora", scrambled=False, method_set={"targets": (target,)})
+    inputs = adapted.backbone.processor.collate(samples("tiny-clip", 2))
+    with torch.inference_mode():
+        before = adapted(inputs)
+        for name, weight in adapted.trained().items():
+            if ".lora_B." in name:
+                weight.fill_(1.0)
+        assert not torch.allclose(adapted(inputs), before)
+
+
 def test_targets_that_the_backbone_does_not_have_are_named(tiny: Any) -> None:
     with pytest.raises(UsageError, match=r"vilt has no dense layers attn\.qkv"):
         Lora(LoraConfig(targets=("attn.qkv",)), tiny("tiny-vilt"), ["complete"])
