@@ -63,6 +63,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "msp": ("msp", {"length": 2}),
     "ptm": ("ptm", {"length": 2, "level": "both", "train_head": True}),
     "dcp": ("dcp", {"length": 6}),
+    "maple": ("maple", {}),
     "lora": ("lora", {"rank": 2}),
     "adapter": ("adapter", {}),
 }
@@ -130,7 +131,7 @@ class Smoke:
                 worst[what] = max(worst[what], off)
             ran += 1
         if waits:
-            raise AssertionError(f"forward passes wait for the device: {dict(waits)}")
+            raise AssertionError(f"forward or backward passes wait for the device: {dict(waits)}")
         return f"{ran} combinations; " + ", ".join(f"{what} {off:.0e}" for what, off in worst.items())
 
     def _against_cpu(self, classifier: Classifier, waits: Counter[str]) -> Iterator[tuple[str, float]]:
@@ -147,12 +148,14 @@ class Smoke:
             yield "alone", _off(torch.cat([classifier(one, *keys[0]) for one in single]), expected[0])
         own = self._gradients(classifier, moved)
         yield "gradients", float((own - gradients).norm() / gradients.norm().clamp(min=1e-9))
-        classifier.dtype = "bfloat16"
+        classifier.dtype, targets = "bfloat16", self._targets()
         if self.on_gpu:
             torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            low = [classifier(moved, *key) for key in keys]
+            with torch.inference_mode():
+                low = [classifier(moved, *key) for key in keys]
+            self._backward(classifier, moved, targets)
         if self.on_gpu:
             torch.cuda.set_sync_debug_mode("default")
         waits.update(f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message))
@@ -161,14 +164,17 @@ class Smoke:
     def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def _gradients(self, classifier: Classifier, batch: dict[str, Tensor]) -> Tensor:
+    def _targets(self) -> Tensor:
+        return torch.eye(len(CLASSES))[torch.arange(SAMPLES) % len(CLASSES)].to(self.device)
+
+    def _backward(self, classifier: Classifier, batch: dict[str, Tensor], targets: Tensor) -> None:
         classifier.zero_grad()
-        targets = torch.eye(len(CLASSES), device=next(iter(batch.values())).device)[
-            torch.arange(SAMPLES) % len(CLASSES)
-        ]
         told = classifier.told("complete", PROMPTINGS[0])
         logits, own = classifier.learn(classifier.features(batch, told), "complete", targets)
         (loss(logits, targets, classifier.task, 0.1) + own).backward()
+
+    def _gradients(self, classifier: Classifier, batch: dict[str, Tensor]) -> Tensor:
+        self._backward(classifier, batch, self._targets().to(next(iter(batch.values())).device))
         parts = [p.grad.flatten().cpu() for p in classifier.trained().values() if p.grad is not None]
         return torch.cat(parts)
 
