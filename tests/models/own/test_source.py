@@ -48,6 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder, with a module; what is imported from it is forgotten afterwards."""
     (tmp_path / "my_model.py").write_text(MODEL)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)  # of another test in this process
     modules, path = set(sys.modules), list(sys.path)
     yield tmp_path
     sys.path[:] = path
