@@ -89,7 +89,7 @@ def test_every_kind_of_input_is_the_same_from_any_number_of_workers(
     split = ragged.split("test")
     requests = [dict.fromkeys(range(start, start + 8), split.info.modalities) for start in range(0, 40, 8)]
     alone = list(Loader(split, Plain()).load(requests))  # type: ignore[arg-type]
-    for workers in (1, 2):
+    for workers in (1, 2) if slabs is None else (2,):  # each is started anew
         loader = Loader(split, Plain(), workers)  # type: ignore[arg-type]
         try:
             assert all(map(same, loader.load(requests), alone))  # each is used while later ones are loaded
