@@ -48,7 +48,8 @@ def papers_cell(classifier: Classifier, batches: list[dict[str, Any]]) -> Tensor
     logits = []
     for batch in batches:
         text, image = (classifier.backbone.embed(modality, batch) for modality in ("text", "image"))
-        x, mask = torch.cat([text.tokens_BLD, image.tokens_BLD], 1), torch.cat([text.mask_BL, image.mask_BL], 1)
+        x = torch.cat([text.tokens_BLD, image.tokens_BLD], 1)
+        mask = torch.cat([text.mask_BL, torch.ones(image.tokens_BLD.shape[:2], dtype=torch.bool)], 1)
         chosen = torch.stack([prompts[case] for case in batch["cases"]])  # [B, layers, P, D], sample by sample
         for index, layer in enumerate(model.encoder.layer):
             if index < chosen.shape[1]:
