@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmrobust.storage.results import RESULTS_SCHEMA, write_results
+from mmrobust.storage.results import RESULTS_KEYS, write_results
 
 RATES = tuple(step / 10 for step in range(11))
 SCENARIOS = {"missing-image": 0.5, "missing-text": 1.0, "missing-both": 0.75}
@@ -41,7 +41,10 @@ def made(folder: Path) -> None:
     dataset = {"name": "digits", "fingerprint": "0", "split": "test", "task": "single-label", "classes": ["a", "b"]}
     checkpoints = {f"model-{number:02d}": {"method": {"name": "mmp"}} for number in range(50)}
     provenance = {"dataset": {**dataset, "headline_metric": "accuracy"}, "checkpoints": checkpoints}
-    write_results(folder / "results.parquet", pd.DataFrame(rows, columns=RESULTS_SCHEMA.names), provenance)
+    counts = ("method", "head", "backbone", "n", "n_affected", "n_naturally_missing")
+    frame = pd.DataFrame(rows, columns=[*RESULTS_KEYS, *counts, "value", "ci_low", "ci_high"])
+    frame = frame.assign(mean_low=frame["ci_low"], mean_high=frame["ci_high"])
+    write_results(folder / "results.parquet", frame, provenance)
 
 
 def cpu() -> float:
