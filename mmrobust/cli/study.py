@@ -42,9 +42,9 @@ def run(
     """Train, evaluate and report every combination of a study; run it again to continue after an interruption."""
     import dataclasses
 
-    from mmrobust.runtime.devices import resolve_device, resolve_dtype
-    from mmrobust.studies.jobs import jobs_of
-    from mmrobust.studies.runner import check_rehearsed
+    with console.waiting("load torch"):
+        from mmrobust.runtime.devices import resolve_device, resolve_dtype
+        from mmrobust.studies.jobs import jobs_of
     from mmrobust.studies.study import read_study, rehearsal
 
     asked = read_study(study)
@@ -52,7 +52,6 @@ def run(
         asked = dataclasses.replace(asked, backbone=backbone)
     if rehearse:
         asked = rehearsal(asked)
-    check_rehearsed(asked, out)
     jobs = jobs_of(asked, [*listed_paths(data, "--data"), *(Path(folder) for folder in asked.data)], out)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
@@ -81,9 +80,10 @@ def run(
         console.out().print(
             f"{len(jobs)} jobs, a seed each: about {console.duration(total)}, one after the other, and {disk:.0f} MiB"
         )
-        console.remark("starting each job and scoring it are not counted: some seconds a job")
+        console.remark("starting each job and scoring it are not counted: some seconds a job; what else runs now is")
         return
-    from mmrobust.studies.runner import run_study
+    with console.waiting("load torch"):
+        from mmrobust.studies.runner import run_study
     from mmrobust.studies.summary import LATEX_FILE, REPORT_FILE, TABLE_FILE
 
     report = run_study(

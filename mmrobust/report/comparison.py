@@ -66,15 +66,17 @@ def summary(comparison: Comparison) -> str:
 def note(comparison: Comparison) -> str:
     """How to read the figures."""
     scale = scale_of(comparison.metric)
-    smallest = comparison.cells["smallest"].dropna().sort_values()
+    # Of differences that were found, nobody asks whether they would be.
+    undecided = comparison.cells[~(comparison.cells["p_value"] <= comparison.alpha)]
+    smallest = undecided["smallest"].dropna().sort_values()
     shown = smallest[smallest < scale.span]
     holm = "Holm-corrected" if comparison.correction == "holm" else "uncorrected"
     tests = " and ".join(sorted(set(comparison.cells["test"])))
     power = ""
     if len(shown):
         power = (
-            f" These samples would show differences of {scale.amount(shown.median())}{scale.differences} (median; at "
-            f"most {scale.amount(shown.max())}), so corrected, with 80 % power."
+            f" Where none was found, these samples would show differences of {scale.amount(shown.median())}"
+            f"{scale.differences} (median; at most {scale.amount(shown.max())}), so corrected, with 80 % power."
         )
     if hidden := len(smallest) - len(shown):
         power += f" In {hidden} of {len(comparison.cells)} cells, these samples are too few to show any difference."

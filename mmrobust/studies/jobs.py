@@ -18,10 +18,12 @@ from mmrobust.errors import MmrobustError, UsageError, unknown_name
 from mmrobust.scenarios.scenario import training_cases
 from mmrobust.studies.study import Study, Teacher, TrainedUnder, Variant, check_folder_name
 from mmrobust.training.recipes import DEFAULT
-from mmrobust.training.settings import TrainOptions, TrainSettings, read_recipe
+from mmrobust.training.settings import TrainOptions, TrainSettings, check_splits, read_recipe
 
 TEACHER = "teacher"
 FULL = "full"
+REHEARSAL = "/rehearsal-"
+"""What only the name of a rehearsed job holds."""
 CHECKPOINTS, RESULTS = FOLDERS = ("checkpoints", "results")
 """Where a study keeps a folder for each job."""
 
@@ -57,7 +59,7 @@ class Job:
     def training(self) -> str:
         """Its name without the seed."""
         under = "complete" if self.complete else f"{self.settings.scenario}-{self.settings.missing_rate:g}"
-        return f"{self.dataset}/{'rehearsal-' * self.rehearsed}{self.method}-{self.head}-{under}"
+        return f"{self.dataset}{REHEARSAL if self.rehearsed else '/'}{self.method}-{self.head}-{under}"
 
     @property
     def name(self) -> str:
@@ -88,12 +90,14 @@ def jobs_of(study: Study, data: Sequence[Path], out: Path) -> list[Job]:
             exist for these data; recipes for a data set that is neither among them nor one of mmrobust's; with
             ``availability``, a training whose own scenario and rate are not in the grid.
         DataError: a folder that is not a data set.
+        TrainingError: a data set that lacks a split.
     """
     if not data:
         raise UsageError("the study names no data: say --data FOLDER")
     infos = {folder: Dataset(folder).info for folder in data}
     for folder, info in infos.items():
         check_folder_name(info.name, f"{folder}: the data set")
+        check_splits(folder, info)
     names = [info.name for info in infos.values()]
     if len(set(names)) < len(names):
         raise UsageError(f"data sets {', '.join(names)}: one is named twice")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -26,8 +27,8 @@ from mmrobust.storage.files import is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
 from mmrobust.storage.results import RESULTS_FILE
 from mmrobust.storage.weights import check_place
-from mmrobust.studies.jobs import FOLDERS, Job, checkpoint_of, results_of
-from mmrobust.studies.study import Evaluation, Study, rehearsal
+from mmrobust.studies.jobs import FOLDERS, REHEARSAL, Job, checkpoint_of, results_of
+from mmrobust.studies.study import Evaluation, Study
 from mmrobust.studies.summary import write_report
 from mmrobust.training.feature_cache import Cache
 from mmrobust.training.loop import train
@@ -70,8 +71,7 @@ def run_study(
         raise unknown_name("engine", engine, ENGINES)
     check_place(out)
     claim_folder(study, jobs, out)
-    ends = (DONE_FILE, RESULTS_FILE)
-    todo = [job for job in jobs if not all(is_there(results_of(out, job) / file) for file in ends)]
+    todo = [job for job in jobs if not _is_done(job, out)]
     work = partial(run_job, study=study, out=out, device=device, dtype=dtype, kept=cache and cache.resolve())
     done = len(jobs) - len(todo)
     say(f"{len(jobs)} jobs, {done} of them done already" if todo else f"all {len(jobs)} jobs were done already")
@@ -80,21 +80,25 @@ def run_study(
         try:
             for wave in ([job for job in todo if not job.needs_teacher], [job for job in todo if job.needs_teacher]):
                 for job in _run_locally(wave, work) if engine == LOCAL else _run_on_ray(wave, work, address):
-                    done += 1
                     advance(1)
                     say(f"{job.name} done")
         except KeyboardInterrupt:
+            done = sum(_is_done(job, out) for job in jobs)  # one may have ended in this moment
             raise Interrupted(f"study stopped after {done} of {len(jobs)} jobs; the same command continues") from None
     if cache is None:
         shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
     return write_report(study, jobs, out, title)
 
 
+def _is_done(job: Job, out: Path) -> bool:
+    return all(is_there(results_of(out, job) / file) for file in (DONE_FILE, RESULTS_FILE))
+
+
 def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     """Write into ``out`` which study it holds. More seeds, methods or data extend it; a job must keep its settings.
 
     Raises:
-        UsageError: it holds another study, or other files.
+        UsageError: it holds another study, a rehearsal in place of a study or the reverse, or other files.
     """
     file = out / STUDY_FILE
     fingerprints = {job.name: fingerprint_settings(plain(job.settings)) for job in jobs}
@@ -108,6 +112,9 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
         except UsageError as cause:
             raise UsageError(f"{file}: the description of the study is damaged ({cause})") from cause
         begun = {name: of for name, of in held["jobs"].items() if any(is_there(out / f / name) for f in FOLDERS)}
+        if begun and (rehearsed := REHEARSAL in next(iter(begun))) != (REHEARSAL in next(iter(fingerprints))):
+            what = "a rehearsal: say --rehearse" if rehearsed else "a study: say no --rehearse"
+            raise UsageError(f"{out}: holds {what}, or name another --out")
         changed = [name for name, own in fingerprints.items() if begun.get(name, own) != own]
         if changed or (begun and {**plain(Evaluation()), **held["evaluate"]} != grid):
             what = f"job {changed[0]} had other settings" if changed else "another grid"
@@ -116,15 +123,6 @@ def claim_folder(study: Study, jobs: Sequence[Job], out: Path) -> None:
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: holds files that belong to no study; name another --out")
     write_json(file, {"format_version": FORMAT_VERSION, "study": plain(study), "evaluate": grid, "jobs": fingerprints})
-
-
-def check_rehearsed(study: Study, out: Path) -> None:
-    """Raise a ``UsageError`` where ``out`` holds a rehearsal of this study."""
-    file = out / STUDY_FILE
-    if is_there(file) and not study.mark:
-        held = read_json(file, "study of this folder", UsageError)
-        if held.get("study") == plain(rehearsal(study)):
-            raise UsageError(f"{out}: holds a rehearsal: say --rehearse, or name another --out")
 
 
 def run_job(job: Job, study: Study, out: Path, device: str, dtype: str, kept: Path | None = None) -> None:
@@ -193,7 +191,9 @@ def _in_process(sender: Any, work: Callable[[Job], None], job: Job) -> None:
 
     threading.Thread(target=end_with_study, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sender.send(_error_of(work, job))
+    error = _error_of(work, job)
+    with suppress(BrokenPipeError):  # the study is being stopped
+        sender.send(error)
 
 
 def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -> Iterator[Job]:

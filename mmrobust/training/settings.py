@@ -18,7 +18,7 @@ from mmrobust.data.processor import check_fill
 from mmrobust.data.selection import ERROR
 from mmrobust.degradations import DEFAULT as DEFAULT_NOISE
 from mmrobust.degradations import Noise
-from mmrobust.errors import CheckpointError, UsageError, unknown_name
+from mmrobust.errors import CheckpointError, TrainingError, UsageError, unknown_name
 from mmrobust.models.backbones import CONFIG, LINEAR, MODEL_TYPE, TINY, TINY_TOWERS, TOWERS, is_built, locate
 from mmrobust.models.heads import head_class
 from mmrobust.models.methods import method_class
@@ -34,6 +34,9 @@ USUAL = "missing-both"
 """Default scenario of most methods, for two modalities."""
 MISSING_RATE = 0.7
 """Default missing rate of every method but full fine-tuning, whose default is complete data."""
+
+
+NEEDED_SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,16 @@ class TrainOptions:
         if len(modalities) == 1:
             return f"noisy-{modalities[0]}"
         return usual_scenario(modalities) if len(modalities) > 2 else of_method
+
+
+def check_splits(data: Path, info: DatasetInfo) -> None:
+    """Raise a ``TrainingError`` if the data set in the folder ``data`` lacks a split that every training needs."""
+    for name in NEEDED_SPLITS:
+        if name not in info.splits:
+            raise TrainingError(
+                f"{data}: has no split '{name}' ({', '.join(info.splits)} only), and training needs "
+                f"{' and '.join(NEEDED_SPLITS)}: prepare the data again with more samples, or have their source name it"
+            )
 
 
 def usual_modalities(backbone: str, data: Path) -> tuple[str, ...] | None:

@@ -36,7 +36,7 @@ from mmrobust.storage.tasks import REGRESSION
 from mmrobust.training.objective import label_tensor, log_odds
 from mmrobust.training.pretrained_head import take_head
 from mmrobust.training.recipe import CASE_WISE
-from mmrobust.training.settings import TrainSettings
+from mmrobust.training.settings import NEEDED_SPLITS, TrainSettings, check_splits
 from mmrobust.training.splits import TrainingSplit, possible_cases
 
 OF_ONE_TRAINING = ("dropout", "train_encoders")
@@ -79,12 +79,8 @@ def set_up(
         check_noise(case, dataset.info.kinds)
     splits: dict[str, Split] = {}
     bad: dict[str, BadSamples] = {}
-    for name in ("train", "validation"):
-        if name not in dataset.splits:
-            raise TrainingError(
-                f"{dataset.folder}: has no split '{name}' ({', '.join(dataset.splits)} only); "
-                "training needs train and validation"
-            )
+    check_splits(dataset.folder, dataset.info)
+    for name in NEEDED_SPLITS:
         split = dataset.split(name)
         splits[name], bad[name] = screen(split, modalities, settings.on_bad_sample, workers=workers, progress=progress)
 

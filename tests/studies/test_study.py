@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
+from mmrobust.data.writing import SampleRow, write_dataset
 from mmrobust.errors import TrainingError, UsageError
 from mmrobust.models.methods import METHODS
 from mmrobust.runtime.ray_cluster import connected
@@ -224,6 +225,34 @@ def test_a_rehearsal_is_marked_and_no_study_goes_on_in_its_folder(
     code, out, err = cli(*command)
     assert (code, out) == (2, "") and "out: holds a rehearsal: say --rehearse, or name another --out" in err
     assert not parse_study(ONE).mark
+
+
+def test_a_rehearsal_leaves_a_study_as_it_is(cli: Callable[..., Any], digits: Dataset, tmp_path: Path) -> None:
+    study, out = parse_study(ONE), tmp_path / "out"
+    jobs = jobs_of(study, [digits.folder], out)
+    claim_folder(study, jobs, out)
+    (out / "results" / jobs[0].name).mkdir(parents=True)
+    before = (out / "study.json").read_bytes()
+    (tmp_path / "one.yaml").write_text(json.dumps(ONE))
+    command = ("study", "run", tmp_path / "one.yaml", "--data", digits.folder, "--out", out, "--rehearse")
+    code, _, err = cli(*command)
+    assert code == 2 and "out: holds a study: say no --rehearse, or name another --out" in err
+    assert (out / "study.json").read_bytes() == before
+
+
+def test_data_without_validation_are_refused_before_the_first_job(
+    cli: Callable[..., Any], digits: Dataset, tmp_path: Path
+) -> None:
+    rows = [SampleRow("train", s.id, s.label, image=s.image, text=s.text) for s in digits.split("train").read(range(4))]
+    about = {"task": "single-label", "headline_metric": "accuracy", "licence": "", "source": ""}
+    write_dataset(
+        tmp_path / "few", rows, name="few", modalities=("image", "text"), classes=digits.info.classes, **about
+    )
+    (tmp_path / "one.yaml").write_text(json.dumps(ONE))
+    data = f"{digits.folder},{tmp_path / 'few'}"
+    code, _, err = cli("study", "run", tmp_path / "one.yaml", "--data", data, "--out", tmp_path / "out")
+    assert code == 2 and "few: has no split 'validation' (train only), and training needs train and validation" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_names_what_is_available_and_the_papers_f1(digits: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from mmrobust.data.prepare.cav_mae_json import find_lists, prepare_cav_mae_json
 from mmrobust.data.prepare.preparer import Description, Intake, Listing
-from mmrobust.data.prepare.source_files import SPLIT_NAMES, UnusableSample, check_folder, read_media, split_by_class
+from mmrobust.data.prepare.source_files import (
+    SPLIT_NAMES,
+    VALIDATION,
+    UnusableSample,
+    check_folder,
+    read_media,
+    split_by_class,
+)
 from mmrobust.data.writing import SampleRow
 from mmrobust.errors import DataError
 
@@ -42,8 +49,8 @@ def list_class_folders(
 ) -> Listing:
     """List the pairs that lie below the folder ``source``, or those of its lists in CAV-MAE's JSON.
 
-    A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``. Where the folders name no splits, the
-    samples of a ``group`` (sample id → group) stay in one split.
+    A class ``dog_bark`` may also lie in a folder ``dog bark`` or ``dog-bark``. Where the folders name no splits, or
+    none for validation, the samples of a ``group`` (sample id → group) stay in one split.
 
     Raises:
         DataError: there is no such folder, it holds nothing of the classes, or two files would be the same sample.
@@ -60,6 +67,10 @@ def list_class_folders(
         intake.note("no folder names a split: 63/7/30 % of each class go to train, validation and test, by a hash")
     elif strays:
         raise DataError(f"{strays[0].sound or strays[0].picture}: lies in no split's folder, but others do")
+    elif "validation" not in splits.values():
+        trained = {pair.id: pair.label for pair in pairs if pair.split == "train"}
+        splits |= split_by_class(trained, description.name, group, VALIDATION)
+        intake.note("no folder names a validation split: a tenth of each class of train goes there, by a hash")
 
     def read(split: str, pair: FilePair) -> Iterator[SampleRow]:
         if pair.sound is None or pair.picture is None:

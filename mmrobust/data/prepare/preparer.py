@@ -256,7 +256,7 @@ class Preparer:
         intake = Intake(limit, allow_incomplete, progress, remark)
         listing = self._listed(source, intake, settings)
         about = listing.description
-        return write_dataset(
+        info = write_dataset(
             out,
             intake.rows(listing),
             name=about.name,
@@ -271,6 +271,9 @@ class Preparer:
             steps=about.steps,
             grouped=about.grouped,
         )
+        if "train" in info.splits and "validation" not in info.splits:
+            remark("no sample is in the validation split, which training needs: take more, or have the source name it")
+        return info
 
     def dry_run(self, *source: Path, remark: Say = say_nothing, **settings: Any) -> DryRun:
         """Write nothing, and return what would be written, with the first samples. Arguments: those of a call.

@@ -124,10 +124,17 @@ def split_in(name: str) -> str | None:
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
+VALIDATION = {"train": 0.9, "validation": 0.1}
+"""Share of each class of a training split beside which there is none for validation."""
+
+
 def split_by_class(
-    classes: Mapping[str, str], key: str, group: Callable[[str], str] = lambda sample_id: sample_id
+    classes: Mapping[str, str],
+    key: str,
+    group: Callable[[str], str] = lambda sample_id: sample_id,
+    shares: Mapping[str, float] = SHARES,
 ) -> dict[str, str]:
-    """Split samples that have no split of their own, by the :data:`SHARES` of each class.
+    """Split samples that have no split of their own, by the ``shares`` of each class.
 
     A group (samples cut from one recording) is never divided. Groups are taken in the order of a hash of ``key`` (the
     data set) and their name, which is the same on every machine; each goes to the split that is furthest from its
@@ -139,7 +146,7 @@ def split_by_class(
     splits: dict[str, str] = {}
     for groups in members.values():
         size = sum(map(len, groups.values()))
-        room = {split: share * size for split, share in SHARES.items()}
+        room = {split: share * size for split, share in shares.items()}
         for name in sorted(groups, key=lambda name: hashlib.blake2b(f"{key}/split/{name}".encode()).digest()):
             split = max(room, key=lambda split: room[split])
             splits.update(dict.fromkeys(groups[name], split))

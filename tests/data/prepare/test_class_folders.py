@@ -84,8 +84,20 @@ def cifar(emoji: Pictures, recordings: list[Path], tmp_path: Path) -> Path:
 def test_cifar10_av_with_splits_by_folder(cifar: Path, tmp_path: Path) -> None:
     info = prepare_cifar10_av(cifar, tmp_path / "out")
     assert (info.name, info.classes, info.splits) == ("cifar10-av", CIFAR.classes, {"train": 20, "test": 20})
-    assert info.notes == ("40 pictures are transparent in places, and laid on white",)
+    assert info.notes[1:] == ("40 pictures are transparent in places, and laid on white",)
     assert next(iter(Dataset(tmp_path / "out").split("test"))).id == "test/airplane/0000"
+
+
+def test_a_tenth_of_each_class_is_for_validation_where_no_folder_is(cifar: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    prepare_cifar10_av(cifar, tmp_path / "few", remark=said.append)
+    assert said[-1].startswith("no sample is in the validation split, which training needs")
+    for file in [*cifar.glob("train/*/dog/0000.*")]:
+        for number in range(2, 10):
+            (file.parent / f"{number:04d}{file.suffix}").write_bytes(file.read_bytes())
+    info = prepare_cifar10_av(cifar, tmp_path / "out", remark=said.append)
+    assert info.splits == {"train": 27, "validation": 1, "test": 20}
+    assert info.notes[0] == "no folder names a validation split: a tenth of each class of train goes there, by a hash"
 
 
 def test_names_that_differ_are_paired_in_order_and_that_is_said(cifar: Path, tmp_path: Path) -> None:
