@@ -172,7 +172,8 @@ def mask_seeds(count: int) -> tuple[int, ...]:
 def check_rate(rate: float) -> float:
     """Return ``rate`` as a float; raise a ``UsageError`` where it is outside [0, 1]."""
     if not 0 <= rate <= 1:
-        raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1")
+        meant = f"; is {rate / 100:g} meant?" if 1 < rate <= 100 else ""
+        raise UsageError(f"missing rate {rate:g} is not a share of the samples: give a number from 0 to 1{meant}")
     return float(rate)
 
 
