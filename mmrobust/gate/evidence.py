@@ -296,7 +296,7 @@ def _remarks(
         kind = "class occurs but is" if len(never) == 1 else "classes occur but are"
         remarks.append(
             f"{len(never)} {kind} never predicted by either side of '{name}' ({listed}): "
-            "nothing can be lost there (perhaps they were in the training data)"
+            "nothing can be lost there (perhaps they were not in the training data)"
         )
     return tuple(remarks)
 
