@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +48,8 @@ DECODED_BYTES = 4 * 2**20
 """Bytes of decoded media that a processor is given at a time, or one medium, where it is larger."""
 FEW_SAMPLES = 2048
 """A smaller split is decoded before worker processes would have started."""
-MAX_WORKERS = 8
+MAX_WORKERS = 32
+"""The most that ``auto`` starts: each takes the memory of its libraries and of two chunks."""
 
 
 class _Chunk(NamedTuple):
@@ -159,12 +161,14 @@ class Loader:
 
 
 def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
-    """The number of worker processes. ``auto``: none for few samples, or where the model itself needs the CPU.
+    """The number of worker processes. ``auto``: none for few samples, or where the model itself needs the CPU; else as
+    many as there are cores for each of the processes that ``torchrun`` started here, but for one that feeds the model.
 
     Anything else but a whole number is a ``UsageError``.
     """
     if text == "auto":
-        return 0 if samples < FEW_SAMPLES or on_cpu else min(MAX_WORKERS, max(1, available_cores() - 1))
+        cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return 0 if samples < FEW_SAMPLES or on_cpu else min(MAX_WORKERS, max(1, cores - 1))
     if not text.isdecimal():
         raise UsageError(f"--workers {text}: give a whole number, 0 for none, or auto")
     return int(text)

@@ -166,10 +166,13 @@ def test_steps_come_when_their_samples_are_there_and_in_order(
     assert not encoded._cache and encoded._memory.left == 300_000
 
 
-def test_how_many_workers() -> None:
+def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_workers("3", 10, on_cpu=True) == 3
     assert resolve_workers("auto", 100, on_cpu=False) == resolve_workers("auto", 10**6, on_cpu=True) == 0
-    assert 1 <= resolve_workers("auto", 10**6, on_cpu=False) <= loading.MAX_WORKERS
+    for cores, processes, expected in ((16, 1, 15), (16, 4, 3), (2, 4, 1), (256, 1, loading.MAX_WORKERS)):
+        monkeypatch.setattr(loading, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert resolve_workers("auto", 10**6, on_cpu=False) == expected
     with pytest.raises(UsageError, match="--workers many: give a whole number, 0 for none, or auto"):
         resolve_workers("many", 10, on_cpu=True)
 
