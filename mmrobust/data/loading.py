@@ -161,13 +161,14 @@ class Loader:
 
 
 def resolve_workers(text: str, samples: int, on_cpu: bool) -> int:
-    """The number of worker processes. ``auto``: none for few samples, or where the model itself needs the CPU; else as
-    many as there are cores for each of the processes that ``torchrun`` started here, but for one that feeds the model.
+    """The number of worker processes.
 
-    Anything else but a whole number is a ``UsageError``.
+    ``auto``: none for few samples, or where the model itself needs the CPU; else as many as there are cores for each of
+    the processes that ``torchrun`` started here, but for one that feeds the model. Anything else but a whole number is
+    a ``UsageError``.
     """
     if text == "auto":
-        cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return 0 if samples < FEW_SAMPLES or on_cpu else min(MAX_WORKERS, max(1, cores - 1))
     if not text.isdecimal():
         raise UsageError(f"--workers {text}: give a whole number, 0 for none, or auto")
