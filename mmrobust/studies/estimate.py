@@ -120,9 +120,8 @@ def _timed(study: Study, job: Job, scratch: Path, device: torch.device, dtype: s
     drawn = DrawnGrid.draw(grid, select_samples(Dataset(settings.data), "test"), classifier.modalities)
     predictions = sum(map(len, drawn.plan(ClassifierModel(classifier).promptings).values()))
     once = filling * (samples + validated) if isinstance(source, StreamCache) else seconds[0] * len(chosen)
-    total = (
-        once + recipe.epochs * (min(seconds[1:]) * samples + forward * validated) + max(forward, filling) * predictions
-    )
+    epoch = min(seconds[1:]) * samples + forward * validated
+    total = once + recipe.epochs * epoch + max(forward, filling) * predictions
     total += 2 * loading  # to train, and to evaluate
     weights = sum(tensor.nbytes for tensor in trained_tensors(classifier).values())
     if setup.config.backbone["stored"] and not job.needs_teacher:

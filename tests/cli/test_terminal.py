@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mmrobust.data import Dataset
+from mmrobust.data.format import SPLITS
 from mmrobust.runtime.machine import lacks_memory
 from mmrobust.runtime.printable import one_line, printable, spreadsheet_cell
 from mmrobust.storage.results import read_results, write_results
@@ -151,7 +152,7 @@ def test_data_at_a_path_that_is_no_text(cli: Cli, tmp_path: Path) -> None:
         place.mkdir()
     except OSError:
         pytest.skip("this file system takes no such names")
-    rows = [f"{split}{i},red {i},{i % 9},{'ab'[i % 2]},{split}" for split in ("train", "test") for i in range(4)]
+    rows = [f"{split}{i},red {i},{i % 9},{'ab'[i % 2]},{split}" for split in SPLITS for i in range(4)]
     (place / "m.csv").write_text("\n".join(["id,text,size,label,split", *rows]))
     (place / "own.py").write_text(
         "import mmrobust\nmodel = mmrobust.Model(name='own', version='1', modalities=['text', 'size'],"
