@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be every command that a test stops by it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # No test may reach the Hub. Hugging Face's libraries read this once, when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Several processes of pytest-xdist share the cores; each of them, and what it starts, takes its part.
