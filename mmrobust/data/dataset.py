@@ -122,9 +122,8 @@ class Split:
             raise DataError(f"{dataset.folder}: split '{name}' has {rows} rows, {INFO_FILE} says {declared}")
         if not rows:
             raise DataError(f"{dataset.folder}: split '{name}' is empty")
-        self._recent: dict[
-            int, tuple[pa.Table, int]
-        ] = {}  # row groups read last, and their bytes; the latest at the end
+        # The row groups that were read last, with their bytes; the latest at the end.
+        self._recent: dict[int, tuple[pa.Table, int]] = {}
         self._one_reader = threading.Lock()
         self._rows = np.arange(rows)  # position → row of the files
         self._unusable: dict[str, npt.NDArray[np.bool_]] = {}  # modality → for each row of the files

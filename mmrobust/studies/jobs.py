@@ -175,7 +175,8 @@ def _teacher(study: Study, teacher: Teacher, student: Variant, data: Path, info:
     if modalities and modalities != study.modalities:
         name = "-".join((name, *modalities))
     settings = _resolve(study, options, data, info, seed)
-    return Job(info.name, name, teacher.head, True, seed, settings, backbone, False, bool(study.mark))
+    rehearsed = bool(study.mark)
+    return Job(info.name, name, teacher.head, True, seed, settings, backbone, needs_teacher=False, rehearsed=rehearsed)
 
 
 def _resolve(
