@@ -2,9 +2,10 @@
 
     python benchmarks/feeding.py SOURCE [--samples 1024] [--workers 2] [--json FILE]
 
-SOURCE is a folder of pictures. Workers and a main process read, decode, encode, collate and hand them over as `eval`
-does: only what runs on the device is left out. Beside it, one process decodes and encodes the same pictures and does
-nothing else. Processor time, by turns, after start-up; the medians.
+SOURCE is a folder of pictures. Workers and a main process (or, with no workers, as many threads of it as
+OMP_NUM_THREADS says) read, decode, encode, collate and hand them over as `eval` does: only what runs on the device is
+left out. Beside it, one process decodes and encodes the same pictures and does nothing else. Processor time, by turns,
+after start-up; the medians.
 
 - *÷ bare*: decoding and encoding alone, as a share of all processor time. That is the throughput divided by cores ×
   one core's rate wherever no core waits, whatever else runs on the machine; *÷ bare, wall* is the same by the clock.
@@ -34,7 +35,7 @@ from mmrobust.models.backbones.clip import ClipProcessor
 from mmrobust.models.backbones.tiny import BERT_ENDS, train_tokenizer
 from mmrobust.models.backbones.vilt import ViltProcessor
 from mmrobust.models.prediction.predictor import Predictor
-from mmrobust.runtime.machine import MemoryBudget, available_cores
+from mmrobust.runtime.machine import MemoryBudget, available_cores, own_threads
 
 REPEATS = 5
 KEY = ("complete", "situation")
@@ -63,7 +64,7 @@ def pictures(source: Path, folder: Path, samples: int) -> Dataset:
 def fed(encoded: EncodedSplit, null: Null, workers: int) -> tuple[float, float, float]:
     """Seconds of the main process, of its workers, and by the clock, for the samples of the split."""
     pool = encoded._loader._pool
-    before = worker_seconds(pool)
+    before = worker_seconds(pool) if workers else 0.0
     main, clock = time.process_time(), time.perf_counter()
     for _ in null.stretches({KEY: np.arange(len(encoded.split))}):
         pass
@@ -108,19 +109,20 @@ def main() -> None:
                 split, processor, ("image", "text"), "ones", workers=given.workers, memory=MemoryBudget(0)
             )
             null = Null(classifier, encoded, 64)
-            list(null.stretches({KEY: np.arange(64 * given.workers)}))  # starts the workers
+            list(null.stretches({KEY: np.arange(64 * max(1, given.workers))}))  # starts the workers
             found = []
             for _ in range(REPEATS):
                 cpu, clock = bare(split, processor)
                 main_s, worker_s, wall = fed(encoded, null, given.workers)
-                cores = min(given.workers, available_cores())
+                cores = min(given.workers or own_threads(), available_cores())
                 share, by_clock = cpu / (main_s + worker_s), clock / wall / cores
                 each = [1000 * seconds / len(split) for seconds in (cpu, worker_s, main_s)]
                 found.append((*each, share, by_clock))
             rows.append([name, *(statistics.median(column) for column in zip(*found, strict=True))])
             encoded.release()
     columns = ["images", "bare, ms", "workers, ms", "main, ms", "÷ bare", "÷ bare, wall"]
-    measuring.report(f"{given.samples} pictures, {given.workers} workers", columns, rows, given.json)
+    by = f"{given.workers} workers" if given.workers else f"{own_threads()} threads"
+    measuring.report(f"{given.samples} pictures, {by}", columns, rows, given.json)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Every backbone × method × head gives the logits and gradients of the CPU, alone as in a batch, without waiting for the
 device; dropout under checkpointing, attention kernels, halved batches and overlapping copies are looked at; then the
-commands run on the embedded data: training, kill and resume, eval in different batches and with workers, compile,
+commands run on the embedded data: training, kill and resume, eval in different batches, with workers and Ray, compile,
 audit, torchrun, energy, throughput. Nothing is fetched. Exit code 1 if a check fails. ``--device cpu`` tries the script
 itself: what needs a GPU is then left out.
 """
@@ -12,6 +12,7 @@ itself: what needs a GPU is then left out.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -304,7 +305,7 @@ class Smoke:
         return f"checkpointed off by {off[0]:.0e}, resumed by {off[1]:.0e}"
 
     def evaluations(self) -> str:
-        """Batch sizes, workers and the compiler change nothing that counts."""
+        """Batch sizes, workers, Ray and the compiler change nothing that counts."""
         wanted = ("--seeds", 1, "--missing-rate", "0,0.5,1", "--device", self.device, "--data", self.folder / "digits")
         ways: dict[str, tuple[object, ...]] = {
             "64": ("--batch-size", 64, "--dtype", "float32"),
@@ -313,13 +314,15 @@ class Smoke:
             "auto": (),
             "compiled": ("--dtype", "float32", "--compile"),
         }
+        if importlib.util.find_spec("ray"):
+            ways["ray"] = ("--batch-size", 64, "--dtype", "float32", "--engine", "ray")
         values = {}
         for name, way in ways.items():
             out = self.folder / f"eval-{name}"
             self.command("eval", self.folder / "on-full", *wanted, *way, "--out", out, limit=300)
             values[name] = pd.read_parquet(out / "results.parquet").value.to_numpy(float)
         off = {name: float(np.nanmax(np.abs(own - values["64"]))) for name, own in values.items()}
-        assert off["workers"] == 0 and max(off.values()) <= 0.02, off
+        assert off["workers"] == off.get("ray", 0) == 0 and max(off.values()) <= 0.02, off
         return ", ".join(f"{name} {worst:.3f}" for name, worst in off.items() if name != "64")
 
     def audit(self) -> str:

@@ -27,7 +27,7 @@ DataFolder = Annotated[Path, flag("Data set folder, as made by `mmrobust data pr
 Device = Annotated[str, flag("auto, cpu, cuda or cuda:N. auto: the GPU if there is one.")]
 DType = Annotated[str, flag("auto, float32 or bfloat16. auto: bfloat16 on a GPU, float32 on a CPU.")]
 BatchSize = Annotated[str, flag("Samples per batch, or auto.")]
-Workers = Annotated[str, flag("Processes that decode samples, or auto. auto: none for little data.")]
+Workers = Annotated[str, flag("Processes that decode samples (0: threads do), or auto. auto: 0 for little data.")]
 CacheFolder = Annotated[
     Path | None,
     flag("Folder that keeps encoded inputs for later commands: they change nothing.", "--cache", metavar="FOLDER"),

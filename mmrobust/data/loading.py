@@ -1,7 +1,7 @@
-"""Loading: from Parquet to a backbone's tensors, ahead of use, read in windows and decoded in worker processes.
+"""Loading: from Parquet to a backbone's tensors, ahead of use, read in windows, decoded in worker processes or threads.
 
-The requests alone decide what comes out, and in which order: neither the number of workers nor any size here changes a
-single bit of it.
+The requests alone decide what comes out, and in which order: neither the number of workers or threads nor any size here
+changes a single bit of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from mmrobust.data.dataset import Sample, Split
 from mmrobust.data.decoding import decode
 from mmrobust.errors import DataError, MmrobustError, UsageError
-from mmrobust.runtime.machine import available_cores
+from mmrobust.runtime.machine import available_cores, own_threads
+from mmrobust.runtime.threads import in_threads
 from mmrobust.runtime.workers import WorkerLost, Workers
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class _Chunk(NamedTuple):
 
 
 class Loader:
-    """Reads and encodes samples of a split, in so many ``workers`` (0: in this process).
+    """Reads and encodes samples of a split, in so many ``workers`` (0: in threads of this process).
 
     Without a ``processor``, samples are only decoded: given (:meth:`media`) if ``keep``, and otherwise just checked.
     """
@@ -132,13 +133,14 @@ class Loader:
         return ((chunk, [(samples[p], tuple(some)) for p, some in chunk.request.items()]) for chunk in chunks)
 
     def _encoded(self, tasks: Iterator[tuple[_Chunk, _Task]]) -> Iterator[tuple[_Chunk, list[_Result]]]:
-        """Carry out the tasks in order, in this process or in the workers."""
+        """Carry out the tasks in order, in threads of this process or in the workers."""
+        work = functools.partial(_encode, self.processor, self._keep)
         if not self.workers:
-            yield from ((chunk, _encode(self.processor, self._keep, task)) for chunk, task in tasks)
+            yield from in_threads(lambda task: (task[0], work(task[1])), tasks, own_threads())
             return
         if self._pool is None:
             setup = functools.partial(_use_one_thread, torch_runs=self.processor is not None)
-            self._pool = Workers(functools.partial(_encode, self.processor, self._keep), self.workers, setup)
+            self._pool = Workers(work, self.workers, setup)
         waiting: deque[tuple[_Chunk, int]] = deque()
         try:
             while True:

@@ -23,11 +23,8 @@ from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.runtime.devices import BatchSize
 from mmrobust.runtime.machine import available_cores
 from mmrobust.runtime.progress import Progress, no_progress
-from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.runtime.ray_cluster import SPARE_CPUS, connected, cpus_per_gpu, reason
 from mmrobust.scoring.truth import Plan, PredictedRows
-
-SPARE_CPUS = 2
-"""CPUs for the tasks that read and split blocks: actors that held every CPU would wait for them forever."""
 
 
 def predict_on_ray(
@@ -45,12 +42,13 @@ def predict_on_ray(
         DataError: a worker fails, other than by being killed.
     """
     cache = samples.split.dataset.cache
-    cpus = (settings.ray_workers or available_cores()) + SPARE_CPUS
+    device = model.device.partition(":")[0]
+    on_gpu = device == "cuda"
+    cpus = ((None if on_gpu else settings.ray_workers) or available_cores()) + SPARE_CPUS
     total = sum(len(positions) for positions in plan.values())
     with connected(settings.ray_address, cpus) as ray, progress("predict", total) as advance:
-        device = model.device.partition(":")[0]
-        slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
-        workers = settings.ray_workers or max(1, slots if device == "cuda" else slots - SPARE_CPUS)
+        slots = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
+        workers = settings.ray_workers or max(1, slots if on_gpu else slots - SPARE_CPUS)
         needed = np.unique(np.concatenate(list(plan.values())) // STRETCH_SAMPLES)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -72,11 +70,11 @@ def predict_on_ray(
                 "batch_size": settings.batch_size,
                 "device": device,
             },
-            batch_size=None,
+            batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(needed))),
-            num_cpus=1,
-            num_gpus=1 if device == "cuda" else 0,
+            num_cpus=cpus_per_gpu(ray) if on_gpu else 1,
+            num_gpus=1 if on_gpu else 0,
         )
         try:
             for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -110,13 +108,13 @@ class _Worker:
         self._plan, self._noise, self._batch_size = plan, noise, batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        samples, size, tables = SelectedSamples(self._split, self._size), self._batch_size, [_EMPTY]
-        for start, stop in zip(block["start"].to_pylist(), block["stop"].to_pylist(), strict=True):
-            inside = {key: slice(*np.searchsorted(positions, (start, stop))) for key, positions in self._plan.items()}
-            plan = {key: part for key, where in inside.items() if len(part := self._plan[key][where])}
-            pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
-            tables += [_table(key, *rows) for piece in pieces for key, rows in piece.items()]
-        return pa.concat_tables(tables)
+        samples, size = SelectedSamples(self._split, self._size), self._batch_size
+        (stretch,) = block.to_pylist()
+        ends = stretch["start"], stretch["stop"]
+        inside = {key: slice(*np.searchsorted(positions, ends)) for key, positions in self._plan.items()}
+        plan = {key: part for key, where in inside.items() if len(part := self._plan[key][where])}
+        pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
+        return pa.concat_tables([_EMPTY, *(_table(key, *rows) for piece in pieces for key, rows in piece.items())])
 
 
 _SCHEMA = pa.schema(

@@ -22,6 +22,15 @@ def available_cores() -> int:
         return cores
 
 
+def own_threads() -> int:
+    """Return how many threads this process is to use: as many as ``OMP_NUM_THREADS`` says, or else as it has cores.
+
+    ``torchrun`` and Ray set it where several processes share a machine.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else available_cores()
+
+
 def lacks_memory(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that there is too little memory: for data, a library or a thread."""
     while error is not None:

@@ -13,6 +13,8 @@ from mmrobust.errors import UsageError
 
 OURS = "mmrobust.errors."
 """How a traceback names an error of this package."""
+SPARE_CPUS = 2
+"""CPUs for the tasks that read and split blocks: actors that held every CPU would wait for them forever."""
 _PROBE_SECONDS = 10.0
 
 
@@ -47,6 +49,12 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         finally:
             if connect:
                 ray.shutdown()
+
+
+def cpus_per_gpu(ray: Any) -> int:
+    """The CPUs for work on one GPU, which decodes in as many threads: a share of the cores of the poorest node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    return max(1, min((int((node.get("CPU", 0) - SPARE_CPUS) // node["GPU"]) for node in nodes), default=1))
 
 
 def _probe(address: str | None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -19,18 +20,33 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 AHEAD = 2
-"""How many items are made ahead: one is used while the next is made."""
+"""How many items are made ahead by each thread: one is used while the next is made."""
 
 
 def on_every_core(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
     """Map ``work`` over ``jobs`` on every core, in order. It should be mostly NumPy, which lets other threads run."""
     # For many small matrix products, one product per core is twice as fast as each product split over the cores.
     with _libraries().limit(limits=1, user_api="blas"):
-        if (cores := available_cores()) == 1:
-            yield from map(work, jobs)
-            return
-        with ThreadPoolExecutor(cores) as pool:
-            yield from pool.map(work, jobs)
+        yield from in_threads(work, jobs, available_cores())
+
+
+def in_threads(work: Callable[[Job], Done], jobs: Iterable[Job], count: int) -> Iterator[Done]:
+    """Map ``work`` over ``jobs`` in ``count`` threads, in order and a few jobs ahead; if there is one, in this one."""
+    if count == 1:
+        yield from map(work, jobs)
+        return
+    waiting: deque[Future[Done]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(work, job))
+                if len(waiting) == AHEAD * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @functools.cache

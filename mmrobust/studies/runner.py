@@ -21,7 +21,7 @@ from mmrobust.errors import Interrupted, MmrobustError, TrainingError, UsageErro
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.models.checkpoint import load_checkpoint
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
-from mmrobust.runtime.ray_cluster import connected, reason
+from mmrobust.runtime.ray_cluster import connected, cpus_per_gpu, reason
 from mmrobust.scoring.join import ScoringSettings
 from mmrobust.storage.files import is_there, read_json, write_json
 from mmrobust.storage.fingerprints import fingerprint_settings
@@ -197,14 +197,15 @@ def _in_process(sender: Any, work: Callable[[Job], None], job: Job) -> None:
 
 
 def _run_on_ray(jobs: Sequence[Job], work: partial[None], address: str | None) -> Iterator[Job]:
-    """Run jobs in parallel, one processor or GPU each; every machine must see the folders."""
+    """Run jobs in parallel, one core or GPU each; every machine must see the folders."""
     if not jobs:
         return
     with connected(address) as ray:
         # A worker that is given one GPU sees only that one, as its first.
         kind = work.keywords["device"].partition(":")[0]
         work = partial(work, out=work.keywords["out"].resolve(), device=kind)
-        remote = ray.remote(**({"num_gpus": 1} if kind == "cuda" else {"num_cpus": 1}))(_in_folder)
+        share = {"num_gpus": 1, "num_cpus": cpus_per_gpu(ray)} if kind == "cuda" else {"num_cpus": 1}
+        remote = ray.remote(**share)(_in_folder)
         running = {remote.remote(Path.cwd(), work, job): job for job in jobs}
         try:
             while running:

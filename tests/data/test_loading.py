@@ -36,7 +36,9 @@ def same(left: dict[Any, torch.Tensor], right: dict[Any, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_workers_and_windows_change_nothing(digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_threads_and_windows_change_nothing(
+    digits: Dataset, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = digits.split("train")
     order = np.random.default_rng(0).permutation(60)
     requests = [dict.fromkeys(part.tolist(), MODALITIES) for part in np.split(order, 4)] + [{}, {3: ("image",)}]
@@ -44,7 +46,8 @@ def test_workers_and_windows_change_nothing(digits: Dataset, processor: Any, mon
     assert [set(part) for part in expected] == [{(p, m) for p in r for m in r[p]} for r in requests]
     monkeypatch.setattr(loading, "WINDOW_BYTES", 1)
     monkeypatch.setattr(loading, "CHUNK_SAMPLES", 4)
-    for workers in (0, 2):
+    for workers, threads in ((0, 1), (0, 3), (2, 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         loader = Loader(split, processor, workers)
         again = list(loader.load(requests))
         loader.close()

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mmrobust.data import Dataset
@@ -16,7 +18,10 @@ from mmrobust.errors import UsageError
 from mmrobust.evaluation.evaluate import evaluate_models
 from mmrobust.evaluation.plan import PredictionSettings
 from mmrobust.models.checkpoint import load_checkpoint
+from mmrobust.models.own.own_model import OwnModel
+from mmrobust.models.own.source import Source
 from mmrobust.models.prediction import predictor as run_module
+from mmrobust.runtime.ray_cluster import SPARE_CPUS
 from mmrobust.scenarios.grid import Grid
 from mmrobust.storage.results import Results
 
@@ -82,6 +87,44 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert bars[0] == ("predict", done[0]) and [name for name, _ in bars] == ["predict", "scoring"]
     local = run("local", PredictionSettings(batch_size=8), quiet)
     pd.testing.assert_frame_equal(ray.frame, local.frame, check_exact=True)
+
+
+ON_GPU = """
+import os
+from mmrobust import Model
+from mmrobust.runtime.machine import own_threads
+
+def predict(samples, case):
+    shares = [own_threads(), len(os.environ["CUDA_VISIBLE_DEVICES"])]
+    return [shares + [0.0] * 8 for _ in samples]
+
+model = Model(
+    name="shares", version="1", modalities=("image", "text"), classes=CLASSES, task="single-label", predict=predict,
+    device="cuda",
+)
+"""
+
+
+def test_a_worker_with_a_gpu_has_a_share_of_the_cores(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray hands out GPUs that it is told of; the model needs none."""
+    pytest.importorskip("ray.data")
+    import ray
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (tmp_path / "on_gpu.py").write_text(ON_GPU.replace("CLASSES", repr(list(digits.info.classes))))
+    source = Source.parse(f"{tmp_path / 'on_gpu.py'}:model")
+    assert source is not None
+    models = {"it": OwnModel(source.load(), source)}
+    ray.init(address="local", num_cpus=8 + SPARE_CPUS, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        evaluate_models(models, digits, GRID, tmp_path / "out", settings=PredictionSettings(engine="ray"))
+    finally:
+        ray.shutdown()
+    (kept,) = (tmp_path / "out" / "predictions").rglob("*.parquet")
+    logits = np.stack(pq.read_table(kept)["logits"].to_numpy())
+    assert set(map(tuple, logits[:, :2])) == {(4.0, 1.0)}
 
 
 def test_a_cluster_that_is_not_there_is_said(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:

@@ -23,3 +23,9 @@ def test_the_share_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert machine.free_memory() == 1005
     (tmp_path / "memory.current").write_text(f"{2**21}\n")
     assert machine.free_memory() == 0
+
+
+def test_threads_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, threads in (("3", 3), ("", machine.available_cores()), ("0", machine.available_cores()), ("2,1", None)):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert machine.own_threads() == (threads or machine.available_cores())
