@@ -55,9 +55,13 @@ class Slabs:
         size = SLABS * SLAB_BYTES
         try:
             descriptor = os.memfd_create("mmrobust")
+        except (AttributeError, OSError):  # only Linux has it
+            return cls(None)
+        try:
             os.ftruncate(descriptor, size)
             return cls(descriptor, range(0, size, SLAB_BYTES))
-        except (AttributeError, OSError):  # only Linux has it, and a limit may be too low even for what is never used
+        except OSError:  # a limit is too low even for what is never used
+            os.close(descriptor)
             return cls(None)
 
     def __reduce__(self) -> tuple[Any, ...]:

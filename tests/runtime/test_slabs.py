@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,17 @@ def test_what_is_read_is_what_was_written_wherever_it_lies(slabs: Slabs, monkeyp
     none = Slabs.new()
     assert same(through(none, none.take(), RESULT), RESULT)
     none.close()
+
+
+def test_where_a_limit_forbids_the_memory_there_is_none_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", forbidden)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    slabs = Slabs.new()
+    assert same(through(slabs, slabs.take(), RESULT), RESULT)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_slab_is_taken_again_only_when_nothing_of_it_is_used(slabs: Slabs) -> None:
