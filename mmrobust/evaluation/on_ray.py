@@ -8,6 +8,7 @@ readable at the same paths on every node, and mmrobust importable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,6 +27,9 @@ from mmrobust.runtime.progress import Progress, no_progress
 from mmrobust.runtime.ray_cluster import SPARE_CPUS, connected, cpus_per_gpu, reason
 from mmrobust.scoring.truth import Plan, PredictedRows
 
+STRETCHES_AT_ONCE = 8
+"""Stretches of a call on a GPU: one is decoded while another is computed. Predictions of a call arrive together."""
+
 
 def predict_on_ray(
     model: IdentifiedModel,
@@ -38,7 +42,7 @@ def predict_on_ray(
     """Yield the predictions of ``plan``, one stretch of the split at a time.
 
     Raises:
-        UsageError: Ray is not installed, or its cluster cannot be reached.
+        UsageError: Ray is not installed, its cluster cannot be reached, or lacks the GPU that the model is on.
         DataError: a worker fails, other than by being killed.
     """
     cache = samples.split.dataset.cache
@@ -47,15 +51,18 @@ def predict_on_ray(
     cpus = ((None if on_gpu else settings.ray_workers) or available_cores()) + SPARE_CPUS
     total = sum(len(positions) for positions in plan.values())
     with connected(settings.ray_address, cpus) as ray, progress("predict", total) as advance:
+        cores = cpus_per_gpu(ray) if on_gpu else 1
         slots = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
         workers = settings.ray_workers or max(1, slots if on_gpu else slots - SPARE_CPUS)
         needed = np.unique(np.concatenate(list(plan.values())) // STRETCH_SAMPLES)
+        together = STRETCHES_AT_ONCE if on_gpu else 1
+        calls = np.array_split(needed, max(min(workers, len(needed)), math.ceil(len(needed) / together)))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         blocks = ray.data.from_items(
-            [{"start": int(n) * STRETCH_SAMPLES, "stop": (int(n) + 1) * STRETCH_SAMPLES} for n in needed],
-            override_num_blocks=len(needed),
+            [{"start": int(n[0]) * STRETCH_SAMPLES, "stop": (int(n[-1]) + 1) * STRETCH_SAMPLES} for n in calls],
+            override_num_blocks=len(calls),
         ).map_batches(
             _Worker,
             fn_constructor_kwargs={
@@ -72,8 +79,8 @@ def predict_on_ray(
             },
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(needed))),
-            num_cpus=cpus_per_gpu(ray) if on_gpu else 1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(calls))),
+            num_cpus=cores,
             num_gpus=1 if on_gpu else 0,
         )
         try:
@@ -87,7 +94,7 @@ def predict_on_ray(
 
 
 class _Worker:
-    """A copy of the model, called with one stretch of the split at a time."""
+    """A copy of the model, called with a few stretches of the split at a time."""
 
     def __init__(
         self,
@@ -109,9 +116,8 @@ class _Worker:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         samples, size = SelectedSamples(self._split, self._size), self._batch_size
-        (stretch,) = block.to_pylist()
-        ends = stretch["start"], stretch["stop"]
-        inside = {key: slice(*np.searchsorted(positions, ends)) for key, positions in self._plan.items()}
+        (ends,) = block.to_pylist()
+        inside = {key: slice(*np.searchsorted(p, (ends["start"], ends["stop"]))) for key, p in self._plan.items()}
         plan = {key: part for key, where in inside.items() if len(part := self._plan[key][where])}
         pieces = self._model.predict(samples, plan, self._noise, batch_size=size, workers=0, progress=no_progress)
         return pa.concat_tables([_EMPTY, *(_table(key, *rows) for piece in pieces for key, rows in piece.items())])

@@ -118,12 +118,15 @@ def resolve_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N"))
-    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --device auto")
+    if kind == "cuda":
+        if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+            raise UsageError(f"device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --device auto")
+        # cuDNN's attention plans each new shape for up to a second, and batches of cases with prompts have many shapes.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device(name)
 
 

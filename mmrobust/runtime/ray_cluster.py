@@ -52,9 +52,15 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[Any]:
 
 
 def cpus_per_gpu(ray: Any) -> int:
-    """The CPUs for work on one GPU, which decodes in as many threads: a share of the cores of the poorest node."""
+    """The CPUs for work on one GPU, which decodes in as many threads: a share of the cores of the poorest node.
+
+    Raises:
+        UsageError: the cluster has no GPU; work that needs one would wait forever.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
-    return max(1, min((int((node.get("CPU", 0) - SPARE_CPUS) // node["GPU"]) for node in nodes), default=1))
+    if not nodes:
+        raise UsageError("--engine ray: no node of the cluster has a GPU that Ray knows of; use --device cpu")
+    return max(1, min(int((node.get("CPU", 0) - SPARE_CPUS) // node["GPU"]) for node in nodes))
 
 
 def _probe(address: str | None) -> None:

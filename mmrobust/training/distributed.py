@@ -73,9 +73,11 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # for what names no device: a barrier would run on the first GPU
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # for what names no device
+    # A barrier names none either, and would run on the GPU of the process's number among all machines.
+    distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     try:
         yield ProcessGroup(distributed.get_rank(), size)
     finally:

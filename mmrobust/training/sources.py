@@ -56,6 +56,7 @@ class LiveSource:
     def __init__(self, classifier: Classifier, encoded: EncodedSplit, augmented: bool = False) -> None:
         self.classifier, self.encoded, self._augmented = classifier, encoded, augmented
         self._ready: dict[tuple[str, bytes], Loaded] = {}
+        self._draws = torch.default_generator
 
     @property
     def cached_bytes(self) -> int:
@@ -68,8 +69,11 @@ class LiveSource:
     def prefetch(self, batches: Iterable[Sequence[Part]], noise: Noise) -> Generator[Sequence[Part], None, None]:
         """Yield each batch once the samples that :meth:`features` needs for it have been read.
 
-        On a GPU they are there by then: a thread reads and copies the next batches while one is computed.
+        On a GPU they are there by then: a thread reads and copies the next batches while one is computed. It draws
+        augmentations from a generator of its own: checkpointed layers save and restore the global one meanwhile.
         """
+        if self.ahead:
+            self._draws = torch.Generator().manual_seed(torch.initial_seed())
         with (
             closing(self._read(batches, noise)) as read,
             in_background(self._load_all(read, noise), self.ahead) as ready,
@@ -121,7 +125,7 @@ class LiveSource:
         if not self._augmented:
             return self.encoded.batch(positions, case, self.device, noise)
         kinds = self.encoded.split.info.kinds
-        samples = [augment(sample, kinds) for sample in self.encoded.samples(positions, case, noise)]
+        samples = [augment(sample, kinds, self._draws) for sample in self.encoded.samples(positions, case, noise)]
         return {name: copied(tensor, self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
 
     def inputs(self, positions: Positions, case: Case) -> dict[str, Tensor]:

@@ -152,8 +152,9 @@ class StateStore:
                 parameter.copy_(saved[name])
         for name, parameter in weights.items():
             found = {key.removeprefix(f"{name}/"): t for key, t in moments.items() if key.rpartition("/")[0] == name}
-            if found:  # as AdamW itself places them: moments beside their parameter, the step counter on the CPU
-                placed = {key: t if key == "step" else t.to(parameter.device) for key, t in found.items()}
+            if found:  # as AdamW itself places them: beside the parameter, but the step counter only if it is fused
+                fused = optimizer.defaults.get("fused")
+                placed = {k: t if k == "step" and not fused else t.to(parameter.device) for k, t in found.items()}
                 optimizer.state[parameter] = placed
         return TrainingState([EpochRecord(**record) for record in facts["records"]], int(facts["best_epoch"]), best)
 

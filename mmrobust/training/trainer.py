@@ -119,6 +119,8 @@ class Trainer:
             self._fill_cache()
             if not state.epoch:
                 self._initialise()
+                for parameter in weights.values():  # a GPU need not fit the same numbers as another, to the last bit
+                    self.processes.broadcast(parameter.data)
             size = sum(map(count, epoch_batches(self.train_split, self.chosen, recipe, self.cases)))
             left = (recipe.epochs - state.epoch) * size  # what was done before would count as done in no time
             with self.progress(f"train {self.settings.method} + {self.settings.head}", left) as advance:

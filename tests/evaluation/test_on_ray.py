@@ -108,10 +108,12 @@ model = Model(
 def test_a_worker_with_a_gpu_has_a_share_of_the_cores(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray hands out GPUs that it is told of; the model needs none."""
+    """Ray hands out GPUs that it is told of; the model needs none. A call has several stretches."""
     pytest.importorskip("ray.data")
     import ray
 
+    on_ray = pytest.importorskip("mmrobust.evaluation.on_ray")
+    monkeypatch.setattr(on_ray, "STRETCH_SAMPLES", 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "on_gpu.py").write_text(ON_GPU.replace("CLASSES", repr(list(digits.info.classes))))
     source = Source.parse(f"{tmp_path / 'on_gpu.py'}:model")
@@ -119,12 +121,16 @@ def test_a_worker_with_a_gpu_has_a_share_of_the_cores(
     models = {"it": OwnModel(source.load(), source)}
     ray.init(address="local", num_cpus=8 + SPARE_CPUS, num_gpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        evaluate_models(models, digits, GRID, tmp_path / "out", settings=PredictionSettings(engine="ray"))
+        found = evaluate_models(models, digits, GRID, tmp_path / "out", settings=PredictionSettings(engine="ray"))
     finally:
         ray.shutdown()
-    (kept,) = (tmp_path / "out" / "predictions").rglob("*.parquet")
-    logits = np.stack(pq.read_table(kept)["logits"].to_numpy())
-    assert set(map(tuple, logits[:, :2])) == {(4.0, 1.0)}
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    here = evaluate_models(models, digits, GRID, tmp_path / "here")
+    pd.testing.assert_frame_equal(found.frame, here.frame, check_exact=True)
+    for kept in (tmp_path / "out" / "predictions").rglob("*.parquet"):
+        logits = np.stack(pq.read_table(kept)["logits"].to_numpy())
+        assert set(map(tuple, logits[:, :2])) == {(4.0, 1.0)}
 
 
 def test_a_cluster_that_is_not_there_is_said(trained: Callable[..., Path], digits: Dataset, tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
-"""What is said of a failure in a Ray worker, whose message holds a whole traceback and advice."""
+"""What is said of a failure in a Ray worker, whose message holds a whole traceback and advice, and its share of cores."""
 
 from __future__ import annotations
 
-from mmrobust.runtime.ray_cluster import reason
+from types import SimpleNamespace
+
+import pytest
+
+from mmrobust.errors import UsageError
+from mmrobust.runtime.ray_cluster import cpus_per_gpu, reason
 
 TRACEBACK = """ray::MapWorker() (pid=7)
   File "on_ray.py", line 1, in __call__
@@ -22,3 +27,16 @@ def test_our_own_error_is_named_wherever_it_stands() -> None:
 def test_of_any_other_the_last_line_is() -> None:
     assert reason(RuntimeError("ray::MapWorker()\n  KeyError: 'x'\n\n")) == "KeyError: 'x'"
     assert reason(RuntimeError()) == "RuntimeError"
+
+
+def test_a_gpu_has_a_share_of_the_cores_of_its_node() -> None:
+    head, small, large = {"CPU": 64.0}, {"CPU": 18.0, "GPU": 2.0}, {"CPU": 66.0, "GPU": 4.0}
+    gone = {"Alive": False, "Resources": {"CPU": 2.0, "GPU": 8.0}}
+
+    def share(*nodes: dict[str, float]) -> int:
+        alive = [{"Alive": True, "Resources": resources} for resources in nodes]
+        return cpus_per_gpu(SimpleNamespace(nodes=lambda: [gone, *alive]))
+
+    assert share(head, small, large) == 8 and share(large) == 16 and share({"CPU": 1.0, "GPU": 8.0}) == 1
+    with pytest.raises(UsageError, match="no node of the cluster has a GPU that Ray knows of; use --device cpu"):
+        share(head)

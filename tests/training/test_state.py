@@ -33,6 +33,17 @@ def trained() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
     return {"w": weight}, optimizer
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_optimizer_goes_on_where_it_puts_its_state_itself(store: StateStore, fused: bool) -> None:
+    """On a GPU it is fused, and has its step counter there: here on a device without values."""
+    weight = nn.Parameter(torch.ones(3, device="meta"))
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.defaults["fused"] = fused
+    store.load({"w": weight}, optimizer)
+    placed = {key: tensor.device.type for key, tensor in optimizer.state[weight].items()}
+    assert placed == {"step": "meta" if fused else "cpu", "exp_avg": "meta", "exp_avg_sq": "meta"}
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE, errno.ENOMEM])
 def test_a_folder_that_the_system_does_not_list_is_not_empty(
     store: StateStore, monkeypatch: pytest.MonkeyPatch, number: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,28 @@ def test_batches_that_are_loaded_ahead_are_the_same(
     assert "mmrobust-background" in threads
     in_turn, ahead = weights(tmp_path / "in-turn"), weights(tmp_path / "ahead")
     assert all(torch.equal(ahead[name], tensor) for name, tensor in in_turn.items())
+
+
+def test_what_is_augmented_ahead_does_not_depend_on_what_is_computed_meanwhile(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpointed layers save and restore the global generator while a thread draws."""
+    monkeypatch.setattr(LiveSource, "ahead", True)
+    recipe = RECIPE.changed(augment=True)
+    settings = dataclasses.replace(settings, method="full", method_settings={}, recipe=recipe)
+    train(settings, tmp_path / "plain")
+    true = LiveSource.features
+
+    def restores(self: LiveSource, *arguments: Any) -> Any:
+        before = torch.get_rng_state()
+        time.sleep(0.02)
+        torch.set_rng_state(before)
+        return true(self, *arguments)
+
+    monkeypatch.setattr(LiveSource, "features", restores)
+    train(settings, tmp_path / "restored")
+    plain, restored = weights(tmp_path / "plain"), weights(tmp_path / "restored")
+    assert all(torch.equal(restored[name], tensor) for name, tensor in plain.items())
 
 
 def test_the_head_has_its_own_learning_rate(settings: TrainSettings, tmp_path: Path) -> None:

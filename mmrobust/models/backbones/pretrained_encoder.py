@@ -54,11 +54,12 @@ class PretrainedEncoder(Encoder):
             return self._tokens(input_ids=values, attention_mask=mask.long()), mask
         shapes = [tuple(shape) for shape in sizes.tolist()]
         rows_of = {shape: [row for row, own in enumerate(shapes) if own == shape] for shape in dict.fromkeys(shapes)}
+        if len(rows_of) == 1:
+            tokens = self._of_shape(shapes[0], values)
+            return tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
         parts = {}
         for shape, rows in rows_of.items():
-            batch = values[torch.tensor(rows, device=values.device)]
-            cut = batch[(slice(None), *(slice(size) for size in shape))]
-            parts[shape] = self._tokens(**{self.model.main_input_name: cut})
+            parts[shape] = self._of_shape(shape, values[torch.tensor(rows, device=values.device)])
         longest = max(part.shape[1] for part in parts.values())
         first = next(iter(parts.values()))
         tokens = first.new_zeros(len(values), longest, first.shape[2])
@@ -68,6 +69,10 @@ class PretrainedEncoder(Encoder):
             at = torch.tensor(rows, device=values.device)
             tokens[at, :length], mask[at, :length] = parts[shape], True
         return tokens, mask
+
+    def _of_shape(self, shape: tuple[int, ...], padded: Tensor) -> Tensor:
+        """The tokens of pictures or recordings that all have this shape, without their padding."""
+        return self._tokens(**{self.model.main_input_name: padded[(slice(None), *(slice(size) for size in shape))]})
 
     def _tokens(self, **inputs: Tensor) -> Tensor:
         # Speech encoders of older releases draw random numbers even where nothing is dropped. Drawn from the stream of

@@ -24,6 +24,7 @@ from mmrobust.models.prediction.forward_pass import (
     unchanged_layers,
 )
 from mmrobust.models.sequence import TokenSequence
+from mmrobust.runtime.devices import copied
 from mmrobust.scoring.truth import Key
 
 Rows = npt.NDArray[np.bool_]
@@ -123,7 +124,7 @@ class _Batch:
         """Restrict ``values``, which belong to the ``available`` samples of the batch, to those in ``rows``."""
         if (available == rows).all():
             return values
-        return values.rows(torch.from_numpy((np.cumsum(available) - 1)[rows]).to(self.device))
+        return values.rows(copied(torch.from_numpy((np.cumsum(available) - 1)[rows]), self.device))
 
     def _sequences(self, steps: ForwardPass, rows: Rows) -> dict[str, TokenSequence]:
         """Modality → its encoding for the samples in ``rows``."""
