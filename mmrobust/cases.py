@@ -68,7 +68,9 @@ class Case:
         for modality, _ in self.states:
             check_modality(modality)
         if not self.present:
-            raise UsageError(f"a case with nothing present: {', '.join(m for m, _ in self.states)} are all missing")
+            names = [modality for modality, _ in self.states]
+            missing = f"{', '.join(names)} are all" if len(names) > 1 else f"{names[0]}, the only modality, is"
+            raise UsageError(f"a case with nothing present: {missing} missing")
         # Only of degraded modalities, and in their order, so that equal cases compare equal.
         noise = dict(self.noise)
         object.__setattr__(self, "noise", tuple((m, noise[m]) for m in self.degraded if noise.get(m)))

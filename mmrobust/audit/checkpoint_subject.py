@@ -21,8 +21,6 @@ Inputs = dict[str, Tensor]
 
 EXTREME = 1000.0
 """The factor on the neighbours' pixels and filter banks."""
-LONGEST = 512
-"""Most tokens of the longest neighbour: more would only cost time."""
 
 
 class CheckpointSubject(Subject):
@@ -95,10 +93,10 @@ class CheckpointSubject(Subject):
         return {name: tensor[list(chosen)] for name, tensor in inputs.items()}
 
     def with_extreme_neighbours(self, inputs: Inputs, unchanged: Sequence[int]) -> Inputs:
-        """Huge values, and texts of one repeated token. Masks stay."""
+        """Huge values, and texts of one repeated token. Masks and sizes stay."""
         changed = dict(inputs)
         for name, tensor in inputs.items():
-            if "mask" not in name:
+            if "mask" not in name and not name.endswith(".sizes"):
                 extreme = tensor * EXTREME if tensor.is_floating_point() else tensor.amax().expand_as(tensor)
                 changed[name] = extreme.clone()
                 changed[name][list(unchanged)] = tensor[list(unchanged)]
@@ -108,7 +106,8 @@ class CheckpointSubject(Subject):
         """See :meth:`Subject.alone_and_padded`."""
         (sample,) = self.samples([position], case)
         alone = self.collate([sample])
-        beside = self.rows(self.collate([sample, self._larger(sample, alone)]), [0])
+        larger = {modality: self.encoded.processor.larger(modality, tensor) for modality, tensor in sample.items()}
+        beside = self.rows(self.collate([sample, larger]), [0])
         if all(beside[name].shape == tensor.shape for name, tensor in alone.items()):
             return None
         return self.run(alone, case, prompting), self.run(beside, case, prompting)
@@ -116,14 +115,3 @@ class CheckpointSubject(Subject):
     def fill_of(self, position: int, modality: str, case: Case) -> npt.NDArray[Any]:
         """The fill's tensor. Present modalities are not decoded: that would be most of the work."""
         return np.asarray(self.encoded.inputs([position], modality, case)[0].numpy())
-
-    def _larger(self, sample: Mapping[str, Tensor], alone: Inputs) -> dict[str, Tensor]:
-        """A neighbour that pads ``sample``: its own text repeated to full length, its image twice as large."""
-        larger = dict(sample)
-        if "text" in larger:
-            ids = larger["text"]
-            longest = min(getattr(self.encoded.processor, "max_length", LONGEST), LONGEST)
-            larger["text"] = ids.repeat(-(-longest // len(ids)))[:longest]
-        if self.classifier.backbone.family == "vilt":  # whose images may have any size, so they are padded
-            larger["image"] = larger["image"].repeat(1, 2, 2)
-        return larger

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FILLS = {"ones": "all ones", "zeros": "all zeros", "mean": "the image processor's mean colour"}
 """Fills of a missing image, after the transform. A missing text is ``''``, a missing audio all zeros."""
+LONG = 512
+"""Tokens of a text that is long enough to pad any other by much."""
 
 
 class Processor(ABC):
@@ -64,6 +66,11 @@ class Processor(ABC):
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Sizes in tokens that samples of one batch should have in common, so that little is padded."""
 
+    def larger(self, modality: str, tensor: Tensor) -> Tensor:
+        """A tensor of the modality beside which this one is padded, if there can be one; else this one."""
+        del modality
+        return tensor
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what is needed to load the same processor into the backbone's ``folder``."""
@@ -75,6 +82,12 @@ class Processor(ABC):
         nothing here cannot be distinguished.
         """
         return {}
+
+
+def repeated(ids: Tensor, longest: int) -> Tensor:
+    """Token ids [L], over and over up to a length of ``longest``, or of :data:`LONG` if that is less."""
+    longest = min(longest, LONG)
+    return ids.repeat(-(-longest // len(ids)))[:longest]
 
 
 def check_fill(fill: str) -> str:

@@ -306,10 +306,12 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
     if not classes_fit(model, info.classes, info.task) and not (
         model.reorders_classes and model.task == info.task and set(model.classes) == set(info.classes)
     ):
-        different = [] if not model.classes_named else sorted({*info.classes} ^ {*model.classes})
         only = ""
-        if different and model.task == info.task:
-            only = f": '{different[0]}' is only in the {'data' if different[0] in info.classes else 'model'}"
+        if model.classes_named and model.task == info.task:
+            ours, theirs = {*model.classes}, {*info.classes}
+            sides = (("model", ours - theirs), ("data", theirs - ours))
+            unmatched = [f"'{min(names)}' is only in the {side}" for side, names in sides if names]
+            only = f": {', '.join(unmatched)}" if unmatched else ": in another order"
         raise UsageError(
             f"{name}: knows {_about_classes(model.task, model.classes)}, "
             f"{dataset.folder} has {_about_classes(info.task, info.classes)}{only}"
@@ -319,4 +321,4 @@ def check_fits(model: PredictingModel, dataset: Dataset, name: str) -> None:
 def _about_classes(task: str, classes: Sequence[str]) -> str:
     if task == REGRESSION:
         return f"a number to predict ({classes[0]})"
-    return f"{len(classes)} {task} classes ({', '.join(classes[:3])} …)"
+    return f"{len(classes)} {task} classes ({', '.join(classes[:3])}{' …' if len(classes) > 3 else ''})"

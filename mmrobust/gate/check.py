@@ -280,7 +280,7 @@ def _basis(outcomes: Sequence[Outcome], alpha: float, correction: str, tests: in
     few = sum(outcome.few is not None for outcome in below)
     for count, why in (
         (len(below) - few, "by no more than chance would do"),
-        (few, "with too few samples to tell that from chance"),
+        (few, "with too few samples for the test to hold"),
     ):
         notes += [f"{count} cell{'s' * (count > 1)} below the limit, {why}"] * bool(count)
     return notes

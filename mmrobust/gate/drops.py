@@ -17,6 +17,9 @@ from mmrobust.scoring import Bools, Floats
 from mmrobust.scoring.significance import detectable, mcnemar, p_values, rules_out, upper_ends
 from mmrobust.storage.tasks import RANGES, SHARE
 
+BY_DECISIONS = ("macro_f1", "worst_class")
+"""Metrics of a cell that are worse for each sample that is no longer right."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -35,7 +38,8 @@ class Shown:
     column: Hashable
     """What identifies the prediction columns."""
     flips: tuple[float, float] | None
-    """Samples lost and gained, where these alone decide: the accuracy under one missing table."""
+    """Samples lost and gained, where these alone decide: the accuracy under one missing table, and what else counts
+    decisions where its own test does not hold."""
 
 
 def show_drops(
@@ -54,14 +58,16 @@ def show_drops(
         if figure is None or not figure.of_scenarios:
             at = [key for key in at if key[0] == outcome.scenario]
         own = [key for key in at if outcome.missing_rate in (None, key[1])]
+        few = None if math.isnan(row["few"]) else int(row["few"])
         flips = None
-        if outcome.metric == "accuracy" and columns.flips[own[0]][2]:
-            flips = columns.flips[own[0]][:2]
+        if outcome.metric == "accuracy" or (few is not None and outcome.metric in BY_DECISIONS):
+            lost, gained, one_table = columns.flips[own[0]]
+            flips = (lost, gained) if one_table else None
         shown[outcome.cell] = Shown(
             error=row["error"],
             degrees=row["degrees"],
             size=row["size"],
-            few=None if math.isnan(row["few"]) else int(row["few"]),
+            few=few,
             # What is put in relation to the complete value is identical only if this is, too.
             identical=columns.identical.issuperset(at if figure else own),
             column=columns.of(outcome.metric, behind[outcome.metric], own[0]),
@@ -75,8 +81,9 @@ def judge_drops(
 ) -> tuple[list[Outcome], int]:
     """The outcomes with their p-values and intervals, and the number of tests.
 
-    A drop that is not significant does not fail. Where one as large as its limit could not have been found and is not
-    ruled out, or too few samples stand behind the test, the outcome is inconclusive.
+    A drop that is not significant does not fail, nor does one where too few samples stand behind the test, unless the
+    samples lost and gained show it exactly. Where it does not fail and is not ruled out, though one as large as its
+    limit could not have been found, or the samples are too few, the outcome is inconclusive.
     """
     tested = [place for place, o in enumerate(outcomes) if o.kind != FLOOR and o.cell in shown]
     evidence = [shown[outcomes[place].cell] for place in tested]
@@ -96,12 +103,13 @@ def judge_drops(
     judged = list(outcomes)
     for number, (place, of) in enumerate(zip(tested, evidence, strict=True)):
         outcome = replace(judged[place], few=of.few)
+        holds = of.few is None or of.flips is not None
         if math.isnan(p[number]):  # without some samples the metric is not defined: nothing can be said about chance
-            outcome = replace(outcome, detectable=largest_drop(outcome))
+            outcome = replace(outcome, verdict=outcome.verdict if holds else PASS, detectable=largest_drop(outcome))
         else:
             outcome = replace(
                 outcome,
-                verdict=outcome.verdict if adjusted[number] <= alpha else PASS,
+                verdict=outcome.verdict if holds and adjusted[number] <= alpha else PASS,
                 p_value=float(min(adjusted[number], 1.0)),
                 at_most=float(_within(at_most[number], outcome)),
                 ruled_out=bool(ruled_out[number]),

@@ -54,7 +54,7 @@ class Outcome:
     ruled_out: bool = False
     """Whether the samples of this cell rule out a drop as large as the rule allows, at α."""
     few: int | None = None
-    """Samples of the smallest class, where they are too few for the test to hold."""
+    """Samples of the smallest class, where they are too few for the metric's own test to hold."""
 
     @property
     def cell(self) -> Cell:
@@ -96,7 +96,7 @@ class Outcome:
     def unsure(self) -> bool:
         """Whether the samples cannot decide: they are too few, or could have hidden a drop as large as the limit."""
         hidden = self.detectable is not None and self.detectable > self.allowed + _TOLERANCE
-        return self.few is not None or (hidden and not self.ruled_out and self.verdict != FAIL)
+        return self.verdict != FAIL and (self.few is not None or (hidden and not self.ruled_out))
 
 
 @dataclass(frozen=True)

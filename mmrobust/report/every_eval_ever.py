@@ -41,6 +41,7 @@ METRICS = {
     "pearson": ("pearson", "Pearson's r", "pearson"),
 }
 """Metric → its id, name and family in the format."""
+INTERVAL = "over samples: Wilson's for shares, Student's on a scale of their own for numbers; jackknife, no resamples"
 
 
 def write_records(results: Iterable[Results], out: Path, organization: str | None = None) -> list[Path]:
@@ -146,15 +147,11 @@ def _result(row: Mapping[Any, Any], dataset: Mapping[str, Any], provenance: Mapp
             parameters["threshold"] = settings.threshold
     uncertainty: dict[str, Any] = {"num_samples": row["n"]}
     if pd.notna(row["ci_low"]) and pd.notna(row["ci_high"]):
-        resamples = (provenance.get("scoring") or {}).get("resamples")
-        uncertainty |= {
-            "confidence_interval": {
-                "lower": row["ci_low"],
-                "upper": row["ci_high"],
-                "confidence_level": 0.95,
-                "method": "percentile bootstrap over samples",
-            },
-            **({"num_bootstrap_samples": resamples} if resamples else {}),
+        uncertainty["confidence_interval"] = {
+            "lower": row["ci_low"],
+            "upper": row["ci_high"],
+            "confidence_level": 0.95,
+            "method": "percentile bootstrap over samples" if provenance["schema_version"] == 1 else INTERVAL,
         }
     return {
         "evaluation_result_id": f"{cell}/seed-{row['seed']}/{row['prompting']}/{metric}",

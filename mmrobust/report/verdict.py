@@ -232,7 +232,7 @@ def _sentence(outcome: Outcome) -> str:
     sure = "" if outcome.p_value is None else f", surely {_surely(outcome)}, p {p_value(outcome.p_value)}"
     if outcome.verdict == INCONCLUSIVE and outcome.few is not None:
         samples = "one sample stands" if outcome.few == 1 else f"{outcome.few} samples stand"
-        sure += f"; inconclusive: only {samples} behind it, too few for the test to hold"
+        sure = f"; inconclusive: only {samples} behind it, too few for the test to hold"
     elif outcome.verdict == INCONCLUSIVE and outcome.detectable is not None:
         shown = "nor any other" if hides_any(outcome) else f"only one of {scale.amount(outcome.detectable)}"
         sure = (

@@ -149,7 +149,7 @@ def _cases_of(name: str, modalities: tuple[str, ...]) -> tuple[Case, ...]:
         if not case.degraded and name == "complete":
             raise UnknownNameError
     except UnknownNameError:
-        known = (*scenario_names(modalities), *noisy_scenario_names(modalities))
+        known = dict.fromkeys((*scenario_names(modalities), "missing-any", *noisy_scenario_names(modalities)))
         raise unknown_name(f"scenario for {' and '.join(modalities)}", name, known) from None
     check_noise(case)
     if sorted(case.name.split("+")) != sorted(name.split("+")):  # models name their modalities in different orders

@@ -143,7 +143,7 @@ def read_results(path: Path, made_by: str = "mmrobust eval CHECKPOINT --data DIR
         raise DataError(f"{file}: a column has the wrong type for results ({first_line(cause)})") from cause
     if not table.num_rows:
         raise DataError(f"{file}: contains no rows; run mmrobust eval again")
-    _check_rows(table, file)
+    _check_rows(table, file, provenance["schema_version"])
     frame = table.to_pandas(use_threads=False)
     for name in frame["checkpoint"].unique():
         if name not in provenance["checkpoints"]:
@@ -151,8 +151,8 @@ def read_results(path: Path, made_by: str = "mmrobust eval CHECKPOINT --data DIR
     return Results(frame, provenance)
 
 
-def _check_rows(table: pa.Table, file: Path) -> None:
-    """Raise if a row of results has a null in its key or an impossible number.
+def _check_rows(table: pa.Table, file: Path, version: int) -> None:
+    """Raise if a row of results has a null in its key or an impossible number, or a cell two rows.
 
     Raises:
         DataError: the message names the column.
@@ -170,6 +170,22 @@ def _check_rows(table: pa.Table, file: Path) -> None:
         if pc.any(pc.is_inf(table[name])).as_py():
             raise DataError(f"{file}: a row has an infinite {name}; run mmrobust eval again")
     # Without threads: where none can be started for lack of memory, Arrow would wait for them for ever.
+    cells = table.group_by(list(RESULTS_KEYS), use_threads=False).aggregate([("n", "count")])
+    if cells.num_rows < table.num_rows:
+        twice = cells.filter(pc.greater(cells["n_count"], 1)).slice(0, 1).to_pylist()[0]
+        cell = ", ".join(f"{key} {twice[key]}" for key in RESULTS_KEYS)
+        raise DataError(f"{file}: a cell occurs twice ({cell}): remove the file, and run mmrobust score or eval again")
+    ordered = list(zip(INTERVALS[::2], INTERVALS[1::2], strict=True))
+    if version > 1:  # the percentiles of version 1 need not hold the value
+        ordered += [("ci_low", "value"), ("value", "ci_high")]
+    for low, high in ordered:
+        above = pc.greater(
+            pc.subtract(table[low], table[high]), pc.add(_ROUNDING, pc.multiply(_ROUNDING, pc.abs(table[high])))
+        )
+        if pc.any(above).as_py():
+            raise DataError(
+                f"{file}: a row has a {low} above its {high}: remove the file, and run mmrobust score or eval again"
+            )
     by_metric = table.group_by("metric", use_threads=False)
     measured = by_metric.aggregate([(name, "min_max") for name in _IN_RANGE]).to_pylist()
     for of_metric in measured:

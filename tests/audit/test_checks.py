@@ -49,6 +49,8 @@ SOUND: list[tuple[str, str, str, dict[str, Any]]] = [
     ("tiny-cavmae", "ptm", "linear", {"method_set": {"length": 2}, "noisy": True}),
     ("tiny-cavmae", "adapter", "prototype", {"backbone_set": {"missing_path": "average"}}),
     ("tiny-cavmae-fusion", "ptm", "prototype", {"method_set": {"length": 2, "level": "both"}}),
+    ("tiny-towers", "mmp", "prototype", {"method_set": {"length": 2}}),
+    ("tiny-towers", "none", "linear", {"noisy": True}),
 ]
 
 

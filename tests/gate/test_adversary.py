@@ -388,6 +388,26 @@ def test_few_samples_show_nothing(cli, tmp_path, evaluate_into):
     assert "::warning" in cli(*arguments, "--format", "github").out
 
 
+def test_a_drop_that_few_samples_show_exactly_fails(cli, tmp_path, evaluate_into):
+    """However few there are of a class: what is lost is lost. No flag is stricter for being called ``pass``."""
+    evaluate_into(tmp_path / "main", grid=BOTH, n=60, skill=9.0)
+    evaluate_into(tmp_path / "worse", grid=BOTH, n=60, skill=-9.0)
+    evaluate_into(tmp_path / "unsure", grid=BOTH, n=60, skill=0.5)
+    for metric in ("macro_f1", "worst_class"):
+        against = "--baseline", tmp_path / "main", "--fail", f"{metric}:-0.1"
+        code, out, _ = cli("check", tmp_path / "worse", *against, "--json")
+        verdict = json.loads(out)
+        assert (code, verdict["verdict"]) == (1, "fail")
+        failed = [outcome for outcome in verdict["outcomes"] if outcome["verdict"] == "fail"]
+        assert failed and all(outcome["few"] < 15 and outcome["p_value"] < 0.05 for outcome in failed)
+        for candidate in ("worse", "unsure"):
+            found = {
+                way: json.loads(cli("check", tmp_path / candidate, *against, "--json", "--inconclusive", way).out)
+                for way in ("pass", "warn")
+            }
+            assert found["pass"]["failed"] == found["warn"]["failed"]
+
+
 def test_one_sample_shows_nothing(cli, tmp_path, evaluate_into):
     """Neither that anything could be found, nor differences that no two values can have."""
     evaluate_into(tmp_path / "main", grid=BOTH, n=1, skill=-9.0)

@@ -1,4 +1,4 @@
-"""What is said of a failure in a Ray worker, whose message holds a whole traceback and advice, and its share of cores."""
+"""What is said of a failure in a Ray worker, whose message holds a traceback and advice; its cores."""
 
 from __future__ import annotations
 

@@ -163,6 +163,9 @@ def test_an_empty_table_is_refused(tmp_path, frame):
         ("ci_low", -np.inf, "a row has an infinite ci_low"),
         ("ci_high", np.inf, "a row has an infinite ci_high"),
         ("missing_rate", np.nan, "a row has (no missing_rate|a missing_rate of NaN)"),
+        ("ci_low", 0.999, "a row has a ci_low above its (ci_high|value)"),
+        ("ci_high", 0.001, "a row has a (ci_low|value) above its ci_high"),
+        ("mean_low", 0.9999, "a row has a mean_low above its mean_high"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(tmp_path, frame, column, value, message):
@@ -173,6 +176,12 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, frame, column, value, mess
     there = table.schema.get_field_index(column)
     rewrite(tmp_path / "results.parquet", table.set_column(there, column, pa.array(numbers)), table.schema.metadata)
     with pytest.raises(DataError, match=message):
+        read_results(tmp_path)
+
+
+def test_a_cell_that_occurs_twice_is_refused(tmp_path, frame):
+    write_results(tmp_path / "results.parquet", pd.concat([frame, frame.iloc[:1].assign(value=0.2)]), PROVENANCE)
+    with pytest.raises(DataError, match=r"a cell occurs twice \(checkpoint .*, metric .*remove the file, and run mmr"):
         read_results(tmp_path)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmrobust.configuration import plain
-from mmrobust.data.processor import Processor
+from mmrobust.data.processor import Processor, repeated
 from mmrobust.errors import CheckpointError
 from mmrobust.models.backbones.pixels import Pixels
 from mmrobust.storage.fingerprints import fingerprint_settings
@@ -121,6 +121,10 @@ class TextImageProcessor(Processor):
     def collate_images(self, images: Sequence[Tensor], pinned: bool) -> dict[str, Tensor]:
         """pixel_values [B, 3, H, W], from images [3, H, W] of one size."""
         return {"pixel_values": stack(images, pinned)}
+
+    def larger(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`: images have one size."""
+        return repeated(tensor, self.max_length) if modality == "text" else tensor
 
     def save(self, folder: Path) -> None:
         """See :meth:`Processor.save`."""

@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor
 
 from mmrobust.configuration import check_json
-from mmrobust.data.processor import Processor
+from mmrobust.data.processor import Processor, repeated
 from mmrobust.data.resampling import resample
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.backbones.filterbank import AudioSettings, encode_filterbank
@@ -67,6 +67,10 @@ class TowerInput(ABC):
         """See :meth:`Processor.unpack`."""
         return tensor
 
+    def larger(self, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`."""
+        return tensor
+
     @abstractmethod
     def fill(self, fill: str) -> Tensor:
         """The tensor that replaces a missing one; ``fill`` says of which kind an image is."""
@@ -107,6 +111,10 @@ class FeaturesInput(TowerInput):
         std = np.asarray(self.std)
         standard = (values - np.asarray(self.mean)) / np.where(std > 0, std, 1.0)
         return torch.from_numpy(np.atleast_2d(standard).astype(np.float32))
+
+    def larger(self, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`: twice as many steps."""
+        return tensor.repeat(2, 1) if self.steps else tensor
 
     def fill(self, fill: str) -> Tensor:
         """See :meth:`TowerInput.fill`."""
@@ -150,6 +158,10 @@ class TextInput(TowerInput):
         """See :meth:`TowerInput.encode_all`; a tokenizer takes several at once."""
         found = self.tokenizer(list(raws), truncation=True, max_length=self.max_length)["input_ids"]
         return [torch.tensor(ids or [int(self.padding)], dtype=torch.long) for ids in found]
+
+    def larger(self, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`."""
+        return repeated(tensor, self.max_length)
 
     def fill(self, fill: str) -> Tensor:
         """See :meth:`TowerInput.fill`."""
@@ -281,6 +293,10 @@ class RecordingInput(TowerInput):
         name = next(name for name in ("input_values", "input_features") if name in found)
         return torch.from_numpy(np.ascontiguousarray(found[name][0], dtype=np.float32))
 
+    def larger(self, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`: a recording twice as long; spectrograms have one size."""
+        return tensor.repeat(2) if tensor.ndim == 1 else tensor
+
     def fill(self, fill: str) -> Tensor:
         """See :meth:`TowerInput.fill`: of the shape of one second, or of the fixed shape of spectrograms."""
         return torch.zeros(self._shape)
@@ -331,6 +347,10 @@ class TowersProcessor(Processor):
     def unpack(self, modality: str, tensor: Tensor) -> Tensor:
         """See :meth:`Processor.unpack`."""
         return self.inputs[modality].unpack(tensor)
+
+    def larger(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`."""
+        return self.inputs[modality].larger(tensor)
 
     def fill(self, modality: str, fill: str) -> Tensor:
         """See :meth:`Processor.fill`."""

@@ -70,6 +70,10 @@ class ViltProcessor(TextImageProcessor):
         grids = [(image.shape[1] // self.patch, image.shape[2] // self.patch) for image in images]
         return {"pixel_values": padded} | place_patches(grids, (height // self.patch, width // self.patch))
 
+    def larger(self, modality: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Processor.larger`."""
+        return tensor.repeat(1, 2, 2) if modality == "image" else super().larger(modality, tensor)
+
     def length(self, sample: Mapping[str, Tensor]) -> tuple[int, ...]:
         """Patches and their rows and columns, so that images of one size are batched together, and text tokens."""
         rows, columns = (side // self.patch for side in sample["image"].shape[1:])

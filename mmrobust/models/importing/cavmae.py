@@ -47,9 +47,6 @@ def from_cavmae(
     trained = reference.affines("mlp_head", "head", {"norm": "0", "dense": "1"})
     aside = reference.take_all(FUSION)
     reference.finish()
-    if aside:
-        unused = "leaves Prompt the Missing's fusion block out: CAVMAEFT, whose checkpoint this is, does not use it"
-        remarks = (*remarks, unused)
     return MappedCheckpoint(
         family="cavmae",
         repository=REPOSITORY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def import_checkpoint(
         raise CheckpointError(f"{file}: its tensors or settings contradict each other ({one_line(cause)})") from cause
     remarks = (
         *imported.remarks,
+        *([f"leaves out what this classifier does not use: {_parts(imported.aside)}"] if imported.aside else []),
         *([remark] if remark else []),
         f"its {imported.classes} classes have no names: a data set's classes must be in the order of the training's",
     )
@@ -115,6 +117,14 @@ def import_checkpoint(
         write_card(partial, out.resolve().name, described, remarks)
     parameters = sum(weight.numel() for weight in backbone.weights().values())
     return Conversion(described, parameters, remarks)
+
+
+def _parts(tensors: Iterable[str]) -> str:
+    """The outermost modules that hold ``tensors`` and how many each holds; one that is alone by its whole name."""
+    parts: dict[str, list[str]] = {}
+    for name in sorted(tensors):
+        parts.setdefault(name.partition(".")[0], []).append(name)
+    return ", ".join(f"{part} ({len(names)})" if len(names) > 1 else names[0] for part, names in parts.items())
 
 
 def _training(settings: dict[str, Any]) -> dict[str, Any]:

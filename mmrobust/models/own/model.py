@@ -72,8 +72,9 @@ class Model:
 
     def __post_init__(self) -> None:
         for what in ("name", "version"):
-            if not (isinstance(getattr(self, what), str) and getattr(self, what).strip()):
-                raise UsageError(f"a model needs a {what}: a text, not {getattr(self, what)!r}")
+            value = getattr(self, what)
+            if not (isinstance(value, str) and value.strip() and value.isprintable()):
+                raise UsageError(f"a model needs a {what}: a text of one line, not {value!r}")
         for what in ("modalities", "classes"):
             value = getattr(self, what)
             names = () if isinstance(value, str) else tuple(value)

@@ -83,7 +83,7 @@ def test_cav_mae_gives_the_recorded_logits_in_every_mode(
     out = tmp_path / "checkpoint"
     code, _, err = cli("import", "cav-mae", *written("cavmae", layout, tmp_path), "--out", out)
     assert code == 0, err
-    assert "dataset_mean and dataset_std unknown" in err and "fusion block out" in err
+    assert "dataset_mean and dataset_std unknown" in err and "does not use: fusion_block (" in err
     classifier, io = mmrobust.load(out), golden("cavmae").io
     inputs = {"audio_values": io["in.audio"], "pixel_values": io["in.image"]}
     for mode, (path, case) in MODES.items():
