@@ -7,9 +7,10 @@ Two models whose logits share the difficulty of each sample and differ by indepe
 `METRIC:-0`, so that only the test decides, over 33 cells (three scenarios, eleven rates), or 66 with both promptings,
 with Holm's correction. A comparison is a false alarm if any cell fails: at most α = 5 % of them should be. The share is
 printed with its 95 % interval (Wilson). Classes are balanced; with ``--skewed`` each has 0.6 times as many samples as
-the one before, and one of two has a tenth. Comparisons with a class of too few samples, in which the test of a
-macro mean does not decide, are counted beside. With ``--lost 0.2`` a second candidate has the logits of that share of
-the samples negated where the text is missing: the power is how often a cell fails then.
+the one before, and one of two has a tenth. Comparisons with a class of too few samples, in which the test of a macro
+mean does not decide (that of macro F1 gives way to McNemar's), are counted beside. With ``--lost 0.2`` a second
+candidate has the logits of that share of the samples negated where the text is missing: the power is how often a cell
+fails then.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrobust.cases import PROMPTINGS, missing_cases
-from mmrobust.gate.drops import Shown, drop_p_values
+from mmrobust.gate.drops import BY_DECISIONS, Shown, drop_p_values
 from mmrobust.gate.evidence import columns_of, corrected
 from mmrobust.scenarios.grid import Grid
 from mmrobust.scoring.paired import Pair, differences
@@ -78,13 +79,14 @@ def gate(pair: Pair, metric: str) -> tuple[bool, bool]:
         key = row["scenario"], row["missing_rate"], row["prompting"]
         lost, gained, one_table = columns.flips[key]
         few = None if np.isnan(row["few"]) else int(row["few"])
-        flips = (lost, gained) if metric == "accuracy" and one_table else None
+        exact = metric == "accuracy" or (few is not None and metric in BY_DECISIONS)
+        flips = (lost, gained) if exact and one_table else None
         column = columns.of(metric, metric, key)
         shown.append(Shown(row["error"], row["degrees"], row["size"], few, key in columns.identical, column, flips))
     difference = found["difference"].to_numpy()
     adjusted, _ = corrected(drop_p_values(difference, shown), [of.column for of in shown], "holm")
-    few = any(of.few is not None for of in shown)
-    return bool(((adjusted <= ALPHA) & (difference < 0)).any() and not few), few
+    holds = np.asarray([of.few is None or of.flips is not None for of in shown])
+    return bool(((adjusted <= ALPHA) & (difference < 0) & holds).any()), any(of.few is not None for of in shown)
 
 
 class Counts(NamedTuple):

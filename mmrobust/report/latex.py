@@ -125,7 +125,7 @@ def _published(published: Published) -> Iterator[str]:
         for _, lines in itertools.groupby(comparison.lines, key=lambda line: line.ours):
             body.append(r"\midrule")
             for line in lines:
-                values = (escape(percent(value)) for value in line.values)
+                values = map(escape, line.numbers)
                 body.append(" & ".join([escape(line.source), *values]) + r" \\")
         yield _float(escape(caption), 1, head, body, long=False)
 

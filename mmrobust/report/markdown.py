@@ -120,7 +120,7 @@ def _published(published: Published) -> Iterator[str]:
     yield f"As published ({escape_markdown(published.source)}), not measured here."
     for comparison in published.comparisons:
         yield f"### {escape_markdown(comparison.dataset)}: {escape_markdown(comparison.metric)} in %"
-        rows = ([escape_markdown(line.source), *map(percent, line.values)] for line in comparison.lines)
+        rows = ([escape_markdown(line.source), *line.numbers] for line in comparison.lines)
         yield pipe_table(["source", *comparison.columns], rows, left=1)
         promptings = ", ".join(f"{name} {percent(value)}" for name, value in comparison.promptings.items())
         average = f" The paper's average by prompting: {promptings}." if promptings else ""

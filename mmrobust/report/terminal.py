@@ -118,8 +118,7 @@ def _show_published(published: Published, console: Console, width: int | None) -
         _print_line(console, title, "bold", width)
         lines = [Text(_SPACE.join((" " * label, *names)), style="dim")]
         for line in comparison.lines:
-            values = zip(line.values, names, strict=True)
-            numbers = (f"{percent(value):>{len(name)}}" for value, name in values)
+            numbers = (f"{text:>{len(name)}}" for text, name in zip(line.numbers, names, strict=True))
             text = _SPACE.join((_fitted(line.source, label), *numbers))
             lines.append(Text(text, style="" if line.ours else "magenta"))
         _print(console, lines)

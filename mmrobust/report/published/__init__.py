@@ -16,6 +16,7 @@ from typing import Any
 from mmrobust.cases import SITUATION
 from mmrobust.errors import unknown_name
 from mmrobust.report.curve_table import Curve, CurveTable
+from mmrobust.report.numbers import percent
 from mmrobust.scoring.metrics import SKIP, metric_settings
 
 COMPLETE = "complete"
@@ -33,6 +34,16 @@ class PublishedLine:
     ours: bool
     values: tuple[float, ...]
     """By column, in [0, 1]; NaN where there is none."""
+
+    @property
+    def numbers(self) -> list[str]:
+        """The values in per cent: a paper's with its second decimal, where it gives one."""
+        return [percent(value) if self.ours or math.isnan(value) else _as_given(value) for value in self.values]
+
+
+def _as_given(value: float) -> str:
+    text = f"{100 * value:.2f}"
+    return text.removesuffix("0")
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def test_neither_the_package_nor_the_class_imports_torch() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": " "}, r"a model needs a name: a text, not ' '"),
-        ({"version": 3}, r"a model needs a version: a text, not 3"),
+        ({"name": " "}, r"a model needs a name: a text of one line, not ' '"),
+        ({"version": 3}, r"a model needs a version: a text of one line, not 3"),
         ({"modalities": "image"}, r"model mine: modalities must be different names in a list, not 'image'"),
         ({"modalities": []}, r"model mine: modalities must be different names"),
         ({"modalities": ["image", "te xt"]}, r"modality 'te xt': a name is a letter, then letters, digits and _"),
