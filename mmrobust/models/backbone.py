@@ -51,6 +51,12 @@ class PartialStream:
     """How many of the stream's layers have been run."""
 
 
+def text_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """Which tokens of the texts are no padding (bool [B, L]); ``None``: all are none."""
+    mask = inputs.get("attention_mask")
+    return None if mask is None else mask.bool()
+
+
 class Backbone(nn.Module, ABC):
     """A frozen encoder, seen as streams; its weights, names and config stay those of the library that it comes from.
 
@@ -107,7 +113,7 @@ class Backbone(nn.Module, ABC):
     def sight_inputs(self, modality: str, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """What the modality's :class:`Sight` takes of a batch."""
         if modality == "text":
-            return inputs["input_ids"], inputs["attention_mask"].bool()
+            return inputs["input_ids"], text_mask(inputs)
         return inputs[f"{ {'image': 'pixel', 'audio': 'audio'}[modality] }_values"], None
 
     def begin(self, modality: str, inputs: Mapping[str, Tensor]) -> TokenSequence:

@@ -73,12 +73,14 @@ def run_layer(layer: LayerView, sequence: TokenSequence, prompts: Prompts | None
         _, keys, values = layer.project(cast_once(layer.norm1(prompts.context_PD[None])))
         key, value = prepend(keys[0], key), prepend(values[0], value)
     dropout = layer.attention_dropout
+    mask = _attention_mask(sequence, key.shape[1])
     attended = F.scaled_dot_product_attention(
         split_heads(query, layer.heads),
         split_heads(key, layer.heads),
         split_heads(value, layer.heads),
-        attn_mask=_attention_mask(sequence, key.shape[1]),
+        attn_mask=mask,
         dropout_p=dropout.p if dropout is not None and dropout.training else 0.0,
+        is_causal=sequence.causal and mask is None,
     )
     output_BLD = layer.out(attended.transpose(1, 2).flatten(2))
     if prompts is not None and prompts.after_attention is not None:
@@ -102,15 +104,16 @@ def prepend(rows_PD: Tensor, x_BLD: Tensor) -> Tensor:
 
 
 def _attention_mask(sequence: TokenSequence, keys: int) -> Tensor | None:
-    """Boolean mask of the keys that each query may attend to [B or 1, 1, L or 1, keys]; ``None``: all of them.
+    """Boolean mask of the keys that each query may attend to [B or 1, 1, L or 1, keys].
 
-    Every query may attend to the keys in front of the sequence's own (attention-level prompts).
+    Every query may attend to the keys in front of the sequence's own (attention-level prompts). ``None``: a query may
+    attend to all keys or, if the sequence is causal, to those up to its own.
     """
     length = sequence.tokens_BLD.shape[1]
     mask = sequence.mask_BL
     if mask is not None:
         mask = F.pad(mask, (keys - length, 0), value=True)[:, None, None, :]
-    if not sequence.causal:
+    if not sequence.causal or (mask is None and keys == length):
         return mask
     causal = torch.ones(length, keys, dtype=torch.bool, device=sequence.tokens_BLD.device).tril(keys - length)
     return causal[None, None] if mask is None else causal & mask

@@ -43,7 +43,6 @@ class _Kind(NamedTuple):
     """What all sequences of a table have in common."""
 
     width: int
-    masked: bool
     causal: bool
     segments: tuple[str, ...]
 
@@ -109,7 +108,7 @@ class FeatureTable:
         batch, length, width = tokens_BLD.shape
         valid_BL = torch.ones(batch, length, dtype=torch.bool) if sequence.mask_BL is None else sequence.mask_BL.cpu()
         names, sizes = zip(*sequence.segments, strict=True)
-        self._kind = self._kind or _Kind(width, sequence.mask_BL is not None, sequence.causal, names)
+        self._kind = self._kind or _Kind(width, sequence.causal, names)
         values = tokens_BLD[valid_BL].numpy()
         if (where := self._append(values)) is None:
             return
@@ -174,10 +173,11 @@ class FeatureTable:
         offsets = np.cumsum([0, *longest_S]).tolist()
         gather = _on_device if all(isinstance(place.array, Tensor) for place in places) else _in_memory
         masks = [np.arange(n) < lengths_BS[:, i : i + 1] for i, n in enumerate(longest_S)]
+        padded = (lengths_BS != longest_S).any()
         marks = [place.mark for place in places]
         return TokenSequence(
             gather(places, offsets, kind.width),
-            torch.from_numpy(np.concatenate(masks, axis=1)) if kind.masked else None,
+            torch.from_numpy(np.concatenate(masks, axis=1)) if padded else None,
             tuple(zip(kind.segments, longest_S, strict=True)),
             causal=kind.causal,
             marked_B=None if marks[0] == NO_MARK else torch.tensor(marks),
@@ -204,7 +204,7 @@ class FeatureTable:
         path = index.with_suffix(".values")
         try:
             with safe_open(index, "np") as opened:
-                width, masked, causal, segments = json.loads(opened.metadata()["kind"])
+                width, causal, segments = json.loads(opened.metadata()["kind"])
                 rows = opened.get_tensor("places").tolist()
             size = path.stat().st_size
         except (OSError, SafetensorError, KeyError, ValueError):
@@ -213,7 +213,7 @@ class FeatureTable:
         if size != file.tokens * width * np.dtype(np.float32).itemsize:
             return
         self.nbytes += size
-        self._kind = self._kind or _Kind(width, masked, causal, tuple(segments))
+        self._kind = self._kind or _Kind(width, causal, tuple(segments))
         for position, start, mark, *lengths in rows:
             self._places.setdefault(position, _Place(file, start, mark, tuple(lengths)))
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPModel
 from transformers.activations import QuickGELUActivation
 
-from mmrobust.models.backbone import Backbone
+from mmrobust.models.backbone import Backbone, text_mask
 from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView, cast_once
 from mmrobust.models.pooling import Pooling
@@ -107,7 +107,7 @@ class ClipBackbone(Backbone):
         tokens = tower.embeddings(input_ids=ids)
         return TokenSequence(
             tokens,
-            inputs["attention_mask"].bool(),
+            text_mask(inputs),
             (("text", tokens.shape[1]),),
             causal=True,
             # The first end token of each text, as CLIPTextModel determines it.

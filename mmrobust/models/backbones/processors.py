@@ -108,12 +108,13 @@ class TextImageProcessor(Processor):
         return self.encode("text", "") if modality == "text" else fill_image(fill, self.fill_size, self.image_processor)
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]], *, pinned: bool = False) -> dict[str, Tensor]:
-        """See :meth:`Processor.collate`: input_ids and attention_mask [B, L] of the texts, inputs of the images."""
+        """See :meth:`Processor.collate`: input_ids and, if any is padded, attention_mask [B, L] of texts; images'."""
         batch: dict[str, Tensor] = {}
         if "text" in samples[0]:
             texts, padding = [sample["text"] for sample in samples], self.tokenizer.pad_token_id
             batch["input_ids"] = pad_sequence(texts, batch_first=True, padding_value=padding)
-            batch["attention_mask"] = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+            if len({len(text) for text in texts}) > 1:  # without a mask, attention has faster kernels
+                batch["attention_mask"] = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
         if "image" in samples[0]:
             batch |= self.collate_images([sample["image"] for sample in samples], pinned)
         return batch

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import ViltModel
 
 from mmrobust.errors import UsageError
-from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource
+from mmrobust.models.backbone import Backbone, BackboneSettings, PartialStream, PromptSource, text_mask
 from mmrobust.models.backbones.processors import TextImageProcessor
 from mmrobust.models.layers import LayerView
 from mmrobust.models.pooling import Pooling
@@ -148,7 +148,7 @@ class ViltBackbone(Backbone):
         modality_type = self.model.embeddings.token_type_embeddings.weight
         if modality == "text":
             text = self._embed_text(inputs["input_ids"]) + modality_type[0]
-            return TokenSequence(text, inputs["attention_mask"].bool(), (("text", text.shape[1]),))
+            return TokenSequence(text, text_mask(inputs), (("text", text.shape[1]),))
         if "pixel_mask" in inputs:
             inputs = {**inputs, **self._placed(inputs["pixel_mask"])}
         image, mask = self._embed_image(inputs["pixel_values"], *map(inputs.get, PLACED))
