@@ -87,7 +87,7 @@ class EncodedSplit:
         batch = {}
         for modality in self.modalities:
             packed = [{modality: tensor} for tensor in self.packed(positions, modality, case, noise)]
-            for name, tensor in self.processor.collate(packed).items():
+            for name, tensor in self.processor.collate(packed, pinned=device.type == "cuda").items():
                 batch[name] = self.processor.unpack(modality, copied(tensor, device))
         return batch
 

@@ -16,7 +16,7 @@ DEFAULT_BATCH_SIZE = 64
 CPU_BATCH_SIZE = 32
 DTYPES = ("float32", "bfloat16")
 LARGEST_BATCH = 512
-"""The largest batch that ``auto`` grows to; larger ones gain nothing on any GPU we know of."""
+"""The largest batch that ``auto`` grows to, where nothing is padded; larger ones gain nothing on any GPU we know of."""
 MEMORY_SHARE = 0.85
 """The share of a GPU's memory that ``auto`` may fill."""
 _NO_MEMORY = (

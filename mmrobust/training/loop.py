@@ -14,6 +14,7 @@ from mmrobust.configuration import plain
 from mmrobust.errors import CheckpointError, UsageError
 from mmrobust.models.card import write_card
 from mmrobust.models.checkpoint import CONFIG_FILE, CURVES_FILE, CheckpointConfig, save_checkpoint
+from mmrobust.models.prediction.held_weights import held_in_bfloat16
 from mmrobust.runtime.devices import device_errors, resolve_device, resolve_dtype
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
 from mmrobust.storage.files import atomic_file, is_there, refuse_to_overwrite, remove_partial, writing
@@ -114,7 +115,8 @@ def train(
         _locked(store, processes),
     ):
         trainer = Trainer(setup, settings, store, cache, processes, progress, on_epoch, on_step)
-        state = trainer.fit()
+        with held_in_bfloat16(setup.classifier, frozen=True):
+            state = trainer.fit()
         if setup.classifier.task == "multi-label" and trainer.validate().predicts_nothing:
             remark(PREDICTS_NOTHING)
         config = _final_config(setup, state, trainer.cost(state))

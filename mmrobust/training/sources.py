@@ -126,7 +126,8 @@ class LiveSource:
             return self.encoded.batch(positions, case, self.device, noise)
         kinds = self.encoded.split.info.kinds
         samples = [augment(sample, kinds, self._draws) for sample in self.encoded.samples(positions, case, noise)]
-        return {name: copied(tensor, self.device) for name, tensor in self.encoded.processor.collate(samples).items()}
+        batch = self.encoded.processor.collate(samples, pinned=self.device.type == "cuda")
+        return {name: copied(tensor, self.device) for name, tensor in batch.items()}
 
     def inputs(self, positions: Positions, case: Case) -> dict[str, Tensor]:
         """The backbone's inputs of samples in ``case``, never augmented."""

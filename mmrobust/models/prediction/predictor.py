@@ -51,6 +51,8 @@ class _Stretch(NamedTuple):
     places: Mapping[Key, npt.NDArray[np.int64]]
     """Key → index among its positions of each sample of the stretch; −1 if it is not there."""
     batch_size: int
+    even: bool
+    """Whether its samples have one length: no batch size pads them."""
     done: list[tuple[Key, npt.NDArray[np.int64], Tensor]]
     """Key, where in its logits, logits on the device."""
 
@@ -62,6 +64,8 @@ class _Batch(NamedTuple):
     """Indices of the samples in the stretch [B]."""
     wanted: Mapping[Key, Rows]
     inputs: Mapping[InputKey, Inputs]
+    arrival: torch.cuda.Event | None
+    """Happens once the inputs are on the GPU."""
 
     def half(self, rows: slice) -> _Batch:
         """The samples in ``rows``."""
@@ -71,7 +75,8 @@ class _Batch(NamedTuple):
             before, kept = int(some[: rows.start].sum()), int(some[rows].sum())
             if kept:
                 inputs[of] = some[rows], {name: all_[before : before + kept] for name, all_ in tensors.items()}
-        return _Batch(self.rows[rows], {key: chosen for key, chosen in wanted.items() if chosen.any()}, inputs)
+        here = {key: chosen for key, chosen in wanted.items() if chosen.any()}
+        return _Batch(self.rows[rows], here, inputs, self.arrival)
 
 
 class Predictor:
@@ -140,7 +145,8 @@ class Predictor:
                     self._run(batch, stretch, advance)
                     del batch  # its memory is the next one's
                     continue
-                if stretch.batch_size == self.batch_size.now:  # it shows what batches of this size need
+                # It shows what batches of this size need. Where lengths differ, larger ones would be padded more.
+                if stretch.even and stretch.batch_size == self.batch_size.now:
                     self.batch_size.grow(self.device)
                 shape = len(self.classifier.classes)
                 logits = {key: np.empty((len(p), shape), np.float32) for key, p in stretch.wanted.items()}
@@ -155,18 +161,22 @@ class Predictor:
             modalities = {position: modalities[position] for position in sorted(modalities)}
             positions = np.asarray(list(modalities), dtype=np.int64)
             places = {key: _places(positions, chosen) for key, chosen in wanted.items()}
-            stretch = _Stretch(wanted, places, self.batch_size.now, [])
-            for rows in group_by_length(self.encoded.lengths(modalities), stretch.batch_size):
+            lengths = self.encoded.lengths(modalities)
+            stretch = _Stretch(wanted, places, self.batch_size.now, len({*lengths}) == 1, [])
+            for rows in group_by_length(lengths, stretch.batch_size):
                 chosen = {key: place[rows] >= 0 for key, place in places.items()}
                 here = {key: some for key, some in chosen.items() if some.any()}
-                yield stretch, _Batch(rows, here, self._inputs(positions[rows], here))
+                inputs = self._inputs(positions[rows], here)
+                arrival = None if self._copies is None else self._copies.record_event()
+                yield stretch, _Batch(rows, here, inputs, arrival)
             yield stretch, None
 
     def _run(self, batch: _Batch, stretch: _Stretch, advance: Advance | None) -> None:
         """Run a batch, in halves for as long as it does not fit into memory."""
         left = [batch]
         while left:
-            rows, wanted, inputs = batch = left.pop()
+            batch = left.pop()
+            rows, wanted = batch.rows, batch.wanted
             if len(rows) > self.batch_size.now:
                 middle = len(rows) // 2
                 left += [batch.half(slice(middle, len(rows))), batch.half(slice(0, middle))]
@@ -174,7 +184,7 @@ class Predictor:
             logits: dict[Key, Tensor] | None = None
             try:
                 with torch.inference_mode(), self.classifier.autocast():
-                    logits = self._passes.logits(wanted, self._unpacked(inputs))
+                    logits = self._passes.logits(wanted, self._unpacked(batch))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -218,11 +228,12 @@ class Predictor:
                     raise
         return collate(samples)
 
-    def _unpacked(self, inputs: Mapping[InputKey, Inputs]) -> dict[InputKey, Inputs]:
+    def _unpacked(self, batch: _Batch) -> dict[InputKey, Inputs]:
         """The backbone's inputs, on the device."""
-        if self._copies is not None:
+        inputs = batch.inputs
+        if batch.arrival is not None:
             computing = torch.cuda.current_stream(self.device)
-            computing.wait_stream(self._copies)
+            computing.wait_event(batch.arrival)
             for tensor in (tensor for _, tensors in inputs.values() for tensor in tensors.values() if tensor.is_cuda):
                 tensor.record_stream(computing)  # freed, it is not copied to again before it was computed with
         unpack = self.encoded.processor.unpack
