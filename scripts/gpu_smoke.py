@@ -5,8 +5,8 @@
 Every backbone × method × head gives the logits and gradients of the CPU, alone as in a batch, without waiting for the
 device; dropout under checkpointing, attention kernels, halved batches and overlapping copies are looked at; then the
 commands run on the embedded data: training, kill and resume, eval in different batches, with workers and Ray, compile,
-audit, torchrun, energy, throughput. Nothing is fetched. Exit code 1 if a check fails. ``--device cpu`` tries the script
-itself: what needs a GPU is then left out.
+audit, torchrun, energy, throughput. Nothing is fetched; without Ray or a reader of the energy, these are left out. Exit
+code 1 if a check fails. ``--device cpu`` tries the script itself: what needs a GPU is then left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,9 @@ class Smoke:
     def _backward(self, classifier: Classifier, batch: dict[str, Tensor], targets: Tensor) -> None:
         classifier.zero_grad()
         told = classifier.told("complete", PROMPTINGS[0])
-        logits, own = classifier.learn(classifier.features(batch, told), "complete", targets)
+        with classifier.autocast():
+            features = classifier.features(batch, told)
+        logits, own = classifier.learn(features, "complete", targets)
         (loss(logits, targets, classifier.task, 0.1) + own).backward()
 
     def _gradients(self, classifier: Classifier, batch: dict[str, Tensor]) -> Tensor:
@@ -276,21 +279,31 @@ class Smoke:
     def trainings(self) -> str:
         """Each way to train that a GPU could break."""
         full = self.train("full", "--method", "full")
-        self.train("on-full", "--method", "mmp", "--head", "prototype", backbone=full)
-        self.train("lora", "--method", "lora", "--recipe-set", "accumulate=2", "--recipe-set", "clip=1")
-        self.train("dcp", "--method", "dcp", backbone="tiny-clip")
-        self.train("towers", "--method", "full", "--modalities", "image,text,audio", backbone="tiny")
+        with ThreadPoolExecutor(2) as pool:
+            started = [
+                pool.submit(self.train, "on-full", "--method", "mmp", "--head", "prototype", backbone=full),
+                pool.submit(self.train, "lora", "--method", "lora", "--recipe-set", "accumulate=2"),
+                pool.submit(self.train, "dcp", "--method", "dcp", "--recipe-set", "clip=1", backbone="tiny-clip"),
+                pool.submit(
+                    self.train, "towers", "--method", "full", "--modalities", "image,text,audio", backbone="tiny"
+                ),
+            ]
+            for training in started:
+                training.result()
         efficiency = json.loads((full / "config.json").read_text())["training"]["efficiency"]
         if self.on_gpu:
             assert efficiency["peak_memory"], efficiency
-            assert efficiency["energy_joules"] or not importlib.util.find_spec("pynvml"), efficiency
-        return f"{efficiency['samples_per_second']:,.0f} samples/s, {efficiency['energy_joules'] or 0:.0f} J"
+        energy = efficiency["energy_joules"]
+        used = "no counter of energy" if energy is None else f"{energy:.0f} J"
+        return f"{efficiency['samples_per_second']:,.0f} samples/s, {used}"
 
     def curves(self) -> str:
         """Checkpointing, and a kill and a resume, give the curve of an undisturbed training."""
-        words = ("--method", "full", "--dtype", "float32", "--epochs", "4")
-        whole = self.train("whole", *words)
-        again = self.train("checkpointed", *words, "--recipe-set", "checkpointing=true")
+        # Small steps: at usual ones, a rounding of 1e-7 in a gradient moves the loss by 1e-3 after four epochs.
+        words = ("--method", "full", "--dtype", "float32", "--epochs", "4", "--lr", "1e-4")
+        with ThreadPoolExecutor(2) as pool:
+            told = {"whole": words, "checkpointed": (*words, "--recipe-set", "checkpointing=true")}
+            whole, again = pool.map(lambda name: self.train(name, *told[name]), told)
         out = self.folder / "torn"
         where = ("--data", self.folder / "digits", "--device", self.device, "--backbone", "tiny-vilt", "--out", out)
         line = [sys.executable, "-m", "mmrobust", "train", *map(str, (*where, *EPOCHS, *words))]
@@ -303,7 +316,7 @@ class Smoke:
         self.train("torn", *words, "--resume")
         losses = [pd.read_parquet(folder / "training.parquet").train_loss.to_numpy() for folder in (whole, again, out)]
         off = [float(np.abs(own - losses[0]).max() / np.abs(losses[0]).max()) for own in losses[1:]]
-        assert max(off) < 1e-3, f"checkpointed off by {off[0]:.1e}, resumed by {off[1]:.1e}"
+        assert max(off) < 5e-4, f"checkpointed off by {off[0]:.1e}, resumed by {off[1]:.1e}"
         return f"checkpointed off by {off[0]:.0e}, resumed by {off[1]:.0e}"
 
     def evaluations(self) -> str:
@@ -319,10 +332,11 @@ class Smoke:
         if importlib.util.find_spec("ray"):
             ways["ray"] = ("--batch-size", 64, "--dtype", "float32", "--engine", "ray")
         values = {}
-        for name, way in ways.items():
-            out = self.folder / f"eval-{name}"
-            self.command("eval", self.folder / "on-full", *wanted, *way, "--out", out, limit=300)
-            values[name] = pd.read_parquet(out / "results.parquet").value.to_numpy(float)
+        with ThreadPoolExecutor(2) as pool:  # a command mostly imports libraries
+            of = {name: (*wanted, *way, "--out", self.folder / f"eval-{name}") for name, way in ways.items()}
+            list(pool.map(lambda words: self.command("eval", self.folder / "on-full", *words, limit=300), of.values()))
+        for name in ways:
+            values[name] = pd.read_parquet(self.folder / f"eval-{name}" / "results.parquet").value.to_numpy(float)
         off = {name: float(np.nanmax(np.abs(own - values["64"]))) for name, own in values.items()}
         assert off["workers"] == off.get("ray", 0) == 0 and max(off.values()) <= 0.02, off
         return ", ".join(f"{name} {worst:.3f}" for name, worst in off.items() if name != "64")
@@ -343,7 +357,10 @@ class Smoke:
 
     def throughput(self) -> str:
         """The share of the peak of matrix products."""
-        return self.program("benchmarks/gpu_throughput.py", "--json", self.folder / "throughput.json")
+        file = self.folder / "throughput.json"
+        self.program("benchmarks/gpu_throughput.py", "--json", file, limit=300)
+        rows = json.loads(file.read_text())["figures"]
+        return ", ".join(f"{row['model']} in {row['batch']} {row['% of the matmul peak']:.0f} %" for row in rows)
 
 
 def _off(found: Tensor, expected: Tensor) -> float:
