@@ -85,7 +85,7 @@ class SeesPadding(Classifier):
     """The text's mask is ignored."""
 
     def features(self, inputs: Mapping[str, Tensor], told: Sequence[str]) -> Features:
-        return super().features({**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])}, told)
+        return super().features({name: tensor for name, tensor in inputs.items() if name != "attention_mask"}, told)
 
 
 class SumsByThread(Classifier):

@@ -152,8 +152,14 @@ def test_copies_have_a_stream_of_their_own_that_is_waited_for(
     events: list[str] = []
 
     class Stream:
-        def wait_stream(self, other: Any) -> None:
-            assert other is made._copies
+        copied: Any = None
+
+        def record_event(self) -> Any:
+            self.copied = object()
+            return self.copied
+
+        def wait_event(self, event: Any) -> None:
+            assert event is not None and made._copies.copied is not None
             events.append("wait")
 
     @contextmanager

@@ -105,7 +105,7 @@ def test_one_prompting_answers_for_both(guesser: Guesser, digits: Dataset, tmp_p
 
 def test_it_may_refuse_and_data_must_fit(guesser: Guesser, digits: Dataset, tmp_path: Path) -> None:
     guesser.classes = ("a", "b")
-    with pytest.raises(UsageError, match=r"guess: knows 2 single-label classes \(a, b …\)"):
+    with pytest.raises(UsageError, match=r"guess: knows 2 single-label classes \(a, b\), "):
         evaluate_models({"guess": guesser}, digits, GRID, tmp_path)
     guesser.modalities = ("image", "video")
     with pytest.raises(UsageError, match=r"guess: takes image \+ video, but .* has .*: no video"):

@@ -317,7 +317,10 @@ def test_classes_are_matched_by_name(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": (*CLASSES[:9], "ten")}, r"mine: knows 10 single-label classes .*: '9' is only in the data$"),
+        (
+            {"classes": (*CLASSES[:9], "ten")},
+            r"mine: knows 10 single-label classes .*: 'ten' is only in the model, '9' is only in the data$",
+        ),
         ({"classes": (*CLASSES, "ten")}, r"mine: knows 11 .*: 'ten' is only in the model$"),
         ({"task": "multi-label"}, r"mine: knows 10 multi-label classes \(0, 1, 2 …\), .* has 10 single-label classes"),
     ],
