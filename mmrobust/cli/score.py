@@ -52,4 +52,6 @@ def score(
         progress=console.progress_bar,
         say=console.remark,
     )
+    if out is not None and out.resolve() != folder.resolve():
+        console.remark(f"{out}: the predictions stay in {folder}; without them, check judges by limits alone")
     console.show_results(results, out or folder, json)

@@ -17,6 +17,7 @@ from mmrobust.data.dataset import Dataset
 from mmrobust.data.input_files import InputFiles, check_files
 from mmrobust.data.selection import ERROR, select_samples
 from mmrobust.degradations import Noise
+from mmrobust.errors import UsageError
 from mmrobust.evaluation.plan import DrawnGrid, given_tables, readable_samples, used_noise
 from mmrobust.evaluation.results_folder import about_data
 from mmrobust.runtime.progress import Progress, Say, no_progress, say_nothing
@@ -77,8 +78,12 @@ def write_plan(
     for note in grid.notes:
         say(note)
     noise_of_grid = used_noise(grid.cases(modalities), noise, dataset.info.kinds)
-    if inputs:
+    try:
         check_files(grid.cases(modalities), noise, dataset.info.kinds)
+    except UsageError as cause:
+        if inputs:
+            raise
+        say(f"only a checkpoint here can have some of these inputs: {cause}")
     with writing(out, "nothing of it is kept"), atomic_folder(out, "plan") as partial:
         samples = readable_samples(
             select_samples(dataset, split, limit),
