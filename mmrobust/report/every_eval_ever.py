@@ -151,7 +151,7 @@ def _result(row: Mapping[Any, Any], dataset: Mapping[str, Any], provenance: Mapp
             "lower": row["ci_low"],
             "upper": row["ci_high"],
             "confidence_level": 0.95,
-            "method": "percentile bootstrap over samples" if provenance["schema_version"] == 1 else INTERVAL,
+            "method": "percentile bootstrap over samples" if provenance.get("schema_version") == 1 else INTERVAL,
         }
     return {
         "evaluation_result_id": f"{cell}/seed-{row['seed']}/{row['prompting']}/{metric}",
