@@ -59,7 +59,7 @@ def cpus_per_gpu(ray: Any) -> int:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
     if not nodes:
-        raise UsageError("--engine ray: no node of the cluster has a GPU that Ray knows of; use --device cpu or --engine local")
+        raise UsageError("--engine ray: Ray knows of no GPU in the cluster; use --device cpu or --engine local")
     return max(1, min(int((node.get("CPU", 0) - SPARE_CPUS) // node["GPU"]) for node in nodes))
 
 

@@ -38,5 +38,5 @@ def test_a_gpu_has_a_share_of_the_cores_of_its_node() -> None:
         return cpus_per_gpu(SimpleNamespace(nodes=lambda: [gone, *alive]))
 
     assert share(head, small, large) == 8 and share(large) == 16 and share({"CPU": 1.0, "GPU": 8.0}) == 1
-    with pytest.raises(UsageError, match="no node of the cluster has a GPU that Ray knows of; use --device cpu"):
+    with pytest.raises(UsageError, match="Ray knows of no GPU in the cluster; use --device cpu or --engine local"):
         share(head)
