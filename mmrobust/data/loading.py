@@ -50,7 +50,7 @@ DECODED_BYTES = 4 * 2**20
 FEW_SAMPLES = 2048
 """A smaller split is decoded before worker processes would have started."""
 MAX_WORKERS = 32
-"""The most that ``auto`` starts: each takes the memory of its libraries and of two chunks."""
+"""The most processes that ``auto`` starts, and threads: each has two chunks in memory, and a process its libraries."""
 
 
 class _Chunk(NamedTuple):
@@ -136,7 +136,8 @@ class Loader:
         """Carry out the tasks in order, in threads of this process or in the workers."""
         work = functools.partial(_encode, self.processor, self._keep)
         if not self.workers:
-            yield from in_threads(lambda task: (task[0], work(task[1])), tasks, own_threads())
+            threads = min(MAX_WORKERS, own_threads())
+            yield from in_threads(lambda task: (task[0], work(task[1])), tasks, threads)
             return
         if self._pool is None:
             setup = functools.partial(_use_one_thread, torch_runs=self.processor is not None)

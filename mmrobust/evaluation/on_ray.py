@@ -77,7 +77,7 @@ def predict_on_ray(
                 "batch_size": settings.batch_size,
                 "device": device,
             },
-            batch_size=1,
+            batch_size=1,  # with GPUs, Ray refuses to go by blocks
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(calls))),
             num_cpus=cores,
